@@ -1,0 +1,9 @@
+//! What each command does. One file per family; each ends in a `Result` that `main` turns into an exit code.
+
+pub(crate) mod audit;
+pub(crate) mod dev;
+pub(crate) mod ledger;
+pub(crate) mod reference;
+pub(crate) mod resources;
+pub(crate) mod role;
+pub(crate) mod token;

@@ -1,0 +1,299 @@
+//! `audit query` and `audit export`: what the ledger holds, for people and for spreadsheets.
+//!
+//! A query shows one line per call: the intent and its outcome share a request id. An export walks the log in its
+//! own order, page by page, so that it is complete and can be repeated.
+
+use std::{
+    fs::File,
+    io::{self, Write},
+};
+
+use serde_json::Value;
+
+use crate::{
+    args::{AuditArgs, AuditCommand, AuditExportArgs, AuditFilter, ExportFormat, Output},
+    failure::Failure,
+    ledger_client,
+    output::{print_list, table, text},
+};
+
+/// Records per page of an export.
+const PAGE_RECORDS: usize = 1000;
+
+/// Columns of the CSV: header and path in the record.
+const COLUMNS: [(&str, &str); 34] = [
+    ("index", "index"),
+    ("leaf_hash", "leaf_hash"),
+    ("kind", "kind"),
+    ("ts", "ts"),
+    ("node", "node"),
+    ("epoch", "epoch"),
+    ("seq", "seq"),
+    ("rev", "rev"),
+    ("request_id", "request_id"),
+    ("user", "user"),
+    ("agent", "agent"),
+    ("owner", "owner"),
+    ("project", "project"),
+    ("client", "client"),
+    ("session", "session"),
+    ("consent", "consent"),
+    ("binding", "binding"),
+    ("virtual_server", "virtual_server"),
+    ("server", "server"),
+    ("tool", "tool"),
+    ("tool_hash", "tool_hash"),
+    ("tier", "tier"),
+    ("effect", "decision.effect"),
+    ("reason", "decision.reason"),
+    ("policies", "decision.policies"),
+    ("status", "outcome.status"),
+    ("error_code", "outcome.error_code"),
+    ("latency_us", "outcome.latency_us"),
+    ("cost", "outcome.cost"),
+    ("args_commitment", "args.commitment"),
+    ("result_commitment", "result.commitment"),
+    ("trace_id", "trace.trace_id"),
+    ("client_name", "trace.client_name"),
+    ("control_event", "control.type"),
+];
+
+pub(crate) async fn run(command: AuditCommand) -> Result<(), Failure> {
+    match command {
+        AuditCommand::Query(args) => query(args).await,
+        AuditCommand::Export(args) => export(args).await,
+    }
+}
+
+async fn query(args: AuditArgs) -> Result<(), Failure> {
+    let mut parameters = parameters(&args.filter);
+    parameters.push(("limit", args.limit.to_string()));
+    let answer = ledger_client::get(&args.filter.ledger, "/v1/records", &parameters).await?;
+    let items = items(answer);
+    if args.output == Output::Table && items.is_empty() {
+        eprintln!("no records match");
+        return Ok(());
+    }
+    print_list(args.output, items, calls);
+    Ok(())
+}
+
+fn parameters(filter: &AuditFilter) -> Vec<(&'static str, String)> {
+    let named = [
+        ("user", &filter.user),
+        ("agent", &filter.agent),
+        ("server", &filter.server),
+        ("tool", &filter.tool),
+        ("kind", &filter.kind),
+        ("decision", &filter.decision),
+        ("binding", &filter.binding),
+        ("request_id", &filter.request_id),
+        ("since", &filter.since),
+    ];
+    named.into_iter().filter_map(|(key, value)| value.clone().map(|value| (key, value))).collect()
+}
+
+fn items(mut answer: Value) -> Vec<Value> {
+    match answer.get_mut("items").map(Value::take) {
+        Some(Value::Array(items)) => items,
+        _ => Vec::new(),
+    }
+}
+
+/// One line per call; outcomes are folded into the line of their intent.
+fn calls(records: &[Value]) -> String {
+    let outcome_of = |request: &str| {
+        records.iter().find(|record| text(record, "kind") == "call.outcome" && text(record, "request_id") == request)
+    };
+    let has_intent = |request: &str| {
+        records.iter().any(|record| text(record, "kind") == "call.intent" && text(record, "request_id") == request)
+    };
+    let rows: Vec<Vec<String>> = records
+        .iter()
+        .filter(|record| text(record, "kind") != "call.outcome" || !has_intent(&text(record, "request_id")))
+        .map(|record| row(record, outcome_of(&text(record, "request_id"))))
+        .collect();
+    table(&["TIME", "DECISION", "USER", "AGENT", "TOOL", "TIER", "RESULT", "MS", "REQUEST"], &rows)
+}
+
+fn row(record: &Value, outcome: Option<&Value>) -> Vec<String> {
+    let kind = text(record, "kind");
+    let is_call = kind.starts_with("call.");
+    let reason = text(record, "decision.reason");
+    let status = outcome.map_or_else(|| text(record, "outcome.status"), |found| text(found, "outcome.status"));
+    let result = match (reason.as_str(), status.as_str(), is_call) {
+        (_, _, false) => text(record, "control.type"),
+        ("", "", true) => "pending".to_owned(),
+        ("", status, true) => status.to_owned(),
+        (reason, "", true) => reason.to_owned(),
+        (reason, status, true) => format!("{status} ({reason})"),
+    };
+    let latency = outcome.map(|found| text(found, "outcome.latency_us")).unwrap_or_default();
+    let milliseconds =
+        latency.parse::<u64>().map_or_else(|_| String::new(), |us| format!("{}.{}", us / 1000, us % 1000 / 100));
+    let tool = [text(record, "server"), text(record, "tool")].into_iter().filter(|part| !part.is_empty());
+    vec![
+        text(record, "ts").chars().take(23).collect::<String>().replace('T', " "),
+        if is_call { text(record, "decision.effect") } else { kind },
+        text(record, "user"),
+        text(record, "agent"),
+        tool.collect::<Vec<_>>().join("/"),
+        text(record, "tier"),
+        result,
+        milliseconds,
+        text(record, "request_id"),
+    ]
+}
+
+async fn export(args: AuditExportArgs) -> Result<(), Failure> {
+    let out: Box<dyn Write> = match &args.out {
+        Some(path) => Box::new(File::create(path).map_err(|error| cannot_write(&path.display().to_string(), &error))?),
+        None => Box::new(io::stdout().lock()),
+    };
+    // The ledger checks the filter's words; the walk below only applies them.
+    let probe = [parameters(&args.filter), vec![("limit", "1".to_owned())]].concat();
+    ledger_client::get(&args.filter.ledger, "/v1/records", &probe).await?;
+    let not_before = args.filter.since.as_deref().map(not_before).transpose()?;
+    let mut sink = Sink::open(args.format, out)?;
+    let (mut after, mut written) = (None::<String>, 0_u64);
+    loop {
+        let mut query = vec![("limit", PAGE_RECORDS.to_string())];
+        query.extend(after.take().map(|index| ("after", index)));
+        let page = ledger_client::get_lines(&args.filter.ledger, "/v1/events", &query).await?;
+        let Some(last) = page.last().map(|record| text(record, "index")) else { break };
+        for record in page.iter().filter(|record| matches(record, &args.filter, not_before.as_deref())) {
+            sink.write(record)?;
+            written += 1;
+        }
+        after = Some(last);
+    }
+    sink.close()?;
+    eprintln!("{written} records exported");
+    Ok(())
+}
+
+/// Whether a record has every field that the filter asks for.
+fn matches(record: &Value, filter: &AuditFilter, not_before: Option<&str>) -> bool {
+    let fields = [
+        ("user", &filter.user),
+        ("agent", &filter.agent),
+        ("server", &filter.server),
+        ("tool", &filter.tool),
+        ("kind", &filter.kind),
+        ("decision.effect", &filter.decision),
+        ("binding", &filter.binding),
+        ("request_id", &filter.request_id),
+    ];
+    fields.into_iter().all(|(path, wanted)| wanted.as_ref().is_none_or(|wanted| text(record, path) == *wanted))
+        && not_before.is_none_or(|time| text(record, "ts").as_str() >= time)
+}
+
+/// A time or an age, as the timestamp that records carry: RFC 3339, microseconds, UTC, so that text order is time order.
+fn not_before(since: &str) -> Result<String, Failure> {
+    let wrong = || Failure::Usage(format!("--since takes a time such as 2026-07-28T12:00:00Z or an age such as 15m, not `{since}`"));
+    let time = match since.parse::<jiff::Timestamp>() {
+        Ok(time) => time,
+        Err(_) => {
+            let (number, unit) = since.split_at_checked(since.len().saturating_sub(1)).ok_or_else(wrong)?;
+            let seconds = match unit {
+                "s" => 1,
+                "m" => 60,
+                "h" => 3_600,
+                "d" => 86_400,
+                "w" => 604_800,
+                _ => return Err(wrong()),
+            };
+            let age = number.parse::<i64>().ok().and_then(|number| number.checked_mul(seconds)).ok_or_else(wrong)?;
+            jiff::Timestamp::now().checked_sub(jiff::SignedDuration::from_secs(age)).map_err(|_| wrong())?
+        }
+    };
+    Ok(time.strftime("%Y-%m-%dT%H:%M:%S%.6fZ").to_string())
+}
+
+enum Sink {
+    Csv(Box<csv::Writer<Box<dyn Write>>>),
+    Jsonl(Box<dyn Write>),
+}
+
+impl Sink {
+    fn open(format: ExportFormat, out: Box<dyn Write>) -> Result<Self, Failure> {
+        Ok(match format {
+            ExportFormat::Jsonl => Self::Jsonl(out),
+            ExportFormat::Csv => {
+                // RFC 4180: lines end in CRLF, fields with commas, quotes or line breaks are quoted.
+                let mut writer = csv::WriterBuilder::new().terminator(csv::Terminator::CRLF).from_writer(out);
+                writer.write_record(COLUMNS.map(|(header, _)| header)).map_err(Failure::refused)?;
+                Self::Csv(Box::new(writer))
+            }
+        })
+    }
+
+    fn write(&mut self, record: &Value) -> Result<(), Failure> {
+        match self {
+            Self::Csv(writer) => {
+                writer.write_record(COLUMNS.map(|(_, path)| cell(record, path))).map_err(Failure::refused)
+            }
+            Self::Jsonl(out) => writeln!(out, "{record}").map_err(Failure::refused),
+        }
+    }
+
+    fn close(self) -> Result<(), Failure> {
+        match self {
+            Self::Csv(mut writer) => writer.flush(),
+            Self::Jsonl(mut out) => out.flush(),
+        }
+        .map_err(Failure::refused)
+    }
+}
+
+/// A cell that no spreadsheet takes for a formula (OWASP: CSV injection): a leading `=`, `+`, `-`, `@`, tab or
+/// carriage return gets a quote in front.
+fn cell(record: &Value, path: &str) -> String {
+    let value = text(record, path);
+    if value.starts_with(['=', '+', '-', '@', '\t', '\r']) { format!("'{value}") } else { value }
+}
+
+fn cannot_write(name: &str, error: &io::Error) -> Failure {
+    Failure::Usage(format!("cannot write {name}: {error}"))
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    #[test]
+    fn a_call_is_one_line_with_its_outcome() {
+        let records = [
+            json!({"kind": "call.outcome", "request_id": "r1", "outcome": {"status": "ok", "latency_us": "1500"}}),
+            json!({"kind": "call.intent", "request_id": "r1", "ts": "2026-07-28T12:00:00.000000Z", "user": "jane",
+                   "decision": {"effect": "permit"}, "server": "finance", "tool": "query_data"}),
+            json!({"kind": "call.denied", "request_id": "r2", "decision": {"effect": "deny", "reason": "policy_denied"}}),
+        ];
+        let shown = calls(&records);
+        assert_eq!(shown.lines().count(), 3, "{shown}");
+        assert!(shown.contains("finance/query_data") && shown.contains("ok") && shown.contains("1.5"), "{shown}");
+        assert!(shown.contains("policy_denied"), "{shown}");
+    }
+
+    #[test]
+    fn a_time_becomes_text_that_sorts_with_the_records() {
+        assert_eq!(not_before("2026-07-28T12:00:00Z").unwrap(), "2026-07-28T12:00:00.000000Z");
+        assert!(not_before("15m").unwrap().ends_with('Z'));
+        for wrong in ["", "m", "15", "15y", "soon", "99999999999999999999d"] {
+            assert!(not_before(wrong).is_err(), "{wrong}");
+        }
+    }
+
+    #[test]
+    fn csv_quotes_as_rfc_4180_says_and_defuses_formulas() {
+        let path = tempfile::NamedTempFile::new().unwrap();
+        let mut sink = Sink::open(ExportFormat::Csv, Box::new(path.reopen().unwrap())).unwrap();
+        sink.write(&json!({"index": "0", "user": "a,\"b\"\nc", "agent": "=cmd()"})).unwrap();
+        sink.close().unwrap();
+        let written = std::fs::read_to_string(path.path()).unwrap();
+        assert!(written.starts_with("index,leaf_hash,") && written.ends_with("\r\n"));
+        assert!(written.contains(",\"a,\"\"b\"\"\nc\",'=cmd(),"), "{written}");
+    }
+}

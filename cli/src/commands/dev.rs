@@ -1,0 +1,291 @@
+//! `dev`: control plane, ledger and data plane in one process, over an in-process event stream.
+//!
+//! The same code as the roles, over the same gRPC config stream; only the transport of records differs. Ports are
+//! kept in `DIR/ports.json`, so that tokens issued before a restart stay good; `DIR/cluster.json` describes what runs,
+//! in the shape of `deploy/local-cluster`.
+
+use std::{
+    fs,
+    net::{Ipv4Addr, SocketAddr, TcpListener},
+    path::{Path, PathBuf},
+    time::Duration,
+};
+
+use bailiwick_control_plane::ControlPlaneConfig;
+use bailiwick_data_plane::DataPlaneConfig;
+use bailiwick_ledger::LedgerConfig;
+use bailiwick_proto::v1::{IssueTokenRequest, ManifestFile};
+use bailiwick_runtime::{EventStream, Shutdown};
+use serde::{Deserialize, Serialize};
+use serde_json::{Value, json};
+
+use super::{
+    resources::{read, request_id, send_apply},
+    role::{refuse, start_logging, stop_on_signal},
+    token,
+};
+use crate::{
+    admin::{self, Admin},
+    args::DevArgs,
+    failure::Failure,
+};
+
+/// How long the ready token lasts.
+const TOKEN_TTL: Duration = Duration::from_secs(24 * 3600);
+/// Longest wait for the data plane's listener to answer before the banner is printed.
+const READY_WAIT_MAX: Duration = Duration::from_secs(30);
+
+/// Where everything listens; loopback only.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+struct Ports {
+    mcp: u16,
+    data_plane_ops: u16,
+    http: u16,
+    grpc: u16,
+    control_plane_ops: u16,
+    ledger: u16,
+    ledger_ops: u16,
+}
+
+const USUAL_PORTS: Ports = Ports {
+    mcp: 8420,
+    data_plane_ops: 8421,
+    http: 8430,
+    grpc: 8431,
+    control_plane_ops: 8433,
+    ledger: 8440,
+    ledger_ops: 8441,
+};
+
+pub(crate) async fn run(args: DevArgs) -> Result<(), Failure> {
+    start_logging();
+    let data = args.data.clone().unwrap_or_else(|| bailiwick_runtime::config::default_data_dir().join("dev"));
+    fs::create_dir_all(&data).map_err(|error| Failure::Usage(format!("cannot use {}: {error}", data.display())))?;
+    let ports = if args.free_ports { kept_ports(&data)? } else { USUAL_PORTS };
+    let manifests = manifests(&args)?;
+
+    let stop = stop_on_signal();
+    let running = Box::pin(serve(&data, ports, args.spool_bytes_max, &stop)).await?;
+    if let Err(failure) = introduce(&data, ports, manifests).await {
+        stop.request();
+        running.stopped().await?;
+        return Err(failure);
+    }
+    running.stopped().await?;
+    drop(fs::remove_file(data.join("cluster.json")));
+    Ok(())
+}
+
+/// The three roles, running.
+struct Running {
+    control_plane: bailiwick_control_plane::Running,
+    ledger: bailiwick_ledger::Running,
+    data_plane: bailiwick_data_plane::Running,
+    stop_ledger: Shutdown,
+    stop_control_plane: Shutdown,
+}
+
+impl Running {
+    /// Waits for the end, in the order in which records flow: who writes them stops first.
+    async fn stopped(self) -> Result<(), Failure> {
+        let data_plane = self.data_plane.stopped().await.map_err(Failure::refused);
+        self.stop_ledger.request();
+        let ledger = self.ledger.stopped().await.map_err(Failure::refused);
+        self.stop_control_plane.request();
+        let control_plane = self.control_plane.stopped().await.map_err(Failure::refused);
+        data_plane.and(ledger).and(control_plane)
+    }
+}
+
+async fn serve(data: &Path, ports: Ports, spool_bytes_max: Option<u64>, stop: &Shutdown) -> Result<Running, Failure> {
+    let grpc_url = format!("http://{}", loopback(ports.grpc));
+    let control_plane = ControlPlaneConfig {
+        data_dir: data.join("control-plane"),
+        listen: loopback(ports.grpc),
+        http_listen: loopback(ports.http),
+        ops_listen: loopback(ports.control_plane_ops),
+        issuer: format!("http://{}", loopback(ports.http)),
+        mcp_url: format!("http://{}/mcp", loopback(ports.mcp)),
+        ..ControlPlaneConfig::default()
+    };
+    let ledger = LedgerConfig {
+        data_dir: data.join("ledger"),
+        control_plane: grpc_url.clone(),
+        listen: loopback(ports.ledger),
+        ops_listen: loopback(ports.ledger_ops),
+        ..LedgerConfig::default()
+    };
+    let mut data_plane = DataPlaneConfig {
+        data_dir: data.join("data-plane"),
+        node: "data-plane-1".to_owned(),
+        control_plane: grpc_url,
+        listen: loopback(ports.mcp),
+        ops_listen: loopback(ports.data_plane_ops),
+        ..DataPlaneConfig::default()
+    };
+    if let Some(bytes) = spool_bytes_max {
+        data_plane.spool_bytes_max = bytes;
+    }
+    refuse("control_plane", &control_plane.check().err().unwrap_or_default())?;
+    refuse("ledger", &ledger.check().err().unwrap_or_default())?;
+    refuse("data_plane", &data_plane.problems())?;
+
+    let stream = EventStream::in_process();
+    // The ledger and the control plane outlive the data plane, so that its last records arrive.
+    let (stop_control_plane, stop_ledger) = (Shutdown::new(), Shutdown::new());
+    let control_plane =
+        Box::pin(bailiwick_control_plane::serve(control_plane, stream.clone(), stop_control_plane.clone()))
+            .await
+            .map_err(Failure::refused)?;
+    let ledger = Box::pin(bailiwick_ledger::serve(ledger, stream.clone(), stop_ledger.clone()))
+        .await
+        .map_err(Failure::refused)?;
+    let data_plane =
+        Box::pin(bailiwick_data_plane::serve(data_plane, stream, stop.clone())).await.map_err(Failure::refused)?;
+    Ok(Running { control_plane, ledger, data_plane, stop_ledger, stop_control_plane })
+}
+
+/// Applies the manifests, issues the ready token, and says what there is.
+async fn introduce(data: &Path, ports: Ports, manifests: Vec<ManifestFile>) -> Result<(), Failure> {
+    wait_ready(ports).await?;
+    let mut admin = admin::connect(&format!("http://{}", loopback(ports.grpc))).await?;
+    let first = first_of_each(&mut admin, manifests).await?;
+    write_cluster(data, ports)?;
+    println!("{}", banner(data, ports));
+    if let Some((user, agent, virtual_server)) = first {
+        let request = IssueTokenRequest {
+            user: user.clone(),
+            agent: agent.clone(),
+            virtual_server,
+            level: String::new(),
+            ttl_seconds: TOKEN_TTL.as_secs(),
+            reason: "ready token of bailiwick dev".to_owned(),
+            request_id: request_id()?,
+        };
+        let token = token::send(&mut admin, request).await?;
+        println!("\n  MCP URL  {}\n  Token    {}", token.resource, token.access_token);
+        println!("           for {user} through {agent}, level {}, 24 hours", token.level);
+    } else {
+        println!("\n  Apply a User, an Agent, a Server and a VirtualServer, then: bailiwick token issue --help");
+    }
+    println!("\nCtrl-C stops everything.");
+    Ok(())
+}
+
+/// Applies the manifests and gives the first user, agent and virtual server in them.
+async fn first_of_each(
+    admin: &mut Admin,
+    manifests: Vec<ManifestFile>,
+) -> Result<Option<(String, String, String)>, Failure> {
+    if manifests.is_empty() {
+        return Ok(None);
+    }
+    let applied = send_apply(admin, manifests, false).await?;
+    let first =
+        |kind: &str| applied.changes.iter().find(|change| change.kind == kind).map(|change| change.name.clone());
+    Ok(first("User")
+        .zip(first("Agent"))
+        .zip(first("VirtualServer"))
+        .map(|((user, agent), server)| (user, agent, server)))
+}
+
+/// The files of `-f`, and resources for every `--upstream`.
+fn manifests(args: &DevArgs) -> Result<Vec<ManifestFile>, Failure> {
+    let mut files = read(&args.files)?;
+    if !args.upstream.is_empty() {
+        files.push(ManifestFile { name: "--upstream".to_owned(), text: upstream_manifests(&args.upstream) });
+    }
+    Ok(files)
+}
+
+/// A server and a view of it for every upstream; one person, one agent, and a policy that allows them everything.
+fn upstream_manifests(upstreams: &[(String, String)]) -> String {
+    let document = |kind: &str, name: &str, spec: Value| {
+        json!({"apiVersion": "bailiwick/v1", "kind": kind, "metadata": {"name": name}, "spec": spec}).to_string()
+    };
+    let permit = "permit (principal in Group::\"developers\", action in Action::\"call_tool\", resource);";
+    let mut documents = vec![
+        document("User", "dev@localhost", json!({"groups": ["developers"]})),
+        document("Agent", "dev-agent", json!({"owner": "dev@localhost", "project": "dev", "ceiling": "destructive"})),
+        document("Policy", "dev-allow", json!({ "cedar": permit })),
+    ];
+    for (name, url) in upstreams {
+        documents.push(document("Server", name, json!({"endpoint": {"url": url}})));
+        documents.push(document("VirtualServer", name, json!({"naming": "plain", "servers": [{"server": name}]})));
+    }
+    documents.join("\n---\n")
+}
+
+async fn wait_ready(ports: Ports) -> Result<(), Failure> {
+    let deadline = tokio::time::Instant::now() + READY_WAIT_MAX;
+    let url = format!("http://{}/readyz", loopback(ports.data_plane_ops));
+    let client = reqwest::Client::builder().no_proxy().build().map_err(Failure::refused)?;
+    loop {
+        match client.get(&url).send().await {
+            Ok(answer) if answer.status().is_success() => return Ok(()),
+            _ if tokio::time::Instant::now() > deadline => {
+                return Err(Failure::Refused(format!("the data plane did not become ready; see {url}")));
+            }
+            _ => tokio::time::sleep(Duration::from_millis(50)).await,
+        }
+    }
+}
+
+fn banner(data: &Path, ports: Ports) -> String {
+    let url = |port| format!("http://{}", loopback(port));
+    format!(
+        "Bailiwick is running.\n\n  MCP      {}/mcp/<virtual server>\n  Admin    {}  (BAILIWICK_ADMIN)\n  Issuer   {}\n  Ledger   {}  (BAILIWICK_LEDGER)\n  Health   {}/readyz\n  Data     {}",
+        url(ports.mcp),
+        url(ports.grpc),
+        url(ports.http),
+        url(ports.ledger),
+        url(ports.data_plane_ops),
+        data.display(),
+    )
+}
+
+fn write_cluster(data: &Path, ports: Ports) -> Result<(), Failure> {
+    let address = |port: u16| loopback(port).to_string();
+    let node = |name: &str, role: &str, listen: Value| json!({"name": name, "role": role, "pid": std::process::id(), "listen": listen});
+    let cluster = json!({
+        "nodes": [
+            node("control-plane", "control-plane", json!({"http": address(ports.http), "grpc": address(ports.grpc), "ops": address(ports.control_plane_ops)})),
+            node("ledger", "ledger", json!({"http": address(ports.ledger), "ops": address(ports.ledger_ops)})),
+            node("data-plane-1", "data-plane", json!({"mcp": address(ports.mcp), "ops": address(ports.data_plane_ops)})),
+        ],
+        "admin": format!("http://{}", address(ports.grpc)),
+        "mcp": [format!("http://{}/mcp", address(ports.mcp))],
+        "ledger": format!("http://{}", address(ports.ledger)),
+    });
+    let partial = data.join("cluster.json.partial");
+    fs::write(&partial, format!("{cluster:#}\n")).map_err(Failure::refused)?;
+    fs::rename(partial, data.join("cluster.json")).map_err(Failure::refused)
+}
+
+/// Free ports, the same at every start on the same data.
+fn kept_ports(data: &Path) -> Result<Ports, Failure> {
+    let path: PathBuf = data.join("ports.json");
+    if let Ok(text) = fs::read_to_string(&path) {
+        return serde_json::from_str(&text).map_err(Failure::refused);
+    }
+    // All are held until all are known, so that they differ.
+    let held: Vec<TcpListener> =
+        (0..7).map(|_| TcpListener::bind(loopback(0))).collect::<Result<_, _>>().map_err(Failure::refused)?;
+    let mut free = held.iter().filter_map(|listener| listener.local_addr().ok()).map(|address| address.port());
+    let mut next = || free.next().ok_or_else(|| Failure::Refused("no free port".to_owned()));
+    let ports = Ports {
+        mcp: next()?,
+        data_plane_ops: next()?,
+        http: next()?,
+        grpc: next()?,
+        control_plane_ops: next()?,
+        ledger: next()?,
+        ledger_ops: next()?,
+    };
+    fs::write(&path, json!(ports).to_string()).map_err(Failure::refused)?;
+    Ok(ports)
+}
+
+const fn loopback(port: u16) -> SocketAddr {
+    SocketAddr::new(std::net::IpAddr::V4(Ipv4Addr::LOCALHOST), port)
+}

@@ -1,0 +1,245 @@
+//! `apply`, `delete`, `diff`, `get`, `describe` and `pin`: the resources of the control plane.
+//!
+//! Manifests are read here and understood by the control plane alone, so there is one reading of them. Every write
+//! carries a fresh request id: a write whose answer was lost is repeated once under the same id and happens once.
+
+use std::{
+    io::Read,
+    path::{Path, PathBuf},
+};
+
+use bailiwick_proto::v1::{
+    ApplyRequest, ApplyResponse, DeleteRequest, GetRequest, ManifestFile, PinToolsRequest, Problem, ResourceChange,
+    ResourceRef,
+};
+use serde_json::{Value, json};
+use tonic::{Code, Status};
+
+use crate::{
+    admin::{self, Admin, refusal},
+    args::{ApplyArgs, DeleteArgs, DescribeArgs, FilesArgs, GetArgs, Output, PinArgs},
+    failure::Failure,
+    output::{print, print_list, table, text},
+    yaml::to_yaml,
+};
+
+/// Largest manifest that is sent; the control plane has bounds of its own.
+const MANIFEST_BYTES_MAX: u64 = 4 * 1024 * 1024;
+
+pub(crate) async fn apply(admin: &str, args: ApplyArgs) -> Result<(), Failure> {
+    let files = read(&args.files.files)?;
+    let mut client = admin::connect(admin).await?;
+    let response = send_apply(&mut client, files, args.dry_run).await?;
+    show_changes(args.files.output, &response, if args.dry_run { " (dry run)" } else { "" });
+    Ok(())
+}
+
+/// Sends manifests; problems become a refusal that lists them all.
+pub(crate) async fn send_apply(
+    client: &mut Admin,
+    files: Vec<ManifestFile>,
+    dry_run: bool,
+) -> Result<ApplyResponse, Failure> {
+    let request = ApplyRequest { files, dry_run, request_id: request_id()? };
+    let mut answer = client.apply(request.clone()).await;
+    if answer.as_ref().is_err_and(was_lost) {
+        answer = client.apply(request).await;
+    }
+    refuse_problems(answer.map_err(refusal)?.into_inner())
+}
+
+pub(crate) async fn delete(admin: &str, args: DeleteArgs) -> Result<(), Failure> {
+    let kind = args.kind.unwrap_or_default();
+    let named = args.names.into_iter().map(|name| ResourceRef { kind: kind.clone(), name });
+    let request = DeleteRequest {
+        resources: named.collect(),
+        files: read(&args.files)?,
+        request_id: request_id()?,
+        dry_run: false,
+    };
+    let mut client = admin::connect(admin).await?;
+    let mut answer = client.delete(request.clone()).await;
+    if answer.as_ref().is_err_and(was_lost) {
+        answer = client.delete(request).await;
+    }
+    let response = refuse_problems(answer.map_err(refusal)?.into_inner())?;
+    show_changes(args.output, &response, "");
+    Ok(())
+}
+
+pub(crate) async fn diff(admin: &str, args: FilesArgs) -> Result<(), Failure> {
+    let files = read(&args.files)?;
+    let response = send_apply(&mut admin::connect(admin).await?, files, true).await?;
+    let changes: Vec<&ResourceChange> = response.changes.iter().filter(|change| change.action != "unchanged").collect();
+    if args.output == Output::Table {
+        for change in &changes {
+            println!("{}", difference(change));
+        }
+    } else {
+        print_list(args.output, changes.iter().map(|change| change_json(change)).collect(), |_| String::new());
+    }
+    if changes.is_empty() { Ok(()) } else { Err(Failure::Said) }
+}
+
+pub(crate) async fn get(admin: &str, args: GetArgs) -> Result<(), Failure> {
+    let single = args.name.is_some();
+    let items = fetch(admin, args.kind, args.name.unwrap_or_default()).await?;
+    match (single, items.first()) {
+        (true, Some(item)) => print(args.output, item, || overview(&items)),
+        _ => print_list(args.output, items, overview),
+    }
+    Ok(())
+}
+
+pub(crate) async fn describe(admin: &str, args: DescribeArgs) -> Result<(), Failure> {
+    let items = fetch(admin, args.kind, args.name).await?;
+    for item in &items {
+        print(args.output, item, || to_yaml(item).trim_end().to_owned());
+    }
+    Ok(())
+}
+
+pub(crate) async fn pin(admin: &str, args: PinArgs) -> Result<(), Failure> {
+    let request = PinToolsRequest { server: args.server, tools: args.tools, request_id: request_id()? };
+    let mut client = admin::connect(admin).await?;
+    let response = refuse_problems(client.pin_tools(request).await.map_err(refusal)?.into_inner())?;
+    show_changes(args.output, &response, "");
+    Ok(())
+}
+
+async fn fetch(admin: &str, kind: String, name: String) -> Result<Vec<Value>, Failure> {
+    let mut client = admin::connect(admin).await?;
+    let response = client.get(GetRequest { kind, name }).await.map_err(refusal)?.into_inner();
+    response.items.iter().map(|item| serde_json::from_str(item).map_err(Failure::refused)).collect()
+}
+
+/// Reads manifest files; `-` is standard input.
+pub(crate) fn read(paths: &[PathBuf]) -> Result<Vec<ManifestFile>, Failure> {
+    paths.iter().map(|path| read_one(path)).collect()
+}
+
+fn read_one(path: &Path) -> Result<ManifestFile, Failure> {
+    let name = path.display().to_string();
+    let mut text = String::new();
+    let length = if name == "-" {
+        std::io::stdin().take(MANIFEST_BYTES_MAX + 1).read_to_string(&mut text)
+    } else {
+        std::fs::File::open(path).and_then(|file| file.take(MANIFEST_BYTES_MAX + 1).read_to_string(&mut text))
+    };
+    match length {
+        Err(error) => Err(Failure::Usage(format!("cannot read {name}: {error}"))),
+        Ok(length) if length as u64 > MANIFEST_BYTES_MAX => {
+            Err(Failure::Usage(format!("{name} is larger than {MANIFEST_BYTES_MAX} bytes; split it")))
+        }
+        Ok(_) => Ok(ManifestFile { name, text }),
+    }
+}
+
+pub(crate) fn request_id() -> Result<String, Failure> {
+    let mut bytes = [0_u8; 16];
+    aws_lc_rs::rand::fill(&mut bytes).map_err(|_| Failure::Refused("the system gives no randomness".to_owned()))?;
+    Ok(bytes.iter().map(|byte| format!("{byte:02x}")).collect())
+}
+
+/// Whether the answer, not the request, may have been lost.
+fn was_lost(status: &Status) -> bool {
+    matches!(status.code(), Code::Unavailable | Code::Unknown)
+}
+
+fn refuse_problems(response: ApplyResponse) -> Result<ApplyResponse, Failure> {
+    if response.problems.is_empty() {
+        return Ok(response);
+    }
+    let count = response.problems.len();
+    let lines: Vec<String> = response.problems.iter().map(problem_line).collect();
+    let plural = if count == 1 { "" } else { "s" };
+    Err(Failure::Refused(format!("nothing was applied: {count} problem{plural}\n{}", lines.join("\n"))))
+}
+
+fn problem_line(problem: &Problem) -> String {
+    let place = match (problem.file.as_str(), problem.line) {
+        ("", _) => String::new(),
+        (file, 0) => format!("{file}: "),
+        (file, line) => format!("{file}:{line}: "),
+    };
+    let key = if problem.key.is_empty() { String::new() } else { format!("{}: ", problem.key) };
+    format!("  {place}{key}{}", problem.message)
+}
+
+fn show_changes(output: Output, response: &ApplyResponse, note: &str) {
+    let lines = |_: &[Value]| {
+        let line = |change: &ResourceChange| format!("{}/{} {}{note}", change.kind, change.name, change.action);
+        response.changes.iter().map(line).collect::<Vec<_>>().join("\n")
+    };
+    match output {
+        Output::Table => println!("{}", lines(&[])),
+        Output::Json | Output::Yaml => {
+            let changes: Vec<Value> = response.changes.iter().map(change_json).collect();
+            print(output, &json!({"revision": response.revision.to_string(), "items": changes}), String::new);
+        }
+    }
+}
+
+fn change_json(change: &ResourceChange) -> Value {
+    let manifest = |text: &str| serde_json::from_str(text).unwrap_or(Value::Null);
+    json!({
+        "kind": change.kind, "name": change.name, "action": change.action,
+        "before": manifest(&change.before), "after": manifest(&change.after),
+    })
+}
+
+/// The lines of both manifests, those only before marked `-`, those only after `+`.
+fn difference(change: &ResourceChange) -> String {
+    let lines = |text: &str| -> Vec<String> {
+        let value: Option<Value> = serde_json::from_str(text).ok();
+        let spec = value.map(|mut value| value.get_mut("spec").map_or(Value::Null, Value::take));
+        spec.map_or_else(Vec::new, |spec| to_yaml(&spec).lines().map(str::to_owned).collect())
+    };
+    let (before, after) = (lines(&change.before), lines(&change.after));
+    let mut shown = vec![format!("{}/{} {}", change.kind, change.name, change.action)];
+    shown.extend(before.iter().filter(|line| !after.contains(line)).map(|line| format!("- {line}")));
+    shown.extend(after.iter().filter(|line| !before.contains(line)).map(|line| format!("+ {line}")));
+    shown.join("\n")
+}
+
+/// One line per resource: its name and what matters of its kind.
+fn overview(items: &[Value]) -> String {
+    let Some(kind) = items.first().map(|item| text(item, "kind")) else {
+        return "none".to_owned();
+    };
+    let columns: &[(&str, &str)] = match kind.as_str() {
+        "Server" => &[("URL", "spec.endpoint.url"), ("READY", "status.ready"), ("TOOLS", "status.toolCount")],
+        "VirtualServer" => &[("NAMING", "spec.naming"), ("TOOLS", "status.toolCount")],
+        "User" => &[("GROUPS", "spec.groups"), ("ACTIVE", "spec.active")],
+        "Agent" => &[
+            ("OWNER", "spec.owner"),
+            ("PROJECT", "spec.project"),
+            ("CEILING", "spec.ceiling"),
+            ("ACTIVE", "spec.active"),
+        ],
+        "Policy" => &[("VERSION", "status.version")],
+        "Consent" => &[
+            ("USER", "spec.user"),
+            ("AGENT", "spec.agent"),
+            ("VIRTUAL SERVER", "spec.virtualServer"),
+            ("LEVEL", "spec.level"),
+            ("EXPIRES", "spec.expiresAt"),
+            ("STATE", "status.state"),
+        ],
+        "Group" => &[("MEMBERS", "status.members")],
+        "Project" => &[("AGENTS", "status.agents")],
+        "Node" => &[
+            ("ROLE", "spec.role"),
+            ("EPOCH", "status.epoch"),
+            ("CONNECTED", "status.connected"),
+            ("REVISION", "status.revision"),
+        ],
+        _ => &[],
+    };
+    let headers: Vec<&str> = std::iter::once("NAME").chain(columns.iter().map(|(header, _)| *header)).collect();
+    let row = |item: &Value| {
+        let cells = columns.iter().map(|(_, path)| text(item, path));
+        std::iter::once(text(item, "metadata.name")).chain(cells).collect()
+    };
+    table(&headers, &items.iter().map(row).collect::<Vec<_>>())
+}

@@ -1,0 +1,66 @@
+//! `bailiwick`: the one binary. Runs each role, everything at once (`dev`), and talks to a running control plane.
+//!
+//! `args` says what can be asked, `commands` does it, `output` shows it, `failure` maps errors to exit codes:
+//! 0 ok, 1 refused or verification failed, 2 usage, 3 unreachable.
+
+mod admin;
+mod args;
+mod commands;
+mod config;
+mod failure;
+mod ledger_client;
+mod output;
+mod yaml;
+
+use std::process::ExitCode;
+
+use args::{Cli, Command, LedgerCommand};
+use clap::Parser;
+use failure::Failure;
+
+fn main() -> ExitCode {
+    let cli = Cli::parse();
+    match run(cli) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(failure) => {
+            failure.print();
+            failure.code()
+        }
+    }
+}
+
+fn run(cli: Cli) -> Result<(), Failure> {
+    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build().map_err(Failure::refused)?;
+    runtime.block_on(dispatch(cli))
+}
+
+async fn dispatch(cli: Cli) -> Result<(), Failure> {
+    let admin = cli.admin;
+    match cli.command {
+        Command::Dev(args) => Box::pin(commands::dev::run(args)).await,
+        Command::ControlPlane(args) => Box::pin(commands::role::control_plane(args)).await,
+        Command::DataPlane(args) => Box::pin(commands::role::data_plane(args)).await,
+        Command::Ledger(args) => match args.command {
+            None => Box::pin(commands::role::ledger(args.role)).await,
+            Some(LedgerCommand::Export(args)) => commands::ledger::export(args).await,
+            Some(LedgerCommand::Verify(args)) => commands::ledger::verify(args),
+        },
+        Command::Apply(args) => commands::resources::apply(&admin, args).await,
+        Command::Delete(args) => commands::resources::delete(&admin, args).await,
+        Command::Diff(args) => commands::resources::diff(&admin, args).await,
+        Command::Get(args) => commands::resources::get(&admin, args).await,
+        Command::Describe(args) => commands::resources::describe(&admin, args).await,
+        Command::Pin(args) => commands::resources::pin(&admin, args).await,
+        Command::Token(args::TokenCommand::Issue(args)) => commands::token::issue(&admin, args).await,
+        Command::Audit(args) => commands::audit::run(args).await,
+        Command::Completions { shell } => {
+            commands::reference::completions(shell);
+            Ok(())
+        }
+        Command::Reference { out } => commands::reference::write(&out),
+        Command::Version => {
+            println!("bailiwick {}", env!("CARGO_PKG_VERSION"));
+            Ok(())
+        }
+    }
+}

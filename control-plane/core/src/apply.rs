@@ -1,0 +1,320 @@
+//! Applying and deleting resources: all of it or nothing.
+//!
+//! A draft of the next state is made by evolving a copy with the events in question; then everything that must hold
+//! between resources is checked on the draft: what is named exists, plain names do not collide, policies validate.
+//! So resources of one apply may refer to each other in any order. All problems are reported together, each at the line
+//! that wrote it. Called by `command::decide`. Absent: what single values must look like (`resource`, `manifest`).
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use serde_json::Value;
+
+use crate::{
+    Kind, Manifest, Problem, Rejection, ResourceRef, Spec, State,
+    agent::{self, AgentApplied, AgentDeleted},
+    command::{Action, Answer, Context, Decision, ResourceChange, ToolDefinition},
+    consent,
+    event::Event,
+    evolve,
+    manifest::suggest,
+    node::NodeDeleted,
+    policy::{self, PolicyApplied, PolicyDeleted},
+    problem::PROBLEMS_MAX,
+    server::{self, ServerApplied, ServerDeleted},
+    show, tool,
+    user::{self, UserApplied, UserDeleted},
+    virtual_server::{self, VirtualServerApplied, VirtualServerDeleted},
+};
+
+/// The next state in the making.
+struct Draft<'a> {
+    next: State,
+    events: Vec<Event>,
+    warnings: Vec<String>,
+    context: &'a Context,
+    revision: u64,
+}
+
+impl<'a> Draft<'a> {
+    fn new(state: &State, context: &'a Context) -> Self {
+        // Which revision it will be is known once it is committed; until then any later one does.
+        let revision = state.revision.saturating_add(1);
+        Self { next: state.clone(), events: Vec::new(), warnings: Vec::new(), context, revision }
+    }
+
+    fn add(&mut self, event: Event) {
+        evolve(&mut self.next, &event, self.revision);
+        self.events.push(event);
+    }
+}
+
+pub(crate) fn decide_apply(
+    state: &State,
+    manifests: &[Manifest],
+    discovered: &BTreeMap<String, Result<Vec<ToolDefinition>, String>>,
+    context: &Context,
+) -> Result<Decision, Rejection> {
+    let mut draft = Draft::new(state, context);
+    for event in manifests.iter().filter_map(|manifest| applied(&draft.next, manifest, context)).collect::<Vec<_>>() {
+        draft.add(event);
+    }
+    observe_all(&mut draft, manifests, discovered);
+    check_room(&draft.next)?;
+    let problems = problems_of_apply(&draft.next, manifests);
+    if !problems.is_empty() {
+        return Err(Rejection::Invalid(problems));
+    }
+    let changes = manifests.iter().map(|manifest| change(state, &draft.next, manifest.resource())).collect();
+    let Draft { events, warnings, .. } = draft;
+    Ok(Decision { events, answer: Answer::Changes(changes), repeated: None, warnings })
+}
+
+/// The event that makes a resource be as written; `None` where it is so already.
+fn applied(state: &State, manifest: &Manifest, context: &Context) -> Option<Event> {
+    let name = manifest.name.clone();
+    match &manifest.spec {
+        Spec::Server(spec) => (state.servers.get(&name).map(|known| &known.spec) != Some(spec))
+            .then(|| context.event(ServerApplied { name, spec: spec.clone() })),
+        Spec::VirtualServer(spec) => (state.virtual_servers.get(&name).map(|known| &known.spec) != Some(spec))
+            .then(|| context.event(VirtualServerApplied { name, spec: spec.clone() })),
+        Spec::User(spec) => (state.users.get(&name).map(|known| &known.spec) != Some(spec))
+            .then(|| context.event(UserApplied { name, spec: spec.clone() })),
+        Spec::Agent(spec) => (state.agents.get(&name).map(|known| &known.spec) != Some(spec))
+            .then(|| context.event(AgentApplied { name, spec: spec.clone() })),
+        Spec::Policy(spec) => (state.policies.get(&name).map(|known| &known.spec) != Some(spec))
+            .then(|| context.event(PolicyApplied { name, spec: spec.clone() })),
+    }
+}
+
+/// Takes in what the servers of this apply show. Collisions under virtual servers of this same apply are for
+/// `problems_of_apply` to refuse, so those are passed over here.
+fn observe_all(
+    draft: &mut Draft<'_>,
+    manifests: &[Manifest],
+    discovered: &BTreeMap<String, Result<Vec<ToolDefinition>, String>>,
+) {
+    let of_this_apply: BTreeSet<&str> = manifests
+        .iter()
+        .filter(|manifest| manifest.kind() == Kind::VirtualServer)
+        .map(|manifest| manifest.name.as_str())
+        .collect();
+    for manifest in manifests.iter().filter(|manifest| manifest.kind() == Kind::Server) {
+        let name = &manifest.name;
+        match (draft.next.servers.get(name), discovered.get(name)) {
+            (Some(server), Some(Ok(shown))) => {
+                let sight = tool::observe(&draft.next, name, server, shown, &of_this_apply, draft.context);
+                draft.warnings.extend(sight.warnings);
+                for event in sight.events {
+                    draft.add(event);
+                }
+            }
+            (_, Some(Err(error))) => draft.warnings.push(format!(
+                "Server {name} could not be looked at ({error}); its tools are approved when a data plane first sees them"
+            )),
+            (_, None) | (None, _) => {}
+        }
+    }
+}
+
+fn check_room(next: &State) -> Result<(), Rejection> {
+    let rooms = [
+        ("servers", next.servers.len(), server::SERVERS_MAX),
+        ("virtual servers", next.virtual_servers.len(), virtual_server::VIRTUAL_SERVERS_MAX),
+        ("users", next.users.len(), user::USERS_MAX),
+        ("agents", next.agents.len(), agent::AGENTS_MAX),
+        ("policies", next.policies.len(), policy::POLICIES_MAX),
+    ];
+    match rooms.into_iter().find(|(_, number, max)| number > max) {
+        Some((what, _, max)) => Err(Rejection::TooMany { what, max }),
+        None => Ok(()),
+    }
+}
+
+fn problems_of_apply(next: &State, manifests: &[Manifest]) -> Vec<Problem> {
+    let mut problems = Vec::new();
+    for manifest in manifests {
+        match &manifest.spec {
+            Spec::VirtualServer(_) => virtual_server_problems(next, manifest, &mut problems),
+            Spec::Agent(spec) if !next.users.contains_key(&spec.owner) => {
+                let message = missing(Kind::User, &spec.owner, next.users.keys());
+                problems.push(manifest.problem("spec.owner", message));
+            }
+            Spec::Server(_) | Spec::User(_) | Spec::Agent(_) | Spec::Policy(_) => {}
+        }
+    }
+    problems.extend(policy_problems(next, manifests));
+    problems.truncate(PROBLEMS_MAX);
+    problems
+}
+
+fn virtual_server_problems(next: &State, manifest: &Manifest, problems: &mut Vec<Problem>) {
+    let Some(virtual_server) = next.virtual_servers.get(&manifest.name) else { return };
+    let entries = &virtual_server.spec.servers;
+    let key = |server: &str| {
+        let index = entries.iter().position(|entry| entry.server == server).unwrap_or_default();
+        format!("spec.servers[{index}].server")
+    };
+    for entry in entries.iter().filter(|entry| !next.servers.contains_key(&entry.server)) {
+        let message = missing(Kind::Server, &entry.server, next.servers.keys());
+        problems.push(manifest.problem(&key(&entry.server), message));
+    }
+    for collision in virtual_server::collisions(next, virtual_server) {
+        let [first, second] = &collision.servers;
+        let tool = &collision.tool;
+        let message = format!("naming: plain, but Server {first} and Server {second} both show the tool \"{tool}\"");
+        problems.push(manifest.problem(&key(second), message));
+    }
+}
+
+fn missing<'a>(kind: Kind, name: &str, known: impl Iterator<Item = &'a String>) -> String {
+    format!("{kind} \"{name}\" does not exist{}", suggest::hint(name, known.map(String::as_str)))
+}
+
+/// Policies of this apply, and when servers are in it all others too: they must go on to validate.
+fn policy_problems(next: &State, manifests: &[Manifest]) -> Vec<Problem> {
+    let written: BTreeMap<&str, &Manifest> = manifests
+        .iter()
+        .filter(|manifest| manifest.kind() == Kind::Policy)
+        .map(|manifest| (manifest.name.as_str(), manifest))
+        .collect();
+    let touches_servers = manifests.iter().any(|manifest| manifest.kind() == Kind::Server);
+    if written.is_empty() && !touches_servers {
+        return Vec::new();
+    }
+    let catalogue = policy::catalogue(next);
+    let checked = next.policies.iter().filter(|(name, _)| touches_servers || written.contains_key(name.as_str()));
+    let of_one = |(name, known): (&String, &policy::Policy)| {
+        let place = |fault: bailiwick_policy::PolicyProblem| match written.get(name.as_str()) {
+            Some(manifest) => manifest.source.text_problem("spec.cedar", fault.line, fault.message),
+            None => Problem { message: fault.to_string(), ..Problem::default() },
+        };
+        policy::faults(next, name, known, &catalogue).into_iter().map(place).collect::<Vec<_>>()
+    };
+    checked.flat_map(of_one).take(PROBLEMS_MAX).collect()
+}
+
+/// What an apply of these manifests did, seen when it is repeated.
+pub(crate) fn unchanged(state: &State, manifests: &[Manifest]) -> Vec<ResourceChange> {
+    manifests.iter().map(|manifest| change(state, state, manifest.resource())).collect()
+}
+
+fn change(state: &State, next: &State, resource: ResourceRef) -> ResourceChange {
+    let before = show::without_status(state, &resource);
+    let after = show::without_status(next, &resource);
+    let action = match (&before, &after) {
+        (None, Some(_)) => Action::Created,
+        (Some(_), None) => Action::Deleted,
+        (before, after) if same(before.as_ref(), after.as_ref()) => Action::Unchanged,
+        _ => Action::Configured,
+    };
+    ResourceChange { resource, action, before, after }
+}
+
+fn same(before: Option<&Value>, after: Option<&Value>) -> bool {
+    before == after
+}
+
+pub(crate) fn decide_delete(
+    state: &State,
+    resources: &[ResourceRef],
+    context: &Context,
+) -> Result<Decision, Rejection> {
+    let resources: BTreeSet<&ResourceRef> = resources.iter().collect();
+    let missing: Vec<_> =
+        resources.iter().filter(|resource| show::without_status(state, resource).is_none()).copied().cloned().collect();
+    if !missing.is_empty() {
+        return Err(Rejection::NotFound(missing));
+    }
+    let mut draft = Draft::new(state, context);
+    for resource in &resources {
+        for event in consent::revoke_all_of(&draft.next, resource, context) {
+            draft.add(event);
+        }
+        if let Some(event) = deleted(&draft.next, resource, context)? {
+            draft.add(event);
+        }
+    }
+    let problems = problems_of_delete(&draft.next, &resources);
+    if !problems.is_empty() {
+        return Err(Rejection::InUse(problems));
+    }
+    let changes = resources.into_iter().map(|resource| deletion(state, &draft.next, resource)).collect();
+    let Draft { events, warnings, .. } = draft;
+    Ok(Decision { events, answer: Answer::Changes(changes), repeated: None, warnings })
+}
+
+/// The event that makes a resource go; `None` where there is nothing left to do.
+fn deleted(state: &State, resource: &ResourceRef, context: &Context) -> Result<Option<Event>, Rejection> {
+    let name = resource.name.clone();
+    let event = match resource.kind {
+        Kind::Server => context.event(ServerDeleted { name }),
+        Kind::VirtualServer => context.event(VirtualServerDeleted { name }),
+        Kind::User => context.event(UserDeleted { name }),
+        Kind::Agent => context.event(AgentDeleted { name }),
+        Kind::Policy => context.event(PolicyDeleted { name }),
+        Kind::Node => context.event(NodeDeleted { node: name }),
+        Kind::Consent => {
+            let is_revoked = state.consents.get(&name).is_some_and(|consent| consent.revoked.is_some());
+            if is_revoked {
+                return Ok(None);
+            }
+            context.event(consent::ConsentRevoked { consent: name, reason: "deleted".to_owned() })
+        }
+        Kind::Group => {
+            let instead = "it exists while a User names it; take it out of spec.groups";
+            return Err(Rejection::NotDeletable { resource: resource.clone(), instead });
+        }
+        Kind::Project => {
+            let instead = "it exists while an Agent names it; change spec.project";
+            return Err(Rejection::NotDeletable { resource: resource.clone(), instead });
+        }
+    };
+    Ok(Some(event))
+}
+
+fn problems_of_delete(next: &State, resources: &BTreeSet<&ResourceRef>) -> Vec<Problem> {
+    let mut problems = Vec::new();
+    let mut refers = |kind: Kind, name: &str, target: ResourceRef| {
+        let message = format!("{target} cannot be deleted: {kind} {name} refers to it");
+        problems.push(Problem { message, ..Problem::default() });
+    };
+    for (name, virtual_server) in &next.virtual_servers {
+        for entry in virtual_server.spec.servers.iter().filter(|entry| !next.servers.contains_key(&entry.server)) {
+            refers(Kind::VirtualServer, name, ResourceRef::new(Kind::Server, &entry.server));
+        }
+    }
+    for (name, agent) in next.agents.iter().filter(|(_, agent)| !next.users.contains_key(&agent.spec.owner)) {
+        refers(Kind::Agent, name, ResourceRef::new(Kind::User, &agent.spec.owner));
+    }
+    let can_be_named_in_policies = |resource: &&ResourceRef| match resource.kind {
+        Kind::Server | Kind::User | Kind::Agent => true,
+        Kind::VirtualServer | Kind::Group | Kind::Project | Kind::Policy | Kind::Consent | Kind::Node => false,
+    };
+    if resources.iter().any(can_be_named_in_policies) {
+        let catalogue = policy::catalogue(next);
+        for (name, known) in &next.policies {
+            for fault in policy::faults(next, name, known, &catalogue) {
+                let message = format!("Policy {name} refers to what should go: {}", fault.message);
+                problems.push(Problem { message, ..Problem::default() });
+            }
+        }
+    }
+    problems.truncate(PROBLEMS_MAX);
+    problems
+}
+
+/// A consent stays to be looked at, but it is gone as far as its holder is concerned.
+fn deletion(state: &State, next: &State, resource: &ResourceRef) -> ResourceChange {
+    let change = change(state, next, resource.clone());
+    match resource.kind {
+        Kind::Consent => ResourceChange { action: Action::Deleted, after: None, ..change },
+        Kind::Server
+        | Kind::VirtualServer
+        | Kind::User
+        | Kind::Group
+        | Kind::Agent
+        | Kind::Project
+        | Kind::Policy
+        | Kind::Node => change,
+    }
+}

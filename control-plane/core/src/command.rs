@@ -1,0 +1,285 @@
+//! Commands: everything that can be asked of the control plane, and what an answer looks like.
+//!
+//! The server builds a [`Command`] and a [`Context`] for each request and calls [`decide`] against committed plus
+//! in-flight state; it replicates the events of the [`Decision`] and then gives its answer. Same state, command and
+//! context: same decision. A request id that was carried out before is answered without new events.
+//! Absent: how each command is decided (the aggregate's own file), and applying events (`state`).
+
+use std::collections::BTreeMap;
+
+use bailiwick_proto::Tier;
+use serde_json::Value;
+
+use crate::{
+    Manifest, Rejection, ResourceRef, State, apply, checkpoint, consent,
+    event::{Change, Event},
+    node, requests, token_key, tool,
+};
+
+/// What can be asked.
+#[derive(Clone, Debug)]
+pub enum Command {
+    /// Make these resources be as written; all or nothing.
+    Apply {
+        /// What was written, from `manifest::parse`.
+        manifests: Vec<Manifest>,
+        /// What servers of the manifests show now, where somebody could look.
+        discovered: BTreeMap<String, Result<Vec<ToolDefinition>, String>>,
+    },
+    /// Make these resources go; all or nothing.
+    Delete {
+        /// What should go.
+        resources: Vec<ResourceRef>,
+    },
+    /// Record an admin-granted consent and a token for it.
+    IssueToken(IssueToken),
+    /// End a consent before its time.
+    RevokeConsent {
+        /// The consent.
+        consent: String,
+        /// Why; kept on the consent.
+        reason: String,
+    },
+    /// What a data plane saw on a server: the first sight pins, later differences are drift.
+    ReportTools {
+        /// The server.
+        server: String,
+        /// What it shows.
+        tools: Vec<ToolDefinition>,
+    },
+    /// Accept what a server shows as the approved definitions.
+    PinTools {
+        /// The server.
+        server: String,
+        /// Only these tools; empty: all that differ.
+        tools: Vec<String>,
+        /// What the server shows now, where somebody could look; otherwise what was last observed counts.
+        discovered: Option<Vec<ToolDefinition>>,
+    },
+    /// A node's signing key for its present run; its epoch is the revision at which this is applied.
+    RegisterNode {
+        /// The node's name.
+        node: String,
+        /// What it is.
+        role: node::Role,
+        /// Raw Ed25519 public key.
+        public_key: [u8; 32],
+    },
+    /// The ledger's next checkpoint, if it extends the last one.
+    CommitCheckpoint(checkpoint::CommitCheckpoint),
+    /// A public key that signs access tokens.
+    RegisterTokenKey(token_key::TokenKey),
+    /// Who signs tokens and what audiences are made from.
+    SetIssuer(token_key::Issuer),
+}
+
+/// A tool as its server shows it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ToolDefinition {
+    /// The tool's own name.
+    pub name: String,
+    /// The whole tool object as JSON; canonicalised here.
+    pub json: String,
+}
+
+/// A wish for a token.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct IssueToken {
+    /// On whose behalf calls are made.
+    pub user: String,
+    /// Who makes them.
+    pub agent: String,
+    /// Where.
+    pub virtual_server: String,
+    /// The most harmful tier it is good for; absent: the agent's ceiling.
+    pub level: Option<Tier>,
+    /// How long, in seconds.
+    pub ttl_seconds: u64,
+    /// Why; kept on the consent.
+    pub reason: String,
+    /// The OAuth client it is issued to.
+    pub client: String,
+}
+
+/// What a decision may depend on besides state and command.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Context {
+    /// Microseconds since 1970, UTC.
+    pub now_micros: u64,
+    /// Who asks, e.g. `admin`, `node:dp-1`.
+    pub actor: String,
+    /// Identifies the request across retries; empty: the request cannot be retried safely.
+    pub request_id: String,
+    /// Identifiers nobody has used before; taken where a command needs one.
+    pub ids: FreshIds,
+}
+
+/// Unguessable identifiers, made by the server for each request.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct FreshIds {
+    /// For a consent, e.g. `c-5f0c…`.
+    pub consent: String,
+    /// For a session (`sid`).
+    pub session: String,
+    /// For a token (`jti`).
+    pub token: String,
+}
+
+/// What follows from a command.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Decision {
+    /// To replicate, in order and together; empty: nothing changes.
+    pub events: Vec<Event>,
+    /// To give once the events are committed.
+    pub answer: Answer,
+    /// The request had been carried out before, at this revision; `events` is empty.
+    pub repeated: Option<u64>,
+    /// Worth telling whoever asked, although it refuses nothing.
+    pub warnings: Vec<String>,
+}
+
+/// The answer to a command.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub enum Answer {
+    /// Nothing to say beyond the revision.
+    #[default]
+    Done,
+    /// What happened to each resource (Apply, Delete, PinTools).
+    Changes(Vec<ResourceChange>),
+    /// What the token says (IssueToken).
+    Granted(Grant),
+}
+
+/// What happened, or with a dry run would happen, to one resource.
+#[derive(Clone, Debug, PartialEq)]
+pub struct ResourceChange {
+    /// Which.
+    pub resource: ResourceRef,
+    /// What happened.
+    pub action: Action,
+    /// Its manifest before, without status.
+    pub before: Option<Value>,
+    /// Its manifest after, without status.
+    pub after: Option<Value>,
+}
+
+/// What happened to a resource.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Action {
+    /// It is new.
+    Created,
+    /// It is different.
+    Configured,
+    /// It was already so.
+    Unchanged,
+    /// It is gone.
+    Deleted,
+}
+
+impl Action {
+    /// The stable word.
+    #[must_use]
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Created => "created",
+            Self::Configured => "configured",
+            Self::Unchanged => "unchanged",
+            Self::Deleted => "deleted",
+        }
+    }
+}
+
+/// Everything a token for a consent says; signing it is the server's work.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Grant {
+    /// `consent_id`.
+    pub consent: String,
+    /// `sid`.
+    pub session: String,
+    /// `jti`.
+    pub jti: String,
+    /// `sub`.
+    pub user: String,
+    /// `agent_sub`.
+    pub agent: String,
+    /// `project_id`.
+    pub project: String,
+    /// `client_id`.
+    pub client: String,
+    /// The last part of `aud`.
+    pub virtual_server: String,
+    /// The consent's level.
+    pub level: Tier,
+    /// `iat`, Unix seconds.
+    pub issued_at: u64,
+    /// `exp`, Unix seconds.
+    pub expires_at: u64,
+}
+
+/// Decides a command.
+///
+/// # Errors
+/// A [`Rejection`] says why nothing happens.
+pub fn decide(state: &State, command: Command, context: &Context) -> Result<Decision, Rejection> {
+    requests::check(context)?;
+    if let Some(earlier) = state.requests.earlier(&context.request_id) {
+        return Ok(repeat(state, &command, earlier));
+    }
+    match command {
+        Command::Apply { manifests, discovered } => apply::decide_apply(state, &manifests, &discovered, context),
+        Command::Delete { resources } => apply::decide_delete(state, &resources, context),
+        Command::IssueToken(wish) => consent::decide_issue(state, wish, context),
+        Command::RevokeConsent { consent, reason } => consent::decide_revoke(state, &consent, &reason, context),
+        Command::ReportTools { server, tools } => tool::decide_report(state, &server, &tools, context),
+        Command::PinTools { server, tools, discovered } => {
+            tool::decide_pin(state, &server, &tools, discovered.as_deref(), context)
+        }
+        Command::RegisterNode { node, role, public_key } => {
+            node::decide_register(state, &node, role, public_key, context)
+        }
+        Command::CommitCheckpoint(commit) => checkpoint::decide_commit(state, &commit, context),
+        Command::RegisterTokenKey(key) => token_key::decide_register(state, key, context),
+        Command::SetIssuer(issuer) => token_key::decide_set_issuer(state, issuer, context),
+    }
+}
+
+/// The answer a request got before, as far as it can still be told.
+fn repeat(state: &State, command: &Command, earlier: &requests::Remembered) -> Decision {
+    let answer = match command {
+        Command::IssueToken(_) => {
+            earlier.consent.as_deref().and_then(|id| consent::grant_of(state, id)).map_or(Answer::Done, Answer::Granted)
+        }
+        Command::Apply { manifests, .. } => Answer::Changes(apply::unchanged(state, manifests)),
+        Command::Delete { .. } | Command::PinTools { .. } => Answer::Changes(Vec::new()),
+        Command::RevokeConsent { .. }
+        | Command::ReportTools { .. }
+        | Command::RegisterNode { .. }
+        | Command::CommitCheckpoint(_)
+        | Command::RegisterTokenKey(_)
+        | Command::SetIssuer(_) => Answer::Done,
+    };
+    Decision { answer, repeated: Some(earlier.revision), ..Decision::default() }
+}
+
+impl Context {
+    /// An event of this request.
+    pub(crate) fn event(&self, change: impl Into<Change>) -> Event {
+        Event {
+            actor: self.actor.clone(),
+            request_id: self.request_id.clone(),
+            time: self.now_micros,
+            change: change.into(),
+        }
+    }
+
+    /// Unix seconds.
+    pub(crate) const fn now_seconds(&self) -> u64 {
+        self.now_micros / 1_000_000
+    }
+}
+
+impl Decision {
+    pub(crate) fn done(events: Vec<Event>) -> Self {
+        Self { events, ..Self::default() }
+    }
+}

@@ -1,0 +1,287 @@
+//! Consents: what a person allowed an agent to do, where, up to which tier and until when; and the tokens for them.
+//!
+//! So far consents come from administrators issuing tokens, one consent each. Called by `command` and `apply`
+//! (deciding), `state` (evolving), `view` and `show`. Invariants: a consent that still counts names a user, an agent
+//! and a virtual server that exist (deleting one of them revokes it), and its level was within the agent's ceiling.
+//! Consents that ended long ago are forgotten as new ones come; the ledger keeps them.
+//! Absent: the token itself and its signature (`token`, server); asking people (a later part).
+
+use bailiwick_proto::Tier;
+use serde::{Deserialize, Serialize};
+
+use crate::{
+    Kind, Rejection, ResourceRef,
+    command::{Answer, Context, Decision, Grant, IssueToken},
+    event::Event,
+    requests,
+    state::{Changed, State},
+};
+
+/// Longest life of an admin-issued token: a month; there is no refresh yet, and revocation covers the rest.
+pub const TOKEN_LIFETIME_SECONDS_MAX: u64 = 30 * 24 * 3_600;
+/// How long an ended consent is kept for people to look at.
+pub const ENDED_CONSENT_KEPT_SECONDS: u64 = 7 * 24 * 3_600;
+/// Most consents forgotten at one grant: keeps every event's work small, and outpaces the growth.
+pub const FORGOTTEN_AT_ONCE_MAX: usize = 16;
+/// Most consents kept: all are held in memory by every node.
+pub const CONSENTS_MAX: usize = 200_000;
+/// Longest reason.
+pub const REASON_BYTES_MAX: usize = 1_024;
+
+/// A consent.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Consent {
+    /// As granted.
+    pub granted: ConsentGranted,
+    /// Who granted it.
+    pub granted_by: String,
+    /// When it was granted.
+    pub changed: Changed,
+    /// How it ended before its time.
+    pub revoked: Option<Revoked>,
+    /// The token made for it.
+    pub token: Option<TokenIssued>,
+}
+
+/// How a consent ended.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Revoked {
+    /// Why.
+    pub reason: String,
+    /// When.
+    pub changed: Changed,
+}
+
+impl Consent {
+    /// Whether it still counts.
+    #[must_use]
+    pub const fn is_live(&self, now_seconds: u64) -> bool {
+        self.revoked.is_none() && now_seconds < self.granted.expires_at
+    }
+}
+
+pub(crate) fn decide_issue(state: &State, wish: IssueToken, context: &Context) -> Result<Decision, Rejection> {
+    if wish.ttl_seconds == 0 || wish.ttl_seconds > TOKEN_LIFETIME_SECONDS_MAX {
+        let max = TOKEN_LIFETIME_SECONDS_MAX;
+        return Err(Rejection::LifetimeOutOfBounds { seconds: wish.ttl_seconds, max });
+    }
+    check_reason(&wish.reason)?;
+    if !requests::is_id(&wish.client) {
+        return Err(Rejection::Malformed { what: "client", rule: "1 to 128 visible ASCII characters" });
+    }
+    let user = ResourceRef::new(Kind::User, &wish.user);
+    let agent = ResourceRef::new(Kind::Agent, &wish.agent);
+    let place = ResourceRef::new(Kind::VirtualServer, &wish.virtual_server);
+    let (Some(known_user), Some(known_agent), true) = (
+        state.users.get(&wish.user),
+        state.agents.get(&wish.agent),
+        state.virtual_servers.contains_key(&wish.virtual_server),
+    ) else {
+        let missing = [
+            (state.users.contains_key(&wish.user), user),
+            (state.agents.contains_key(&wish.agent), agent),
+            (state.virtual_servers.contains_key(&wish.virtual_server), place),
+        ];
+        return Err(Rejection::NotFound(missing.into_iter().filter(|(is, _)| !is).map(|(_, named)| named).collect()));
+    };
+    if !known_user.spec.active {
+        return Err(Rejection::Inactive(user));
+    }
+    if !known_agent.spec.active {
+        return Err(Rejection::Inactive(agent));
+    }
+    let ceiling = known_agent.spec.ceiling;
+    let level = wish.level.unwrap_or(ceiling);
+    if level > ceiling {
+        return Err(Rejection::LevelAboveCeiling { level, ceiling, agent: wish.agent });
+    }
+    let project = known_agent.spec.project.clone();
+    grant(state, wish, level, project, context)
+}
+
+fn grant(
+    state: &State,
+    wish: IssueToken,
+    level: Tier,
+    project: String,
+    context: &Context,
+) -> Result<Decision, Rejection> {
+    let ids = &context.ids;
+    if ![&ids.consent, &ids.session, &ids.token].into_iter().all(|id| requests::is_id(id))
+        || state.consents.contains_key(&ids.consent)
+    {
+        return Err(Rejection::Malformed { what: "fresh identifiers", rule: "visible ASCII that nobody used before" });
+    }
+    if state.consents.len() >= CONSENTS_MAX {
+        return Err(Rejection::TooMany { what: "consents", max: CONSENTS_MAX });
+    }
+    let issued_at = context.now_seconds();
+    let granted = ConsentGranted {
+        consent: ids.consent.clone(),
+        user: wish.user,
+        agent: wish.agent,
+        virtual_server: wish.virtual_server,
+        level,
+        expires_at: issued_at.saturating_add(wish.ttl_seconds),
+        reason: wish.reason,
+        client: wish.client,
+    };
+    let issued = TokenIssued {
+        consent: ids.consent.clone(),
+        jti: ids.token.clone(),
+        session: ids.session.clone(),
+        project,
+        issued_at,
+        expires_at: granted.expires_at,
+    };
+    let answer = Answer::Granted(to_grant(&granted, &issued));
+    let events = vec![context.event(granted), context.event(issued)];
+    Ok(Decision { events, answer, ..Decision::default() })
+}
+
+pub(crate) fn decide_revoke(state: &State, id: &str, reason: &str, context: &Context) -> Result<Decision, Rejection> {
+    check_reason(reason)?;
+    let consent =
+        state.consents.get(id).ok_or_else(|| Rejection::NotFound(vec![ResourceRef::new(Kind::Consent, id)]))?;
+    if consent.revoked.is_some() {
+        return Err(Rejection::ConsentRevoked(id.to_owned()));
+    }
+    Ok(Decision::done(vec![revocation(id, reason, context)]))
+}
+
+/// Revokes what still counts and names this resource, which is about to go: one of the same name that comes later
+/// must not inherit it.
+pub(crate) fn revoke_all_of(state: &State, resource: &ResourceRef, context: &Context) -> Vec<Event> {
+    let names_it = |granted: &ConsentGranted| match resource.kind {
+        Kind::User => granted.user == resource.name,
+        Kind::Agent => granted.agent == resource.name,
+        Kind::VirtualServer => granted.virtual_server == resource.name,
+        Kind::Server | Kind::Group | Kind::Project | Kind::Policy | Kind::Consent | Kind::Node => false,
+    };
+    let live = state.consents.iter().filter(|(_, consent)| consent.is_live(context.now_seconds()));
+    live.filter(|(_, consent)| names_it(&consent.granted))
+        .map(|(id, _)| revocation(id, &format!("{resource} was deleted"), context))
+        .collect()
+}
+
+fn revocation(id: &str, reason: &str, context: &Context) -> Event {
+    context.event(ConsentRevoked { consent: id.to_owned(), reason: reason.to_owned() })
+}
+
+fn check_reason(reason: &str) -> Result<(), Rejection> {
+    if reason.len() > REASON_BYTES_MAX || reason.contains(|c: char| c.is_control() && c != '\n') {
+        return Err(Rejection::Malformed { what: "reason", rule: "at most 1024 bytes without control characters" });
+    }
+    Ok(())
+}
+
+/// What the token of a consent says, so that it can be signed again.
+#[must_use]
+pub fn grant_of(state: &State, consent: &str) -> Option<Grant> {
+    let consent = state.consents.get(consent)?;
+    consent.token.as_ref().map(|token| to_grant(&consent.granted, token))
+}
+
+fn to_grant(granted: &ConsentGranted, issued: &TokenIssued) -> Grant {
+    Grant {
+        consent: granted.consent.clone(),
+        session: issued.session.clone(),
+        jti: issued.jti.clone(),
+        user: granted.user.clone(),
+        agent: granted.agent.clone(),
+        project: issued.project.clone(),
+        client: granted.client.clone(),
+        virtual_server: granted.virtual_server.clone(),
+        level: granted.level,
+        issued_at: issued.issued_at,
+        expires_at: issued.expires_at,
+    }
+}
+
+/// The consents that will be forgotten when the next one is granted at this time, oldest first.
+pub(crate) fn forgettable(state: &State, now_seconds: u64) -> Vec<(u64, String)> {
+    let horizon = now_seconds.saturating_sub(ENDED_CONSENT_KEPT_SECONDS);
+    state
+        .consent_expiries
+        .iter()
+        .take_while(|(expires_at, _)| *expires_at < horizon)
+        .take(FORGOTTEN_AT_ONCE_MAX)
+        .cloned()
+        .collect()
+}
+
+/// Payload of `consent_granted`.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ConsentGranted {
+    /// Its id.
+    pub consent: String,
+    /// On whose behalf.
+    pub user: String,
+    /// Who may act.
+    pub agent: String,
+    /// Where.
+    pub virtual_server: String,
+    /// The most harmful tier it covers.
+    pub level: Tier,
+    /// Unix seconds.
+    #[serde(with = "crate::decimal")]
+    pub expires_at: u64,
+    /// Why.
+    pub reason: String,
+    /// The OAuth client.
+    pub client: String,
+}
+
+/// Payload of `consent_revoked`.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ConsentRevoked {
+    /// Its id.
+    pub consent: String,
+    /// Why.
+    pub reason: String,
+}
+
+/// Payload of `token_issued`; the token itself is nowhere.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct TokenIssued {
+    /// For which consent.
+    pub consent: String,
+    /// The token's id.
+    pub jti: String,
+    /// `sid`.
+    pub session: String,
+    /// The agent's project at that time.
+    pub project: String,
+    /// Unix seconds.
+    #[serde(with = "crate::decimal")]
+    pub issued_at: u64,
+    /// Unix seconds.
+    #[serde(with = "crate::decimal")]
+    pub expires_at: u64,
+}
+
+pub(crate) fn evolve_granted(state: &mut State, event: &ConsentGranted, actor: &str, changed: Changed) {
+    for ended in forgettable(state, changed.time / 1_000_000) {
+        state.consents.remove(&ended.1);
+        state.consent_expiries.remove(&ended);
+    }
+    let id = event.consent.clone();
+    if let Some(replaced) = state.consents.get(&id) {
+        state.consent_expiries.remove(&(replaced.granted.expires_at, id.clone()));
+    }
+    state.consent_expiries.insert((event.expires_at, id.clone()));
+    let granted_by = actor.to_owned();
+    state.consents.insert(id, Consent { granted: event.clone(), granted_by, changed, revoked: None, token: None });
+}
+
+pub(crate) fn evolve_revoked(state: &mut State, event: &ConsentRevoked, changed: Changed) {
+    if let Some(consent) = state.consents.get_mut(&event.consent) {
+        consent.revoked = Some(Revoked { reason: event.reason.clone(), changed });
+    }
+}
+
+pub(crate) fn evolve_issued(state: &mut State, event: &TokenIssued) {
+    if let Some(consent) = state.consents.get_mut(&event.consent) {
+        consent.token = Some(event.clone());
+    }
+}

@@ -1,0 +1,152 @@
+//! Events: what happened, as it is replicated, stored for ever and recorded in the ledger.
+//!
+//! An [`Event`] is one [`Change`] with who asked, under which request and when. Its JSON is flat, tagged by `type`,
+//! without floats, nulls or 64-bit numbers, so it is at once a canonical value for a ledger record.
+//! Invariants: a variant or field is only ever added; the golden files in `tests/golden` keep every shipped event
+//! readable. Absent: applying events (`state`), and payloads (each aggregate's own file).
+
+use serde::{Deserialize, Serialize};
+use serde_json::{Map, Value};
+
+use crate::{
+    agent::{AgentApplied, AgentDeleted},
+    checkpoint::CheckpointCommitted,
+    consent::{ConsentGranted, ConsentRevoked, TokenIssued},
+    node::{NodeDeleted, NodeEpochOpened},
+    policy::{PolicyApplied, PolicyDeleted},
+    server::{ServerApplied, ServerDeleted},
+    token_key::{IssuerSet, TokenKeyRegistered},
+    tool::{ToolApproved, ToolDriftObserved, ToolsPinned},
+    user::{UserApplied, UserDeleted},
+    virtual_server::{VirtualServerApplied, VirtualServerDeleted},
+};
+
+/// One change with its circumstances.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Event {
+    /// Who asked.
+    pub actor: String,
+    /// Under which request; empty where the request had no id.
+    pub request_id: String,
+    /// When it was decided: microseconds since 1970, UTC.
+    #[serde(with = "crate::decimal")]
+    pub time: u64,
+    /// What happened.
+    #[serde(flatten)]
+    pub change: Change,
+}
+
+macro_rules! changes {
+    ($($(#[$doc:meta])* $variant:ident($word:literal),)*) => {
+        /// What happened.
+        #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+        #[serde(tag = "type", rename_all = "snake_case")]
+        pub enum Change {
+            $($(#[$doc])* $variant($variant),)*
+        }
+
+        impl Change {
+            /// All type words, in the order of this file.
+            pub const TYPES: &'static [&'static str] = &[$($word,)*];
+
+            /// The `type` word.
+            #[must_use]
+            pub const fn type_word(&self) -> &'static str {
+                match self { $(Self::$variant(_) => $word,)* }
+            }
+        }
+
+        $(impl From<$variant> for Change {
+            fn from(payload: $variant) -> Self { Self::$variant(payload) }
+        })*
+    };
+}
+
+changes! {
+    /// A server is as written.
+    ServerApplied("server_applied"),
+    /// A server is gone, with its tools.
+    ServerDeleted("server_deleted"),
+    /// Tools of a server were seen for the first time and count as approved.
+    ToolsPinned("tools_pinned"),
+    /// A server shows a tool that nobody approved.
+    ToolDriftObserved("tool_drift_observed"),
+    /// Somebody approved what a server shows.
+    ToolApproved("tool_approved"),
+    /// A virtual server is as written.
+    VirtualServerApplied("virtual_server_applied"),
+    /// A virtual server is gone.
+    VirtualServerDeleted("virtual_server_deleted"),
+    /// A user is as written.
+    UserApplied("user_applied"),
+    /// A user is gone.
+    UserDeleted("user_deleted"),
+    /// An agent is as written.
+    AgentApplied("agent_applied"),
+    /// An agent is gone.
+    AgentDeleted("agent_deleted"),
+    /// A policy is as written.
+    PolicyApplied("policy_applied"),
+    /// A policy is gone.
+    PolicyDeleted("policy_deleted"),
+    /// An agent may act for a person.
+    ConsentGranted("consent_granted"),
+    /// It may no longer.
+    ConsentRevoked("consent_revoked"),
+    /// A token was made for a consent.
+    TokenIssued("token_issued"),
+    /// A node registered its key for a run; the revision is the run's epoch.
+    NodeEpochOpened("node_epoch_opened"),
+    /// A node is forgotten.
+    NodeDeleted("node_deleted"),
+    /// The ledger has one history up to here.
+    CheckpointCommitted("checkpoint_committed"),
+    /// A key may sign access tokens.
+    TokenKeyRegistered("token_key_registered"),
+    /// Who signs tokens, and what audiences are made from.
+    IssuerSet("issuer_set"),
+}
+
+/// The event as the ledger records it: with the revision it got, without tool definitions (their hashes stay), as
+/// those may be larger than a record. `None` for what the ledger itself caused: recording a checkpoint would make
+/// the next one necessary.
+#[must_use]
+pub fn recorded(event: &Event, revision: u64) -> Option<Value> {
+    let mut fields = match serde_json::to_value(event) {
+        Ok(Value::Object(fields)) => fields,
+        // INVARIANT: an event is a struct of strings, lists and maps with string keys, which always is an object.
+        Ok(_) | Err(_) => Map::new(),
+    };
+    match &event.change {
+        Change::CheckpointCommitted(_) => return None,
+        Change::NodeEpochOpened(_) => {
+            fields.insert("epoch".into(), revision.to_string().into());
+        }
+        Change::ToolsPinned(_) => {
+            for tool in fields.get_mut("tools").and_then(Value::as_array_mut).into_iter().flatten() {
+                tool.as_object_mut().and_then(|tool| tool.remove("definition"));
+            }
+        }
+        Change::ToolDriftObserved(_) | Change::ToolApproved(_) => {
+            fields.remove("definition");
+        }
+        Change::ServerApplied(_)
+        | Change::ServerDeleted(_)
+        | Change::VirtualServerApplied(_)
+        | Change::VirtualServerDeleted(_)
+        | Change::UserApplied(_)
+        | Change::UserDeleted(_)
+        | Change::AgentApplied(_)
+        | Change::AgentDeleted(_)
+        | Change::PolicyApplied(_)
+        | Change::PolicyDeleted(_)
+        | Change::ConsentGranted(_)
+        | Change::ConsentRevoked(_)
+        | Change::TokenIssued(_)
+        | Change::NodeDeleted(_)
+        | Change::TokenKeyRegistered(_)
+        | Change::IssuerSet(_) => {}
+    }
+    fields.insert("revision".into(), revision.to_string().into());
+    Some(Value::Object(fields))
+}

@@ -1,0 +1,39 @@
+//! The control plane's domain: what may be asked, what follows from it, and what everybody else gets to see.
+//!
+//! `manifest::parse` reads YAML into [`Manifest`]s; [`decide`] turns a [`Command`] into [`Event`]s or a
+//! [`Rejection`]; [`evolve`] applies an event to the [`State`]; `view` derives the config stream's entries from it and
+//! `show` the manifests with status that people read. `control-plane/server` replicates the events and does all I/O.
+//! Invariants: [`evolve`] is total and deterministic; [`decide`] sees no clock and no randomness but its [`Context`];
+//! an apply happens whole or not at all; no secret is in a command, an event or the state.
+//! Deliberately absent: Raft, storage, gRPC (server); Cedar (`policy`); signing tokens (`token`).
+
+pub mod agent;
+pub mod apply;
+pub mod checkpoint;
+pub mod command;
+pub mod consent;
+mod decimal;
+pub mod event;
+pub mod manifest;
+pub mod node;
+pub mod policy;
+pub mod problem;
+pub mod rejection;
+pub mod requests;
+pub mod resource;
+pub mod server;
+pub mod show;
+pub mod state;
+pub mod token_key;
+pub mod tool;
+pub mod user;
+pub mod view;
+pub mod virtual_server;
+
+pub use command::{Answer, Command, Context, Decision, FreshIds, Grant, ResourceChange, decide};
+pub use event::{Change, Event, recorded};
+pub use manifest::Manifest;
+pub use problem::Problem;
+pub use rejection::Rejection;
+pub use resource::{Kind, ResourceRef, Spec};
+pub use state::{State, evolve};

@@ -1,0 +1,171 @@
+//! Rejections: why a command has no effect, as data.
+//!
+//! Made by the aggregates' `decide` functions; the server maps [`Rejection::class`] to a status and shows
+//! [`Rejection::problems`]. Absent: reasons for which calls are refused (`bailiwick_proto::Reason`).
+
+use bailiwick_proto::Tier;
+
+use crate::{Problem, ResourceRef, problem::PROBLEMS_MAX};
+
+/// Why nothing happened.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum Rejection {
+    /// What was written cannot be applied.
+    #[error("{} of what was written cannot be applied; nothing was changed", count(.0, "problem"))]
+    Invalid(Vec<Problem>),
+    /// What should go is still referred to.
+    #[error("what should go is still referred to ({}); nothing was changed", count(.0, "reference"))]
+    InUse(Vec<Problem>),
+    /// What is named does not exist.
+    #[error("not found: {}", list(.0))]
+    NotFound(Vec<ResourceRef>),
+    /// Resources of this kind cannot be deleted this way.
+    #[error("{resource} cannot be deleted: {instead}")]
+    NotDeletable {
+        /// Which.
+        resource: ResourceRef,
+        /// What to do instead.
+        instead: &'static str,
+    },
+    /// A deactivated user or agent can be given no token.
+    #[error("{0} is not active")]
+    Inactive(ResourceRef),
+    /// More was asked for than the agent may ever use.
+    #[error("level {level} is above the ceiling {ceiling} of Agent {agent}")]
+    LevelAboveCeiling {
+        /// What was asked for.
+        level: Tier,
+        /// What the agent may use.
+        ceiling: Tier,
+        /// The agent.
+        agent: String,
+    },
+    /// The lifetime is out of bounds.
+    #[error("a lifetime of {seconds} s is out of bounds: use 1 s to {max} s")]
+    LifetimeOutOfBounds {
+        /// What was asked for.
+        seconds: u64,
+        /// The longest.
+        max: u64,
+    },
+    /// The consent ended already.
+    #[error("consent {0} is revoked already")]
+    ConsentRevoked(String),
+    /// The server shows no such tool.
+    #[error("Server {server} shows no tool \"{tool}\"")]
+    ToolUnknown {
+        /// The server.
+        server: String,
+        /// The tool.
+        tool: String,
+    },
+    /// Approving the tool would make two tools have one name.
+    #[error("tool \"{tool}\" of Server {server} collides with {other}")]
+    ToolCollision {
+        /// The server.
+        server: String,
+        /// The tool.
+        tool: String,
+        /// What has the name.
+        other: String,
+    },
+    /// There is no room for more.
+    #[error("at most {max} of {what} are kept")]
+    TooMany {
+        /// Of what.
+        what: &'static str,
+        /// How many there may be.
+        max: usize,
+    },
+    /// A field of the request is not what it must be.
+    #[error("the {what} is not acceptable: it must be {rule}")]
+    Malformed {
+        /// Which field.
+        what: &'static str,
+        /// What is acceptable.
+        rule: &'static str,
+    },
+    /// Another key is registered under this key id.
+    #[error("another token key has the id {0}")]
+    TokenKeyConflict(String),
+    /// The node's name belongs to another role.
+    #[error("the node {node} is registered in another role")]
+    NodeRoleConflict {
+        /// The node.
+        node: String,
+    },
+    /// The checkpoint does not start where the last one ended: somebody else committed, or a backup was restored.
+    #[error("the last checkpoint of {origin} has size {size}; the one given does not extend it")]
+    CheckpointConflict {
+        /// Of which log.
+        origin: String,
+        /// The committed size.
+        size: u64,
+    },
+    /// The proof does not show that the last checkpoint is a prefix: the log was rewritten.
+    #[error("the consistency proof of {origin} from size {old_size} to {size} does not verify")]
+    CheckpointProof {
+        /// Of which log.
+        origin: String,
+        /// From.
+        old_size: u64,
+        /// To.
+        size: u64,
+    },
+}
+
+/// What kind of answer a rejection is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Class {
+    /// The request itself is wrong.
+    Invalid,
+    /// What it names is not there.
+    NotFound,
+    /// The state does not allow it.
+    Conflict,
+    /// It asks for more than is allowed.
+    Forbidden,
+}
+
+impl Rejection {
+    /// What kind of answer this is.
+    #[must_use]
+    pub const fn class(&self) -> Class {
+        match self {
+            Self::Invalid(_) | Self::LifetimeOutOfBounds { .. } | Self::Malformed { .. } => Class::Invalid,
+            Self::NotFound(_) | Self::ToolUnknown { .. } => Class::NotFound,
+            Self::InUse(_)
+            | Self::NotDeletable { .. }
+            | Self::ConsentRevoked(_)
+            | Self::ToolCollision { .. }
+            | Self::TooMany { .. }
+            | Self::TokenKeyConflict(_)
+            | Self::NodeRoleConflict { .. }
+            | Self::CheckpointConflict { .. }
+            | Self::CheckpointProof { .. } => Class::Conflict,
+            Self::Inactive(_) | Self::LevelAboveCeiling { .. } => Class::Forbidden,
+        }
+    }
+
+    /// Everything that is wrong, one problem each; at least one.
+    #[must_use]
+    pub fn problems(&self) -> Vec<Problem> {
+        match self {
+            Self::Invalid(problems) | Self::InUse(problems) if !problems.is_empty() => problems.clone(),
+            Self::NotFound(resources) if !resources.is_empty() => resources
+                .iter()
+                .take(PROBLEMS_MAX)
+                .map(|resource| Problem { message: format!("{resource} does not exist"), ..Problem::default() })
+                .collect(),
+            other => vec![Problem { message: other.to_string(), ..Problem::default() }],
+        }
+    }
+}
+
+fn count(problems: &[Problem], noun: &str) -> String {
+    format!("{} {noun}{}", problems.len(), if problems.len() == 1 { "" } else { "s" })
+}
+
+fn list(resources: &[ResourceRef]) -> String {
+    resources.iter().map(ToString::to_string).collect::<Vec<_>>().join(", ")
+}

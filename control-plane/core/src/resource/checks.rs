@@ -1,0 +1,198 @@
+//! What the values of a spec must look like: one fault per value that does not, with its key.
+//!
+//! Called by `manifest` for every document whose keys and types are right. Bounds are here, so that whatever reaches
+//! an event is small. Absent: whether what is named exists (`apply`), and Cedar (`policy`).
+
+use std::collections::BTreeSet;
+
+use bailiwick_proto::names;
+
+use super::{Kind, ServerSpec, Spec, TIMEOUT_MS_MAX, UserSpec, VirtualServerSpec};
+use crate::virtual_server::SERVERS_OF_ONE_MAX;
+
+/// Longest endpoint URL.
+const URL_BYTES_MAX: usize = 2_048;
+
+/// What is wrong with a value: its dotted key from the document's root, and a sentence.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Fault {
+    /// E.g. `spec.endpoint.url`.
+    pub key: String,
+    /// What is wrong and what would be right.
+    pub message: String,
+}
+
+impl Fault {
+    fn new(key: impl Into<String>, message: impl Into<String>) -> Self {
+        Self { key: key.into(), message: message.into() }
+    }
+}
+
+/// What is wrong with a resource's name.
+#[must_use]
+pub fn name_fault(kind: Kind, name: &str) -> Option<Fault> {
+    let (fits, rule) = match kind {
+        Kind::Server | Kind::VirtualServer => {
+            (names::is_server_name(name), "must be 1 to 32 lower-case letters, digits and inner hyphens")
+        }
+        Kind::User | Kind::Group => (names::is_person_name(name), PERSON_RULE),
+        Kind::Agent | Kind::Project | Kind::Policy | Kind::Node => (names::is_resource_name(name), RESOURCE_RULE),
+        Kind::Consent => (crate::requests::is_id(name), "must be 1 to 128 visible ASCII characters"),
+    };
+    (!fits).then(|| Fault::new("metadata.name", format!("\"{}\" {rule}", clip(name))))
+}
+
+const PERSON_RULE: &str = "must be 1 to 254 visible characters without spaces, quotes, slashes or angle brackets";
+const RESOURCE_RULE: &str = "must be 1 to 63 lower-case letters, digits and inner hyphens, dots or underscores";
+
+impl Spec {
+    /// Everything that is wrong with the values; empty where the spec may stand in an event.
+    #[must_use]
+    pub fn faults(&self) -> Vec<Fault> {
+        match self {
+            Self::Server(spec) => server_faults(spec),
+            Self::VirtualServer(spec) => virtual_server_faults(spec),
+            Self::User(spec) => user_faults(spec),
+            Self::Agent(spec) => {
+                let owner = (!names::is_person_name(&spec.owner))
+                    .then(|| Fault::new("spec.owner", format!("\"{}\" {PERSON_RULE}", clip(&spec.owner))));
+                let project = (!names::is_resource_name(&spec.project))
+                    .then(|| Fault::new("spec.project", format!("\"{}\" {RESOURCE_RULE}", clip(&spec.project))));
+                owner.into_iter().chain(project).collect()
+            }
+            Self::Policy(spec) => {
+                let odd = spec.cedar.contains(|c: char| c.is_control() && !matches!(c, '\n' | '\r' | '\t'));
+                let message = "must not contain control characters other than line ends and tabs";
+                odd.then(|| Fault::new("spec.cedar", message)).into_iter().collect()
+            }
+        }
+    }
+}
+
+fn server_faults(spec: &ServerSpec) -> Vec<Fault> {
+    let mut faults = Vec::new();
+    if !is_http_url(&spec.endpoint.url) {
+        let message = "must be an http or https URL with a host and without user, password or fragment";
+        faults.push(Fault::new("spec.endpoint.url", message));
+    }
+    if spec.timeout.as_deref().is_some_and(|timeout| timeout_ms(timeout).is_none()) {
+        let message = "must be a whole number with a unit, from \"1ms\" to \"10m\", e.g. \"30s\"";
+        faults.push(Fault::new("spec.timeout", message));
+    }
+    for (tool, said) in &spec.tools {
+        if !names::is_upstream_tool_name(tool) {
+            let message = "a tool's name has 1 to 128 characters, none of them a control character";
+            faults.push(Fault::new(format!("spec.tools.{tool}"), message));
+        }
+        if said.cost.as_deref().is_some_and(|cost| !bailiwick_policy::is_cost(cost)) {
+            let message = "must be a decimal with at most 14 digits before and 4 after the point, e.g. \"0.02\"";
+            faults.push(Fault::new(format!("spec.tools.{tool}.cost"), message));
+        }
+    }
+    faults
+}
+
+fn virtual_server_faults(spec: &VirtualServerSpec) -> Vec<Fault> {
+    let mut faults = Vec::new();
+    if spec.servers.len() > SERVERS_OF_ONE_MAX {
+        faults.push(Fault::new("spec.servers", format!("names more than {SERVERS_OF_ONE_MAX} servers")));
+    }
+    let mut seen = BTreeSet::new();
+    for (index, entry) in spec.servers.iter().enumerate() {
+        let key = format!("spec.servers[{index}].server");
+        if !seen.insert(&entry.server) {
+            faults.push(Fault::new(key, format!("\"{}\" is named twice", clip(&entry.server))));
+        }
+    }
+    faults
+}
+
+fn user_faults(spec: &UserSpec) -> Vec<Fault> {
+    let unfit = spec.groups.iter().filter(|group| !names::is_person_name(group));
+    unfit.map(|group| Fault::new("spec.groups", format!("\"{}\" {PERSON_RULE}", clip(group)))).collect()
+}
+
+/// Whether this is an http or https URL with a host, and without user, password, fragment, spaces or control
+/// characters.
+#[must_use]
+pub fn is_http_url(text: &str) -> bool {
+    let visible = text.len() <= URL_BYTES_MAX && text.chars().all(|c| c.is_ascii_graphic() && c != '#' && c != '\\');
+    let Ok(uri) = text.parse::<http::Uri>() else { return false };
+    // The crate takes a port it cannot read for no port.
+    let is_port = |text: &str| text.parse::<u16>().is_ok_and(|port| port > 0);
+    let plain_host = |authority: &http::uri::Authority| match authority.as_str().strip_prefix(authority.host()) {
+        Some("") => !authority.host().is_empty(),
+        Some(rest) => !authority.host().is_empty() && rest.strip_prefix(':').is_some_and(is_port),
+        // A user stands before the host.
+        None => false,
+    };
+    visible && matches!(uri.scheme_str(), Some("http" | "https")) && uri.authority().is_some_and(plain_host)
+}
+
+/// Milliseconds of a timeout as written; `None` where it is no timeout within bounds.
+pub(super) fn timeout_ms(text: &str) -> Option<u64> {
+    let digits = text.find(|c: char| !c.is_ascii_digit()).unwrap_or(text.len());
+    let (number, unit) = text.split_at_checked(digits)?;
+    let factor = match unit {
+        "ms" => 1,
+        "s" => 1_000,
+        "m" => 60_000,
+        _ => return None,
+    };
+    let ms = number.parse::<u64>().ok()?.checked_mul(factor)?;
+    (1..=TIMEOUT_MS_MAX).contains(&ms).then_some(ms)
+}
+
+/// The start of a text, for a message.
+fn clip(text: &str) -> String {
+    const SHOWN_MAX: usize = 80;
+    let mut shown: String = text.chars().take(SHOWN_MAX).flat_map(char::escape_debug).collect();
+    if text.chars().nth(SHOWN_MAX).is_some() {
+        shown.push('…');
+    }
+    shown
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn endpoints_are_plain_http_urls() {
+        for good in ["http://127.0.0.1:9801/mcp", "https://a.example/x?y=1", "http://[::1]:80/mcp", "https://h"] {
+            assert!(is_http_url(good), "{good}");
+        }
+        let bad = [
+            "",
+            "ftp://h/",
+            "http://",
+            "http:///x",
+            "//h/x",
+            "h",
+            "http://u:p@h/",
+            "http://u@h/",
+            "http://h/#f",
+            "http://h:0/",
+            "http://h:99999/",
+            "http://h:/",
+            "http://h /",
+            "http://h/\n",
+            "javascript:alert(1)",
+            "file:///etc",
+        ];
+        for bad in bad {
+            assert!(!is_http_url(bad), "{bad}");
+        }
+    }
+
+    #[test]
+    fn timeouts_have_a_unit_and_bounds() {
+        let table = [("30s", Some(30_000)), ("500ms", Some(500)), ("10m", Some(600_000)), ("1ms", Some(1))];
+        for (text, ms) in table {
+            assert_eq!(timeout_ms(text), ms, "{text}");
+        }
+        for bad in ["", "30", "s", "0s", "11m", "-1s", "1.5s", "1h", "99999999999999999999s", "30 s"] {
+            assert_eq!(timeout_ms(bad), None, "{bad}");
+        }
+    }
+}

@@ -1,0 +1,189 @@
+//! The view: what data planes need of the state, as the config stream's entries with stable bytes.
+//!
+//! The server calls [`evolve_all`] for each committed change and streams what it returns as a delta; [`entries`] is the
+//! snapshot. Invariant: the changes applied to the entries before give the entries after, so the digest
+//! (`bailiwick_proto::config_digest`) of both planes agrees. Keys: `server/…`, `tool/<server>/<tool>`,
+//! `virtual_server/…`, `user/…`, `agent/…`, `policy/…`, `consent/…`, `token_key/…`, `issuer/`.
+//! Absent: nodes, checkpoints and hidden tools, which no data plane decides with; framing and leases (server).
+
+use std::collections::BTreeSet;
+
+use bailiwick_proto::{
+    config_digest::Entries,
+    v1::{self, resource::Resource},
+};
+use prost::Message;
+
+use crate::{
+    State, consent,
+    event::{Change, Event},
+    evolve,
+    resource::ServerSpec,
+};
+
+/// Every entry of a state.
+#[must_use]
+pub fn entries(state: &State) -> Entries {
+    keys(state).into_iter().filter_map(|key| entry(state, &key).map(|value| (key, value))).collect()
+}
+
+/// Applies the events of one committed change, in order, and says which entries are different afterwards.
+pub fn evolve_all(state: &mut State, events: &[Event], revision: u64) -> Vec<v1::EntryChange> {
+    let mut touched = BTreeSet::new();
+    for event in events {
+        touched.extend(keys_touched(state, event));
+        evolve(state, event, revision);
+    }
+    touched.into_iter().map(|key| v1::EntryChange { value: entry(state, &key), key }).collect()
+}
+
+/// The value under a key: an encoded `v1::Resource`.
+#[must_use]
+pub fn entry(state: &State, key: &str) -> Option<Vec<u8>> {
+    let (kind, name) = key.split_once('/')?;
+    let resource = match kind {
+        "server" => Resource::Server(server(name, &state.servers.get(name)?.spec)),
+        "tool" => {
+            let (server, tool_name) = name.split_once('/')?;
+            Resource::Tool(tool(state, server, tool_name)?)
+        }
+        "virtual_server" => Resource::VirtualServer(virtual_server(state, name)?),
+        "user" => {
+            let spec = &state.users.get(name)?.spec;
+            let groups = spec.groups.iter().cloned().collect();
+            Resource::User(v1::User { name: name.into(), groups, active: spec.active })
+        }
+        "agent" => Resource::Agent(agent(state, name)?),
+        "policy" => {
+            let policy = state.policies.get(name)?;
+            let version = policy.changed.revision;
+            Resource::Policy(v1::Policy { name: name.into(), cedar: policy.spec.cedar.clone(), version })
+        }
+        "consent" => Resource::Consent(consent(state, name)?),
+        "token_key" => {
+            let key = &state.token_keys.get(name)?.key;
+            Resource::TokenKey(v1::TokenKey { kid: key.kid.clone(), alg: key.alg.clone(), jwk: key.jwk.clone() })
+        }
+        "issuer" => {
+            let issuer = state.issuer.as_ref()?;
+            Resource::Issuer(v1::Issuer { issuer: issuer.issuer.clone(), mcp_url: issuer.mcp_url.clone() })
+        }
+        _ => return None,
+    };
+    Some(v1::Resource { resource: Some(resource) }.encode_to_vec())
+}
+
+/// A server as data planes see it; also what one is asked to look at before the server is applied.
+#[must_use]
+pub fn server(name: &str, spec: &ServerSpec) -> v1::Server {
+    v1::Server { name: name.into(), url: spec.endpoint.url.clone(), timeout_ms: spec.timeout_ms() }
+}
+
+fn tool(state: &State, server_name: &str, name: &str) -> Option<v1::Tool> {
+    let server = state.servers.get(server_name)?;
+    let tool = server.tools.get(name)?;
+    let pinned = tool.pinned.as_ref()?;
+    let said = server.spec.tools.get(name);
+    Some(v1::Tool {
+        server: server_name.into(),
+        name: name.into(),
+        json: pinned.json.clone(),
+        hash: pinned.hash.clone(),
+        tier: server.tier(name, pinned).as_str().into(),
+        cost: said.and_then(|said| said.cost.clone()).unwrap_or_default(),
+        quarantined: tool.observed.is_some(),
+    })
+}
+
+fn virtual_server(state: &State, name: &str) -> Option<v1::VirtualServer> {
+    let spec = &state.virtual_servers.get(name)?.spec;
+    let servers = spec.servers.iter().map(|entry| entry.server.clone()).collect();
+    Some(v1::VirtualServer { name: name.into(), servers, naming: spec.naming.as_str().into() })
+}
+
+fn agent(state: &State, name: &str) -> Option<v1::Agent> {
+    let spec = &state.agents.get(name)?.spec;
+    Some(v1::Agent {
+        name: name.into(),
+        owner: spec.owner.clone(),
+        project: spec.project.clone(),
+        ceiling: spec.ceiling.as_str().into(),
+        active: spec.active,
+    })
+}
+
+fn consent(state: &State, id: &str) -> Option<v1::Consent> {
+    let consent = state.consents.get(id)?;
+    let granted = &consent.granted;
+    Some(v1::Consent {
+        id: id.into(),
+        user: granted.user.clone(),
+        agent: granted.agent.clone(),
+        virtual_server: granted.virtual_server.clone(),
+        level: granted.level.as_str().into(),
+        expires_at: i64::try_from(granted.expires_at).unwrap_or(i64::MAX),
+        revoked: consent.revoked.is_some(),
+        client: granted.client.clone(),
+    })
+}
+
+fn keys(state: &State) -> BTreeSet<String> {
+    let mut keys = BTreeSet::new();
+    for (name, server) in &state.servers {
+        keys.insert(format!("server/{name}"));
+        keys.extend(server.tools.keys().map(|tool| tool_key(name, tool)));
+    }
+    keys.extend(state.virtual_servers.keys().map(|name| format!("virtual_server/{name}")));
+    keys.extend(state.users.keys().map(|name| format!("user/{name}")));
+    keys.extend(state.agents.keys().map(|name| format!("agent/{name}")));
+    keys.extend(state.policies.keys().map(|name| format!("policy/{name}")));
+    keys.extend(state.consents.keys().map(|id| consent_key(id)));
+    keys.extend(state.token_keys.keys().map(|kid| format!("token_key/{kid}")));
+    keys.extend(state.issuer.as_ref().map(|_| ISSUER_KEY.to_owned()));
+    keys
+}
+
+const ISSUER_KEY: &str = "issuer/";
+
+fn tool_key(server: &str, tool: &str) -> String {
+    format!("tool/{server}/{tool}")
+}
+
+fn consent_key(id: &str) -> String {
+    format!("consent/{id}")
+}
+
+/// The keys of entries that an event may change, seen before it is applied.
+fn keys_touched(before: &State, event: &Event) -> Vec<String> {
+    // A server's manifest decides its tools' tiers and costs; with the server its tools go.
+    let with_tools = |name: &str| {
+        let tools = before.servers.get(name).into_iter().flat_map(|server| server.tools.keys());
+        tools.map(|tool| tool_key(name, tool)).chain([format!("server/{name}")]).collect::<Vec<_>>()
+    };
+    match &event.change {
+        Change::ServerApplied(change) => with_tools(&change.name),
+        Change::ServerDeleted(change) => with_tools(&change.name),
+        Change::ToolsPinned(change) => change.tools.iter().map(|tool| tool_key(&change.server, &tool.name)).collect(),
+        Change::ToolDriftObserved(change) => vec![tool_key(&change.server, &change.tool)],
+        Change::ToolApproved(change) => vec![tool_key(&change.server, &change.tool)],
+        Change::VirtualServerApplied(change) => vec![format!("virtual_server/{}", change.name)],
+        Change::VirtualServerDeleted(change) => vec![format!("virtual_server/{}", change.name)],
+        Change::UserApplied(change) => vec![format!("user/{}", change.name)],
+        Change::UserDeleted(change) => vec![format!("user/{}", change.name)],
+        Change::AgentApplied(change) => vec![format!("agent/{}", change.name)],
+        Change::AgentDeleted(change) => vec![format!("agent/{}", change.name)],
+        Change::PolicyApplied(change) => vec![format!("policy/{}", change.name)],
+        Change::PolicyDeleted(change) => vec![format!("policy/{}", change.name)],
+        Change::ConsentGranted(change) => {
+            let forgotten = consent::forgettable(before, event.time / 1_000_000);
+            forgotten.iter().map(|(_, id)| consent_key(id)).chain([consent_key(&change.consent)]).collect()
+        }
+        Change::ConsentRevoked(change) => vec![consent_key(&change.consent)],
+        Change::TokenKeyRegistered(change) => vec![format!("token_key/{}", change.kid)],
+        Change::IssuerSet(_) => vec![ISSUER_KEY.to_owned()],
+        Change::TokenIssued(_)
+        | Change::NodeEpochOpened(_)
+        | Change::NodeDeleted(_)
+        | Change::CheckpointCommitted(_) => Vec::new(),
+    }
+}

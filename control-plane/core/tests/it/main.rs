@@ -1,0 +1,14 @@
+//! Tests of the control plane's domain through its public surface: manifests, commands, events and views.
+//!
+//! `world` holds a state as the server would, checks its invariants after every step, and gives the tables their verbs.
+
+#![expect(clippy::unwrap_used, clippy::panic, clippy::indexing_slicing, reason = "a test fails by panicking")]
+
+mod checkpoints;
+mod commands;
+mod events;
+mod manifests;
+mod properties;
+mod tools;
+mod world;
+mod zz;

@@ -1,0 +1,136 @@
+//! The gRPC service `bailiwick.v1.Admin`: what the command line asks.
+//!
+//! Writes are commands of the domain; reads look at the latest committed state. What is wrong with manifests comes
+//! back as problems with file, line and key, and then nothing was applied; everything else that is refused is a gRPC
+//! status (`status`). Absent: who may call (mutual TLS and roles are a later part; the listener is loopback only).
+
+mod apply;
+mod token;
+
+use std::{str::FromStr as _, sync::Arc};
+
+use bailiwick_control_plane_core::{Kind, Rejection, ResourceRef, State, show};
+use bailiwick_proto::v1::{self, admin_server::Admin};
+use serde_json::Value;
+use tonic::{Request, Response, Status};
+
+use crate::{
+    clock,
+    config_stream::nodes::{Nodes, Progress},
+    domain::{Caller, Domain},
+    keys::Keys,
+    metrics::Metrics,
+    status,
+};
+
+/// Whoever reaches the loopback listener is the administrator.
+const ADMIN: &str = "admin";
+const MICROS: u64 = 1_000_000;
+
+/// Serves [`Admin`].
+#[derive(Clone, Debug)]
+pub(crate) struct AdminService {
+    pub(crate) domain: Domain,
+    pub(crate) nodes: Arc<Nodes>,
+    pub(crate) keys: Keys,
+    /// This control-plane node's own name.
+    pub(crate) node: String,
+    pub(crate) metrics: Metrics,
+}
+
+#[tonic::async_trait]
+impl Admin for AdminService {
+    async fn apply(&self, request: Request<v1::ApplyRequest>) -> Result<Response<v1::ApplyResponse>, Status> {
+        self.apply_manifests(request.into_inner()).await.map(Response::new)
+    }
+
+    async fn delete(&self, request: Request<v1::DeleteRequest>) -> Result<Response<v1::ApplyResponse>, Status> {
+        self.delete_resources(request.into_inner()).await.map(Response::new)
+    }
+
+    async fn pin_tools(&self, request: Request<v1::PinToolsRequest>) -> Result<Response<v1::ApplyResponse>, Status> {
+        self.approve_tools(request.into_inner()).await.map(Response::new)
+    }
+
+    async fn issue_token(
+        &self,
+        request: Request<v1::IssueTokenRequest>,
+    ) -> Result<Response<v1::IssueTokenResponse>, Status> {
+        self.grant_token(request.into_inner()).await.map(Response::new)
+    }
+
+    async fn get(&self, request: Request<v1::GetRequest>) -> Result<Response<v1::GetResponse>, Status> {
+        let request = request.into_inner();
+        let kind = Kind::from_str(&request.kind).map_err(|error| Status::invalid_argument(error.to_string()))?;
+        let now_seconds = clock::now_micros() / MICROS;
+        let find = |state: &State| (state.revision, found(state, kind, &request.name, now_seconds));
+        let (revision, items) = self.domain.read_latest(find).await.map_err(|error| status::of_consensus(&error))?;
+        let mut items = items.map_err(|rejection| status::of_rejection(&rejection))?;
+        if kind == Kind::Node {
+            let progress = self.nodes.progress();
+            for item in &mut items {
+                let name = item.pointer("/metadata/name").and_then(Value::as_str).unwrap_or_default();
+                let of_node = progress.get(name).cloned();
+                add_progress(item, of_node.as_ref());
+            }
+        }
+        let items = items.iter().map(Value::to_string).collect();
+        Ok(Response::new(v1::GetResponse { revision, items }))
+    }
+
+    async fn status(&self, _: Request<v1::StatusRequest>) -> Result<Response<v1::StatusResponse>, Status> {
+        let progress = self.nodes.progress();
+        let describe = |state: &State| {
+            let mut nodes = vec![v1::NodeStatus {
+                name: self.node.clone(),
+                role: "control-plane".to_owned(),
+                connected: true,
+                acknowledged_revision: state.revision,
+                ..v1::NodeStatus::default()
+            }];
+            nodes.extend(state.nodes.iter().map(|(name, node)| {
+                let seen = progress.get(name).cloned();
+                let connected = seen.is_some();
+                let Progress { acknowledged, refused, .. } = seen.unwrap_or_default();
+                v1::NodeStatus {
+                    name: name.clone(),
+                    role: node.role.as_str().to_owned(),
+                    epoch: node.epoch,
+                    connected,
+                    acknowledged_revision: acknowledged,
+                    refused,
+                }
+            }));
+            let (issuer, mcp_url) =
+                state.issuer.as_ref().map(|issuer| (issuer.issuer.clone(), issuer.mcp_url.clone())).unwrap_or_default();
+            v1::StatusResponse { revision: state.revision, node: self.node.clone(), issuer, mcp_url, nodes }
+        };
+        let described = self.domain.read_latest(describe).await.map_err(|error| status::of_consensus(&error))?;
+        Ok(Response::new(described))
+    }
+}
+
+fn found(state: &State, kind: Kind, name: &str, now_seconds: u64) -> Result<Vec<Value>, Rejection> {
+    if name.is_empty() {
+        return Ok(show::all(state, kind, now_seconds));
+    }
+    let resource = ResourceRef::new(kind, name);
+    let shown = show::one(state, &resource, now_seconds);
+    shown.map(|shown| vec![shown]).ok_or_else(|| Rejection::NotFound(vec![resource]))
+}
+
+/// Adds to a node's status what only this process knows.
+fn add_progress(item: &mut Value, progress: Option<&Progress>) {
+    let Some(status) = item.get_mut("status").and_then(Value::as_object_mut) else { return };
+    status.insert("connected".to_owned(), progress.is_some().into());
+    if let Some(progress) = progress {
+        status.insert("acknowledged_revision".to_owned(), progress.acknowledged.to_string().into());
+        if !progress.refused.is_empty() {
+            status.insert("refused".to_owned(), progress.refused.as_str().into());
+        }
+    }
+}
+
+fn admin(request_id: String) -> Caller {
+    Caller { actor: ADMIN.to_owned(), request_id }
+}

@@ -1,0 +1,148 @@
+//! Apply, Delete and PinTools: manifests in, what changed or what is wrong out.
+//!
+//! Before an apply is decided, a connected data plane looks at the servers it is about, so that their tools are pinned
+//! in the same change; servers nobody could look at are pinned when a data plane first reports them.
+
+use std::{collections::BTreeMap, str::FromStr as _};
+
+use bailiwick_control_plane_core::{
+    Answer, Command, Kind, Manifest, Problem, ResourceRef, Spec, command::ResourceChange, command::ToolDefinition,
+    manifest,
+};
+use bailiwick_proto::v1;
+use futures::{StreamExt as _, stream};
+use tonic::Status;
+
+use super::{AdminService, admin};
+use crate::{
+    config_stream::definition,
+    domain::{WriteError, Written},
+    status,
+};
+
+/// Servers looked at for one apply; the rest are pinned when a data plane first reports them.
+const DISCOVERIES_MAX: usize = 32;
+/// Servers looked at together.
+const DISCOVERIES_TOGETHER: usize = 8;
+
+/// What servers showed, by name; an error is a sentence.
+type Discovered = BTreeMap<String, Result<Vec<ToolDefinition>, String>>;
+
+impl AdminService {
+    pub(super) async fn apply_manifests(&self, request: v1::ApplyRequest) -> Result<v1::ApplyResponse, Status> {
+        let manifests = match parse(request.files) {
+            Ok(manifests) => manifests,
+            Err(problems) => return Ok(refused(problems)),
+        };
+        let discovered = self.discover(&manifests).await;
+        let command = Command::Apply { manifests, discovered };
+        self.carry_out(command, request.request_id, request.dry_run).await
+    }
+
+    pub(super) async fn delete_resources(&self, request: v1::DeleteRequest) -> Result<v1::ApplyResponse, Status> {
+        let mut resources = Vec::new();
+        for resource in request.resources {
+            match Kind::from_str(&resource.kind) {
+                Ok(kind) => resources.push(ResourceRef::new(kind, resource.name)),
+                Err(error) => {
+                    return Ok(refused(vec![Problem { message: error.to_string(), ..Problem::default() }]));
+                }
+            }
+        }
+        match parse(request.files) {
+            Ok(manifests) => resources.extend(manifests.iter().map(Manifest::resource)),
+            Err(problems) => return Ok(refused(problems)),
+        }
+        self.carry_out(Command::Delete { resources }, request.request_id, request.dry_run).await
+    }
+
+    pub(super) async fn approve_tools(&self, request: v1::PinToolsRequest) -> Result<v1::ApplyResponse, Status> {
+        let known = self.domain.read(|state| {
+            let spec = &state.servers.get(&request.server)?.spec;
+            Some(server(&request.server, spec.endpoint.url.clone(), spec.timeout_ms()))
+        });
+        let discovered = match known {
+            Some(server) => self.nodes.discover(server).await.and_then(Result::ok),
+            None => None,
+        };
+        let discovered = discovered.map(|tools| tools.into_iter().map(definition).collect());
+        let command = Command::PinTools { server: request.server, tools: request.tools, discovered };
+        self.carry_out(command, request.request_id, false).await
+    }
+
+    async fn carry_out(
+        &self,
+        command: Command,
+        request_id: String,
+        dry_run: bool,
+    ) -> Result<v1::ApplyResponse, Status> {
+        let done = if dry_run {
+            self.domain.rehearse(command, admin(request_id)).await
+        } else {
+            self.domain.write(command, admin(request_id)).await
+        };
+        match done {
+            Ok(written) => Ok(applied(written)),
+            Err(WriteError::Rejected(rejection)) => Ok(refused(rejection.problems())),
+            Err(error) => Err(status::of_write(error)),
+        }
+    }
+
+    /// Has the servers looked at that are new, moved or never seen.
+    async fn discover(&self, manifests: &[Manifest]) -> Discovered {
+        let wanted: Vec<v1::Server> = self.domain.read(|state| {
+            let unseen = |manifest: &Manifest| match &manifest.spec {
+                Spec::Server(spec) => {
+                    let known = state.servers.get(&manifest.name);
+                    known
+                        .is_none_or(|known| known.tools.is_empty() || known.spec.endpoint != spec.endpoint)
+                        .then(|| server(&manifest.name, spec.endpoint.url.clone(), spec.timeout_ms()))
+                }
+                Spec::VirtualServer(_) | Spec::User(_) | Spec::Agent(_) | Spec::Policy(_) => None,
+            };
+            manifests.iter().filter_map(unseen).take(DISCOVERIES_MAX).collect()
+        });
+        let looked = stream::iter(wanted).map(|server| async move {
+            let name = server.name.clone();
+            Some((name, self.nodes.discover(server).await?))
+        });
+        let found: Vec<_> = looked.buffer_unordered(DISCOVERIES_TOGETHER).collect().await;
+        let definitions = |tools: Vec<v1::ToolDefinition>| tools.into_iter().map(definition).collect();
+        found.into_iter().flatten().map(|(name, found)| (name, found.map(definitions))).collect()
+    }
+}
+
+fn parse(files: Vec<v1::ManifestFile>) -> Result<Vec<Manifest>, Vec<Problem>> {
+    let files: Vec<(String, String)> = files.into_iter().map(|file| (file.name, file.text)).collect();
+    manifest::parse(&files)
+}
+
+fn server(name: &str, url: String, timeout_ms: u64) -> v1::Server {
+    v1::Server { name: name.to_owned(), url, timeout_ms }
+}
+
+fn refused(problems: Vec<Problem>) -> v1::ApplyResponse {
+    v1::ApplyResponse {
+        problems: problems.into_iter().map(v1::Problem::from).collect(),
+        ..v1::ApplyResponse::default()
+    }
+}
+
+fn applied(written: Written) -> v1::ApplyResponse {
+    let changes = match written.answer {
+        Answer::Changes(changes) => changes.into_iter().map(change).collect(),
+        Answer::Done | Answer::Granted(_) => Vec::new(),
+    };
+    v1::ApplyResponse { revision: written.revision, changes, problems: Vec::new(), warnings: written.warnings }
+}
+
+fn change(change: ResourceChange) -> v1::ResourceChange {
+    let text = |value: Option<serde_json::Value>| value.map(|value| value.to_string()).unwrap_or_default();
+    v1::ResourceChange {
+        kind: change.resource.kind.to_string(),
+        name: change.resource.name,
+        action: change.action.as_str().to_owned(),
+        before: text(change.before),
+        after: text(change.after),
+    }
+}

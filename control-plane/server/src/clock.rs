@@ -1,0 +1,25 @@
+//! Time and randomness: the only place of this package that asks the operating system for either.
+//!
+//! Called where a request enters; everything further in gets both as arguments.
+
+use std::time::{SystemTime, UNIX_EPOCH};
+
+use aws_lc_rs::{error::Unspecified, rand};
+
+/// Microseconds since 1970, UTC.
+pub(crate) fn now_micros() -> u64 {
+    let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    u64::try_from(since.as_micros()).unwrap_or(u64::MAX)
+}
+
+/// Unguessable bytes.
+pub(crate) fn random<const N: usize>() -> Result<[u8; N], Unspecified> {
+    let mut bytes = [0; N];
+    rand::fill(&mut bytes)?;
+    Ok(bytes)
+}
+
+/// `prefix` and 128 random bits as hex.
+pub(crate) fn random_id(prefix: &str) -> Result<String, Unspecified> {
+    Ok(format!("{prefix}{}", hex::encode(random::<16>()?)))
+}

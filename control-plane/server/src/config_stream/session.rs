@@ -1,0 +1,187 @@
+//! One node's stream: brings it to the present revision, keeps it there, and hears what it says.
+//!
+//! `Hello` → deltas or a snapshot → keys → deltas as revisions commit, heartbeats between. The node's pace sets the
+//! session's: it takes from the feed only when the last frame was taken, and a node that takes nothing for a while is
+//! let go; it comes back with a `Hello`. The session ends with the connection, with shutdown, or when the same node
+//! opens another one.
+
+use std::{sync::Arc, time::Duration};
+
+use bailiwick_proto::v1::{self, config_frame, node_message};
+use futures::Stream;
+use tokio::sync::{mpsc, watch};
+use tokio_stream::wrappers::ReceiverStream;
+use tonic::{Status, Streaming};
+
+use super::{ConfigService, feed::CatchUp, nodes::Seat, wire::Frame};
+
+/// Frames encoded and handed over but not sent; the feed keeps the rest.
+const FRAMES_AHEAD_MAX: usize = 16;
+/// A node that takes no frame for this long is not listening.
+const TAKE_WAIT_MAX: Duration = Duration::from_secs(10);
+/// Longest text of a refusal that is kept.
+const REFUSAL_CHARS_MAX: usize = 500;
+
+/// What a node is sent.
+pub(super) type Frames = ReceiverStream<Result<Frame, Status>>;
+
+/// A node that said `Hello` with the epoch it is registered under.
+#[derive(Clone, Debug)]
+pub(super) struct Node {
+    pub(super) hello: v1::Hello,
+    pub(super) is_data_plane: bool,
+}
+
+/// Why a session ended; ordinary in operation.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum End {
+    Gone,
+    TooSlow,
+    Replaced,
+    Protocol,
+}
+
+/// A channel of frames for one session.
+pub(super) fn frames() -> (mpsc::Sender<Result<Frame, Status>>, Frames) {
+    let (frames, sent) = mpsc::channel(FRAMES_AHEAD_MAX);
+    (frames, ReceiverStream::new(sent))
+}
+
+/// Serves one node until its session ends.
+pub(super) async fn run(
+    service: Arc<ConfigService>,
+    node: Node,
+    messages: Streaming<v1::NodeMessage>,
+    frames: mpsc::Sender<Result<Frame, Status>>,
+) {
+    let (seat, asked) = service.nodes.enter(&node.hello.node, node.hello.epoch, node.is_data_plane);
+    service.metrics.nodes_connected(service.nodes.connected());
+    tracing::info!(node = %node.hello.node, revision = node.hello.last_revision, "node connected");
+    let session = Session { service: &service, seat, frames, revision: node.hello.last_revision };
+    let end = session.serve(&node, messages, asked).await;
+    tracing::info!(node = %node.hello.node, ?end, "node disconnected");
+    service.metrics.nodes_connected(service.nodes.connected());
+}
+
+struct Session<'a> {
+    service: &'a ConfigService,
+    seat: Seat<'a>,
+    frames: mpsc::Sender<Result<Frame, Status>>,
+    /// Where the node is once it has taken what was sent.
+    revision: u64,
+}
+
+impl Session<'_> {
+    async fn serve(
+        mut self,
+        node: &Node,
+        messages: impl Stream<Item = Result<v1::NodeMessage, Status>> + Unpin,
+        asked: mpsc::Receiver<v1::Discover>,
+    ) -> End {
+        // From here on no revision is missed.
+        let revisions = self.service.feed.revisions();
+        let greeted = self.greet(node).await;
+        let served = match greeted {
+            Ok(()) => self.follow(messages, asked, revisions).await,
+            Err(end) => Err(end),
+        };
+        let end = served.err().unwrap_or(End::Gone);
+        if end == End::Replaced {
+            let message = "another session of this node has taken over";
+            drop(self.frames.try_send(Err(Status::aborted(message))));
+        }
+        end
+    }
+
+    async fn greet(&mut self, node: &Node) -> Result<(), End> {
+        let (revision, catch_up) = self.service.feed.since(node.hello.last_revision, Some(&node.hello.digest));
+        match catch_up {
+            CatchUp::Deltas(deltas) if deltas.is_empty() => self.send(self.service.feed.confirmation()).await?,
+            CatchUp::Deltas(deltas) => self.send_all(&deltas).await?,
+            CatchUp::Snapshot(snapshot) => self.send_snapshot(&snapshot).await?,
+        }
+        self.revision = revision;
+        if node.is_data_plane {
+            self.send(self.service.keys.clone()).await?;
+        }
+        Ok(())
+    }
+
+    async fn follow(
+        &mut self,
+        mut messages: impl Stream<Item = Result<v1::NodeMessage, Status>> + Unpin,
+        mut asked: mpsc::Receiver<v1::Discover>,
+        mut revisions: watch::Receiver<u64>,
+    ) -> Result<(), End> {
+        use tokio_stream::StreamExt as _;
+        let mut heartbeats = self.service.heartbeats.clone();
+        loop {
+            tokio::select! {
+                () = self.service.shutdown.requested() => return Ok(()),
+                Ok(()) = revisions.changed() => self.advance().await?,
+                Ok(()) = heartbeats.changed() => {
+                    if self.seat.is_replaced() {
+                        return Err(End::Replaced);
+                    }
+                    let beat = heartbeats.borrow_and_update().clone();
+                    if let Some(beat) = beat {
+                        self.send(beat).await?;
+                    }
+                }
+                Some(question) = asked.recv() => {
+                    self.send(Frame::encode(config_frame::Frame::Discover(question))).await?;
+                }
+                message = messages.next() => match message {
+                    Some(Ok(message)) => self.hear(message)?,
+                    Some(Err(_)) | None => return Ok(()),
+                },
+            }
+        }
+    }
+
+    async fn advance(&mut self) -> Result<(), End> {
+        let (revision, catch_up) = self.service.feed.since(self.revision, None);
+        match catch_up {
+            CatchUp::Deltas(deltas) => self.send_all(&deltas).await?,
+            CatchUp::Snapshot(snapshot) => self.send_snapshot(&snapshot).await?,
+        }
+        self.revision = revision;
+        Ok(())
+    }
+
+    fn hear(&self, message: v1::NodeMessage) -> Result<(), End> {
+        match message.message {
+            Some(node_message::Message::Ack(ack)) => self.seat.acknowledge(ack.revision),
+            Some(node_message::Message::Nack(nack)) => {
+                let error: String = nack.error.chars().filter(|c| !c.is_control()).take(REFUSAL_CHARS_MAX).collect();
+                tracing::warn!(node = self.seat.name(), revision = nack.revision, %error, "node refused a revision");
+                self.service.metrics.revision_refused();
+                self.seat.refuse(error);
+            }
+            Some(node_message::Message::Discovered(found)) => self.seat.discovered(found),
+            // A second Hello, or a message of a later version that cannot be answered here.
+            Some(node_message::Message::Hello(_)) | None => return Err(End::Protocol),
+        }
+        Ok(())
+    }
+
+    async fn send_snapshot(&self, snapshot: &[Frame]) -> Result<(), End> {
+        self.service.metrics.snapshot_sent();
+        self.send_all(snapshot).await
+    }
+
+    async fn send_all(&self, frames: &[Frame]) -> Result<(), End> {
+        for frame in frames {
+            self.send(frame.clone()).await?;
+        }
+        Ok(())
+    }
+
+    async fn send(&self, frame: Frame) -> Result<(), End> {
+        match tokio::time::timeout(TAKE_WAIT_MAX, self.frames.send(Ok(frame))).await {
+            Ok(Ok(())) => Ok(()),
+            Ok(Err(_)) => Err(End::Gone),
+            Err(_) => Err(End::TooSlow),
+        }
+    }
+}

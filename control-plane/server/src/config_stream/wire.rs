@@ -1,0 +1,162 @@
+//! The gRPC service `bailiwick.v1.Config`, with frames that are encoded once.
+//!
+//! The generated server would encode every frame for every node. Here a [`Frame`] is encoded bytes from the start,
+//! and the codec of `Stream` only copies them out; the two unary methods use the ordinary codec. Behaviour of the
+//! methods is in `config_stream`. Message sizes are bounded on the way in.
+
+use std::{
+    convert::Infallible,
+    fmt,
+    sync::Arc,
+    task::{Context, Poll},
+};
+
+use bailiwick_proto::v1::{self, config_frame};
+use bytes::{BufMut as _, Bytes};
+use prost::Message as _;
+use tonic::{
+    Request, Response, Status, Streaming,
+    body::Body,
+    codec::{Codec, EncodeBuf, Encoder},
+    codegen::{BoxFuture, Service, http},
+    server::{Grpc, NamedService, StreamingService, UnaryService},
+};
+use tonic_prost::{ProstCodec, ProstDecoder};
+
+use super::{ConfigService, session::Frames};
+
+/// Largest message from a node: a server's whole tool list.
+const MESSAGE_BYTES_MAX: usize = 8 * 1024 * 1024;
+
+/// One `ConfigFrame`, encoded. Clones share the bytes.
+#[derive(Clone)]
+pub(crate) struct Frame(Bytes);
+
+impl Frame {
+    pub(crate) fn encode(frame: config_frame::Frame) -> Self {
+        Self(v1::ConfigFrame { frame: Some(frame) }.encode_to_vec().into())
+    }
+
+    pub(crate) const fn len(&self) -> usize {
+        self.0.len()
+    }
+
+    #[cfg(test)]
+    pub(crate) fn decode(&self) -> v1::ConfigFrame {
+        v1::ConfigFrame::decode(self.0.clone()).unwrap()
+    }
+}
+
+/// Without content: a frame may hold keys.
+impl fmt::Debug for Frame {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Frame").field("bytes", &self.0.len()).finish()
+    }
+}
+
+/// Reads messages as usual and writes frames as they are.
+#[derive(Clone, Copy, Debug, Default)]
+struct FrameCodec;
+
+/// The writing half of [`FrameCodec`].
+#[derive(Clone, Copy, Debug)]
+struct FrameEncoder;
+
+impl Codec for FrameCodec {
+    type Encode = Frame;
+    type Decode = v1::NodeMessage;
+    type Encoder = FrameEncoder;
+    type Decoder = ProstDecoder<v1::NodeMessage>;
+
+    fn encoder(&mut self) -> FrameEncoder {
+        FrameEncoder
+    }
+
+    fn decoder(&mut self) -> Self::Decoder {
+        ProstCodec::<v1::ConfigFrame, v1::NodeMessage>::default().decoder()
+    }
+}
+
+impl Encoder for FrameEncoder {
+    type Item = Frame;
+    type Error = Status;
+
+    fn encode(&mut self, frame: Frame, out: &mut EncodeBuf<'_>) -> Result<(), Status> {
+        out.put(frame.0);
+        Ok(())
+    }
+}
+
+/// Serves the methods of one [`ConfigService`].
+#[derive(Clone, Debug)]
+pub(crate) struct ConfigServer(pub(crate) Arc<ConfigService>);
+
+impl NamedService for ConfigServer {
+    const NAME: &'static str = "bailiwick.v1.Config";
+}
+
+impl Service<http::Request<Body>> for ConfigServer {
+    type Response = http::Response<Body>;
+    type Error = Infallible;
+    type Future = BoxFuture<Self::Response, Infallible>;
+
+    fn poll_ready(&mut self, _: &mut Context<'_>) -> Poll<Result<(), Infallible>> {
+        Poll::Ready(Ok(()))
+    }
+
+    fn call(&mut self, request: http::Request<Body>) -> Self::Future {
+        let service = Arc::clone(&self.0);
+        match request.uri().path() {
+            "/bailiwick.v1.Config/Stream" => Box::pin(async move {
+                let mut grpc = Grpc::new(FrameCodec).max_decoding_message_size(MESSAGE_BYTES_MAX);
+                Ok(grpc.streaming(Stream(service), request).await)
+            }),
+            "/bailiwick.v1.Config/RegisterNode" => Box::pin(async move {
+                let mut grpc = Grpc::new(ProstCodec::default()).max_decoding_message_size(MESSAGE_BYTES_MAX);
+                Ok(grpc.unary(RegisterNode(service), request).await)
+            }),
+            "/bailiwick.v1.Config/ReportTools" => Box::pin(async move {
+                let mut grpc = Grpc::new(ProstCodec::default()).max_decoding_message_size(MESSAGE_BYTES_MAX);
+                Ok(grpc.unary(ReportTools(service), request).await)
+            }),
+            _ => Box::pin(async { Ok(Status::unimplemented("no such method").into_http()) }),
+        }
+    }
+}
+
+struct Stream(Arc<ConfigService>);
+
+impl StreamingService<v1::NodeMessage> for Stream {
+    type Response = Frame;
+    type ResponseStream = Frames;
+    type Future = BoxFuture<Response<Frames>, Status>;
+
+    fn call(&mut self, request: Request<Streaming<v1::NodeMessage>>) -> Self::Future {
+        let service = Arc::clone(&self.0);
+        Box::pin(async move { service.stream(request.into_inner()).await.map(Response::new) })
+    }
+}
+
+struct RegisterNode(Arc<ConfigService>);
+
+impl UnaryService<v1::RegisterNodeRequest> for RegisterNode {
+    type Response = v1::RegisterNodeResponse;
+    type Future = BoxFuture<Response<v1::RegisterNodeResponse>, Status>;
+
+    fn call(&mut self, request: Request<v1::RegisterNodeRequest>) -> Self::Future {
+        let service = Arc::clone(&self.0);
+        Box::pin(async move { service.register_node(request.into_inner()).await.map(Response::new) })
+    }
+}
+
+struct ReportTools(Arc<ConfigService>);
+
+impl UnaryService<v1::ReportToolsRequest> for ReportTools {
+    type Response = v1::ReportToolsResponse;
+    type Future = BoxFuture<Response<v1::ReportToolsResponse>, Status>;
+
+    fn call(&mut self, request: Request<v1::ReportToolsRequest>) -> Self::Future {
+        let service = Arc::clone(&self.0);
+        Box::pin(async move { service.report_tools(request.into_inner()).await.map(Response::new) })
+    }
+}

@@ -1,0 +1,249 @@
+//! Snapshot files: the whole event log up to one position, for peers that are too far behind and for purging the log.
+//!
+//! Layout: magic line; then messages, each after its length (32 bits, big endian): a header, then every change in
+//! revision order; then SHA-256 of all that precedes. A file is written beside its name, synced and renamed, so a
+//! name always stands for a whole file. A file that does not verify is never used. Only the newest is kept.
+
+use std::{
+    fs::{self, File},
+    io::{self, BufReader, BufWriter, Read, Write},
+    path::{Path, PathBuf},
+};
+
+use aws_lc_rs::digest::{Context, Digest, SHA256, SHA256_OUTPUT_LEN};
+use openraft::RaftSnapshotBuilder;
+use prost::Message;
+
+use super::{
+    format::{self, Applied, SnapshotChange, SnapshotHeader},
+    raft::{self, Types},
+    store::{EVENTS, Store},
+};
+
+const MAGIC: &[u8] = b"bailiwick/snapshot/v1\n";
+/// One change is one proposal, which admission bounds far below this.
+const MESSAGE_BYTES_MAX: u32 = 64 * 1024 * 1024;
+const SUFFIX: &str = "snapshot";
+
+/// A verified snapshot on the disk.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct SnapshotFile {
+    path: PathBuf,
+}
+
+/// The folder that holds the newest snapshot.
+#[derive(Clone, Debug)]
+pub(super) struct Snapshots {
+    folder: PathBuf,
+}
+
+impl Snapshots {
+    /// Opens or creates the folder.
+    pub(super) fn open(folder: PathBuf) -> io::Result<Self> {
+        fs::create_dir_all(&folder)?;
+        Ok(Self { folder })
+    }
+
+    /// The newest snapshot that verifies.
+    pub(super) fn newest(&self) -> io::Result<Option<raft::Snapshot>> {
+        let mut paths = self.paths()?;
+        while let Some(path) = paths.pop() {
+            let file = SnapshotFile { path };
+            match file.applied() {
+                Ok(applied) => return Ok(Some(snapshot(&applied, file)?)),
+                Err(error) => tracing::warn!(path = %file.path.display(), %error, "snapshot does not verify; ignored"),
+            }
+        }
+        Ok(None)
+    }
+
+    /// Takes over a snapshot from elsewhere, unless it lies here already.
+    pub(super) fn keep(&self, from: &SnapshotFile) -> io::Result<SnapshotFile> {
+        let applied = from.applied()?;
+        let path = self.path(&applied);
+        if path != from.path {
+            let partial = path.with_extension("partial");
+            fs::copy(&from.path, &partial)?;
+            self.publish(&partial, &path)?;
+        }
+        let kept = SnapshotFile { path };
+        kept.applied()?;
+        Ok(kept)
+    }
+
+    fn write(&self, store: &Store, applied: Applied) -> io::Result<SnapshotFile> {
+        let last = applied.position.map_or(0, |position| position.index);
+        let mut changes = 0;
+        store.scan(EVENTS, 0, |revision, _| {
+            changes += u64::from(revision <= last);
+            Ok(revision <= last)
+        })?;
+        let path = self.path(&applied);
+        let partial = path.with_extension("partial");
+        let mut out = Hashing::new(BufWriter::new(File::create(&partial)?));
+        out.write_all(MAGIC)?;
+        write_message(&mut out, &SnapshotHeader { applied: Some(applied), changes })?;
+        store.scan(EVENTS, 0, |revision, bytes| {
+            if revision > last {
+                return Ok(false);
+            }
+            write_message(&mut out, &SnapshotChange { revision, change: Some(format::decode(bytes)?) })?;
+            Ok(true)
+        })?;
+        let (mut file, digest) = out.finish();
+        file.write_all(digest.as_ref())?;
+        file.flush()?;
+        drop(file);
+        self.publish(&partial, &path)?;
+        Ok(SnapshotFile { path })
+    }
+
+    /// Makes a finished file the snapshot, then removes older ones.
+    fn publish(&self, partial: &Path, path: &Path) -> io::Result<()> {
+        File::open(partial)?.sync_all()?;
+        fs::rename(partial, path)?;
+        File::open(&self.folder)?.sync_all()?;
+        for other in self.paths()? {
+            if other != path {
+                fs::remove_file(other)?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Names sort by position.
+    fn path(&self, applied: &Applied) -> PathBuf {
+        let position = applied.position.unwrap_or_default();
+        self.folder.join(format!("{:020}-{}-{}.{SUFFIX}", position.index, position.term, position.node))
+    }
+
+    fn paths(&self) -> io::Result<Vec<PathBuf>> {
+        let mut paths = Vec::new();
+        for entry in fs::read_dir(&self.folder)? {
+            let path = entry?.path();
+            if path.extension().is_some_and(|extension| extension == SUFFIX) {
+                paths.push(path);
+            }
+        }
+        paths.sort();
+        Ok(paths)
+    }
+}
+
+impl SnapshotFile {
+    /// How far it goes. Verifies the whole file.
+    pub(super) fn applied(&self) -> io::Result<Applied> {
+        self.read(|_, _| Ok(()))
+    }
+
+    /// Hands over every change in order. What was handed over counts only if this returns `Ok`.
+    pub(super) fn read(&self, mut visit: impl FnMut(u64, format::Change) -> io::Result<()>) -> io::Result<Applied> {
+        let mut input = Hashing::new(BufReader::new(File::open(&self.path)?));
+        let mut magic = [0; MAGIC.len()];
+        input.read_exact(&mut magic)?;
+        if magic != MAGIC {
+            return Err(invalid("not a snapshot"));
+        }
+        let header: SnapshotHeader = read_message(&mut input)?;
+        for _ in 0..header.changes {
+            let change: SnapshotChange = read_message(&mut input)?;
+            visit(change.revision, change.change.unwrap_or_default())?;
+        }
+        let (mut file, digest) = input.finish();
+        let mut expected = Vec::with_capacity(SHA256_OUTPUT_LEN);
+        file.read_to_end(&mut expected)?;
+        if expected != digest.as_ref() {
+            return Err(invalid("a snapshot's checksum does not match"));
+        }
+        header.applied.ok_or_else(|| invalid("a snapshot without a position"))
+    }
+}
+
+/// Builds one snapshot of the state as it was when the builder was made.
+#[derive(Debug)]
+pub(super) struct SnapshotBuilder {
+    store: Store,
+    snapshots: Snapshots,
+    applied: Applied,
+}
+
+impl SnapshotBuilder {
+    pub(super) const fn new(store: Store, snapshots: Snapshots, applied: Applied) -> Self {
+        Self { store, snapshots, applied }
+    }
+}
+
+impl RaftSnapshotBuilder<Types> for SnapshotBuilder {
+    type SnapshotData = SnapshotFile;
+
+    async fn build_snapshot(&mut self) -> Result<raft::Snapshot, io::Error> {
+        let (store, snapshots, applied) = (self.store.clone(), self.snapshots.clone(), self.applied.clone());
+        let file =
+            tokio::task::spawn_blocking(move || snapshots.write(&store, applied)).await.map_err(io::Error::other)??;
+        snapshot(&self.applied, file)
+    }
+}
+
+fn snapshot(applied: &Applied, file: SnapshotFile) -> io::Result<raft::Snapshot> {
+    let meta = raft::SnapshotMeta { last_log_id: applied.log_id(), last_membership: applied.stored_members()? };
+    Ok(raft::Snapshot { meta, snapshot: file })
+}
+
+fn write_message(out: &mut impl Write, message: &impl Message) -> io::Result<()> {
+    let bytes = message.encode_to_vec();
+    let length = u32::try_from(bytes.len()).map_err(io::Error::other)?;
+    out.write_all(&length.to_be_bytes())?;
+    out.write_all(&bytes)
+}
+
+fn read_message<M: Message + Default>(input: &mut impl Read) -> io::Result<M> {
+    let mut length = [0; 4];
+    input.read_exact(&mut length)?;
+    let length = u32::from_be_bytes(length);
+    if length > MESSAGE_BYTES_MAX {
+        return Err(invalid("a snapshot's message is too long"));
+    }
+    let mut bytes = Vec::new();
+    input.take(u64::from(length)).read_to_end(&mut bytes)?;
+    format::decode(&bytes)
+}
+
+fn invalid(what: &'static str) -> io::Error {
+    io::Error::new(io::ErrorKind::InvalidData, what)
+}
+
+/// Hashes all that passes through.
+struct Hashing<T> {
+    inner: T,
+    context: Context,
+}
+
+impl<T> Hashing<T> {
+    fn new(inner: T) -> Self {
+        Self { inner, context: Context::new(&SHA256) }
+    }
+
+    fn finish(self) -> (T, Digest) {
+        (self.inner, self.context.finish())
+    }
+}
+
+impl<T: Write> Write for Hashing<T> {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        let written = self.inner.write(bytes)?;
+        self.context.update(bytes.get(..written).unwrap_or(bytes));
+        Ok(written)
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        self.inner.flush()
+    }
+}
+
+impl<T: Read> Read for Hashing<T> {
+    fn read(&mut self, bytes: &mut [u8]) -> io::Result<usize> {
+        let read = self.inner.read(bytes)?;
+        self.context.update(bytes.get(..read).unwrap_or_default());
+        Ok(read)
+    }
+}

@@ -1,0 +1,128 @@
+//! The domain on top of consensus: commands in, committed state out.
+//!
+//! Services hold a [`Domain`]. A write goes through one task (`writer`): decide on committed plus in-flight state,
+//! replicate the events, answer once they are applied here. A read looks at the committed state, as of one revision.
+//! Invariants: nothing is answered as done that is not committed; a request id is carried out once.
+//! Absent: what commands and events mean (`bailiwick_control_plane_core`), how errors look outside (`status`).
+
+mod projection;
+mod writer;
+
+use std::time::Duration;
+
+use bailiwick_control_plane_core::{Command, Context, Decision, FreshIds, Rejection, State, command::Answer, decide};
+use tokio::sync::{mpsc, oneshot};
+
+pub(crate) use self::projection::{Committed, Projection, Shared, read_event};
+pub(crate) use self::writer::run as run_writer;
+use crate::{
+    clock,
+    consensus::{Consensus, ConsensusError},
+};
+
+/// Commands waiting for the writer; more are refused, so that callers see pressure instead of growing delay.
+const MAILBOX_MAX: usize = 256;
+/// Longest wait for a command's outcome: several elections.
+const OUTCOME_WAIT_MAX: Duration = Duration::from_secs(15);
+
+/// Who asks, and as which request.
+#[derive(Clone, Debug)]
+pub(crate) struct Caller {
+    /// E.g. `admin`, `node:dp-1`.
+    pub(crate) actor: String,
+    /// Repeats of an id happen once; empty: no such promise.
+    pub(crate) request_id: String,
+}
+
+/// What a committed command came to.
+#[derive(Clone, Debug)]
+pub(crate) struct Written {
+    /// The revision it made; of the earlier time, if it was a repeat; the current one, if nothing changed.
+    pub(crate) revision: u64,
+    pub(crate) answer: Answer,
+    pub(crate) warnings: Vec<String>,
+}
+
+/// Why a command had no effect, or none that is known.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum WriteError {
+    #[error(transparent)]
+    Rejected(#[from] Rejection),
+    /// Nothing was changed.
+    #[error("too many writes are waiting")]
+    Busy,
+    /// It may still happen; ask again with the same request id.
+    #[error("the outcome is not known yet")]
+    OutcomeUnknown,
+    /// Nothing was changed, unless consensus says otherwise.
+    #[error(transparent)]
+    Consensus(#[from] ConsensusError),
+    /// The operating system gave no randomness.
+    #[error("no randomness")]
+    Randomness,
+    /// The writer has ended.
+    #[error("the control plane is stopping")]
+    Stopping,
+}
+
+/// One command on its way to the writer.
+#[derive(Debug)]
+pub(crate) struct Request {
+    command: Command,
+    context: Context,
+    reply: oneshot::Sender<Result<Written, WriteError>>,
+}
+
+/// A handle on state and writer; cheap to clone.
+#[derive(Clone, Debug)]
+pub(crate) struct Domain {
+    consensus: Consensus,
+    shared: Shared,
+    mailbox: mpsc::Sender<Request>,
+}
+
+impl Domain {
+    /// A handle, and the writer's end of its mailbox.
+    pub(crate) fn new(consensus: Consensus, shared: Shared) -> (Self, mpsc::Receiver<Request>) {
+        let (mailbox, requests) = mpsc::channel(MAILBOX_MAX);
+        (Self { consensus, shared, mailbox }, requests)
+    }
+
+    /// Looks at the state as of the last change applied here.
+    pub(crate) fn read<R>(&self, look: impl FnOnce(&State) -> R) -> R {
+        look(&self.shared.read().state)
+    }
+
+    /// Looks at a state that holds every write acknowledged before this call.
+    pub(crate) async fn read_latest<R>(&self, look: impl FnOnce(&State) -> R) -> Result<R, ConsensusError> {
+        self.consensus.linearizable().await?;
+        Ok(self.read(look))
+    }
+
+    /// Carries a command out and waits until it is committed and applied here.
+    pub(crate) async fn write(&self, command: Command, caller: Caller) -> Result<Written, WriteError> {
+        let (reply, answer) = oneshot::channel();
+        let request = Request { command, context: context(caller)?, reply };
+        self.mailbox.try_send(request).map_err(|error| match error {
+            mpsc::error::TrySendError::Full(_) => WriteError::Busy,
+            mpsc::error::TrySendError::Closed(_) => WriteError::Stopping,
+        })?;
+        let answered = tokio::time::timeout(OUTCOME_WAIT_MAX, answer).await;
+        answered.map_err(|_| WriteError::OutcomeUnknown)?.map_err(|_| WriteError::Stopping)?
+    }
+
+    /// What a command would do now.
+    pub(crate) async fn rehearse(&self, command: Command, caller: Caller) -> Result<Written, WriteError> {
+        let context = context(caller)?;
+        let rehearsed = self.read_latest(|state| (state.revision, decide(state, command, &context))).await?;
+        let (revision, decision): (u64, Result<Decision, Rejection>) = rehearsed;
+        let Decision { answer, warnings, .. } = decision?;
+        Ok(Written { revision, answer, warnings })
+    }
+}
+
+fn context(caller: Caller) -> Result<Context, WriteError> {
+    let fresh = |prefix: &str| clock::random_id(prefix).map_err(|_| WriteError::Randomness);
+    let ids = FreshIds { consent: fresh("c-")?, session: fresh("s-")?, token: fresh("t-")? };
+    Ok(Context { now_micros: clock::now_micros(), actor: caller.actor, request_id: caller.request_id, ids })
+}

@@ -1,0 +1,117 @@
+//! The control plane's metrics: names, help texts and labels, all here.
+//!
+//! Registered once by `serve`. Labels are words of this package, never names from outside, so the number of series is
+//! fixed.
+
+use std::time::Duration;
+
+use bailiwick_runtime::metrics::Registry;
+use prometheus_client::metrics::{
+    counter::Counter,
+    family::Family,
+    gauge::Gauge,
+    histogram::{Histogram, exponential_buckets},
+};
+
+type Labels = Vec<(&'static str, &'static str)>;
+
+/// Cheap to clone; all clones count together.
+#[derive(Clone, Debug)]
+pub(crate) struct Metrics {
+    writes: Family<Labels, Counter>,
+    replication_seconds: Histogram,
+    revision: Gauge,
+    nodes_connected: Gauge,
+    snapshots_sent: Counter,
+    revisions_refused: Counter,
+    records_published: Counter,
+    records_waiting: Gauge,
+    tokens_issued: Counter,
+}
+
+impl Metrics {
+    /// Creates all metrics and adds them to `registry`.
+    pub(crate) fn register(registry: &Registry) -> Self {
+        let metrics = Self {
+            writes: Family::default(),
+            // 0.2 ms (a quiet disk) to 3 s (a dying one).
+            replication_seconds: Histogram::new(exponential_buckets(0.0002, 2.0, 15)),
+            revision: Gauge::default(),
+            nodes_connected: Gauge::default(),
+            snapshots_sent: Counter::default(),
+            revisions_refused: Counter::default(),
+            records_published: Counter::default(),
+            records_waiting: Gauge::default(),
+            tokens_issued: Counter::default(),
+        };
+        let help = "Commands by what became of them: committed, unchanged, rejected or failed";
+        registry.register("bailiwick_control_plane_writes", help, metrics.writes.clone());
+        let help = "Seconds from a proposal to its being synced, committed and applied";
+        registry.register("bailiwick_control_plane_replication_seconds", help, metrics.replication_seconds.clone());
+        let add = |name: &str, help: &str, gauge: &Gauge| registry.register(name, help, gauge.clone());
+        add("bailiwick_control_plane_revision", "Revision applied last", &metrics.revision);
+        add("bailiwick_control_plane_nodes_connected", "Nodes on the config stream", &metrics.nodes_connected);
+        add(
+            "bailiwick_control_plane_records_waiting",
+            "Records made but not taken by the event stream",
+            &metrics.records_waiting,
+        );
+        let add = |name: &str, help: &str, counter: &Counter| registry.register(name, help, counter.clone());
+        add(
+            "bailiwick_control_plane_snapshots_sent",
+            "Nodes that got the whole configuration",
+            &metrics.snapshots_sent,
+        );
+        add("bailiwick_control_plane_revisions_refused", "Revisions that a node refused", &metrics.revisions_refused);
+        add(
+            "bailiwick_control_plane_records_published",
+            "Records handed to the event stream",
+            &metrics.records_published,
+        );
+        add("bailiwick_control_plane_tokens_issued", "Access tokens minted", &metrics.tokens_issued);
+        metrics
+    }
+
+    /// A command ended in `outcome`.
+    pub(crate) fn write(&self, outcome: &'static str) {
+        self.writes.get_or_create(&vec![("outcome", outcome)]).inc();
+    }
+
+    /// A group of proposals was applied.
+    pub(crate) fn replicated(&self, took: Duration) {
+        self.replication_seconds.observe(took.as_secs_f64());
+    }
+
+    pub(crate) fn revision(&self, revision: u64) {
+        self.revision.set(gauge(revision));
+    }
+
+    pub(crate) fn nodes_connected(&self, nodes: usize) {
+        self.nodes_connected.set(i64::try_from(nodes).unwrap_or(i64::MAX));
+    }
+
+    pub(crate) fn snapshot_sent(&self) {
+        self.snapshots_sent.inc();
+    }
+
+    pub(crate) fn revision_refused(&self) {
+        self.revisions_refused.inc();
+    }
+
+    pub(crate) fn records_published(&self, records: u64) {
+        self.records_published.inc_by(records);
+    }
+
+    pub(crate) fn records_waiting(&self, records: u64) {
+        self.records_waiting.set(gauge(records));
+    }
+
+    pub(crate) fn token_issued(&self) {
+        self.tokens_issued.inc();
+    }
+}
+
+/// Numbers for gauges; nothing here comes near the bound.
+fn gauge(number: u64) -> i64 {
+    i64::try_from(number).unwrap_or(i64::MAX)
+}

@@ -1,0 +1,267 @@
+//! A control-plane node in this process, and a data plane that only listens.
+
+use std::{
+    collections::BTreeMap,
+    fs,
+    io::{Read, Write},
+    net::{SocketAddr, TcpStream},
+    path::Path,
+    time::Duration,
+};
+
+use bailiwick_control_plane::{ControlPlaneConfig, Running, serve};
+use bailiwick_proto::{
+    config_digest::Entries,
+    v1::{
+        self, admin_client::AdminClient, checkpoints_client::CheckpointsClient, config_client::ConfigClient,
+        config_frame, node_message,
+    },
+};
+use bailiwick_runtime::{EventStream, Shutdown};
+use tokio::sync::mpsc;
+use tonic::{Streaming, transport::Channel};
+
+/// Longest wait for anything in a test; only failing tests wait that long.
+pub(crate) const WAIT_MAX: Duration = Duration::from_secs(20);
+
+pub(crate) const MANIFESTS: &str = r#"
+apiVersion: bailiwick/v1
+kind: Server
+metadata: {name: finance}
+spec:
+  endpoint: {url: "http://127.0.0.1:9801/mcp"}
+---
+apiVersion: bailiwick/v1
+kind: VirtualServer
+metadata: {name: finance}
+spec: {naming: plain, servers: [{server: finance}]}
+---
+apiVersion: bailiwick/v1
+kind: User
+metadata: {name: jane@example.com}
+spec: {groups: [finance]}
+---
+apiVersion: bailiwick/v1
+kind: Agent
+metadata: {name: coding-assistant}
+spec: {owner: jane@example.com, project: platform, ceiling: destructive}
+---
+apiVersion: bailiwick/v1
+kind: Policy
+metadata: {name: finance-reads}
+spec:
+  cedar: |
+    permit (principal in Group::"finance", action in Action::"call_tool", resource in Server::"finance")
+    when { resource.tier == "retrieval" };
+"#;
+
+/// A node on loopback.
+pub(crate) struct Node {
+    pub(crate) admin: AdminClient<Channel>,
+    pub(crate) config: ConfigClient<Channel>,
+    pub(crate) checkpoints: CheckpointsClient<Channel>,
+    pub(crate) http: SocketAddr,
+    pub(crate) ops: SocketAddr,
+    running: Running,
+    shutdown: Shutdown,
+}
+
+impl Node {
+    pub(crate) async fn start(folder: &Path) -> Self {
+        Self::start_with(folder, EventStream::in_process()).await
+    }
+
+    pub(crate) async fn start_with(folder: &Path, stream: EventStream) -> Self {
+        let shutdown = Shutdown::new();
+        let config = ControlPlaneConfig::embedded(folder.to_owned());
+        let running = serve(config, stream, shutdown.clone()).await.unwrap();
+        let channel = Channel::from_shared(format!("http://{}", running.grpc_addr)).unwrap().connect().await.unwrap();
+        let (admin, config) = (AdminClient::new(channel.clone()), ConfigClient::new(channel.clone()));
+        let checkpoints = CheckpointsClient::new(channel);
+        Self { admin, config, checkpoints, http: running.http_addr, ops: running.ops_addr, running, shutdown }
+    }
+
+    pub(crate) async fn stop(self) {
+        self.shutdown.request();
+        tokio::time::timeout(WAIT_MAX, self.running.stopped()).await.unwrap().unwrap();
+    }
+
+    pub(crate) async fn apply(&mut self, text: &str) -> v1::ApplyResponse {
+        self.apply_as(text, "").await
+    }
+
+    pub(crate) async fn apply_as(&mut self, text: &str, request_id: &str) -> v1::ApplyResponse {
+        let request = v1::ApplyRequest { files: vec![file(text)], request_id: request_id.into(), dry_run: false };
+        self.admin.apply(request).await.unwrap().into_inner()
+    }
+
+    pub(crate) async fn names(&mut self, kind: &str) -> Vec<String> {
+        let request = v1::GetRequest { kind: kind.into(), name: String::new() };
+        let items = self.admin.get(request).await.unwrap().into_inner().items;
+        let name = |item: &String| {
+            let item: serde_json::Value = serde_json::from_str(item).unwrap();
+            item["metadata"]["name"].as_str().unwrap().to_owned()
+        };
+        items.iter().map(name).collect()
+    }
+
+    pub(crate) async fn revision(&mut self) -> u64 {
+        self.admin.status(v1::StatusRequest {}).await.unwrap().into_inner().revision
+    }
+}
+
+pub(crate) fn file(text: &str) -> v1::ManifestFile {
+    v1::ManifestFile { name: "test.yaml".into(), text: text.into() }
+}
+
+pub(crate) fn user(name: &str) -> String {
+    format!("apiVersion: bailiwick/v1\nkind: User\nmetadata: {{name: {name}}}\nspec: {{}}\n")
+}
+
+/// The data directory as `kill -9` would leave it: what the operating system has, of a node that is still running.
+pub(crate) fn copy_as_if_killed(from: &Path, to: &Path) {
+    fs::create_dir_all(to).unwrap();
+    for entry in fs::read_dir(from).unwrap() {
+        let entry = entry.unwrap();
+        let target = to.join(entry.file_name());
+        if entry.file_type().unwrap().is_dir() {
+            copy_as_if_killed(&entry.path(), &target);
+        } else if entry.file_name() != "LOCK" {
+            fs::copy(entry.path(), target).unwrap();
+        }
+    }
+}
+
+/// One request on a connection of its own: status line and body.
+pub(crate) fn get(addr: SocketAddr, path: &str) -> (String, String) {
+    let mut connection = TcpStream::connect(addr).unwrap();
+    write!(connection, "GET {path} HTTP/1.1\r\nHost: {addr}\r\nConnection: close\r\n\r\n").unwrap();
+    let mut answer = String::new();
+    connection.read_to_string(&mut answer).unwrap();
+    let (head, body) = answer.split_once("\r\n\r\n").unwrap();
+    (head.lines().next().unwrap().to_owned(), body.to_owned())
+}
+
+/// A data plane's end of the config stream: keeps what it is told and checks every digest.
+pub(crate) struct DataPlane {
+    pub(crate) name: String,
+    pub(crate) epoch: u64,
+    pub(crate) revision: u64,
+    pub(crate) entries: Entries,
+    pub(crate) keys: Option<v1::Keys>,
+    /// What came, in order: `snapshot`, `delta <from>..<to>`, `keys`.
+    pub(crate) seen: Vec<String>,
+    /// What it shows of servers when asked.
+    pub(crate) tools: BTreeMap<String, Vec<v1::ToolDefinition>>,
+    messages: mpsc::Sender<v1::NodeMessage>,
+    frames: Streaming<v1::ConfigFrame>,
+}
+
+impl DataPlane {
+    /// Registers as a new run and connects with nothing.
+    pub(crate) async fn connect(node: &Node, name: &str) -> Self {
+        let epoch = register(node, name).await;
+        Self::hello(node, name, epoch, 0, Entries::new(), Vec::new()).await
+    }
+
+    /// Connects again as the same run, holding what it held.
+    pub(crate) async fn reconnect(self, node: &Node) -> Self {
+        let digest = self.entries.digest().to_vec();
+        self.reconnect_saying(node, digest).await
+    }
+
+    pub(crate) async fn reconnect_saying(self, node: &Node, digest: Vec<u8>) -> Self {
+        let Self { name, epoch, revision, entries, messages, frames, .. } = self;
+        drop((messages, frames));
+        Self::hello(node, &name, epoch, revision, entries, digest).await
+    }
+
+    async fn hello(node: &Node, name: &str, epoch: u64, revision: u64, entries: Entries, digest: Vec<u8>) -> Self {
+        let (messages, outgoing) = mpsc::channel(16);
+        let hello = v1::Hello { node: name.into(), epoch, last_revision: revision, digest };
+        messages.send(message(node_message::Message::Hello(hello))).await.unwrap();
+        let outgoing = tokio_stream::wrappers::ReceiverStream::new(outgoing);
+        let frames = node.config.clone().stream(outgoing).await.unwrap().into_inner();
+        let (seen, keys, tools) = (Vec::new(), None, BTreeMap::new());
+        Self { name: name.into(), epoch, revision, entries, keys, seen, tools, messages, frames }
+    }
+
+    /// Takes frames until one has been heard that brings it to `revision`, and the keys have come.
+    pub(crate) async fn until(&mut self, revision: u64) {
+        while self.revision < revision || self.keys.is_none() {
+            self.step().await;
+        }
+    }
+
+    /// Takes one frame.
+    pub(crate) async fn step(&mut self) {
+        let frame = tokio::time::timeout(WAIT_MAX, self.frames.message()).await.unwrap().unwrap().unwrap();
+        match frame.frame.unwrap() {
+            config_frame::Frame::Snapshot(snapshot) => {
+                if self.seen.last().is_none_or(|last| last != "snapshot") {
+                    self.entries = Entries::new();
+                    self.seen.push("snapshot".into());
+                }
+                for entry in snapshot.entries {
+                    self.entries.insert(entry.key, entry.value);
+                }
+                if snapshot.last {
+                    self.arrive(snapshot.revision, &snapshot.digest).await;
+                }
+            }
+            config_frame::Frame::Delta(delta) => {
+                assert_eq!(delta.from, self.revision, "a delta must continue");
+                for change in &delta.changes {
+                    self.entries.apply(change);
+                }
+                self.seen.push(format!("delta {}..{}", delta.from, delta.to));
+                self.arrive(delta.to, &delta.digest).await;
+            }
+            config_frame::Frame::Keys(keys) => {
+                self.keys = Some(keys);
+                self.seen.push("keys".into());
+            }
+            config_frame::Frame::Heartbeat(beat) => assert!(beat.lease_ms > 0),
+            config_frame::Frame::Discover(asked) => {
+                let tools = self.tools.get(&asked.server.unwrap().name).cloned().unwrap_or_default();
+                let found = v1::Discovered { id: asked.id, tools, error: String::new() };
+                self.messages.send(message(node_message::Message::Discovered(found))).await.unwrap();
+            }
+        }
+    }
+
+    async fn arrive(&mut self, revision: u64, digest: &[u8]) {
+        assert_eq!(self.entries.digest(), *digest, "the digest covers the whole configuration");
+        self.revision = revision;
+        self.messages.send(message(node_message::Message::Ack(v1::Ack { revision }))).await.unwrap();
+    }
+
+    pub(crate) async fn refuse(&self, revision: u64, error: &str) {
+        let nack = v1::Nack { revision, error: error.into() };
+        self.messages.send(message(node_message::Message::Nack(nack))).await.unwrap();
+    }
+}
+
+fn message(message: node_message::Message) -> v1::NodeMessage {
+    v1::NodeMessage { message: Some(message) }
+}
+
+/// Registers a run with a key of its own; gives its epoch.
+pub(crate) async fn register(node: &Node, name: &str) -> u64 {
+    let public_key = {
+        use std::hash::{BuildHasher, RandomState};
+        // Any 32 bytes do: nothing is signed here.
+        (0..4_u64).flat_map(|n| RandomState::new().hash_one(n).to_be_bytes()).collect()
+    };
+    let request = v1::RegisterNodeRequest { node: name.into(), public_key, role: "data-plane".into() };
+    node.config.clone().register_node(request).await.unwrap().into_inner().epoch
+}
+
+pub(crate) fn tool(name: &str, read_only: bool) -> v1::ToolDefinition {
+    let json = serde_json::json!({
+        "name": name,
+        "inputSchema": {"type": "object"},
+        "annotations": {"readOnlyHint": read_only},
+    });
+    v1::ToolDefinition { name: name.into(), json: json.to_string() }
+}

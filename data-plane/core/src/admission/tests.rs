@@ -1,0 +1,185 @@
+//! Every reason admission can give, and that listing and calling are one rule.
+
+use bailiwick_proto::v1::resource::Resource as Kind;
+use proptest::prelude::*;
+
+use super::*;
+use crate::fixture::{self, NOW, PERMIT_FINANCE, World, caller, entry, world};
+
+fn ask(world: &World, name: &str) -> Decision {
+    admit(&world.config(), &caller(), ToolRef { virtual_server: "finance", name }, NOW)
+}
+
+fn with_consent(change: impl FnOnce(&mut bailiwick_proto::v1::Consent)) -> World {
+    let mut consent = fixture::consent();
+    change(&mut consent);
+    world().with(entry("consent/c-1", Kind::Consent(consent)))
+}
+
+#[test]
+fn every_condition_refuses_with_its_own_reason() {
+    let forbid = r#"forbid (principal, action, resource) when { context.agent == Agent::"coder" };"#;
+    let quarantined = bailiwick_proto::v1::Tool {
+        quarantined: true,
+        ..fixture::tool("finance", &fixture::definition("query_data"), "retrieval")
+    };
+    for (world, tool, expected) in [
+        (world(), "query_data", None),
+        (world().without("user/jane@example.com"), "query_data", Some(Reason::UserUnknown)),
+        (world().with(entry("user/jane@example.com", fixture::user(false))), "query_data", Some(Reason::UserInactive)),
+        (world().without("agent/coder"), "query_data", Some(Reason::AgentUnknown)),
+        (world().with(entry("agent/coder", fixture::agent("x", true))), "query_data", Some(Reason::AgentUnknown)),
+        (
+            world().with(entry("agent/coder", fixture::agent("retrieval", false))),
+            "query_data",
+            Some(Reason::AgentInactive),
+        ),
+        (world().without("consent/c-1"), "query_data", Some(Reason::ConsentMissing)),
+        (with_consent(|consent| consent.user = "eve@example.com".into()), "query_data", Some(Reason::ConsentMissing)),
+        (with_consent(|consent| consent.agent = "other".into()), "query_data", Some(Reason::ConsentMissing)),
+        (with_consent(|consent| consent.virtual_server = "all".into()), "query_data", Some(Reason::ConsentMissing)),
+        (with_consent(|consent| consent.revoked = true), "query_data", Some(Reason::ConsentRevoked)),
+        (with_consent(|consent| consent.expires_at = NOW), "query_data", Some(Reason::ConsentExpired)),
+        (with_consent(|consent| consent.expires_at = NOW + 1), "query_data", None),
+        (world(), "no_such_tool", Some(Reason::ToolUnknown)),
+        (world(), "finance__query_data", Some(Reason::ToolUnknown)),
+        (world().with(fixture::tool_entry(quarantined)), "query_data", Some(Reason::ToolQuarantined)),
+        (
+            with_consent(|consent| consent.level = "retrieval".into()),
+            "create_charge",
+            Some(Reason::ConsentLevelExceeded),
+        ),
+        (
+            world().with(entry("agent/coder", fixture::agent("transactional", true))),
+            "drop_ledger",
+            Some(Reason::CeilingExceeded),
+        ),
+        (world().with(entry("agent/coder", fixture::agent("transactional", true))), "create_charge", None),
+        (world().without("policy/finance"), "query_data", Some(Reason::PolicyDenied)),
+        (world().with(fixture::policy("no", 9, forbid)), "query_data", Some(Reason::PolicyDenied)),
+    ] {
+        assert_eq!(ask(&world, tool).reason, expected, "{tool}");
+    }
+}
+
+#[test]
+fn earlier_conditions_are_named_before_later_ones() {
+    let nothing_right = with_consent(|consent| {
+        consent.revoked = true;
+        consent.level = "retrieval".into();
+        consent.expires_at = 0;
+    });
+    assert_eq!(ask(&nothing_right, "no_such_tool").reason, Some(Reason::ConsentRevoked));
+    let idle = nothing_right.with(entry("user/jane@example.com", fixture::user(false)));
+    assert_eq!(ask(&idle, "no_such_tool").reason, Some(Reason::UserInactive));
+}
+
+#[test]
+fn a_token_for_one_virtual_server_is_no_good_on_another() {
+    let config = world().config();
+    let elsewhere = ToolRef { virtual_server: "all", name: "finance__query_data" };
+    assert_eq!(admit(&config, &caller(), elsewhere, NOW).reason, Some(Reason::ConsentMissing));
+    assert!(listable(&config, &caller(), "all", NOW).is_empty());
+    assert!(listable(&config, &caller(), "nowhere", NOW).is_empty());
+}
+
+#[test]
+fn a_decision_names_what_its_record_needs() {
+    let permitted = ask(&world(), "query_data");
+    assert_eq!((permitted.revision, permitted.tier()), (7, Tier::Retrieval));
+    assert_eq!(
+        (permitted.owner.as_deref(), permitted.project.as_deref()),
+        (Some("jane@example.com"), Some("platform"))
+    );
+    assert_eq!(permitted.policies, [PolicyRef { name: "finance".into(), version: 3 }]);
+    let unknown = ask(&world(), "no_such_tool");
+    assert!(unknown.tool.is_none() && unknown.tier() == Tier::Destructive);
+}
+
+#[test]
+fn an_empty_configuration_denies_and_lists_nothing() {
+    let config = Config::default();
+    assert!(listable(&config, &caller(), "finance", NOW).is_empty());
+    let asked = ToolRef { virtual_server: "finance", name: "query_data" };
+    assert_eq!(admit(&config, &caller(), asked, NOW).reason, Some(Reason::UserUnknown));
+}
+
+#[test]
+fn a_node_in_trouble_forwards_only_what_its_condition_allows() {
+    use Freshness::{Expired, Leased, Unleased};
+    use SpoolLevel::{Free, Full, Pressed};
+    for (freshness, spool, reads, changes) in [
+        (Leased, Free, None, None),
+        (Leased, Pressed, None, Some(Reason::SpoolPressure)),
+        (Leased, Full, Some(Reason::SpoolFull), Some(Reason::SpoolFull)),
+        (Unleased, Free, None, Some(Reason::ConfigStale)),
+        (Unleased, Full, Some(Reason::SpoolFull), Some(Reason::ConfigStale)),
+        (Expired, Free, Some(Reason::ConfigStale), Some(Reason::ConfigStale)),
+    ] {
+        assert_eq!(node_gate(Tier::Retrieval, freshness, spool), reads);
+        assert_eq!(node_gate(Tier::Transactional, freshness, spool), changes);
+        assert_eq!(node_gate(Tier::Destructive, freshness, spool), changes);
+    }
+}
+
+fn any_tier() -> impl Strategy<Value = &'static str> {
+    prop_oneof![Just("retrieval"), Just("transactional"), Just("destructive")]
+}
+
+prop_compose! {
+    fn any_world()(
+        user_active in prop::bool::weighted(0.9),
+        agent_active in prop::bool::weighted(0.9),
+        ceiling in any_tier(),
+        level in any_tier(),
+        revoked in prop::bool::weighted(0.1),
+        seconds in -2_i64..20,
+        policy in prop::option::weighted(0.9, prop_oneof![
+            Just(PERMIT_FINANCE),
+            Just(r#"permit (principal, action, resource) when { resource.tier == "retrieval" };"#),
+            Just(r#"permit (principal, action == Action::"finance__create_charge", resource);"#),
+            Just(r#"permit (principal, action, resource); forbid (principal, action, resource) when { context.level == "destructive" };"#),
+        ]),
+        tiers in prop::collection::vec((any_tier(), any::<bool>()), 3),
+    ) -> World {
+        let mut world = with_consent(|consent| {
+            consent.level = level.into();
+            consent.revoked = revoked;
+            consent.expires_at = NOW + seconds;
+        });
+        world = world
+            .with(entry("user/jane@example.com", fixture::user(user_active)))
+            .with(entry("agent/coder", fixture::agent(ceiling, agent_active)))
+            .without("policy/finance");
+        for (name, (tier, quarantined)) in ["query_data", "create_charge", "drop_ledger"].into_iter().zip(tiers) {
+            let tool = fixture::tool("finance", &fixture::definition(name), tier);
+            world = world.with(fixture::tool_entry(bailiwick_proto::v1::Tool { quarantined, ..tool }));
+        }
+        match policy {
+            Some(cedar) => world.with(fixture::policy("finance", 3, cedar)),
+            None => world,
+        }
+    }
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(48))]
+
+    #[test]
+    fn what_is_listed_is_exactly_what_may_be_called(world in any_world(), virtual_server in prop_oneof![Just("finance"), Just("all")]) {
+        let config = world.config();
+        let caller = Caller { virtual_server: virtual_server.into(), ..caller() };
+        let listed: Vec<&str> = listable(&config, &caller, virtual_server, NOW).iter().map(|tool| tool.name.as_str()).collect();
+        for name in config.virtual_servers[virtual_server].tools.keys() {
+            let decision = admit(&config, &caller, ToolRef { virtual_server, name }, NOW);
+            prop_assert_eq!(listed.contains(&name.as_str()), decision.permits(), "{}", name);
+        }
+        prop_assert!(listed.is_sorted());
+    }
+
+    #[test]
+    fn the_same_question_gets_the_same_answer(world in any_world()) {
+        let (one, other) = (ask(&world, "query_data"), ask(&world, "query_data"));
+        prop_assert_eq!((one.reason, one.policies), (other.reason, other.policies));
+    }
+}

@@ -1,0 +1,96 @@
+//! The caller: what a verified token says about who is asking.
+//!
+//! Made by the data plane's listener from claims that `bailiwick_token` has verified, for the virtual server in the
+//! URL. Everything here is a claim about identity, not yet authority: whether user, agent and consent still stand is
+//! `admission`'s question.
+
+use bailiwick_proto::Reason;
+use bailiwick_token::Claims;
+
+/// The scope every token for calling tools carries.
+pub const SCOPE_TOOLS: &str = "mcp:tools";
+
+/// Who is asking, through what, on what grounds.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Caller {
+    /// The human.
+    pub user: String,
+    /// The agent acting for them.
+    pub agent: String,
+    /// Project of the agent, as issued.
+    pub project: String,
+    /// OAuth client the token was issued to.
+    pub client: String,
+    /// The consent the token was issued on.
+    pub consent: String,
+    /// Session: all tokens of one sign-in share it.
+    pub session: String,
+    /// Identifier of the token itself.
+    pub token_id: String,
+    /// The virtual server the token is good for.
+    pub virtual_server: String,
+}
+
+impl Caller {
+    /// The caller behind verified claims, on the virtual server their audience names.
+    ///
+    /// # Errors
+    /// `scope_insufficient` when the token is not for calling tools; `token_malformed` when its two names for the
+    /// agent disagree.
+    pub fn from_claims(claims: &Claims, virtual_server: &str) -> Result<Self, Reason> {
+        if claims.act.sub != claims.agent_sub {
+            return Err(Reason::TokenMalformed);
+        }
+        if !claims.has_scope(SCOPE_TOOLS) {
+            return Err(Reason::ScopeInsufficient);
+        }
+        Ok(Self {
+            user: claims.sub.clone(),
+            agent: claims.agent_sub.clone(),
+            project: claims.project_id.clone(),
+            client: claims.client_id.clone(),
+            consent: claims.consent_id.clone(),
+            session: claims.sid.clone(),
+            token_id: claims.jti.clone(),
+            virtual_server: virtual_server.to_owned(),
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use bailiwick_token::Actor;
+
+    use super::*;
+
+    fn claims() -> Claims {
+        Claims {
+            iss: "http://issuer".into(),
+            aud: "http://mcp/finance".into(),
+            sub: "jane@example.com".into(),
+            agent_sub: "coder".into(),
+            project_id: "platform".into(),
+            client_id: "cli".into(),
+            consent_id: "c-1".into(),
+            sid: "s-1".into(),
+            scope: "openid mcp:tools".into(),
+            act: Actor { sub: "coder".into() },
+            jti: "t-1".into(),
+            iat: 1,
+            nbf: None,
+            exp: 2,
+            binding_alg: None,
+            binding: None,
+        }
+    }
+
+    #[test]
+    fn claims_become_a_caller_only_with_the_scope_and_one_agent() {
+        let caller = Caller::from_claims(&claims(), "finance").unwrap();
+        assert_eq!((caller.user.as_str(), caller.agent.as_str()), ("jane@example.com", "coder"));
+        let narrow = Claims { scope: "mcp:tools.read".into(), ..claims() };
+        assert_eq!(Caller::from_claims(&narrow, "finance"), Err(Reason::ScopeInsufficient));
+        let torn = Claims { act: Actor { sub: "other".into() }, ..claims() };
+        assert_eq!(Caller::from_claims(&torn, "finance"), Err(Reason::TokenMalformed));
+    }
+}

@@ -1,0 +1,269 @@
+//! From entries to a configuration.
+//!
+//! Called by the catalogue whenever its entries change. Total: whatever cannot be read, does not belong under its key or
+//! is not safe to offer is left out with a warning, and the rest applies. Two tools of one virtual server that would
+//! have the same name are both left out, so that neither can stand in for the other.
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    sync::Arc,
+};
+
+use aws_lc_rs::digest;
+use bailiwick_policy::{CatalogueTool, PolicyText, is_cost};
+use bailiwick_proto::{Tier, config_digest::Entries, mcp, names, v1};
+use bailiwick_token::VerifyingKeys;
+use prost::Message as _;
+use serde_json::value::RawValue;
+
+use crate::{
+    config::{Agent, Config, Consent, ExposedTool, Tool, User, VirtualServer},
+    header_params,
+    policies::Policies,
+};
+
+/// The configuration of these entries, and the policy problems that kept an older policy set in force.
+pub(super) fn compile(entries: &Entries, revision: u64, previous: &Config) -> (Config, Vec<String>) {
+    let mut read = Read::default();
+    for (key, value) in entries.iter() {
+        if let Err(why) = read.take(key, value) {
+            read.warnings.push(format!("{key}: {why}"));
+        }
+    }
+    let token_keys = read.token_keys();
+    let tools = read.tools(previous);
+    let virtual_servers = read.virtual_servers(&tools, previous);
+    let catalogue = read.policy_catalogue(&tools);
+    let (policies, refused) = Policies::renew(&previous.policies, catalogue, read.policies);
+    let config = Config {
+        revision,
+        digest: entries.digest().to_vec(),
+        issuer: read.issuer,
+        token_keys,
+        users: read.users,
+        agents: read.agents,
+        consents: read.consents,
+        servers: read.servers,
+        tools,
+        virtual_servers,
+        policies,
+        warnings: read.warnings,
+    };
+    (config, refused)
+}
+
+/// Entries sorted by kind.
+#[derive(Default)]
+struct Read {
+    issuer: Option<v1::Issuer>,
+    token_keys: Vec<v1::TokenKey>,
+    users: BTreeMap<String, User>,
+    agents: BTreeMap<String, Agent>,
+    consents: BTreeMap<String, Consent>,
+    servers: BTreeMap<String, v1::Server>,
+    pinned: Vec<v1::Tool>,
+    listed: Vec<v1::VirtualServer>,
+    policies: Vec<PolicyText>,
+    warnings: Vec<String>,
+}
+
+type Tools = BTreeMap<(String, String), Arc<Tool>>;
+
+impl Read {
+    fn take(&mut self, key: &str, value: &[u8]) -> Result<(), &'static str> {
+        use v1::resource::Resource as Kind;
+        let resource = v1::Resource::decode(value).map_err(|_undecodable| "cannot be decoded")?;
+        let (_kind, under) = key.split_once('/').ok_or("has a key without a kind")?;
+        let belongs = |name: &str| if under == name { Ok(()) } else { Err("stands under another key") };
+        match resource.resource.ok_or("is of a kind unknown here")? {
+            Kind::Server(server) => {
+                belongs(&server.name)?;
+                self.servers.insert(server.name.clone(), server);
+            }
+            Kind::Tool(tool) => {
+                belongs(&format!("{}/{}", tool.server, tool.name))?;
+                self.pinned.push(tool);
+            }
+            Kind::VirtualServer(server) => {
+                belongs(&server.name)?;
+                self.listed.push(server);
+            }
+            Kind::User(user) => {
+                belongs(&user.name)?;
+                self.users.insert(user.name, User { groups: user.groups, active: user.active });
+            }
+            Kind::Agent(agent) => {
+                belongs(&agent.name)?;
+                let ceiling = agent.ceiling.parse().map_err(|_unknown| "has an unknown ceiling")?;
+                let (owner, project, active) = (agent.owner, agent.project, agent.active);
+                self.agents.insert(agent.name, Agent { owner, project, ceiling, active });
+            }
+            Kind::Policy(policy) => {
+                belongs(&policy.name)?;
+                let (name, version, cedar) = (policy.name, policy.version, policy.cedar);
+                self.policies.push(PolicyText { name, version, cedar });
+            }
+            Kind::Consent(consent) => {
+                belongs(&consent.id)?;
+                let level = consent.level.parse().map_err(|_unknown| "has an unknown level")?;
+                let read = Consent {
+                    user: consent.user,
+                    agent: consent.agent,
+                    virtual_server: consent.virtual_server,
+                    level,
+                    expires_at: consent.expires_at,
+                    revoked: consent.revoked,
+                };
+                self.consents.insert(consent.id, read);
+            }
+            Kind::TokenKey(token_key) => {
+                belongs(&token_key.kid)?;
+                self.token_keys.push(token_key);
+            }
+            Kind::Issuer(issuer) => {
+                belongs("")?;
+                self.issuer = Some(issuer);
+            }
+        }
+        Ok(())
+    }
+
+    /// Keys that can be used; one that cannot does not take the others with it.
+    fn token_keys(&mut self) -> VerifyingKeys {
+        let words = |key: &v1::TokenKey| (key.kid.clone(), key.alg.clone(), key.jwk.clone());
+        let usable: Vec<_> = self
+            .token_keys
+            .iter()
+            .map(words)
+            .filter(|(kid, alg, jwk)| {
+                let fault = VerifyingKeys::from_jwks([(kid.as_str(), alg.as_str(), jwk.as_str())]).err();
+                self.warnings.extend(fault.iter().map(|fault| format!("token_key/{kid}: {fault}")));
+                fault.is_none()
+            })
+            .collect();
+        let all = usable.iter().map(|(kid, alg, jwk)| (kid.as_str(), alg.as_str(), jwk.as_str()));
+        VerifyingKeys::from_jwks(all).unwrap_or_default()
+    }
+
+    /// Every pinned tool. One that has not changed is taken over, so a change of a consent does not cost a hash of
+    /// every definition.
+    fn tools(&mut self, previous: &Config) -> Tools {
+        let mut tools = Tools::new();
+        for pinned in &self.pinned {
+            let name = (pinned.server.clone(), pinned.name.clone());
+            let kept = previous.tools.get(&name).filter(|known| is_unchanged(known, pinned));
+            let tool = kept.map_or_else(|| Arc::new(read_tool(pinned, &mut self.warnings)), Arc::clone);
+            tools.insert(name, tool);
+        }
+        tools
+    }
+
+    fn virtual_servers(&mut self, tools: &Tools, previous: &Config) -> BTreeMap<String, VirtualServer> {
+        let mut servers = BTreeMap::new();
+        for listed in &self.listed {
+            let backends: BTreeSet<&str> = listed.servers.iter().map(String::as_str).collect();
+            let known = |server: &str| backends.contains(server) && self.servers.contains_key(server);
+            let mut shown: BTreeMap<String, Arc<ExposedTool>> = BTreeMap::new();
+            let mut collided = BTreeSet::new();
+            for tool in tools.values().filter(|tool| known(&tool.server)) {
+                let name = match listed.naming.as_str() {
+                    "plain" => tool.name.clone(),
+                    _ => names::prefixed_tool_name(&tool.server, &tool.name),
+                };
+                let kept = previous.exposed(&listed.name, &name).filter(|kept| Arc::ptr_eq(&kept.tool, tool));
+                let Some(exposed) = kept.cloned().or_else(|| expose(tool, &name)) else { continue };
+                if shown.insert(name.clone(), exposed).is_some() {
+                    collided.insert(name);
+                }
+            }
+            for name in collided {
+                shown.remove(&name);
+                let server = &listed.name;
+                let warning = format!("virtual_server/{server}: `{name}` is the name of two tools; neither is offered");
+                self.warnings.push(warning);
+            }
+            servers.insert(listed.name.clone(), VirtualServer { tools: shown });
+        }
+        servers
+    }
+
+    /// The tools policies speak about. One with a cost that is no decimal is left out: a single bad cost must not stop
+    /// the whole set from compiling, and a tool the set does not know is denied.
+    fn policy_catalogue(&mut self, tools: &Tools) -> Vec<CatalogueTool> {
+        let mut catalogue = Vec::with_capacity(tools.len());
+        for tool in tools.values() {
+            if let Some(cost) = &tool.cost
+                && !is_cost(cost)
+            {
+                self.warnings
+                    .push(format!("tool/{}/{}: the cost is no decimal; calls are denied", tool.server, tool.name));
+                continue;
+            }
+            let (server, name) = (tool.server.clone(), tool.name.clone());
+            catalogue.push(CatalogueTool { server, name, tier: tool.tier, cost: tool.cost.clone() });
+        }
+        catalogue
+    }
+}
+
+/// True when a tool was read from just this entry before, and may be offered.
+fn is_unchanged(known: &Tool, pinned: &v1::Tool) -> bool {
+    known.definition.as_ref().is_some_and(|definition| definition.get() == pinned.json)
+        && known.hash == pinned.hash
+        && known.tier == tier(pinned)
+        && known.cost.as_deref().unwrap_or_default() == pinned.cost
+        && known.quarantined == pinned.quarantined
+}
+
+fn read_tool(pinned: &v1::Tool, warnings: &mut Vec<String>) -> Tool {
+    let (definition, header_params) = match show(pinned) {
+        Ok((definition, header_params)) => (Some(definition), header_params),
+        Err(why) => {
+            warnings.push(format!("tool/{}/{}: not offered: {why}", pinned.server, pinned.name));
+            (None, Vec::new())
+        }
+    };
+    Tool {
+        server: pinned.server.clone(),
+        name: pinned.name.clone(),
+        hash: pinned.hash.clone(),
+        tier: tier(pinned),
+        cost: Some(pinned.cost.clone()).filter(|cost| !cost.is_empty()),
+        quarantined: pinned.quarantined,
+        definition,
+        header_params,
+    }
+}
+
+/// An unknown word counts as destructive.
+fn tier(pinned: &v1::Tool) -> Tier {
+    pinned.tier.parse().unwrap_or(Tier::Destructive)
+}
+
+/// The definition as JSON and its mirrored arguments, when it may be shown.
+fn show(pinned: &v1::Tool) -> Result<(Box<RawValue>, Vec<header_params::HeaderParam>), String> {
+    let text = mcp::check_json(pinned.json.as_bytes()).map_err(|fault| fault.to_string())?;
+    let hash = hex::encode(digest::digest(&digest::SHA256, text.as_bytes()));
+    if hash != pinned.hash {
+        return Err("the definition does not have the pinned hash".to_owned());
+    }
+    let definition = RawValue::from_string(text.to_owned()).map_err(|fault| fault.to_string())?;
+    let members = mcp::Members::of(&definition).ok_or("the definition is no object")?;
+    if members.string("name") != Ok(Some(pinned.name.clone())) {
+        return Err("the definition is of another tool".to_owned());
+    }
+    let header_params = match members.get("inputSchema") {
+        Some(schema) => header_params::scan(schema).map_err(|fault| fault.to_string())?,
+        None => Vec::new(),
+    };
+    Ok((definition, header_params))
+}
+
+/// The tool under its name towards clients: the definition with that name, every other member as it was, in its order.
+fn expose(tool: &Arc<Tool>, name: &str) -> Option<Arc<ExposedTool>> {
+    let name_json = mcp::raw(name);
+    let members = mcp::ordered_members(tool.definition.as_deref()?)?;
+    let renamed = members.iter().map(|(key, value)| (key.as_str(), if key == "name" { &*name_json } else { *value }));
+    let definition = mcp::raw_object(renamed);
+    Some(Arc::new(ExposedTool { name: name.to_owned(), tool: Arc::clone(tool), definition }))
+}

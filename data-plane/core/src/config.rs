@@ -1,0 +1,135 @@
+//! The configuration in force: everything a decision needs, compiled, never changed.
+//!
+//! Made by `catalogue` from the entries of one revision; read by `admission`, `edge` and the server's connectors
+//! through an `Arc`. What could not be read or is not safe to offer is left out and named in `warnings`: an absent user,
+//! agent, consent or tool is refused, so leaving out fails closed.
+
+use std::{collections::BTreeMap, sync::Arc};
+
+use bailiwick_proto::{Tier, v1};
+use bailiwick_token::VerifyingKeys;
+use serde_json::value::RawValue;
+
+use crate::{header_params::HeaderParam, policies::Policies};
+
+/// A person.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct User {
+    /// Groups they are in.
+    pub groups: Vec<String>,
+    /// False once deactivated.
+    pub active: bool,
+}
+
+/// An agent.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Agent {
+    /// The person who answers for it.
+    pub owner: String,
+    /// Its project.
+    pub project: String,
+    /// Highest tier it may ever use.
+    pub ceiling: Tier,
+    /// False while paused or retired.
+    pub active: bool,
+}
+
+/// A person's consent that an agent acts for them on a virtual server.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Consent {
+    /// Who consented.
+    pub user: String,
+    /// To which agent.
+    pub agent: String,
+    /// Where.
+    pub virtual_server: String,
+    /// Highest tier consented to.
+    pub level: Tier,
+    /// Unix seconds; no longer valid from that second on.
+    pub expires_at: i64,
+    /// Taken back.
+    pub revoked: bool,
+}
+
+/// A pinned tool of a server.
+#[derive(Debug)]
+pub struct Tool {
+    /// Name of the server.
+    pub server: String,
+    /// The tool's own name there.
+    pub name: String,
+    /// SHA-256 of the approved definition, lower-case hex.
+    pub hash: String,
+    /// Effective tier.
+    pub tier: Tier,
+    /// Cost of one call, a decimal.
+    pub cost: Option<String>,
+    /// The server shows something else now.
+    pub quarantined: bool,
+    /// The approved definition; `None` where it must not be offered (see `Config::warnings`).
+    pub definition: Option<Box<RawValue>>,
+    /// Arguments that are mirrored into `Mcp-Param-…` headers.
+    pub header_params: Vec<HeaderParam>,
+}
+
+/// A tool as one virtual server shows it.
+#[derive(Debug)]
+pub struct ExposedTool {
+    /// Its name towards clients.
+    pub name: String,
+    /// What it is.
+    pub tool: Arc<Tool>,
+    /// The approved definition with the name replaced and nothing else changed.
+    pub definition: Box<RawValue>,
+}
+
+/// A virtual server: the tools behind one MCP URL.
+#[derive(Debug, Default)]
+pub struct VirtualServer {
+    /// By the name towards clients.
+    pub tools: BTreeMap<String, Arc<ExposedTool>>,
+}
+
+/// The configuration of one revision.
+#[derive(Debug, Default)]
+pub struct Config {
+    /// The control plane's revision; 0 before the first snapshot.
+    pub revision: u64,
+    /// Digest over all entries.
+    pub digest: Vec<u8>,
+    /// Who signs tokens and what their audiences start with.
+    pub issuer: Option<v1::Issuer>,
+    /// Keys that verify tokens.
+    pub token_keys: VerifyingKeys,
+    /// By name.
+    pub users: BTreeMap<String, User>,
+    /// By name.
+    pub agents: BTreeMap<String, Agent>,
+    /// By id.
+    pub consents: BTreeMap<String, Consent>,
+    /// By name.
+    pub servers: BTreeMap<String, v1::Server>,
+    /// By server, then by the tool's own name. Includes tools that are not shown.
+    pub tools: BTreeMap<(String, String), Arc<Tool>>,
+    /// By name.
+    pub virtual_servers: BTreeMap<String, VirtualServer>,
+    /// Compiled policies.
+    pub policies: Policies,
+    /// What was left out, one sentence each.
+    pub warnings: Vec<String>,
+}
+
+impl Config {
+    /// The audience of tokens for a virtual server: the MCP URL, a slash and its name. `None` before an issuer is known.
+    #[must_use]
+    pub fn audience(&self, virtual_server: &str) -> Option<String> {
+        let mcp_url = self.issuer.as_ref()?.mcp_url.trim_end_matches('/');
+        Some(format!("{mcp_url}/{virtual_server}"))
+    }
+
+    /// A tool by its name towards clients.
+    #[must_use]
+    pub fn exposed(&self, virtual_server: &str, name: &str) -> Option<&Arc<ExposedTool>> {
+        self.virtual_servers.get(virtual_server)?.tools.get(name)
+    }
+}

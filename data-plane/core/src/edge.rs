@@ -1,0 +1,134 @@
+//! The client's edge: one HTTP body in, one `Step` out, for both eras of MCP.
+//!
+//! Called by the listener for every authenticated POST. Everything is decided from the request itself, the
+//! configuration and the arguments in `Exchange`; nothing is remembered. A `Step` says what the server has to do: send a
+//! reply, record a refusal and send the reply, or record the intent and forward the call.
+//!
+//! Era: `_meta` with the modern keys, or a modern version header, makes a request modern; everything else is legacy and
+//! needs a session from `initialize`. Methods: `tools/list`, `tools/call`, and per era `initialize`, `ping` or
+//! `server/discover`; any other is refused. Deliberately absent: tokens, Origin, GET and DELETE (`data-plane/server`).
+//! Specification: MCP 2026-07-28 Streamable HTTP and versioning; 2025-11-25 lifecycle and transports.
+
+mod legacy;
+mod modern;
+mod reply;
+mod tools;
+
+use bailiwick_proto::{
+    Reason,
+    mcp::{self, Headers, Message, code},
+};
+use serde_json::json;
+
+pub use reply::{HttpReply, refuse_call};
+pub use tools::{DeniedCall, PermittedCall, TOOL_NAME_BYTES_MAX, ToolCall};
+
+use crate::{
+    caller::Caller,
+    config::Config,
+    session::{SessionKeys, SessionNonce},
+};
+
+/// What a request is answered from.
+#[derive(Clone, Copy, Debug)]
+pub struct Exchange<'a> {
+    /// The configuration in force.
+    pub config: &'a Config,
+    /// Who asks; verified.
+    pub caller: &'a Caller,
+    /// The virtual server in the URL.
+    pub virtual_server: &'a str,
+    /// Keys for legacy session ids.
+    pub session_keys: &'a SessionKeys,
+    /// A fresh nonce, used if this request opens a session.
+    pub session_nonce: SessionNonce,
+    /// Unix seconds.
+    pub now_unix: i64,
+    /// A fresh id; stands in refusals and in the records of this request.
+    pub request_id: &'a str,
+}
+
+/// What the server has to do next.
+#[derive(Debug)]
+pub enum Step {
+    /// Send this.
+    Respond(HttpReply),
+    /// Record that the call was denied (`records::denied`), then send its reply.
+    Deny(Box<DeniedCall>),
+    /// Ask `admission::node_gate`, record the intent (`records::intent`), forward (`forward::call_request`), record the
+    /// outcome, release (`forward::answer`).
+    Call(Box<PermittedCall>),
+}
+
+/// Answers one POST: all of its headers and its whole body.
+#[must_use]
+pub fn handle<'h>(
+    exchange: &Exchange<'_>,
+    headers: impl IntoIterator<Item = (&'h str, &'h [u8])>,
+    body: &[u8],
+) -> Step {
+    let headers: Vec<_> = headers.into_iter().collect();
+    if let Err(reply) = check_media(exchange, &headers) {
+        return Step::Respond(reply);
+    }
+    let message = match mcp::read_message(body) {
+        Ok(message) => message,
+        Err((fault, id)) => {
+            let reply = reply::malformed(exchange, 400, fault.code(), &fault.to_string(), id.as_ref());
+            return Step::Respond(reply);
+        }
+    };
+    let id = match &message {
+        Message::Request(request) => Some(&request.id),
+        Message::Notification(_) => None,
+    };
+    let headers = match Headers::pick(headers) {
+        Ok(headers) => headers,
+        Err(fault) => {
+            return Step::Respond(reply::plain_error(400, code::HEADER_MISMATCH, &fault.to_string(), id));
+        }
+    };
+    if !exchange.config.virtual_servers.contains_key(exchange.virtual_server) {
+        return Step::Respond(reply::refused(exchange, 404, code::INVALID_PARAMS, Reason::VirtualServerUnknown, id));
+    }
+    match message {
+        Message::Request(request) if modern::claims(&headers, &request.members(), &request.method) => {
+            modern::request(exchange, &headers, &request)
+        }
+        Message::Request(request) => legacy::request(exchange, &headers, &request),
+        Message::Notification(notification)
+            if modern::claims(&headers, &notification.members(), &notification.method) =>
+        {
+            modern::notification(&headers, &notification)
+        }
+        Message::Notification(_) => legacy::notification(exchange, &headers),
+    }
+}
+
+/// A body must be JSON, and the client must be able to read both forms of an answer.
+fn check_media(exchange: &Exchange<'_>, headers: &[(&str, &[u8])]) -> Result<(), HttpReply> {
+    let values = |wanted: &str| {
+        let same = move |(name, _): &&(&str, &[u8])| name.eq_ignore_ascii_case(wanted);
+        headers.iter().filter(same).filter_map(|(_, value)| std::str::from_utf8(value).ok()).collect::<Vec<_>>()
+    };
+    let essence = |value: &str| value.split(';').next().unwrap_or_default().trim().to_ascii_lowercase();
+    let refuse = |status, message| Err(reply::malformed(exchange, status, code::INVALID_REQUEST, message, None));
+    match values("content-type").as_slice() {
+        [one] if essence(one) == "application/json" => {}
+        _ => return refuse(415, "the content type must be application/json"),
+    }
+    let accepted: Vec<String> = values("accept").iter().flat_map(|value| value.split(',')).map(essence).collect();
+    let accepts = |kind: &str, range: &str| accepted.iter().any(|one| one == kind || one == range || one == "*/*");
+    if !accepts("application/json", "application/*") || !accepts("text/event-stream", "text/*") {
+        return refuse(406, "the client must accept application/json and text/event-stream");
+    }
+    Ok(())
+}
+
+/// What the gateway calls itself.
+pub(crate) fn server_info() -> serde_json::Value {
+    json!({"name": "bailiwick", "version": env!("CARGO_PKG_VERSION")})
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,90 @@
+//! Modern requests: everything stands in the request itself, mirrored in headers that must agree.
+//!
+//! Called by `edge`. Checked in the order of how much the rest depends on it: the version in `_meta`, the version header,
+//! whether the version is served, the other required `_meta`, then the mirrored headers; then the method.
+//! Specification: MCP 2026-07-28 basic, "Per-request protocol fields"; Streamable HTTP, "Server Validation"; versioning.
+
+use bailiwick_proto::mcp::{
+    self, Headers, LEGACY_VERSIONS, MODERN_VERSIONS, Members, Notification, RESULT_COMPLETE, Request, code, meta_key,
+    method,
+};
+use serde_json::json;
+
+use super::{Exchange, HttpReply, Step, legacy::implementation, reply, server_info, tools};
+
+/// How long a client may reuse a list or discovery, milliseconds. Short: a call is decided anew anyway, but a list that
+/// shows what is gone confuses people.
+pub(super) const TTL_MS: u32 = 5_000;
+
+/// Is this message written in the modern era?
+pub(super) fn claims(headers: &Headers, params: &Members<'_>, rpc_method: &str) -> bool {
+    let meta = params.object("_meta").ok().flatten().unwrap_or_default();
+    if meta.get(meta_key::PROTOCOL_VERSION).is_some() || meta.get(meta_key::CLIENT_CAPABILITIES).is_some() {
+        return true;
+    }
+    match &headers.protocol_version {
+        Some(version) if LEGACY_VERSIONS.contains(&version.as_str()) => false,
+        Some(version) => MODERN_VERSIONS.contains(&version.as_str()),
+        // Only modern clients send this header.
+        None => headers.method.is_some() && headers.session_id.is_none() && rpc_method != method::INITIALIZE,
+    }
+}
+
+pub(super) fn request(exchange: &Exchange<'_>, headers: &Headers, request: &Request) -> Step {
+    let client = match check(exchange, headers, request) {
+        Ok(client) => client,
+        Err(reply) => return Step::Respond(reply),
+    };
+    match request.method.as_str() {
+        method::DISCOVER => Step::Respond(discover(request)),
+        method::TOOLS_LIST => Step::Respond(tools::list(exchange, mcp::Era::Modern, request)),
+        method::TOOLS_CALL => tools::call(exchange, mcp::Era::Modern, client, headers, request),
+        _ => Step::Respond(reply::method_unsupported(exchange, 404, &request.id)),
+    }
+}
+
+/// Modern notifications over HTTP have no effect here; the specification defines none and demands no headers. One whose
+/// headers contradict it is refused all the same.
+pub(super) fn notification(headers: &Headers, notification: &Notification) -> Step {
+    let mirrored = mcp::mirrored_headers(&notification.method, &notification.members());
+    match mirrored.check(headers, false) {
+        Ok(()) => Step::Respond(HttpReply::accepted()),
+        Err(fault) => Step::Respond(reply::plain_error(400, code::HEADER_MISMATCH, &fault.to_string(), None)),
+    }
+}
+
+fn check(exchange: &Exchange<'_>, headers: &Headers, request: &Request) -> Result<tools::Client, HttpReply> {
+    let id = Some(&request.id);
+    let missing = |what: &str| {
+        let message = format!("`_meta` must hold `{what}`");
+        Err(reply::malformed(exchange, 400, code::INVALID_PARAMS, &message, id))
+    };
+    let members = request.members();
+    let meta = members.object("_meta").ok().flatten().unwrap_or_default();
+    let Ok(Some(version)) = meta.string(meta_key::PROTOCOL_VERSION) else { return missing(meta_key::PROTOCOL_VERSION) };
+    if headers.protocol_version.as_ref() != Some(&version) {
+        let message = "the header `MCP-Protocol-Version` does not match the body";
+        return Err(reply::plain_error(400, code::HEADER_MISMATCH, message, id));
+    }
+    if !MODERN_VERSIONS.contains(&version.as_str()) {
+        return Err(reply::unsupported_version(&version, id));
+    }
+    let Ok(Some(_)) = meta.object(meta_key::CLIENT_CAPABILITIES) else { return missing(meta_key::CLIENT_CAPABILITIES) };
+    mcp::mirrored_headers(&request.method, &members)
+        .check(headers, true)
+        .map_err(|fault| reply::plain_error(400, code::HEADER_MISMATCH, &fault.to_string(), id))?;
+    let (name, version) = implementation(meta.get(meta_key::CLIENT_INFO));
+    Ok(tools::Client { name, version })
+}
+
+fn discover(request: &Request) -> HttpReply {
+    let result = json!({
+        "resultType": RESULT_COMPLETE,
+        "supportedVersions": MODERN_VERSIONS,
+        "capabilities": {"tools": {}},
+        "ttlMs": TTL_MS,
+        "cacheScope": "private",
+        "_meta": {meta_key::SERVER_INFO: server_info()},
+    });
+    HttpReply::result(&request.id, &mcp::raw(&result))
+}

@@ -1,0 +1,135 @@
+//! Replies to a client: results, and the one place where a refusal becomes HTTP and JSON-RPC.
+//!
+//! Used by the edge, and by the server for refusals that come later (`refuse_call`). A refusal decided by policy is
+//! HTTP 200 with a JSON-RPC error of code 403; what is malformed is HTTP 400; an unknown tool is invalid parameters.
+//! Every refusal of ours carries `data: {reason, requestId, policies}`; errors whose data the protocol defines carry that.
+
+use bailiwick_policy::PolicyRef;
+use bailiwick_proto::{
+    Reason,
+    mcp::{self, RequestId, RpcError, SUPPORTED_VERSIONS, code},
+};
+use serde_json::{Value, json, value::RawValue};
+
+use super::{Exchange, ToolCall};
+
+/// An HTTP answer. A body is always `application/json`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct HttpReply {
+    /// HTTP status.
+    pub status: u16,
+    /// For the header `Mcp-Session-Id`.
+    pub session_id: Option<String>,
+    /// The JSON body; none for accepted notifications.
+    pub body: Option<Vec<u8>>,
+    /// Why the request was refused; for metrics and logs.
+    pub reason: Option<Reason>,
+}
+
+impl HttpReply {
+    /// A successful answer.
+    #[must_use]
+    pub fn result(id: &RequestId, result: &RawValue) -> Self {
+        Self { status: 200, session_id: None, body: Some(mcp::result_body(id, result)), reason: None }
+    }
+
+    /// A JSON-RPC error.
+    #[must_use]
+    pub fn error(status: u16, id: Option<&RequestId>, error: &RpcError, reason: Option<Reason>) -> Self {
+        Self { status, session_id: None, body: Some(mcp::error_body(id, error)), reason }
+    }
+
+    pub(super) const fn accepted() -> Self {
+        Self { status: 202, session_id: None, body: None, reason: None }
+    }
+}
+
+/// Refuses a call for a reason found after it was admitted: the node's condition, the ledger, the server.
+#[must_use]
+pub fn refuse_call(call: &ToolCall, request_id: &str, reason: Reason, policies: &[PolicyRef]) -> HttpReply {
+    let error = RpcError {
+        code: rpc_code(reason),
+        message: reason.sentence().to_owned(),
+        data: Some(mcp::raw(&data(reason, request_id, policies))),
+    };
+    HttpReply::error(200, Some(&call.id), &error, Some(reason))
+}
+
+/// The JSON-RPC code of a refused call.
+const fn rpc_code(reason: Reason) -> i64 {
+    let by_server = matches!(
+        reason,
+        Reason::UpstreamUnreachable
+            | Reason::UpstreamTimeout
+            | Reason::UpstreamInvalid
+            | Reason::UpstreamTooLarge
+            | Reason::UpstreamRefused
+    );
+    if by_server {
+        code::INTERNAL_ERROR
+    } else if matches!(reason, Reason::ToolUnknown) {
+        code::INVALID_PARAMS
+    } else {
+        code::DENIED
+    }
+}
+
+fn data(reason: Reason, request_id: &str, policies: &[PolicyRef]) -> Value {
+    let policies: Vec<_> = policies.iter().map(|one| json!({"name": one.name, "version": one.version})).collect();
+    json!({"reason": reason.as_str(), "requestId": request_id, "policies": policies})
+}
+
+/// A refusal with its reason's own sentence.
+pub(super) fn refused(
+    exchange: &Exchange<'_>,
+    status: u16,
+    code: i64,
+    reason: Reason,
+    id: Option<&RequestId>,
+) -> HttpReply {
+    with_reason(exchange, status, code, reason, reason.sentence(), id)
+}
+
+/// The message or its parameters break a rule, which the message names.
+pub(super) fn malformed(
+    exchange: &Exchange<'_>,
+    status: u16,
+    code: i64,
+    message: &str,
+    id: Option<&RequestId>,
+) -> HttpReply {
+    with_reason(exchange, status, code, Reason::RequestMalformed, message, id)
+}
+
+/// The method is not served in this era.
+pub(super) fn method_unsupported(exchange: &Exchange<'_>, status: u16, id: &RequestId) -> HttpReply {
+    refused(exchange, status, code::METHOD_NOT_FOUND, Reason::MethodUnsupported, Some(id))
+}
+
+fn with_reason(
+    exchange: &Exchange<'_>,
+    status: u16,
+    code: i64,
+    reason: Reason,
+    message: &str,
+    id: Option<&RequestId>,
+) -> HttpReply {
+    let data = Some(mcp::raw(&data(reason, exchange.request_id, &[])));
+    HttpReply::error(status, id, &RpcError { code, message: message.to_owned(), data }, Some(reason))
+}
+
+/// An error of the protocol's own, without data.
+pub(super) fn plain_error(status: u16, code: i64, message: &str, id: Option<&RequestId>) -> HttpReply {
+    let error = RpcError { code, message: message.to_owned(), data: None };
+    HttpReply::error(status, id, &error, Some(Reason::RequestMalformed))
+}
+
+/// The revision is not served; says which are.
+pub(super) fn unsupported_version(requested: &str, id: Option<&RequestId>) -> HttpReply {
+    let error = RpcError {
+        code: code::UNSUPPORTED_PROTOCOL_VERSION,
+        message: "Unsupported protocol version".to_owned(),
+        data: Some(mcp::raw(&json!({"supported": SUPPORTED_VERSIONS, "requested": requested}))),
+    };
+    HttpReply::error(400, id, &error, Some(Reason::RequestMalformed))
+}

@@ -1,0 +1,241 @@
+//! Authentication: who is behind the bearer token of a request?
+//!
+//! Called by `listener` for every request. Verified tokens are kept by their SHA-256 until they expire; the cache is
+//! dropped whenever issuer or token keys change, and bounded. A cached token saves the signature check only: issuer,
+//! audience and expiry are compared every time. Authority is not asked here (`data-plane/core` admission).
+//! Specification: RFC 6750 §2.1; RFC 9068; MCP 2026-07-28 authorization.
+
+use std::{
+    collections::HashMap,
+    sync::{Arc, Mutex, PoisonError},
+};
+
+use bailiwick_data_plane_core::{Caller, Config};
+use bailiwick_proto::{Reason, v1::Issuer};
+use bailiwick_token::{Claims, Expect, TokenHash};
+use base64::{Engine as _, engine::general_purpose::URL_SAFE_NO_PAD};
+use http::{HeaderMap, header};
+
+/// Tokens remembered: some hundred bytes each, and more than a node has sessions at a time.
+const TOKENS_MAX: usize = 16_384;
+
+/// A request that is not authenticated, or whose token does not reach this resource.
+#[derive(Debug, PartialEq, Eq)]
+pub(crate) struct NotAuthenticated {
+    pub(crate) reason: Reason,
+    /// Who it claims to be, where the token is authentic and only expired, early or for another resource.
+    pub(crate) claims: Option<Box<Claims>>,
+}
+
+/// Verified tokens; one per node.
+#[derive(Debug, Default)]
+pub(crate) struct Authenticator(Mutex<Cache>);
+
+#[derive(Debug, Default)]
+struct Cache {
+    /// Issuer and key ids the tokens were verified with.
+    basis: Option<(Option<Issuer>, String)>,
+    tokens: HashMap<TokenHash, Arc<Claims>>,
+}
+
+impl Authenticator {
+    /// The caller of a request to `virtual_server` at `now_unix` seconds.
+    pub(crate) fn authenticate(
+        &self,
+        config: &Config,
+        virtual_server: &str,
+        headers: &HeaderMap,
+        now_unix: i64,
+    ) -> Result<Caller, NotAuthenticated> {
+        let refuse = |reason| NotAuthenticated { reason, claims: None };
+        let token = bearer(headers).map_err(refuse)?;
+        let (Some(issuer), Some(audience)) = (&config.issuer, config.audience(virtual_server)) else {
+            return Err(refuse(Reason::ConfigStale));
+        };
+        let expect = Expect { issuer: &issuer.issuer, audience: &audience };
+        let hash = TokenHash::of(token);
+        let claims = match self.cached(config, &hash, &expect, now_unix) {
+            Some(claims) => claims,
+            None => match config.token_keys.verify(token, &expect, now_unix) {
+                Ok(claims) => self.remember(hash, claims, now_unix),
+                Err(error) => {
+                    let claims = authentic_claims(config, token).map(Box::new);
+                    return Err(NotAuthenticated { reason: error.reason(), claims });
+                }
+            },
+        };
+        Caller::from_claims(&claims, virtual_server)
+            .map_err(|reason| NotAuthenticated { reason, claims: Some(Box::new(claims.as_ref().clone())) })
+    }
+
+    fn cached(&self, config: &Config, hash: &TokenHash, expect: &Expect<'_>, now_unix: i64) -> Option<Arc<Claims>> {
+        let basis = (config.issuer.clone(), format!("{:?}", config.token_keys));
+        let mut cache = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        if cache.basis.as_ref() != Some(&basis) {
+            cache.tokens.clear();
+            cache.basis = Some(basis);
+            return None;
+        }
+        let claims = cache.tokens.get(hash)?;
+        let holds = claims.iss == expect.issuer && claims.aud == expect.audience && now_unix < claims.exp;
+        holds.then(|| Arc::clone(claims))
+    }
+
+    fn remember(&self, hash: TokenHash, claims: Claims, now_unix: i64) -> Arc<Claims> {
+        let claims = Arc::new(claims);
+        let mut cache = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        if cache.tokens.len() >= TOKENS_MAX {
+            cache.tokens.retain(|_, claims| now_unix < claims.exp);
+            if cache.tokens.len() >= TOKENS_MAX {
+                cache.tokens.clear();
+            }
+        }
+        cache.tokens.insert(hash, Arc::clone(&claims));
+        claims
+    }
+}
+
+/// The one bearer token of a request.
+fn bearer(headers: &HeaderMap) -> Result<&str, Reason> {
+    let mut values = headers.get_all(header::AUTHORIZATION).iter();
+    let value = values.next().ok_or(Reason::TokenMissing)?;
+    if values.next().is_some() {
+        return Err(Reason::TokenMalformed);
+    }
+    let (scheme, token) = value.to_str().ok().and_then(|value| value.split_once(' ')).ok_or(Reason::TokenMissing)?;
+    let token = token.trim_matches(' ');
+    if !scheme.eq_ignore_ascii_case("bearer") || token.is_empty() {
+        return Err(Reason::TokenMissing);
+    }
+    Ok(token)
+}
+
+/// The claims of a token that one of our keys signed, whatever they say about audience and time.
+fn authentic_claims(config: &Config, token: &str) -> Option<Claims> {
+    let payload = token.split('.').nth(1)?;
+    let said: Claims = serde_json::from_slice(&URL_SAFE_NO_PAD.decode(payload).ok()?).ok()?;
+    let own = Expect { issuer: &said.iss, audience: &said.aud };
+    let valid_from = said.nbf.map_or(said.iat, |nbf| nbf.max(said.iat));
+    config.token_keys.verify(token, &own, valid_from).ok()
+}
+
+#[cfg(test)]
+mod tests {
+    use bailiwick_token::{Actor, Algorithm, SigningKey, VerifyingKeys, mint};
+    use http::HeaderValue;
+
+    use super::*;
+
+    const NOW: i64 = 1_800_000_000;
+
+    fn key(seed: u8) -> SigningKey {
+        SigningKey::from_ed25519_seed(&[seed; 32]).unwrap()
+    }
+
+    fn config(keys: &[u8]) -> Config {
+        let jwks: Vec<_> = keys
+            .iter()
+            .map(|seed| (key(*seed).kid().to_owned(), serde_json::to_string(&key(*seed).public_jwk()).unwrap()))
+            .collect();
+        let keys = jwks.iter().map(|(kid, jwk)| (kid.as_str(), Algorithm::EdDsa.as_str(), jwk.as_str()));
+        Config {
+            issuer: Some(Issuer { issuer: "http://issuer".into(), mcp_url: "http://mcp/mcp".into() }),
+            token_keys: VerifyingKeys::from_jwks(keys).unwrap(),
+            ..Config::default()
+        }
+    }
+
+    fn claims() -> Claims {
+        Claims {
+            iss: "http://issuer".into(),
+            aud: "http://mcp/mcp/finance".into(),
+            sub: "jane@example.com".into(),
+            agent_sub: "coder".into(),
+            project_id: "platform".into(),
+            client_id: "cli".into(),
+            consent_id: "c-1".into(),
+            sid: "s-1".into(),
+            scope: "mcp:tools".into(),
+            act: Actor { sub: "coder".into() },
+            jti: "t-1".into(),
+            iat: NOW - 10,
+            nbf: None,
+            exp: NOW + 100,
+            binding_alg: None,
+            binding: None,
+        }
+    }
+
+    fn headers(value: &str) -> HeaderMap {
+        HeaderMap::from_iter([(header::AUTHORIZATION, HeaderValue::from_str(value).unwrap())])
+    }
+
+    fn with_token(claims: &Claims, seed: u8) -> HeaderMap {
+        headers(&format!("Bearer {}", mint(claims, &key(seed)).unwrap().expose()))
+    }
+
+    fn reason(config: &Config, headers: &HeaderMap, now: i64) -> Option<Reason> {
+        let refused = Authenticator::default().authenticate(config, "finance", headers, now);
+        refused.err().map(|refused| refused.reason)
+    }
+
+    #[test]
+    fn a_good_token_names_its_caller_and_stops_at_its_expiry_even_when_cached() {
+        let (config, authenticator) = (config(&[1]), Authenticator::default());
+        let good = with_token(&claims(), 1);
+        for now in [NOW, NOW + 1, NOW + 99] {
+            let caller = authenticator.authenticate(&config, "finance", &good, now).unwrap();
+            assert_eq!((caller.user.as_str(), caller.virtual_server.as_str()), ("jane@example.com", "finance"));
+        }
+        let expired = authenticator.authenticate(&config, "finance", &good, NOW + 100).unwrap_err();
+        assert_eq!(expired.reason, Reason::TokenExpired);
+        assert_eq!(expired.claims.unwrap().sub, "jane@example.com");
+        let other = authenticator.authenticate(&config, "hr", &good, NOW).unwrap_err();
+        assert_eq!(other.reason, Reason::TokenAudience);
+    }
+
+    #[test]
+    fn a_withdrawn_key_ends_cached_tokens_at_once() {
+        let authenticator = Authenticator::default();
+        let good = with_token(&claims(), 1);
+        for _ in 0..2 {
+            assert!(authenticator.authenticate(&config(&[1]), "finance", &good, NOW).is_ok());
+        }
+        let refused = authenticator.authenticate(&config(&[2]), "finance", &good, NOW).unwrap_err();
+        assert_eq!(refused, NotAuthenticated { reason: Reason::TokenSignature, claims: None });
+    }
+
+    #[test]
+    fn forged_and_misplaced_tokens_are_refused_by_name() {
+        let config = config(&[1]);
+        let token = mint(&claims(), &key(1)).unwrap();
+        let token = token.expose();
+        let unsigned = format!("{}.{}.", URL_SAFE_NO_PAD.encode(r#"{"alg":"none"}"#), token.split('.').nth(1).unwrap());
+        let mut twice = headers(&format!("Bearer {token}"));
+        twice.append(header::AUTHORIZATION, HeaderValue::from_static("Bearer x"));
+        let narrow = Claims { scope: "openid".into(), ..claims() };
+        let early = Claims { nbf: Some(NOW + 50), ..claims() };
+        for (headers, expected) in [
+            (HeaderMap::new(), Reason::TokenMissing),
+            (headers("Basic abc"), Reason::TokenMissing),
+            (headers("Bearer "), Reason::TokenMissing),
+            (headers("Bearer x"), Reason::TokenMalformed),
+            (headers(&format!("Bearer {unsigned}")), Reason::TokenMalformed),
+            (headers(&format!("Bearer {}", &token[..token.len() - 1])), Reason::TokenMalformed),
+            (twice, Reason::TokenMalformed),
+            (with_token(&claims(), 9), Reason::TokenSignature),
+            (with_token(&narrow, 1), Reason::ScopeInsufficient),
+            (with_token(&early, 1), Reason::TokenNotYetValid),
+        ] {
+            assert_eq!(reason(&config, &headers, NOW), Some(expected), "{headers:?}");
+        }
+        assert_eq!(reason(&config, &headers(&format!("bearer  {token}")), NOW), None, "the scheme has no case");
+    }
+
+    #[test]
+    fn a_token_of_another_key_never_gets_attributed() {
+        let forged = Claims { exp: NOW - 1, ..claims() };
+        let refused = Authenticator::default().authenticate(&config(&[1]), "finance", &with_token(&forged, 9), NOW);
+        assert_eq!(refused.unwrap_err().claims, None);
+    }
+}

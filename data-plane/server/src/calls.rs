@@ -1,0 +1,256 @@
+//! The life of one permitted call: gate, intent, forward, outcome, release.
+//!
+//! Called by `listener` in a task of its own, so that a client that goes away cancels the forwarding but never the
+//! recording. The order is the promise: nothing is forwarded before its intent is recorded, nothing is released before
+//! its outcome is. A crash between the two leaves an intent without outcome, which the next run declares unknown.
+//! Deliberately absent: admission and all shapes (`data-plane/core`), durability (`recorder`).
+
+use std::{sync::Arc, time::Instant};
+
+use bailiwick_data_plane_core::{
+    Caller, Config,
+    admission::{SpoolLevel, node_gate},
+    edge::{DeniedCall, HttpReply, PermittedCall, refuse_call},
+    forward::{self, Answer},
+    records::{Attempt, committed},
+};
+use bailiwick_ledger_core::record::{Binding, Commitment, DecisionRecord, Effect, Kind, Outcome, Record, Status};
+use bailiwick_proto::{Reason, mcp::RequestId, v1::Server};
+use bailiwick_runtime::{OnEnd, Shutdown, Supervisor};
+use bailiwick_token::Claims;
+
+use crate::{
+    commitments::CommitmentKey,
+    config_state::ConfigState,
+    metrics::Metrics,
+    recorder::{Recorded, Recorder, now_ts},
+    upstream::{Upstream, UpstreamFault},
+};
+
+/// What every call needs; shared by reference.
+#[derive(Debug)]
+pub(crate) struct Calls {
+    pub(crate) state: Arc<ConfigState>,
+    pub(crate) recorder: Recorder,
+    pub(crate) upstream: Arc<Upstream>,
+    pub(crate) commitments: CommitmentKey,
+    pub(crate) metrics: Arc<Metrics>,
+    pub(crate) supervisor: Supervisor,
+}
+
+/// Who asks, under which configuration and id.
+#[derive(Clone, Debug)]
+pub(crate) struct Asked {
+    pub(crate) config: Arc<Config>,
+    pub(crate) caller: Caller,
+    pub(crate) request_id: String,
+    pub(crate) config_age_ms: u64,
+    pub(crate) arrived: Instant,
+}
+
+/// How forwarding ended.
+enum Forwarded {
+    Answered(Box<Answer>, u64),
+    Cancelled,
+}
+
+impl Calls {
+    /// Records an admission's refusal; the reply to send.
+    pub(crate) async fn deny(&self, asked: &Asked, denied: DeniedCall) -> HttpReply {
+        let DeniedCall { call, decision, reply } = denied;
+        let reason = decision.reason.unwrap_or(Reason::ToolUnknown);
+        if let Some(error) = &decision.policy_error {
+            tracing::warn!(error, request_id = asked.request_id, "a policy could not be evaluated");
+        }
+        let attempt = asked.attempt(&call, &decision);
+        let args = self.commit(&asked.request_id, "args", call.arguments.as_deref().map(|args| args.get()));
+        match self.recorder.denied(attempt.denied(now_ts(), reason, args)).await {
+            Ok(_) => reply,
+            Err(unrecorded) => refuse_call(&call, &asked.request_id, unrecorded, &[]),
+        }
+    }
+
+    /// Carries a permitted call through; the reply to send. `cancel` is requested when nobody waits for it any more.
+    pub(crate) async fn carry(&self, asked: Asked, permitted: PermittedCall, cancel: Shutdown) -> HttpReply {
+        let (call, decision) = (&permitted.call, &permitted.decision);
+        let tier = permitted.tool.tier;
+        let attempt = asked.attempt(call, decision);
+        let refuse = |reason| refuse_call(call, &asked.request_id, reason, &decision.policies);
+        let args = self.commit(&asked.request_id, "args", call.arguments.as_deref().map(|args| args.get()));
+        // How full the spool is, the recorder asks itself.
+        if let Some(reason) = node_gate(tier, self.state.freshness(), SpoolLevel::Free) {
+            let recorded = self.recorder.denied(attempt.denied(now_ts(), reason, args)).await;
+            return refuse(recorded.err().unwrap_or(reason));
+        }
+        let intent = match self.recorder.intent(attempt.intent(now_ts(), args.clone()), tier).await {
+            Ok(recorded) => recorded,
+            Err(refused) => {
+                match refused.recorded {
+                    Some(intent) => self.close_unsent(&attempt, intent, refused.reason, tier).await,
+                    None if refused.reason == Reason::SpoolPressure => {
+                        // Refusals still have room; if not, the client is refused all the same.
+                        drop(self.recorder.denied(attempt.denied(now_ts(), refused.reason, args)).await);
+                    }
+                    None => {}
+                }
+                return refuse(refused.reason);
+            }
+        };
+        let sent = Instant::now();
+        let forwarded = self.forward(&asked, &permitted, &cancel).await;
+        let latency = sent.elapsed();
+        self.metrics.upstream_seconds.observe(latency.as_secs_f64());
+        let latency_us = u64::try_from(latency.as_micros()).ok();
+        let (reply, outcome, result) = match forwarded {
+            Forwarded::Answered(answer, bytes) => {
+                let Answer { reply, status, error_code, payload } = *answer;
+                let cost = permitted.tool.cost.clone();
+                let outcome = Outcome { status, error_code, latency_us, bytes: Some(bytes), cost };
+                let result = payload.map(|payload| self.commit(&asked.request_id, "result", Some(payload.get())));
+                (reply, outcome, result)
+            }
+            Forwarded::Cancelled => {
+                let error_code = Some("cancelled".to_owned());
+                let outcome = Outcome { status: Status::Unknown, error_code, latency_us, bytes: None, cost: None };
+                (refuse(Reason::UpstreamTimeout), outcome, None)
+            }
+        };
+        self.metrics.called(status_word(outcome.status));
+        let record = attempt.outcome(now_ts(), intent.id, outcome, result);
+        let reply = match self.recorder.outcome(record, tier).await {
+            Ok(_) => reply,
+            // The effect is there and the intent is on record; what came of it must not leave unrecorded.
+            Err(reason) => refuse(reason),
+        };
+        self.metrics.call_seconds.observe(asked.arrived.elapsed().as_secs_f64());
+        reply
+    }
+
+    /// Records the refusal of a request that is no well-formed call, or whose authentic token is not good here.
+    pub(crate) async fn deny_request(&self, denial: RequestDenial<'_>) -> Result<Recorded, Reason> {
+        self.recorder.denied(denial.record(now_ts())).await
+    }
+
+    async fn forward(&self, asked: &Asked, permitted: &PermittedCall, cancel: &Shutdown) -> Forwarded {
+        let Some(server) = asked.config.servers.get(&permitted.tool.server) else {
+            return self.answered(asked, permitted, Err(UpstreamFault::Unreachable("not configured".to_owned())));
+        };
+        let id = self.upstream.next_id();
+        let Some(answer) = cancel.or_stop(self.upstream.call(server, permitted, &id)).await else {
+            self.cancel_later(server, &id);
+            return Forwarded::Cancelled;
+        };
+        if let Err(fault) = &answer {
+            tracing::warn!(server = server.name, %fault, request_id = asked.request_id, "a call has no answer");
+            if matches!(fault, UpstreamFault::Timeout(_)) {
+                self.cancel_later(server, &id);
+            }
+        }
+        self.answered(asked, permitted, answer)
+    }
+
+    fn answered(
+        &self,
+        asked: &Asked,
+        permitted: &PermittedCall,
+        answer: Result<(bailiwick_proto::mcp::Response, u64), UpstreamFault>,
+    ) -> Forwarded {
+        let (response, bytes) = match answer {
+            Ok((response, bytes)) => (Ok(response), bytes),
+            Err(fault) => (Err(fault.reason()), 0),
+        };
+        Forwarded::Answered(Box::new(forward::answer(&permitted.call, &asked.request_id, response)), bytes)
+    }
+
+    fn cancel_later(&self, server: &Server, id: &RequestId) {
+        let (upstream, server, id) = (Arc::clone(&self.upstream), server.clone(), id.clone());
+        self.supervisor.spawn("cancellation", OnEnd::Finish, async move { upstream.cancel(&server, &id).await });
+    }
+
+    /// The intent is on record but the call was not forwarded: its outcome says so.
+    async fn close_unsent(&self, attempt: &Attempt<'_>, intent: Recorded, reason: Reason, tier: bailiwick_proto::Tier) {
+        let error_code = Some(reason.as_str().to_owned());
+        let outcome = Outcome { status: Status::Error, error_code, latency_us: None, bytes: None, cost: None };
+        let record = attempt.outcome(now_ts(), intent.id, outcome, None);
+        if let Err(error) = self.recorder.outcome(record, tier).await {
+            tracing::warn!(%error, "the outcome of an unsent call is not recorded; the next run declares it unknown");
+        }
+    }
+
+    fn commit(&self, request_id: &str, field: &str, json: Option<&str>) -> Commitment {
+        let (node, epoch) = self.recorder.chain();
+        committed(&self.commitments.salt(node, epoch, request_id, field), json)
+    }
+}
+
+impl Asked {
+    fn attempt<'a>(
+        &'a self,
+        call: &'a bailiwick_data_plane_core::ToolCall,
+        decision: &'a bailiwick_data_plane_core::Decision,
+    ) -> Attempt<'a> {
+        Attempt {
+            caller: &self.caller,
+            call,
+            decision,
+            request_id: &self.request_id,
+            config_age_ms: self.config_age_ms,
+        }
+    }
+}
+
+/// A refused request that never became a call.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct RequestDenial<'a> {
+    pub(crate) who: Who<'a>,
+    pub(crate) virtual_server: &'a str,
+    pub(crate) request_id: &'a str,
+    pub(crate) reason: Reason,
+    pub(crate) revision: u64,
+    pub(crate) config_age_ms: u64,
+}
+
+/// Whom the refusal is attributed to.
+#[derive(Clone, Copy, Debug)]
+pub(crate) enum Who<'a> {
+    Caller(&'a Caller),
+    /// The claims of an authentic token.
+    Claims(&'a Claims),
+}
+
+impl RequestDenial<'_> {
+    fn record(&self, ts: String) -> Record {
+        let reason = Some(self.reason.as_str().to_owned());
+        let decision = DecisionRecord { effect: Effect::Deny, reason, policies: Vec::new(), would_be: None };
+        let (user, agent, project, client, session, consent) = match self.who {
+            Who::Caller(who) => (&who.user, &who.agent, &who.project, &who.client, &who.session, &who.consent),
+            Who::Claims(who) => {
+                (&who.sub, &who.agent_sub, &who.project_id, &who.client_id, &who.sid, &who.consent_id)
+            }
+        };
+        Record {
+            rev: Some(self.revision),
+            rev_age_ms: Some(self.config_age_ms),
+            user: Some(user.clone()),
+            agent: Some(agent.clone()),
+            project: Some(project.clone()),
+            client: Some(client.clone()),
+            session: Some(session.clone()),
+            consent: Some(consent.clone()),
+            binding: Some(Binding::NotRequired),
+            virtual_server: Some(self.virtual_server.to_owned()),
+            request_id: Some(self.request_id.to_owned()),
+            decision: Some(decision),
+            ..Record::new(Kind::CallDenied, ts)
+        }
+    }
+}
+
+const fn status_word(status: Status) -> &'static str {
+    match status {
+        Status::Ok => "ok",
+        Status::ToolError => "tool_error",
+        Status::Error => "error",
+        Status::Unknown => "unknown",
+    }
+}

@@ -1,0 +1,199 @@
+//! What an operator may set on a data-plane node.
+//!
+//! Read by `cli` through `bailiwick_runtime::config`; checked here by a pure function that reports every mistake at
+//! once, before anything binds. What every node must agree on (issuer, MCP URL, keys, policies) is not here: it
+//! arrives on the config stream. Every bound names its reason.
+
+use std::{
+    net::{Ipv4Addr, SocketAddr},
+    path::PathBuf,
+    time::Duration,
+};
+
+use bailiwick_ledger_core::{
+    chain::{CONTROL_NODE, LEDGER_NODE},
+    record::is_node_name,
+};
+use bailiwick_proto::subjects;
+use serde::Deserialize;
+
+/// Smallest useful spool: some hundred records and a reserve for the outcomes of calls under way.
+pub const SPOOL_BYTES_MIN: u64 = 1024 * 1024;
+/// Largest request body accepted from a client, in bytes; MCP requests carry arguments, not files.
+pub const REQUEST_BYTES_MAX: usize = 4 * 1024 * 1024;
+
+/// The file's content; every key has a default.
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct DataPlaneConfig {
+    /// Spool and keys of this node.
+    pub data_dir: PathBuf,
+    /// Name of this node: a DNS label, unique among all nodes, bound to the data folder.
+    pub node: String,
+    /// Region of this node: one subject token.
+    pub region: String,
+    /// MCP listener. Port 0 picks a free one.
+    pub listen: SocketAddr,
+    /// `/livez`, `/readyz`, `/metrics`. Port 0 picks a free one.
+    pub ops_listen: SocketAddr,
+    /// Config gRPC of the control plane.
+    pub control_plane: String,
+    /// Browser origins that may call, besides loopback ones, as `scheme://host[:port]`.
+    pub allowed_origins: Vec<String>,
+    /// Bytes of records kept on disk until a published checkpoint covers them.
+    pub spool_bytes_max: u64,
+    /// Without word from the control plane for so long, nothing is decided any more, milliseconds.
+    pub max_staleness_ms: u64,
+    /// How long calls under way may take to finish at shutdown, milliseconds.
+    pub drain_ms: u64,
+    /// Calls under way at once; more are refused, so that memory stays bounded.
+    pub calls_max: usize,
+    /// Towards MCP servers.
+    pub upstream: UpstreamConfig,
+}
+
+/// Limits towards MCP servers.
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct UpstreamConfig {
+    /// Largest answer, in bytes, a stream's notifications included.
+    pub response_bytes_max: usize,
+    /// Longest wait for a connection, milliseconds.
+    pub connect_timeout_ms: u64,
+    /// Longest call of a server that sets no timeout of its own, milliseconds.
+    pub call_timeout_ms: u64,
+    /// Longest handshake or page of a tool list, milliseconds; never more than the server's own timeout.
+    pub handshake_timeout_ms: u64,
+}
+
+impl Default for DataPlaneConfig {
+    fn default() -> Self {
+        Self {
+            data_dir: bailiwick_runtime::config::default_data_dir().join("data-plane"),
+            node: "data-plane".to_owned(),
+            region: subjects::DEFAULT_REGION.to_owned(),
+            listen: SocketAddr::from((Ipv4Addr::LOCALHOST, 8420)),
+            ops_listen: SocketAddr::from((Ipv4Addr::LOCALHOST, 8421)),
+            control_plane: "http://127.0.0.1:8431".to_owned(),
+            allowed_origins: Vec::new(),
+            spool_bytes_max: 256 * 1024 * 1024,
+            max_staleness_ms: 24 * 60 * 60 * 1000,
+            drain_ms: 30_000,
+            calls_max: 4096,
+            upstream: UpstreamConfig::default(),
+        }
+    }
+}
+
+impl Default for UpstreamConfig {
+    fn default() -> Self {
+        Self {
+            response_bytes_max: 8 * 1024 * 1024,
+            connect_timeout_ms: 5_000,
+            call_timeout_ms: 30_000,
+            handshake_timeout_ms: 10_000,
+        }
+    }
+}
+
+impl DataPlaneConfig {
+    /// Every mistake, each naming its key; empty when there is none.
+    #[must_use]
+    pub fn problems(&self) -> Vec<String> {
+        let is_token = |text: &str| {
+            !text.is_empty() && text.chars().all(|c| c.is_ascii_lowercase() || c.is_ascii_digit() || c == '-')
+        };
+        let is_reserved = [CONTROL_NODE, LEDGER_NODE].contains(&self.node.as_str());
+        let mut problems = Vec::new();
+        let mut require = |holds: bool, problem: String| {
+            if !holds {
+                problems.push(problem);
+            }
+        };
+        require(
+            is_node_name(&self.node) && !self.node.contains('.') && !is_reserved,
+            format!("node: `{}` is not a DNS label (lower-case letters, digits, inner hyphens), or is reserved", self.node),
+        );
+        require(is_token(&self.region), format!("region: `{}` is not lower-case letters, digits and hyphens", self.region));
+        require(
+            http_authority(&self.control_plane).is_some(),
+            format!("control_plane: `{}` is not an http:// or https:// URL", self.control_plane),
+        );
+        for origin in &self.allowed_origins {
+            let is_origin = http_authority(origin).is_some_and(|authority| origin.ends_with(authority));
+            require(is_origin, format!("allowed_origins: `{origin}` is not of the form scheme://host[:port]"));
+        }
+        require(
+            self.spool_bytes_max >= SPOOL_BYTES_MIN,
+            format!("spool_bytes_max: {} is below {SPOOL_BYTES_MIN}", self.spool_bytes_max),
+        );
+        require(self.calls_max > 0, "calls_max: must be at least 1".to_owned());
+        let fixed_ports = self.listen.port() != 0 || self.ops_listen.port() != 0;
+        require(
+            !fixed_ports || self.listen != self.ops_listen,
+            format!("ops_listen: {} is also `listen`", self.ops_listen),
+        );
+        let upstream = &self.upstream;
+        for (key, value) in [
+            ("response_bytes_max", upstream.response_bytes_max as u64),
+            ("connect_timeout_ms", upstream.connect_timeout_ms),
+            ("call_timeout_ms", upstream.call_timeout_ms),
+            ("handshake_timeout_ms", upstream.handshake_timeout_ms),
+        ] {
+            require(value > 0, format!("upstream.{key}: must be more than 0"));
+        }
+        problems
+    }
+
+    /// [`Self::drain_ms`] as a duration.
+    #[must_use]
+    pub const fn drain(&self) -> Duration {
+        Duration::from_millis(self.drain_ms)
+    }
+}
+
+/// The `host[:port]` of an HTTP URL.
+pub(crate) fn http_authority(url: &str) -> Option<&str> {
+    let rest = url.strip_prefix("http://").or_else(|| url.strip_prefix("https://"))?;
+    let authority = rest.split(['/', '?', '#']).next()?;
+    let plain = !authority.is_empty() && !authority.contains(['@', ' ', '\\']);
+    (plain && authority.parse::<http::uri::Authority>().is_ok()).then_some(authority)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_default_has_no_mistake() {
+        assert_eq!(DataPlaneConfig::default().problems(), Vec::<String>::new());
+    }
+
+    #[test]
+    fn all_mistakes_are_reported_at_once() {
+        let config = DataPlaneConfig {
+            node: "Node 1".into(),
+            region: "a.b".into(),
+            control_plane: "127.0.0.1:8431".into(),
+            allowed_origins: vec!["https://app.example/path".into(), "https://app.example".into()],
+            spool_bytes_max: 10,
+            ops_listen: DataPlaneConfig::default().listen,
+            upstream: UpstreamConfig { call_timeout_ms: 0, ..UpstreamConfig::default() },
+            ..DataPlaneConfig::default()
+        };
+        let keys: Vec<_> =
+            config.problems().iter().map(|problem| problem.split(':').next().unwrap().to_owned()).collect();
+        assert_eq!(
+            keys,
+            ["node", "region", "control_plane", "allowed_origins", "spool_bytes_max", "ops_listen", "upstream.call_timeout_ms"]
+        );
+    }
+
+    #[test]
+    fn an_unknown_key_is_refused() {
+        let wrong = serde_json::from_str::<DataPlaneConfig>(r#"{"listenn": "127.0.0.1:1"}"#);
+        assert!(wrong.unwrap_err().to_string().contains("listenn"));
+        let right: DataPlaneConfig = serde_json::from_str(r#"{"listen": "0.0.0.0:8420"}"#).unwrap();
+        assert!(right.problems().is_empty(), "the MCP listener may be reachable from anywhere");
+    }
+}

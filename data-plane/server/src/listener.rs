@@ -1,0 +1,152 @@
+//! The MCP listener: HTTP/1.1 and HTTP/2 (prior knowledge) at `/mcp/{virtual-server}`.
+//!
+//! Started by `role`. Accepts connections within a bound, turns away strangers' pages and foreign host names (`guard`),
+//! serves metadata (`metadata`), and hands POSTs to `endpoint`. Each connection is a task of its own; at shutdown no
+//! more are accepted, idle ones close, and busy ones finish their request. GET and DELETE are 405: no stream is kept
+//! and no session is stored here. Deliberately absent: TLS, and what a message means (`data-plane/core`).
+//! Specification: MCP 2026-07-28 and 2025-11-25 Streamable HTTP; RFC 9728.
+
+mod endpoint;
+mod guard;
+mod metadata;
+
+use std::{sync::Arc, time::Duration};
+
+use axum::{
+    Json, Router,
+    extract::{Path, Request, State},
+    http::{HeaderValue, StatusCode, header},
+    middleware::{self, Next},
+    response::{IntoResponse, Response},
+    routing::{any, get},
+};
+use bailiwick_runtime::{OnEnd, Shutdown, Supervisor};
+use hyper_util::{
+    rt::{TokioExecutor, TokioIo, TokioTimer},
+    server::{conn::auto, graceful::GracefulShutdown},
+    service::TowerToHyperService,
+};
+use tokio::{
+    net::TcpListener,
+    sync::{OnceCell, Semaphore},
+};
+
+pub(crate) use self::guard::Guard;
+use self::guard::Turned;
+use crate::{auth::Authenticator, calls::Calls, config_state::ConfigState, metrics::Metrics};
+
+/// Connections at once; more wait to be accepted. Each costs some ten KiB while idle.
+const CONNECTIONS_MAX: usize = 10_000;
+/// Longest wait for a request's header lines.
+const HEADER_WAIT_MAX: Duration = Duration::from_secs(15);
+/// Streams within one HTTP/2 connection.
+const STREAMS_MAX: u32 = 256;
+/// Pause after a failed accept: usually no file descriptor is left.
+const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
+
+/// What requests are answered from; shared by reference.
+#[derive(Debug)]
+pub(crate) struct Gateway {
+    pub(crate) state: Arc<ConfigState>,
+    /// Set once this run is registered and its chain is open; until then nothing is served.
+    pub(crate) calls: Arc<OnceCell<Arc<Calls>>>,
+    pub(crate) authenticator: Authenticator,
+    pub(crate) guard: Guard,
+    pub(crate) metrics: Arc<Metrics>,
+    pub(crate) supervisor: Supervisor,
+    /// One permit per call under way.
+    pub(crate) slots: Arc<Semaphore>,
+    /// Requested when calls under way have to be given up at shutdown.
+    pub(crate) abort: Shutdown,
+    pub(crate) attributed_denials: endpoint::DenialBudget,
+}
+
+/// Serves until `stop` is requested and the connections have ended.
+pub(crate) async fn serve(listener: TcpListener, gateway: Arc<Gateway>, stop: Shutdown) {
+    let supervisor = gateway.supervisor.clone();
+    let service = TowerToHyperService::new(router(gateway));
+    let connections = Arc::new(Semaphore::new(CONNECTIONS_MAX));
+    let graceful = GracefulShutdown::new();
+    let mut builder = auto::Builder::new(TokioExecutor::new());
+    builder.http1().timer(TokioTimer::new()).header_read_timeout(HEADER_WAIT_MAX);
+    builder.http2().timer(TokioTimer::new()).max_concurrent_streams(STREAMS_MAX);
+    loop {
+        let permit = tokio::select! {
+            permit = Arc::clone(&connections).acquire_owned() => permit,
+            () = stop.requested() => break,
+        };
+        let Ok(permit) = permit else { break };
+        let accepted = tokio::select! {
+            accepted = listener.accept() => accepted,
+            () = stop.requested() => break,
+        };
+        let stream = match accepted {
+            Ok((stream, _)) => stream,
+            Err(error) => {
+                tracing::warn!(%error, "a connection could not be accepted");
+                tokio::time::sleep(ACCEPT_PAUSE).await;
+                continue;
+            }
+        };
+        // Answers are small; waiting to fill a packet would only delay them.
+        drop(stream.set_nodelay(true));
+        let connection = builder.serve_connection(TokioIo::new(stream), service.clone()).into_owned();
+        let connection = graceful.watch(connection);
+        supervisor.spawn("mcp-connection", OnEnd::Finish, async move {
+            if let Err(error) = connection.await {
+                tracing::debug!(error, "a connection ended");
+            }
+            drop(permit);
+        });
+    }
+    drop(listener);
+    graceful.shutdown().await;
+}
+
+fn router(gateway: Arc<Gateway>) -> Router {
+    Router::new()
+        .route("/mcp/{virtual_server}", any(endpoint::handle))
+        .route(metadata::WELL_KNOWN, get(root_metadata))
+        .route(&format!("{}/{{*path}}", metadata::WELL_KNOWN), get(server_metadata))
+        .layer(middleware::from_fn_with_state(Arc::clone(&gateway), let_in))
+        .with_state(gateway)
+}
+
+async fn let_in(State(gateway): State<Arc<Gateway>>, request: Request, next: Next) -> Response {
+    let config = gateway.state.config();
+    let mcp_url = config.as_ref().and_then(|config| config.issuer.as_ref()).map(|issuer| issuer.mcp_url.as_str());
+    let host = request.headers().get(header::HOST).and_then(|host| host.to_str().ok());
+    let host = request.uri().authority().map(axum::http::uri::Authority::as_str).or(host);
+    let origin = request.headers().get(header::ORIGIN).map(HeaderValue::as_bytes);
+    match gateway.guard.check(origin, host, mcp_url) {
+        Ok(()) => next.run(request).await,
+        Err(turned) => {
+            let message = match turned {
+                Turned::Origin => "this origin may not call this gateway\n",
+                Turned::Host => "this gateway is not known under this host name\n",
+            };
+            tracing::debug!(?turned, "a request was turned away");
+            (StatusCode::FORBIDDEN, message).into_response()
+        }
+    }
+}
+
+async fn root_metadata(State(gateway): State<Arc<Gateway>>) -> Response {
+    let config = gateway.state.config();
+    match config.as_ref().and_then(|config| config.issuer.as_ref()) {
+        Some(issuer) => Json(metadata::document(issuer, None)).into_response(),
+        None => endpoint::not_ready(),
+    }
+}
+
+async fn server_metadata(State(gateway): State<Arc<Gateway>>, Path(path): Path<String>) -> Response {
+    let config = gateway.state.config();
+    let Some((config, issuer)) = config.as_ref().and_then(|config| Some((config, config.issuer.as_ref()?))) else {
+        return endpoint::not_ready();
+    };
+    let path = format!("/{path}");
+    match metadata::virtual_server_of(issuer, &path).filter(|name| config.virtual_servers.contains_key(*name)) {
+        Some(name) => Json(metadata::document(issuer, Some(name))).into_response(),
+        None => StatusCode::NOT_FOUND.into_response(),
+    }
+}

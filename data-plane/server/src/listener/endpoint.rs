@@ -1,0 +1,295 @@
+//! One request to an MCP endpoint: authenticate, read, decide, and either answer or carry a call through.
+//!
+//! Called by `listener`. A call runs in a task of its own; when the client goes away, this handler is dropped and the
+//! call is told to stop waiting for the server. Refusals of authenticated callers are recorded; so are refusals of
+//! authentic tokens, within a budget, because whoever holds an expired token must not be able to fill the spool.
+//! Everybody else is counted and logged only.
+
+use std::{
+    sync::{Arc, Mutex, PoisonError},
+    time::{Duration, Instant, SystemTime, UNIX_EPOCH},
+};
+
+use aws_lc_rs::rand;
+use axum::{
+    body::Body,
+    extract::{Path, Request, State},
+    http::{HeaderMap, HeaderValue, Method, StatusCode, header},
+    response::{IntoResponse, Response},
+};
+use bailiwick_data_plane_core::{
+    Config,
+    edge::{self, Exchange, HttpReply, Step, refuse_call},
+};
+use bailiwick_proto::{
+    Reason,
+    mcp::{self, RpcError, code, header_name, method},
+};
+use bailiwick_runtime::{OnEnd, Shutdown};
+use http_body_util::{BodyExt, LengthLimitError, Limited};
+use serde_json::json;
+use tokio::sync::oneshot;
+
+use super::{Gateway, metadata};
+use crate::{
+    auth::NotAuthenticated,
+    calls::{Asked, Calls, RequestDenial, Who},
+    config::REQUEST_BYTES_MAX,
+};
+
+/// Longest wait for a request's body.
+const BODY_WAIT_MAX: Duration = Duration::from_secs(30);
+/// Longest wait for a slot when too many calls are under way.
+const SLOT_WAIT_MAX: Duration = Duration::from_secs(2);
+/// Refusals of authentic tokens that are recorded per second; the rest is counted only.
+const ATTRIBUTED_DENIALS_PER_SECOND: u32 = 20;
+
+/// How many attributed refusals are left in the present second.
+#[derive(Debug)]
+pub(crate) struct DenialBudget(Mutex<(Instant, u32)>);
+
+impl Default for DenialBudget {
+    fn default() -> Self {
+        Self(Mutex::new((Instant::now(), 0)))
+    }
+}
+
+impl DenialBudget {
+    fn take(&self) -> bool {
+        let mut spent = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        if spent.0.elapsed() >= Duration::from_secs(1) {
+            *spent = (Instant::now(), 0);
+        }
+        spent.1 += 1;
+        spent.1 <= ATTRIBUTED_DENIALS_PER_SECOND
+    }
+}
+
+/// Requests the stop of a call when the handler that waits for it is dropped.
+struct CancelOnDrop(Shutdown);
+
+impl Drop for CancelOnDrop {
+    fn drop(&mut self) {
+        self.0.request();
+    }
+}
+
+pub(super) async fn handle(
+    State(gateway): State<Arc<Gateway>>,
+    Path(virtual_server): Path<String>,
+    request: Request,
+) -> Response {
+    if request.method() != Method::POST {
+        return (StatusCode::METHOD_NOT_ALLOWED, [(header::ALLOW, "POST")]).into_response();
+    }
+    let arrived = Instant::now();
+    let (Some(config), Some(calls)) = (gateway.state.config(), gateway.calls.get()) else { return not_ready() };
+    let Some(request_id) = request_id() else { return not_ready() };
+    let (parts, body) = request.into_parts();
+    let now_unix = unix_seconds();
+    let config_age_ms = u64::try_from(gateway.state.age().as_millis()).unwrap_or(u64::MAX);
+    let caller = match gateway.authenticator.authenticate(&config, &virtual_server, &parts.headers, now_unix) {
+        Ok(caller) => caller,
+        Err(refused) => {
+            let denial = Denial { config: &config, virtual_server: &virtual_server, request_id: &request_id, config_age_ms };
+            return unauthenticated(&gateway, calls, &denial, refused).await;
+        }
+    };
+    let asked = Asked { config, caller, request_id, config_age_ms, arrived };
+    let body = match read_body(&parts.headers, body).await {
+        Ok(body) => body,
+        Err(reason) => {
+            record_malformed(calls, &asked, &virtual_server, reason).await;
+            gateway.metrics.refused(reason);
+            return body_refused(reason, &asked.request_id);
+        }
+    };
+    let Some(session_nonce) = nonce() else { return not_ready() };
+    let session_keys = gateway.state.session_keys();
+    let exchange = Exchange {
+        config: &asked.config,
+        caller: &asked.caller,
+        virtual_server: &virtual_server,
+        session_keys: &session_keys,
+        session_nonce,
+        now_unix,
+        request_id: &asked.request_id,
+    };
+    let headers = parts.headers.iter().map(|(name, value)| (name.as_str(), value.as_bytes()));
+    let reply = match edge::handle(&exchange, headers, &body) {
+        Step::Respond(reply) => {
+            if reply.reason == Some(Reason::RequestMalformed) && names_a_call(&parts.headers, &body) {
+                record_malformed(calls, &asked, &virtual_server, Reason::RequestMalformed).await;
+            }
+            reply
+        }
+        Step::Deny(denied) => calls.deny(&asked, *denied).await,
+        Step::Call(permitted) => carry(&gateway, calls, asked, permitted).await,
+    };
+    if let Some(reason) = reply.reason {
+        gateway.metrics.refused(reason);
+    }
+    respond(reply)
+}
+
+/// Runs the call in a task of its own, with a slot.
+async fn carry(
+    gateway: &Gateway,
+    calls: &Arc<Calls>,
+    asked: Asked,
+    permitted: Box<edge::PermittedCall>,
+) -> HttpReply {
+    let overloaded = refuse_call(&permitted.call, &asked.request_id, Reason::NodeOverloaded, &[]);
+    let slot = tokio::time::timeout(SLOT_WAIT_MAX, Arc::clone(&gateway.slots).acquire_owned()).await;
+    let Ok(Ok(slot)) = slot else { return overloaded };
+    let cancel = gateway.abort.child();
+    let (reply, answered) = oneshot::channel();
+    let (task_calls, task_cancel) = (Arc::clone(calls), cancel.clone());
+    gateway.supervisor.spawn("call", OnEnd::Finish, async move {
+        let carried = Box::pin(task_calls.carry(asked, *permitted, task_cancel)).await;
+        // The client may have gone; the outcome is recorded all the same.
+        drop(reply.send(carried));
+        drop(slot);
+    });
+    let _cancel = CancelOnDrop(cancel);
+    answered.await.unwrap_or(overloaded)
+}
+
+/// What a refusal before any message was read is recorded with.
+struct Denial<'a> {
+    config: &'a Config,
+    virtual_server: &'a str,
+    request_id: &'a str,
+    config_age_ms: u64,
+}
+
+async fn unauthenticated(
+    gateway: &Gateway,
+    calls: &Calls,
+    denial: &Denial<'_>,
+    refused: NotAuthenticated,
+) -> Response {
+    let NotAuthenticated { reason, claims } = refused;
+    gateway.metrics.refused(reason);
+    tracing::info!(%reason, request_id = denial.request_id, virtual_server = denial.virtual_server, "not authenticated");
+    if let Some(claims) = &claims
+        && gateway.attributed_denials.take()
+    {
+        let record = RequestDenial {
+            who: Who::Claims(claims),
+            virtual_server: denial.virtual_server,
+            request_id: denial.request_id,
+            reason,
+            revision: denial.config.revision,
+            config_age_ms: denial.config_age_ms,
+        };
+        if let Err(unrecorded) = calls.deny_request(record).await {
+            tracing::warn!(%unrecorded, "a refusal is not recorded");
+        }
+    }
+    let status = match reason {
+        Reason::ScopeInsufficient => StatusCode::FORBIDDEN,
+        Reason::ConfigStale => return not_ready(),
+        _ => StatusCode::UNAUTHORIZED,
+    };
+    let challenge = metadata::challenge(denial.config.issuer.as_ref(), denial.virtual_server, reason);
+    let body = refusal_body(code::DENIED, reason, denial.request_id);
+    let mut response = json_response(status, body);
+    if let Ok(challenge) = HeaderValue::from_str(&challenge) {
+        response.headers_mut().insert(header::WWW_AUTHENTICATE, challenge);
+    }
+    response
+}
+
+async fn record_malformed(calls: &Calls, asked: &Asked, virtual_server: &str, reason: Reason) {
+    let record = RequestDenial {
+        who: Who::Caller(&asked.caller),
+        virtual_server,
+        request_id: &asked.request_id,
+        reason,
+        revision: asked.config.revision,
+        config_age_ms: asked.config_age_ms,
+    };
+    if let Err(unrecorded) = calls.deny_request(record).await {
+        tracing::warn!(%unrecorded, "a refusal is not recorded");
+    }
+}
+
+/// Whether a body that could not be read was meant as a call: headers or text say so.
+fn names_a_call(headers: &HeaderMap, body: &[u8]) -> bool {
+    let wanted = method::TOOLS_CALL.as_bytes();
+    headers.get(header_name::METHOD).is_some_and(|value| value.as_bytes() == wanted)
+        || body.windows(wanted.len()).any(|window| window == wanted)
+}
+
+async fn read_body(headers: &HeaderMap, body: Body) -> Result<bytes::Bytes, Reason> {
+    let length = headers.get(header::CONTENT_LENGTH).and_then(|length| length.to_str().ok()?.parse::<usize>().ok());
+    if length.is_some_and(|length| length > REQUEST_BYTES_MAX) {
+        return Err(Reason::RequestTooLarge);
+    }
+    let collected = tokio::time::timeout(BODY_WAIT_MAX, Limited::new(body, REQUEST_BYTES_MAX).collect()).await;
+    match collected {
+        Ok(Ok(body)) => Ok(body.to_bytes()),
+        Ok(Err(error)) if error.is::<LengthLimitError>() => Err(Reason::RequestTooLarge),
+        Ok(Err(_)) | Err(_) => Err(Reason::RequestMalformed),
+    }
+}
+
+fn body_refused(reason: Reason, request_id: &str) -> Response {
+    let status = match reason {
+        Reason::RequestTooLarge => StatusCode::PAYLOAD_TOO_LARGE,
+        _ => StatusCode::BAD_REQUEST,
+    };
+    let mut response = json_response(status, refusal_body(code::INVALID_REQUEST, reason, request_id));
+    // The rest of the body is not read, so the connection cannot be used again.
+    response.headers_mut().insert(header::CONNECTION, HeaderValue::from_static("close"));
+    response
+}
+
+/// 503: no configuration has arrived yet, or this run is not registered.
+pub(super) fn not_ready() -> Response {
+    let body = json!({"error": "not_ready", "message": "this node has no configuration yet"}).to_string();
+    let mut response = json_response(StatusCode::SERVICE_UNAVAILABLE, body.into_bytes());
+    response.headers_mut().insert(header::RETRY_AFTER, HeaderValue::from_static("1"));
+    response
+}
+
+fn refusal_body(rpc_code: i64, reason: Reason, request_id: &str) -> Vec<u8> {
+    let data = mcp::raw(&json!({"reason": reason.as_str(), "requestId": request_id, "policies": []}));
+    mcp::error_body(None, &RpcError { code: rpc_code, message: reason.sentence().to_owned(), data: Some(data) })
+}
+
+fn respond(reply: HttpReply) -> Response {
+    let status = StatusCode::from_u16(reply.status).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
+    let mut response = match reply.body {
+        Some(body) => json_response(status, body),
+        None => status.into_response(),
+    };
+    if let Some(session) = reply.session_id.and_then(|id| HeaderValue::try_from(id).ok()) {
+        response.headers_mut().insert(header_name::SESSION_ID, session);
+    }
+    response
+}
+
+fn json_response(status: StatusCode, body: Vec<u8>) -> Response {
+    let json = (header::CONTENT_TYPE, HeaderValue::from_static("application/json"));
+    (status, [json, (header::CACHE_CONTROL, HeaderValue::from_static("no-store"))], body).into_response()
+}
+
+fn unix_seconds() -> i64 {
+    let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    i64::try_from(since.as_secs()).unwrap_or(i64::MAX)
+}
+
+/// `None` without randomness: then nothing is served.
+fn request_id() -> Option<String> {
+    let mut bytes = [0; 16];
+    rand::fill(&mut bytes).ok()?;
+    Some(format!("r-{}", hex::encode(bytes)))
+}
+
+fn nonce() -> Option<[u8; 12]> {
+    let mut bytes = [0; 12];
+    rand::fill(&mut bytes).ok()?;
+    Some(bytes)
+}

@@ -1,0 +1,115 @@
+//! Protected-resource metadata and the challenges that point at it.
+//!
+//! Called by `listener`. Everything derives from the configured MCP URL, never from the request, so nobody can make a
+//! client look for its authorization server elsewhere. Pure.
+//! Specification: RFC 9728 §3 and §5.1; RFC 6750 §3; MCP 2026-07-28 authorization.
+
+use bailiwick_data_plane_core::caller::SCOPE_TOOLS;
+use bailiwick_proto::{Reason, v1::Issuer};
+use serde_json::{Value, json};
+
+use crate::config::http_authority;
+
+/// Where metadata lies: between host and path of the resource.
+pub(crate) const WELL_KNOWN: &str = "/.well-known/oauth-protected-resource";
+
+/// The metadata of a virtual server, or of all of them together for `None`.
+pub(crate) fn document(issuer: &Issuer, virtual_server: Option<&str>) -> Value {
+    let mcp_url = issuer.mcp_url.trim_end_matches('/');
+    let resource = virtual_server.map_or_else(|| mcp_url.to_owned(), |name| format!("{mcp_url}/{name}"));
+    json!({
+        "resource": resource,
+        "authorization_servers": [issuer.issuer],
+        "scopes_supported": [SCOPE_TOOLS],
+        "bearer_methods_supported": ["header"],
+        "resource_name": virtual_server.unwrap_or("Bailiwick"),
+    })
+}
+
+/// The virtual server whose metadata lies under `path` (after [`WELL_KNOWN`]), by the configured MCP URL.
+pub(crate) fn virtual_server_of<'p>(issuer: &Issuer, path: &'p str) -> Option<&'p str> {
+    let name = path.strip_prefix(mcp_path(issuer)?)?.strip_prefix('/')?;
+    (!name.is_empty() && !name.contains('/')).then_some(name)
+}
+
+/// The `WWW-Authenticate` value of a 401 or 403.
+pub(crate) fn challenge(issuer: Option<&Issuer>, virtual_server: &str, reason: Reason) -> String {
+    let error = match reason {
+        Reason::TokenMissing => None,
+        Reason::ScopeInsufficient => Some("insufficient_scope"),
+        // Every other reason speaks of the token that was sent.
+        _ => Some("invalid_token"),
+    };
+    let mut challenge = String::from("Bearer ");
+    if let Some(error) = error {
+        challenge.push_str(&format!(r#"error="{error}", error_description="{}", "#, reason.sentence()));
+    }
+    if let Some(url) = issuer.and_then(|issuer| metadata_url(issuer, virtual_server)) {
+        challenge.push_str(&format!(r#"resource_metadata="{url}", "#));
+    }
+    challenge.push_str(&format!(r#"scope="{SCOPE_TOOLS}""#));
+    challenge
+}
+
+/// `None` for a name that has no place in a URL: such a virtual server cannot exist.
+fn metadata_url(issuer: &Issuer, virtual_server: &str) -> Option<String> {
+    if !bailiwick_proto::names::is_server_name(virtual_server) {
+        return None;
+    }
+    let path = mcp_path(issuer)?;
+    let origin = issuer.mcp_url.trim_end_matches('/').strip_suffix(path)?;
+    Some(format!("{origin}{WELL_KNOWN}{path}/{virtual_server}"))
+}
+
+/// The path of the MCP URL without a slash at its end; empty for a URL without a path.
+fn mcp_path(issuer: &Issuer) -> Option<&str> {
+    let url = issuer.mcp_url.trim_end_matches('/');
+    let authority = http_authority(url)?;
+    let (_, path) = url.split_once("://")?.1.split_once(authority)?;
+    Some(path)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn issuer(mcp_url: &str) -> Issuer {
+        Issuer { issuer: "https://auth.example".into(), mcp_url: mcp_url.into() }
+    }
+
+    #[test]
+    fn metadata_lies_where_the_challenge_says() {
+        for (mcp_url, path) in [
+            ("http://127.0.0.1:8420/mcp", "/mcp/finance"),
+            ("https://gw.example/a/mcp/", "/a/mcp/finance"),
+            ("https://gw.example", "/finance"),
+        ] {
+            let issuer = issuer(mcp_url);
+            let challenge = challenge(Some(&issuer), "finance", Reason::TokenMissing);
+            let url = challenge.split('"').nth(1).unwrap();
+            let (origin, found) = url.split_once(WELL_KNOWN).unwrap();
+            assert_eq!(found, path);
+            assert_eq!(virtual_server_of(&issuer, found), Some("finance"));
+            assert_eq!(document(&issuer, Some("finance"))["resource"], format!("{origin}{path}"));
+        }
+        let issuer = issuer("http://h/mcp");
+        for path in ["", "/", "/mcp", "/mcp/", "/mcp/a/b", "/mcpa", "/other/a"] {
+            assert_eq!(virtual_server_of(&issuer, path), None, "{path}");
+        }
+        assert_eq!(document(&issuer, None)["resource"], "http://h/mcp");
+    }
+
+    #[test]
+    fn challenges_say_what_is_wrong() {
+        let issuer = issuer("http://h/mcp");
+        assert_eq!(
+            challenge(Some(&issuer), "finance", Reason::TokenMissing),
+            r#"Bearer resource_metadata="http://h/.well-known/oauth-protected-resource/mcp/finance", scope="mcp:tools""#
+        );
+        let expired = challenge(Some(&issuer), "finance", Reason::TokenExpired);
+        assert!(expired.starts_with(r#"Bearer error="invalid_token", error_description="The token has expired"#));
+        let narrow = challenge(Some(&issuer), "finance", Reason::ScopeInsufficient);
+        assert!(narrow.starts_with(r#"Bearer error="insufficient_scope""#) && narrow.contains(r#"scope="mcp:tools""#));
+        assert_eq!(challenge(Some(&issuer), "a\"b", Reason::TokenMissing), r#"Bearer scope="mcp:tools""#);
+    }
+}

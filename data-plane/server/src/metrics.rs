@@ -1,0 +1,96 @@
+//! Every metric of a data-plane node, with its help text. No label is unbounded.
+//!
+//! Set by the modules that own what is measured; rendered by the operations listener.
+
+use std::sync::atomic::{AtomicI64, AtomicU64};
+
+use bailiwick_proto::Reason;
+use bailiwick_runtime::metrics::Registry;
+use prometheus_client::{
+    encoding::EncodeLabelSet,
+    metrics::{counter::Counter, family::Family, gauge::Gauge, histogram::Histogram},
+};
+
+/// Seconds; what the semantic conventions for MCP prescribe, with finer steps for the gateway's own part.
+const DURATION_BUCKETS: [f64; 16] =
+    [0.001, 0.0025, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0, 2.0, 5.0, 10.0, 30.0, 60.0, 120.0];
+
+/// One stable reason.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+pub(crate) struct ReasonLabel {
+    reason: &'static str,
+}
+
+/// How a call ended.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+pub(crate) struct StatusLabel {
+    status: &'static str,
+}
+
+/// All of them; cheap to share by reference.
+#[derive(Debug)]
+pub(crate) struct Metrics {
+    pub(crate) calls: Family<StatusLabel, Counter>,
+    pub(crate) refusals: Family<ReasonLabel, Counter>,
+    pub(crate) call_seconds: Histogram,
+    pub(crate) upstream_seconds: Histogram,
+    pub(crate) records: Counter,
+    pub(crate) publish_failures: Counter,
+    pub(crate) spool_bytes: Gauge<i64, AtomicI64>,
+    pub(crate) records_unpublished: Gauge<i64, AtomicI64>,
+    pub(crate) config_revision: Gauge<i64, AtomicI64>,
+    pub(crate) config_connected: Gauge<i64, AtomicI64>,
+    pub(crate) config_refused: Counter<u64, AtomicU64>,
+}
+
+impl Metrics {
+    /// Makes and registers all metrics.
+    pub(crate) fn new(registry: &Registry) -> Self {
+        let metrics = Self {
+            calls: Family::default(),
+            refusals: Family::default(),
+            call_seconds: Histogram::new(DURATION_BUCKETS),
+            upstream_seconds: Histogram::new(DURATION_BUCKETS),
+            records: Counter::default(),
+            publish_failures: Counter::default(),
+            spool_bytes: Gauge::default(),
+            records_unpublished: Gauge::default(),
+            config_revision: Gauge::default(),
+            config_connected: Gauge::default(),
+            config_refused: Counter::default(),
+        };
+        let named = |name: &str| format!("bailiwick_data_plane_{name}");
+        let add = |name: &str, help: &str, metric: &Counter| registry.register(&named(name), help, metric.clone());
+        registry.register(&named("calls"), "Tool calls that were forwarded, by how they ended", metrics.calls.clone());
+        registry.register(&named("refusals"), "Requests refused, by reason", metrics.refusals.clone());
+        let whole = "Time from a request's arrival to its answer, for forwarded tool calls, in seconds";
+        registry.register(&named("call_duration_seconds"), whole, metrics.call_seconds.clone());
+        let upstream = "Time a server took to answer a tool call, in seconds";
+        registry.register(&named("upstream_duration_seconds"), upstream, metrics.upstream_seconds.clone());
+        add("records", "Records written to the spool", &metrics.records);
+        add("publish_failures", "Batches of records the event stream did not take", &metrics.publish_failures);
+        registry.register(&named("spool_bytes"), "Bytes of records on disk", metrics.spool_bytes.clone());
+        let unpublished = "Records that no published checkpoint covers yet";
+        registry.register(&named("records_unpublished"), unpublished, metrics.records_unpublished.clone());
+        registry.register(&named("config_revision"), "Revision in force", metrics.config_revision.clone());
+        let connected = "1 while the config stream is open";
+        registry.register(&named("config_connected"), connected, metrics.config_connected.clone());
+        add("config_refused", "Config frames this node could not apply", &metrics.config_refused);
+        metrics
+    }
+
+    /// Counts a refusal.
+    pub(crate) fn refused(&self, reason: Reason) {
+        self.refusals.get_or_create(&ReasonLabel { reason: reason.as_str() }).inc();
+    }
+
+    /// Counts a forwarded call.
+    pub(crate) fn called(&self, status: &'static str) {
+        self.calls.get_or_create(&StatusLabel { status }).inc();
+    }
+}
+
+/// A gauge's value from a count; gauges are signed.
+pub(crate) fn gauge_value(count: u64) -> i64 {
+    i64::try_from(count).unwrap_or(i64::MAX)
+}

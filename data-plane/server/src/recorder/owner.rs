@@ -1,0 +1,462 @@
+//! The one task that owns the node's chain and spool.
+//!
+//! Started by `Recorder::start`. Takes inputs in batches and writes each batch with one write: a group commit of the
+//! chain. Signs heads, publishes from the spool with a bounded number of batches in flight, and frees what the ledger
+//! says is safe. A write that fails puts the chain back to where it was, so that no number is lost and no refused
+//! record is ever chained. Until `epoch_open` and the findings of recovery are written, nothing else is accepted.
+
+use std::{collections::BTreeMap, time::Duration};
+
+use bailiwick_ledger_core::{
+    chain::NodeChain,
+    key::NodeSigner,
+    record::{EpochOpen, Kind, Record, format_ts, record_id},
+};
+use bailiwick_proto::{Reason, Tier, subjects, v1::RecordBatch};
+use bailiwick_runtime::{event_stream::EventStream, ops::Readiness};
+use bytes::Bytes;
+use futures::{FutureExt, StreamExt, future::BoxFuture, stream::FuturesUnordered};
+use prost::Message;
+use tokio::{
+    sync::{mpsc, oneshot, watch},
+    time::{Instant, MissedTickBehavior},
+};
+
+use super::{
+    Class, FLUSH_WAIT_MAX, Input, Recorded, Start,
+    notices::Notice,
+    shipping::{Job, Shipping},
+};
+use crate::{
+    metrics::{Metrics, gauge_value},
+    spool::{Fill, Spool, SpoolError, SpoolSync},
+};
+
+/// Records written at once: enough to share a write under load, few enough that nobody waits long.
+const BATCH_INPUTS_MAX: usize = 64;
+/// A signed head at least this often while records flow…
+const HEAD_RECORDS: u64 = 256;
+/// … and this often; a second, less the ticks that may pass unused.
+const HEAD_BUSY: Duration = Duration::from_millis(700);
+/// … and this often while nothing happens.
+const HEAD_IDLE: Duration = Duration::from_millis(4_700);
+/// How often time is looked at.
+const TICK: Duration = Duration::from_millis(200);
+/// Bytes of records in one message: below the stream's 64 KiB with room for the envelope.
+const BATCH_BYTES_MAX: usize = 48 * 1024;
+/// Batches handed to the stream and not yet accepted.
+const BATCHES_IN_FLIGHT_MAX: usize = 8;
+/// Pause after the stream refused a batch.
+const PUBLISH_PAUSE: Duration = Duration::from_millis(500);
+/// Without news from the ledger for so long, records are sent again; doubled each time up to the maximum.
+const STALL_MIN: Duration = Duration::from_secs(5);
+const STALL_MAX: Duration = Duration::from_secs(60);
+/// Records sent again in one go to a silent ledger: a sign of life, not the whole spool.
+const STALL_RECORDS: u64 = 512;
+
+/// A batch the stream has taken or refused.
+type Published = (u64, std::ops::Range<u64>, bool);
+
+/// Chain, spool and plan of one run.
+pub(super) struct Owner {
+    node: String,
+    subject: String,
+    epoch: u64,
+    chain: NodeChain,
+    signer: NodeSigner,
+    spool: Spool,
+    sync: SpoolSync,
+    stream: EventStream,
+    stored: watch::Sender<u64>,
+    metrics: std::sync::Arc<Metrics>,
+    readiness: Readiness,
+    /// First records of the run that are not written yet.
+    opening: Vec<Record>,
+    /// Intents of this run without an outcome: id to sequence number.
+    open_intents: BTreeMap<String, u64>,
+    shipping: Shipping,
+    in_flight: FuturesUnordered<BoxFuture<'static, Published>>,
+    repeats: u64,
+    publish_after: Instant,
+    since_head: u64,
+    last_head: Instant,
+    last_progress: Instant,
+    stall: Duration,
+}
+
+impl std::fmt::Debug for Owner {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Owner").field("node", &self.node).field("epoch", &self.epoch).finish_non_exhaustive()
+    }
+}
+
+struct Append {
+    record: Box<Record>,
+    class: Class,
+    reply: oneshot::Sender<Result<Recorded, Reason>>,
+}
+
+impl Owner {
+    pub(super) fn open(start: Start, stored: watch::Sender<u64>) -> Result<Self, SpoolError> {
+        let Start { node, region, epoch, signer, mut spool, recovered, recovery, stream, metrics, readiness } = start;
+        spool.begin(epoch)?;
+        let mut shipping = Shipping::default();
+        for found in &recovered {
+            if let (Some(first), Some(last)) = (found.runs.first(), found.runs.last()) {
+                shipping.extend(found.epoch, first.start, last.end);
+            }
+        }
+        let epoch_open = EpochOpen { public_key: signer.public_key_hex(), recovered: recovery.epochs };
+        let first = Record { epoch_open: Some(epoch_open), ..Record::new(Kind::NodeEpochOpen, now_ts()) };
+        let now = Instant::now();
+        let mut owner = Self {
+            subject: subjects::record(&region, &node),
+            chain: NodeChain::open(node.clone(), epoch),
+            sync: spool.sync(),
+            opening: std::iter::once(first).chain(recovery.records).collect(),
+            node,
+            epoch,
+            signer,
+            spool,
+            stream,
+            stored,
+            metrics,
+            readiness,
+            open_intents: BTreeMap::new(),
+            shipping,
+            in_flight: FuturesUnordered::new(),
+            repeats: 0,
+            publish_after: now,
+            since_head: 0,
+            last_head: now,
+            last_progress: now,
+            stall: STALL_MIN,
+        };
+        owner.write_opening();
+        Ok(owner)
+    }
+
+    pub(super) async fn run(mut self, mut inputs: mpsc::Receiver<Input>) {
+        let mut tick = tokio::time::interval(TICK);
+        tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        let mut batch = Vec::with_capacity(BATCH_INPUTS_MAX);
+        loop {
+            self.publish_due();
+            tokio::select! {
+                received = inputs.recv_many(&mut batch, BATCH_INPUTS_MAX) => {
+                    if received == 0 {
+                        return;
+                    }
+                    if let Some(done) = self.take(&mut batch) {
+                        inputs.close();
+                        self.close().await;
+                        let _whoever_asked_may_be_gone = done.send(());
+                        return;
+                    }
+                }
+                Some(published) = self.in_flight.next() => self.published(published),
+                _ = tick.tick() => self.on_tick(),
+            }
+        }
+    }
+
+    /// Handles a batch; the wish to close is handed back.
+    fn take(&mut self, batch: &mut Vec<Input>) -> Option<oneshot::Sender<()>> {
+        let mut appends = Vec::with_capacity(batch.len());
+        let mut close = None;
+        for input in batch.drain(..) {
+            match input {
+                Input::Append { record, class, reply } => appends.push(Append { record, class, reply }),
+                Input::Notice(notice) => self.notice(notice),
+                Input::Close { done } => close = Some(done),
+            }
+        }
+        self.append_all(appends);
+        close
+    }
+
+    fn append_all(&mut self, appends: Vec<Append>) {
+        let (first, prev) = (self.chain.next_seq(), *self.chain.prev());
+        let mut chained = Vec::with_capacity(appends.len());
+        for Append { record, class, reply } in appends {
+            let intent = record.intent.clone();
+            let appended = match self.refusal(class) {
+                Some(reason) => Err(reason),
+                None => self.chain.append(*record).map_err(|error| {
+                    tracing::error!(%error, "a record cannot be written");
+                    Reason::SpoolFull
+                }),
+            };
+            match appended {
+                Ok(bytes) => chained.push((bytes, class, intent, reply)),
+                // The caller may have gone; then nobody needs the answer.
+                Err(reason) => drop(reply.send(Err(reason))),
+            }
+        }
+        if chained.is_empty() {
+            return;
+        }
+        let bytes: Vec<&Vec<u8>> = chained.iter().map(|(bytes, ..)| bytes).collect();
+        if let Err(error) = self.spool.append(&bytes) {
+            tracing::error!(%error, records = bytes.len(), "records are refused");
+            self.chain = NodeChain::resume(self.node.clone(), self.epoch, first, prev);
+            chained.into_iter().for_each(|(.., reply)| drop(reply.send(Err(Reason::SpoolFull))));
+            // A head tried at a later tick tells when there is room again.
+            self.readiness.not_ready("spool", "cannot be written");
+            return;
+        }
+        for (seq, (bytes, class, intent, reply)) in (first..).zip(chained) {
+            let id = record_id(&bytes);
+            match class {
+                Class::Intent(_) => {
+                    self.open_intents.insert(id.clone(), seq);
+                }
+                Class::Outcome => {
+                    intent.and_then(|intent| self.open_intents.remove(&intent));
+                }
+                Class::Denied => {}
+            }
+            drop(reply.send(Ok(Recorded { seq, id })));
+        }
+        self.wrote(self.chain.next_seq() - first);
+        if self.since_head >= HEAD_RECORDS {
+            self.write_head();
+        }
+    }
+
+    fn refusal(&self, class: Class) -> Option<Reason> {
+        if !self.opening.is_empty() {
+            return Some(Reason::SpoolFull);
+        }
+        match (class, self.spool.fill()) {
+            (Class::Outcome, _) | (_, Fill::Room) | (Class::Intent(Tier::Retrieval) | Class::Denied, Fill::Pressure) => {
+                None
+            }
+            (Class::Intent(Tier::Transactional | Tier::Destructive), Fill::Pressure) => Some(Reason::SpoolPressure),
+            (Class::Intent(_) | Class::Denied, Fill::Full) => Some(Reason::SpoolFull),
+        }
+    }
+
+    fn write_opening(&mut self) {
+        let (first, prev) = (self.chain.next_seq(), *self.chain.prev());
+        let chained: Result<Vec<_>, _> = self.opening.iter().map(|record| self.chain.append(record.clone())).collect();
+        let written = match chained {
+            Ok(bytes) => self.spool.append(&bytes).map_err(|error| error.to_string()),
+            Err(error) => Err(error.to_string()),
+        };
+        match written {
+            Ok(range) => {
+                self.opening.clear();
+                self.wrote(range.end - range.start);
+                self.write_head();
+                self.sync.request(range.end);
+            }
+            Err(error) => {
+                tracing::error!(error, "the run cannot be opened in the spool; calls are refused until it is");
+                self.chain = NodeChain::resume(self.node.clone(), self.epoch, first, prev);
+                self.show();
+            }
+        }
+    }
+
+    /// A head that cannot be written now is written at a later tick.
+    fn write_head(&mut self) {
+        let (first, prev) = (self.chain.next_seq(), *self.chain.prev());
+        let Ok(Some(bytes)) = self.chain.append_head(now_ts(), &self.signer) else { return };
+        match self.spool.append(&[bytes]) {
+            Ok(_) => {
+                self.wrote(1);
+                self.since_head = 0;
+                self.last_head = Instant::now();
+            }
+            Err(error) => {
+                tracing::warn!(%error, "a signed head cannot be written");
+                self.chain = NodeChain::resume(self.node.clone(), self.epoch, first, prev);
+            }
+        }
+    }
+
+    fn wrote(&mut self, records: u64) {
+        if !self.shipping.is_waiting() {
+            self.last_progress = Instant::now();
+        }
+        self.since_head += records;
+        self.shipping.extend(self.epoch, 0, self.chain.next_seq());
+        self.metrics.records.inc_by(records);
+        self.show();
+    }
+
+    fn show(&self) {
+        self.metrics.spool_bytes.set(gauge_value(self.spool.bytes()));
+        self.metrics.records_unpublished.set(gauge_value(self.shipping.unpublished()));
+        match self.spool.fill() {
+            Fill::Room | Fill::Pressure => self.readiness.ready("spool"),
+            Fill::Full => self.readiness.not_ready("spool", "full"),
+        }
+    }
+
+    fn on_tick(&mut self) {
+        if !self.opening.is_empty() {
+            self.write_opening();
+            return;
+        }
+        let idle_room = self.spool.fill() != Fill::Full;
+        let age = self.last_head.elapsed();
+        if (self.since_head > 0 && age >= HEAD_BUSY) || (age >= HEAD_IDLE && idle_room) {
+            self.write_head();
+            // Retrieval records become durable soon after, though nobody waits for it.
+            self.sync.request(self.chain.next_seq());
+        }
+        if self.shipping.is_waiting() && self.last_progress.elapsed() >= self.stall {
+            tracing::warn!("no news from the ledger; sending records again");
+            self.shipping.resend_unstored(STALL_RECORDS);
+            self.last_progress = Instant::now();
+            self.stall = (self.stall * 2).min(STALL_MAX);
+        }
+    }
+
+    fn notice(&mut self, notice: Notice) {
+        let news = match notice {
+            Notice::Replay { epoch, from } => {
+                self.shipping.replay(epoch, from);
+                return;
+            }
+            Notice::Stored { epoch, seq } => self.shipping.stored(epoch, seq),
+            Notice::Published { epoch, seq } => {
+                let news = self.shipping.published(epoch, seq);
+                if news {
+                    self.free(epoch, seq);
+                }
+                news
+            }
+        };
+        if let Notice::Stored { epoch, seq } | Notice::Published { epoch, seq } = notice
+            && epoch == self.epoch
+        {
+            let next = seq.saturating_add(1).min(self.chain.next_seq());
+            self.stored.send_if_modified(|stored| std::mem::replace(stored, next.max(*stored)) < next);
+        }
+        if news {
+            self.last_progress = Instant::now();
+            self.stall = STALL_MIN;
+        }
+    }
+
+    /// Intents stay until their outcome is recorded, so that a crash still finds them open.
+    fn free(&mut self, epoch: u64, through: u64) {
+        let open = self.open_intents.values().min().filter(|_| epoch == self.epoch);
+        let through = match open {
+            Some(0) => return,
+            Some(first) => through.min(first - 1),
+            None => through,
+        };
+        if let Err(error) = self.spool.free(epoch, through) {
+            tracing::warn!(%error, "covered records cannot be removed from the spool");
+        }
+        if epoch != self.epoch {
+            self.shipping.retire(epoch);
+        }
+        self.show();
+    }
+
+    fn publish_due(&mut self) {
+        while self.in_flight.len() < BATCHES_IN_FLIGHT_MAX && Instant::now() >= self.publish_after {
+            let Some(job) = self.shipping.next_job() else { return };
+            match self.spool.read(job.epoch, job.from, BATCH_BYTES_MAX) {
+                Ok(records) if records.is_empty() => {
+                    let next = self.spool.first_held(job.epoch, job.from).unwrap_or(job.to);
+                    self.shipping.took(&job, next.max(job.from + 1));
+                }
+                Ok(records) => self.publish(&job, records),
+                Err(error) => {
+                    tracing::error!(%error, "records cannot be read from the spool; trying again");
+                    self.publish_after = Instant::now() + PUBLISH_PAUSE;
+                }
+            }
+        }
+    }
+
+    fn publish(&mut self, job: &Job, mut records: Vec<Bytes>) {
+        records.truncate(usize::try_from(job.to - job.from).unwrap_or(usize::MAX));
+        let (epoch, range) = (job.epoch, job.from..job.from + records.len() as u64);
+        let mut message_id = subjects::message_id(&self.node, epoch, job.from);
+        if job.again || epoch != self.epoch {
+            // The stream drops repeats of an id, but this batch may hold more than the one sent under it before.
+            self.repeats += 1;
+            message_id = format!("{message_id}.again.{}.{}", self.epoch, self.repeats);
+        }
+        let batch = RecordBatch {
+            node: self.node.clone(),
+            epoch,
+            first_seq: job.from,
+            records: records.iter().map(|record| record.to_vec()).collect(),
+        };
+        let payload = Bytes::from(batch.encode_to_vec());
+        self.shipping.took(job, range.end);
+        let (stream, subject) = (self.stream.clone(), self.subject.clone());
+        let publish = async move {
+            let published = stream.publish(&subject, &message_id, payload).await;
+            if let Err(error) = &published {
+                tracing::debug!(%error, "the event stream did not take a batch");
+            }
+            (epoch, range, published.is_ok())
+        };
+        self.in_flight.push(publish.boxed());
+    }
+
+    fn published(&mut self, (epoch, range, taken): Published) {
+        if !taken {
+            self.metrics.publish_failures.inc();
+            self.shipping.send_again(epoch, range);
+            self.publish_after = Instant::now() + PUBLISH_PAUSE;
+        }
+    }
+
+    /// What is not handed over in time stays in the spool for the next run.
+    async fn close(&mut self) {
+        if self.opening.is_empty() {
+            self.append_close();
+        }
+        if let Some(last) = self.chain.next_seq().checked_sub(1)
+            && self.sync.sync_to(last).await.is_err()
+        {
+            tracing::error!("the last records could not be made durable");
+        }
+        let deadline = tokio::time::sleep(FLUSH_WAIT_MAX);
+        tokio::pin!(deadline);
+        loop {
+            self.publish_due();
+            if self.in_flight.is_empty() && self.shipping.is_drained() {
+                return;
+            }
+            tokio::select! {
+                Some(published) = self.in_flight.next() => self.published(published),
+                () = tokio::time::sleep(TICK) => {}
+                () = &mut deadline => {
+                    tracing::warn!("records were not all handed over; the next run ships the rest");
+                    return;
+                }
+            }
+        }
+    }
+
+    fn append_close(&mut self) {
+        let (first, prev) = (self.chain.next_seq(), *self.chain.prev());
+        let closed = self.chain.append(Record::new(Kind::NodeEpochClose, now_ts())).map_err(|error| error.to_string());
+        match closed.and_then(|bytes| self.spool.append(&[bytes]).map_err(|error| error.to_string())) {
+            Ok(_) => {
+                self.wrote(1);
+                self.write_head();
+            }
+            Err(error) => {
+                tracing::error!(error, "the run cannot be closed in the spool");
+                self.chain = NodeChain::resume(self.node.clone(), self.epoch, first, prev);
+            }
+        }
+    }
+}
+
+/// The present in a record's spelling.
+pub(crate) fn now_ts() -> String {
+    format_ts(jiff::Timestamp::now().as_microsecond())
+}

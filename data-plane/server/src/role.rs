@@ -1,0 +1,315 @@
+//! A data-plane node's life in one process: what starts in which order, and what stops in which.
+//!
+//! Start: check the configuration, bind the listeners, recover the spool, read or make the commitment key; then register
+//! this run with the control plane, open its chain, follow the configuration. Until the first configuration is in force
+//! every request gets 503. Stop: accept nothing more and let calls under way finish, within a bound; close the chain and
+//! hand over its last records; then the rest. Calls that do not finish in time are recorded as unknown.
+
+use std::{io, net::SocketAddr, path::PathBuf, sync::Arc, time::Duration};
+
+use bailiwick_ledger_core::key::NodeSigner;
+use bailiwick_runtime::{
+    EventStream, OnEnd, Shutdown, Supervisor, listen,
+    metrics::Registry,
+    ops::{self, Readiness},
+    tasks::TaskFailed,
+};
+use tokio::{
+    net::TcpListener,
+    sync::{OnceCell, Semaphore},
+};
+
+use crate::{
+    auth::Authenticator,
+    calls::Calls,
+    commitments::CommitmentKey,
+    config::DataPlaneConfig,
+    config_client::{self, Client, ConfigStream},
+    config_state::ConfigState,
+    listener::{self, Gateway, Guard},
+    metrics::Metrics,
+    recorder::{self, Recorder, RecoveryError, Recovery},
+    spool::{RecoveredEpoch, Spool, disk::RealDisk},
+    tool_reports::ToolReports,
+    upstream::Upstream,
+};
+
+/// After calls under way were given up, their outcomes are recorded within this.
+const ABORT_WAIT_MAX: Duration = Duration::from_secs(2);
+/// How often readiness looks at the configuration's age.
+const READINESS_TICK: Duration = Duration::from_millis(200);
+
+/// A data-plane node could not start, or ended because one of its tasks failed.
+#[derive(Debug, thiserror::Error)]
+pub enum DataPlaneError {
+    /// Mistakes in the configuration, all of them.
+    #[error("the data-plane configuration is not usable:\n  {}", .0.join("\n  "))]
+    Config(Vec<String>),
+    /// A listener's address is taken.
+    #[error(transparent)]
+    Bind(#[from] listen::BindError),
+    /// A listener's address cannot be read.
+    #[error("a listener has no address")]
+    Address(#[source] io::Error),
+    /// The data folder cannot be used.
+    #[error("the data folder {path} cannot be used")]
+    DataDir {
+        /// Which.
+        path: PathBuf,
+        /// Why.
+        source: io::Error,
+    },
+    /// The spool cannot be recovered.
+    #[error("the spool cannot be opened: {0}")]
+    Spool(String),
+    /// No key can be made, or TLS cannot be set up.
+    #[error("cryptography is not usable: {0}")]
+    Crypto(String),
+    /// A task failed.
+    #[error(transparent)]
+    Task(#[from] TaskFailed),
+}
+
+/// A running node. Dropping it does not stop it; the `Shutdown` given to [`serve`] does.
+#[derive(Debug)]
+pub struct Running {
+    /// Where MCP is served, at `/mcp/{virtual-server}`.
+    pub mcp_addr: SocketAddr,
+    /// Where `/livez`, `/readyz` and `/metrics` are served.
+    pub ops_addr: SocketAddr,
+    supervisor: Supervisor,
+    readiness: Readiness,
+}
+
+impl Running {
+    /// Whether the node has a configuration, an open chain and room in its spool.
+    #[must_use]
+    pub fn is_ready(&self) -> bool {
+        self.readiness.is_ready()
+    }
+
+    /// Returns once everything has stopped.
+    ///
+    /// # Errors
+    /// When a task's failure was the cause.
+    pub async fn stopped(self) -> Result<(), DataPlaneError> {
+        Ok(self.supervisor.ended().await?)
+    }
+}
+
+/// Starts a node; returns once its listeners are bound. It stops when `shutdown` is requested.
+///
+/// # Errors
+/// [`DataPlaneError`] when it cannot start; then nothing is left running.
+pub async fn serve(
+    config: DataPlaneConfig,
+    stream: EventStream,
+    shutdown: Shutdown,
+) -> Result<Running, DataPlaneError> {
+    let problems = config.problems();
+    if !problems.is_empty() {
+        return Err(DataPlaneError::Config(problems));
+    }
+    let mcp = listen::tcp("MCP", "data_plane.listen", config.listen).await?;
+    let operations = listen::tcp("data-plane operations", "data_plane.ops_listen", config.ops_listen).await?;
+    let mcp_addr = mcp.local_addr().map_err(DataPlaneError::Address)?;
+    let ops_addr = operations.local_addr().map_err(DataPlaneError::Address)?;
+    let opened = {
+        let config = config.clone();
+        let opened = tokio::task::spawn_blocking(move || open(&config)).await;
+        opened.map_err(|error| DataPlaneError::Spool(error.to_string()))??
+    };
+    let upstream = Upstream::new(config.upstream.clone()).map_err(|error| DataPlaneError::Crypto(error.to_string()))?;
+    let client = config_client::client(&config.control_plane)
+        .map_err(|_| DataPlaneError::Config(vec!["control_plane: is not a URL".to_owned()]))?;
+    let (readiness, registry) = (Readiness::new(), Registry::new());
+    let supervisor = Supervisor::new(shutdown.child());
+    let node = Node {
+        state: Arc::new(ConfigState::new(Duration::from_millis(config.max_staleness_ms))),
+        upstream: Arc::new(upstream),
+        metrics: Arc::new(Metrics::new(&registry)),
+        calls: Arc::default(),
+        slots: Arc::new(Semaphore::new(config.calls_max)),
+        stages: Stages::default(),
+        readiness: readiness.clone(),
+        supervisor: supervisor.clone(),
+        config,
+    };
+    node.start(mcp, opened, client, stream);
+    let serving = node.stages.late.clone();
+    let ops = ops::serve(operations, readiness.clone(), registry, serving);
+    supervisor.spawn("data-plane-ops", OnEnd::Critical, async move {
+        if let Err(error) = ops.await {
+            tracing::error!(%error, "the operations listener failed");
+        }
+    });
+    let stopping = node.stop();
+    supervisor.spawn("data-plane-shutdown", OnEnd::Finish, stopping);
+    tracing::info!(%mcp_addr, %ops_addr, "data plane listens");
+    Ok(Running { mcp_addr, ops_addr, supervisor, readiness })
+}
+
+/// What is read from disk before anything runs.
+struct Opened {
+    spool: Spool,
+    recovered: Vec<RecoveredEpoch>,
+    recovery: Recovery,
+    commitments: CommitmentKey,
+    signer: NodeSigner,
+}
+
+fn open(config: &DataPlaneConfig) -> Result<Opened, DataPlaneError> {
+    let folder = config.data_dir.join("spool");
+    let unusable = |path: PathBuf| move |source| DataPlaneError::DataDir { path, source };
+    std::fs::create_dir_all(&folder).map_err(unusable(folder.clone()))?;
+    let key_path = config.data_dir.join("keys").join("commitment.key");
+    let commitments = CommitmentKey::load(&key_path).map_err(unusable(key_path))?;
+    let broken = |error: RecoveryError| DataPlaneError::Spool(error.to_string());
+    let opened = Spool::open(Arc::new(RealDisk), &folder, config.spool_bytes_max);
+    let (spool, recovered) = opened.map_err(|error| broken(error.into()))?;
+    let recovery = recorder::recover(&spool, &config.node, &recovered, &recorder::now_ts()).map_err(broken)?;
+    let mut seed = [0; 32];
+    aws_lc_rs::rand::fill(&mut seed).map_err(|_| DataPlaneError::Crypto("no randomness".to_owned()))?;
+    let signer = NodeSigner::from_seed(&seed).map_err(|error| DataPlaneError::Crypto(error.to_string()))?;
+    Ok(Opened { spool, recovered, recovery, commitments, signer })
+}
+
+/// The order of stopping: each stage is requested when the one before it has ended.
+#[derive(Clone, Debug, Default)]
+struct Stages {
+    /// Accepting connections.
+    accepting: Shutdown,
+    /// Waiting for servers.
+    calls: Shutdown,
+    /// Everything that serves the others.
+    late: Shutdown,
+}
+
+/// What the tasks of one node share.
+#[derive(Clone, Debug)]
+struct Node {
+    config: DataPlaneConfig,
+    state: Arc<ConfigState>,
+    upstream: Arc<Upstream>,
+    metrics: Arc<Metrics>,
+    calls: Arc<OnceCell<Arc<Calls>>>,
+    slots: Arc<Semaphore>,
+    stages: Stages,
+    readiness: Readiness,
+    supervisor: Supervisor,
+}
+
+impl Node {
+    fn start(&self, mcp: TcpListener, opened: Opened, client: Client, stream: EventStream) {
+        self.readiness.not_ready("config", "none received yet");
+        self.readiness.not_ready("spool", "not open yet");
+        let gateway = Arc::new(Gateway {
+            state: Arc::clone(&self.state),
+            calls: Arc::clone(&self.calls),
+            authenticator: Authenticator::default(),
+            guard: Guard {
+                allowed_origins: self.config.allowed_origins.clone(),
+                bound_to_loopback: self.config.listen.ip().is_loopback(),
+            },
+            metrics: Arc::clone(&self.metrics),
+            supervisor: self.supervisor.clone(),
+            slots: Arc::clone(&self.slots),
+            abort: self.stages.calls.clone(),
+            attributed_denials: Default::default(),
+        });
+        let accepting = self.stages.accepting.clone();
+        self.supervisor.spawn("mcp-listener", OnEnd::Critical, listener::serve(mcp, gateway, accepting));
+        let (node, late) = (self.clone(), self.stages.late.clone());
+        self.supervisor.spawn("config-stream", OnEnd::Critical, async move {
+            late.or_stop(Box::pin(node.follow(opened, client, stream))).await;
+        });
+        let (node, late) = (self.clone(), self.stages.late.clone());
+        self.supervisor.spawn("readiness", OnEnd::Critical, async move {
+            late.or_stop(node.watch_config()).await;
+        });
+    }
+
+    /// Registers this run, opens its chain, then follows the configuration for ever.
+    async fn follow(self, opened: Opened, mut client: Client, stream: EventStream) {
+        let epoch = config_client::register(&mut client, &self.config.node, opened.signer.public_key()).await;
+        let start = recorder::Start {
+            node: self.config.node.clone(),
+            region: self.config.region.clone(),
+            epoch,
+            signer: opened.signer,
+            spool: opened.spool,
+            recovered: opened.recovered,
+            recovery: opened.recovery,
+            stream,
+            metrics: Arc::clone(&self.metrics),
+            readiness: self.readiness.clone(),
+        };
+        let recorder = match Recorder::start(start, &self.supervisor) {
+            Ok(recorder) => recorder,
+            Err(error) => {
+                tracing::error!(%error, "this run's chain cannot be opened");
+                return;
+            }
+        };
+        let calls = Calls {
+            state: Arc::clone(&self.state),
+            recorder,
+            upstream: Arc::clone(&self.upstream),
+            commitments: opened.commitments,
+            metrics: Arc::clone(&self.metrics),
+            supervisor: self.supervisor.clone(),
+        };
+        // Set once: this function runs once.
+        drop(self.calls.set(Arc::new(calls)));
+        let reports = ToolReports {
+            client: client.clone(),
+            node: self.config.node.clone(),
+            state: Arc::clone(&self.state),
+            upstream: Arc::clone(&self.upstream),
+        };
+        let late = self.stages.late.clone();
+        self.supervisor.spawn("tool-reports", OnEnd::Critical, async move {
+            late.or_stop(reports.run()).await;
+        });
+        let stream = ConfigStream {
+            client,
+            node: self.config.node,
+            epoch,
+            state: self.state,
+            upstream: self.upstream,
+            metrics: self.metrics,
+            supervisor: self.supervisor,
+        };
+        stream.run().await;
+    }
+
+    async fn watch_config(self) {
+        use bailiwick_data_plane_core::admission::Freshness;
+        loop {
+            match (self.state.config(), self.state.freshness()) {
+                (None, _) => self.readiness.not_ready("config", "none received yet"),
+                (Some(_), Freshness::Expired) => self.readiness.not_ready("config", "older than max_staleness_ms"),
+                (Some(_), Freshness::Leased | Freshness::Unleased) => self.readiness.ready("config"),
+            }
+            tokio::time::sleep(READINESS_TICK).await;
+        }
+    }
+
+    /// See the file's header for the order.
+    async fn stop(self) {
+        self.supervisor.shutdown().requested().await;
+        self.readiness.not_ready("running", "shutting down");
+        self.stages.accepting.request();
+        let all = u32::try_from(self.config.calls_max).unwrap_or(u32::MAX);
+        if tokio::time::timeout(self.config.drain(), self.slots.acquire_many(all)).await.is_err() {
+            tracing::warn!("calls under way are given up; their outcomes are unknown");
+            self.stages.calls.request();
+            drop(tokio::time::timeout(ABORT_WAIT_MAX, self.slots.acquire_many(all)).await);
+        }
+        if let Some(calls) = self.calls.get() {
+            calls.recorder.close().await;
+        }
+        self.stages.calls.request();
+        self.stages.late.request();
+    }
+}

@@ -1,0 +1,145 @@
+//! The upstream connector: this node as a client of MCP servers, in both eras.
+//!
+//! Called by `calls` (forwarding), `config_client` and `tool_reports` (what does a server show?). One peer per server
+//! URL remembers era and legacy session; everything else is per request. The caller's token never comes here. A call is
+//! sent once; it is sent a second time only when the server says that it does not know the session, which means that
+//! it did not process the call. Deliberately absent: what is sent and what an answer means (`data-plane/core`),
+//! credentials of servers. Specification: MCP 2026-07-28 and 2025-11-25, transports and lifecycle.
+
+mod exchange;
+mod fault;
+mod peer;
+mod sse;
+#[cfg(test)]
+mod tests;
+
+use std::{
+    collections::BTreeMap,
+    sync::{
+        Arc, Mutex, PoisonError,
+        atomic::{AtomicU64, Ordering},
+    },
+    time::Duration,
+};
+
+use bailiwick_data_plane_core::{
+    edge::PermittedCall,
+    forward,
+    handshake::{self, ToolList},
+};
+use bailiwick_proto::{
+    mcp::{self, RequestId, Response},
+    v1::{Server, ToolDefinition},
+};
+use serde_json::value::RawValue;
+
+pub(crate) use self::fault::UpstreamFault;
+use self::{
+    exchange::{Answer, Bounds},
+    peer::Peer,
+};
+use crate::config::UpstreamConfig;
+
+/// Peers remembered; beyond it all are forgotten and found again. More servers than one gateway fronts.
+const PEERS_MAX: usize = 1024;
+/// Idle connections kept per server.
+const IDLE_CONNECTIONS_MAX: usize = 64;
+/// Longest wait for a server to take a cancellation.
+const CANCEL_WAIT_MAX: Duration = Duration::from_secs(2);
+
+/// One per node, shared by reference.
+#[derive(Debug)]
+pub(crate) struct Upstream {
+    http: reqwest::Client,
+    limits: UpstreamConfig,
+    peers: Mutex<BTreeMap<String, Arc<Peer>>>,
+    next_id: AtomicU64,
+}
+
+impl Upstream {
+    /// # Errors
+    /// The TLS backend cannot be set up.
+    pub(crate) fn new(limits: UpstreamConfig) -> Result<Self, reqwest::Error> {
+        let http = reqwest::Client::builder()
+            .user_agent(concat!("bailiwick/", env!("CARGO_PKG_VERSION")))
+            .redirect(reqwest::redirect::Policy::none())
+            .no_proxy()
+            .connect_timeout(Duration::from_millis(limits.connect_timeout_ms))
+            .pool_max_idle_per_host(IDLE_CONNECTIONS_MAX)
+            .build()?;
+        Ok(Self { http, limits, peers: Mutex::default(), next_id: AtomicU64::new(1) })
+    }
+
+    /// An id for a request to a server.
+    pub(crate) fn next_id(&self) -> RequestId {
+        RequestId::from(self.next_id.fetch_add(1, Ordering::Relaxed))
+    }
+
+    /// Forwards a permitted call under `id`; the server's answer and its length in bytes.
+    pub(crate) async fn call(
+        &self,
+        server: &Server,
+        permitted: &PermittedCall,
+        id: &RequestId,
+    ) -> Result<(Response, u64), UpstreamFault> {
+        let bounds = self.call_bounds(server);
+        let peer = self.peer(&server.url);
+        let request = |era| forward::call_request(permitted, era, id);
+        let asked = peer.ask(&self.http, id, request, bounds, self.handshake_bounds(server));
+        let Answer { response, bytes, .. } = exchange::within(bounds.timeout, asked).await?;
+        Ok((response, bytes))
+    }
+
+    /// Tells a legacy server that nobody waits for `id` any more. A modern one sees its stream close.
+    pub(crate) async fn cancel(&self, server: &Server, id: &RequestId) {
+        let params = format!(r#"{{"requestId":{id},"reason":"cancelled"}}"#);
+        let Ok(params) = RawValue::from_string(params) else { return };
+        let body = mcp::request_body(None, "notifications/cancelled", Some(&params));
+        if let Err(fault) = self.peer(&server.url).notify_legacy(&self.http, body, CANCEL_WAIT_MAX).await {
+            tracing::debug!(server = server.name, %fault, "a server did not take a cancellation");
+        }
+    }
+
+    /// All tools a server shows, as canonical definitions by name.
+    pub(crate) async fn list_tools(&self, server: &Server) -> Result<Vec<ToolDefinition>, UpstreamFault> {
+        let bounds = self.handshake_bounds(server);
+        let peer = self.peer(&server.url);
+        let mut list = ToolList::default();
+        let mut cursor: Option<String> = None;
+        loop {
+            let id = self.next_id();
+            let request = |era| handshake::tools_request(era, &id, cursor.as_deref());
+            let Answer { response, .. } = peer.ask(&self.http, &id, request, bounds, bounds).await?;
+            let page = match response {
+                Response::Result(page) => page,
+                Response::Error(error) => {
+                    return Err(UpstreamFault::Invalid(format!("tools/list: error {}: {}", error.code, error.message)));
+                }
+            };
+            let next = list.take_page(&page).map_err(|fault| UpstreamFault::Invalid(fault.to_string()))?;
+            match next {
+                Some(next) => cursor = Some(next),
+                None => return Ok(list.finish()),
+            }
+        }
+    }
+
+    fn peer(&self, url: &str) -> Arc<Peer> {
+        let mut peers = self.peers.lock().unwrap_or_else(PoisonError::into_inner);
+        if peers.len() >= PEERS_MAX && !peers.contains_key(url) {
+            peers.clear();
+        }
+        Arc::clone(peers.entry(url.to_owned()).or_insert_with(|| Arc::new(Peer::new(url))))
+    }
+
+    fn call_bounds(&self, server: &Server) -> Bounds {
+        let timeout_ms = if server.timeout_ms > 0 { server.timeout_ms } else { self.limits.call_timeout_ms };
+        Bounds { timeout: Duration::from_millis(timeout_ms), bytes_max: self.limits.response_bytes_max }
+    }
+
+    fn handshake_bounds(&self, server: &Server) -> Bounds {
+        let call = self.call_bounds(server);
+        let handshake = Duration::from_millis(self.limits.handshake_timeout_ms);
+        Bounds { timeout: call.timeout.min(handshake), ..call }
+    }
+}

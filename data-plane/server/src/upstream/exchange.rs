@@ -1,0 +1,189 @@
+//! One HTTP exchange with an MCP server: a POST, and its answer as JSON or as an event stream.
+//!
+//! Called by `upstream::peer`. Whatever the server does ends within the given time and the byte bound: hanging,
+//! endless streams, lengths that lie, answers to another id, text that is not JSON. Redirects are not followed and no
+//! proxy is taken from the environment. Nothing is retried here. Of an event stream only the answer counts:
+//! notifications are read over, and so are requests, since no capability was declared that would allow them.
+
+use std::time::Duration;
+
+use bailiwick_proto::mcp::{Incoming, RequestId, Response, header_name, read_incoming, read_response};
+use bytes::Bytes;
+use http::{HeaderMap, HeaderName, HeaderValue, StatusCode, header};
+
+use super::{fault::UpstreamFault, sse::SseReader};
+
+/// Both forms of an answer; servers refuse clients that name only one.
+const ACCEPT: HeaderValue = HeaderValue::from_static("application/json, text/event-stream");
+const JSON: HeaderValue = HeaderValue::from_static("application/json");
+/// How much of a body is kept for a log line.
+const DETAIL_CHARS_MAX: usize = 200;
+
+/// What to send.
+#[derive(Clone, Debug)]
+pub(crate) struct Post {
+    /// The id the answer must carry; `None` for a notification.
+    pub(crate) id: Option<RequestId>,
+    pub(crate) headers: Vec<(HeaderName, HeaderValue)>,
+    pub(crate) body: Bytes,
+}
+
+/// What came back.
+#[derive(Clone, Debug)]
+pub(crate) struct Answer {
+    pub(crate) status: StatusCode,
+    /// `Mcp-Session-Id`, where the server sent one that can be sent back.
+    pub(crate) session: Option<HeaderValue>,
+    pub(crate) response: Response,
+    /// Bytes of the body.
+    pub(crate) bytes: u64,
+}
+
+/// Bounds of one exchange.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Bounds {
+    pub(crate) timeout: Duration,
+    pub(crate) bytes_max: usize,
+}
+
+/// Sends a request and reads its answer.
+pub(crate) async fn exchange(
+    http: &reqwest::Client,
+    url: &str,
+    post: Post,
+    bounds: Bounds,
+) -> Result<Answer, UpstreamFault> {
+    let Some(id) = post.id.clone() else {
+        return Err(UpstreamFault::Invalid("a notification has no answer".to_owned()));
+    };
+    within(bounds.timeout, async {
+        let response = send(http, url, post).await?;
+        read_answer(response, &id, bounds.bytes_max).await
+    })
+    .await
+}
+
+/// Sends a notification; any success is enough.
+pub(crate) async fn notify(
+    http: &reqwest::Client,
+    url: &str,
+    post: Post,
+    timeout: Duration,
+) -> Result<(), UpstreamFault> {
+    within(timeout, async {
+        let status = send(http, url, post).await?.status();
+        if status.is_success() { Ok(()) } else { Err(UpstreamFault::Status(status.as_u16())) }
+    })
+    .await
+}
+
+pub(super) async fn within<T>(
+    timeout: Duration,
+    work: impl Future<Output = Result<T, UpstreamFault>>,
+) -> Result<T, UpstreamFault> {
+    let millis = u64::try_from(timeout.as_millis()).unwrap_or(u64::MAX);
+    tokio::time::timeout(timeout, work).await.unwrap_or(Err(UpstreamFault::Timeout(millis)))
+}
+
+async fn send(http: &reqwest::Client, url: &str, post: Post) -> Result<reqwest::Response, UpstreamFault> {
+    let mut headers: HeaderMap = post.headers.into_iter().collect();
+    headers.insert(header::ACCEPT, ACCEPT);
+    headers.insert(header::CONTENT_TYPE, JSON);
+    let sent = http.post(url).headers(headers).body(post.body).send().await;
+    sent.map_err(|error| UpstreamFault::Unreachable(chain(&error)))
+}
+
+async fn read_answer(
+    response: reqwest::Response,
+    id: &RequestId,
+    bytes_max: usize,
+) -> Result<Answer, UpstreamFault> {
+    let status = response.status();
+    let session = response.headers().get(header_name::SESSION_ID).cloned();
+    if response.content_length().is_some_and(|length| length > bytes_max as u64) {
+        return Err(UpstreamFault::TooLarge(bytes_max));
+    }
+    let content_type = response.headers().get(header::CONTENT_TYPE).and_then(|value| value.to_str().ok());
+    let media_type = content_type.and_then(|value| value.split(';').next()).unwrap_or_default().trim();
+    let is_stream = media_type.eq_ignore_ascii_case("text/event-stream");
+    let is_json = media_type.eq_ignore_ascii_case("application/json");
+    let (response, bytes) = if status.is_success() && is_stream {
+        read_stream(response, id, bytes_max).await?
+    } else if is_json {
+        let body = read_body(response, bytes_max).await?;
+        let read = read_response(&body, id);
+        let answer = match read {
+            Ok(answer) => answer,
+            Err(_) if !status.is_success() => return Err(UpstreamFault::Status(status.as_u16())),
+            Err(fault) => return Err(invalid(&fault, &body)),
+        };
+        (answer, body.len())
+    } else if status.is_success() {
+        return Err(UpstreamFault::Invalid(format!("content type `{media_type}`")));
+    } else {
+        return Err(UpstreamFault::Status(status.as_u16()));
+    };
+    if !status.is_success() && matches!(response, Response::Result(_)) {
+        return Err(UpstreamFault::Status(status.as_u16()));
+    }
+    Ok(Answer { status, session, response, bytes: bytes as u64 })
+}
+
+async fn read_body(mut response: reqwest::Response, bytes_max: usize) -> Result<Vec<u8>, UpstreamFault> {
+    let mut body = Vec::new();
+    while let Some(chunk) = response.chunk().await.map_err(|error| broken(&error))? {
+        if body.len() + chunk.len() > bytes_max {
+            return Err(UpstreamFault::TooLarge(bytes_max));
+        }
+        body.extend_from_slice(&chunk);
+    }
+    Ok(body)
+}
+
+async fn read_stream(
+    mut response: reqwest::Response,
+    id: &RequestId,
+    bytes_max: usize,
+) -> Result<(Response, usize), UpstreamFault> {
+    let mut reader = SseReader::default();
+    let mut read = 0;
+    while let Some(chunk) = response.chunk().await.map_err(|error| broken(&error))? {
+        read += chunk.len();
+        if read > bytes_max {
+            return Err(UpstreamFault::TooLarge(bytes_max));
+        }
+        for data in reader.feed(&chunk) {
+            if data.is_empty() {
+                continue;
+            }
+            match read_incoming(&data, id) {
+                Ok(Incoming::Response(answer)) => return Ok((answer, read)),
+                Ok(Incoming::Notification(_) | Incoming::Request(_)) => {}
+                Err(fault) => return Err(invalid(&fault, &data)),
+            }
+        }
+    }
+    Err(UpstreamFault::Invalid("the stream ended without an answer".to_owned()))
+}
+
+fn invalid(fault: &dyn std::error::Error, body: &[u8]) -> UpstreamFault {
+    let start: String = String::from_utf8_lossy(body).chars().take(DETAIL_CHARS_MAX).collect();
+    tracing::debug!(%fault, start, "a server's answer is not valid MCP");
+    UpstreamFault::Invalid(fault.to_string())
+}
+
+fn broken(error: &reqwest::Error) -> UpstreamFault {
+    UpstreamFault::Invalid(chain(error))
+}
+
+/// The error with its causes; reqwest's own text alone says too little.
+fn chain(error: &dyn std::error::Error) -> String {
+    let mut text = error.to_string();
+    let mut cause = error.source();
+    while let Some(error) = cause {
+        text.push_str(": ");
+        text.push_str(&error.to_string());
+        cause = error.source();
+    }
+    text.chars().take(DETAIL_CHARS_MAX).collect()
+}

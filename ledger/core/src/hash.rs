@@ -1,0 +1,43 @@
+//! SHA-256 and its text form: the one hash of records, chains and trees.
+//!
+//! Called by every other module. In records a hash is 64 lower-case hex digits; in checkpoints and proofs it is base64.
+
+use aws_lc_rs::digest;
+
+/// A SHA-256 value.
+pub type Hash = [u8; 32];
+
+/// Length of a hash in bytes.
+pub const HASH_BYTES: usize = 32;
+
+/// SHA-256 of the concatenation of `parts`.
+#[must_use]
+pub fn sha256(parts: &[&[u8]]) -> Hash {
+    let mut context = digest::Context::new(&digest::SHA256);
+    for part in parts {
+        context.update(part);
+    }
+    let mut hash = [0; HASH_BYTES];
+    hash.iter_mut().zip(context.finish().as_ref()).for_each(|(to, from)| *to = *from);
+    hash
+}
+
+/// 64 lower-case hex digits.
+#[must_use]
+pub fn to_hex(hash: &Hash) -> String {
+    hex::encode(hash)
+}
+
+/// Reads 64 lower-case hex digits; anything else, upper case included, is `None`.
+#[must_use]
+pub fn from_hex(text: &str) -> Option<Hash> {
+    let mut hash = [0; HASH_BYTES];
+    hex::decode_to_slice(text, &mut hash).ok()?;
+    (to_hex(&hash) == text).then_some(hash)
+}
+
+/// Reads exactly 32 bytes.
+#[must_use]
+pub fn from_slice(bytes: &[u8]) -> Option<Hash> {
+    bytes.try_into().ok()
+}

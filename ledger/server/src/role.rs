@@ -1,0 +1,183 @@
+//! The ledger's life in one process: what starts in which order, and what stops in which.
+//!
+//! Start: check the configuration, bind both listeners, open the store, read or make the key, connect the stream, then
+//! spawn the tasks. Stop: the sequencer finishes the group in hand; the publisher tries once more to publish; then the
+//! HTTP listeners close. A failing task requests the same ordered stop.
+
+use std::{net::SocketAddr, path::Path, sync::Arc};
+
+use bailiwick_runtime::{EventStream, OnEnd, Shutdown, Supervisor, listen, metrics::Registry, ops, ops::Readiness};
+use tokio::{
+    net::TcpListener,
+    sync::{mpsc, oneshot, watch},
+};
+
+use crate::{
+    checkpoints::{Published, Publisher, REPEATS_MAX, commitments::Commitments, covered_by},
+    config::{ConfigProblem, LedgerConfig},
+    error::LedgerError,
+    http::Api,
+    identity::{self, Identity},
+    metrics::Metrics,
+    sequencer::{Sequencer, Wiring},
+    store::{SharedStore, Store, StoreError},
+};
+
+/// A running ledger. Dropping it does not stop it; the `Shutdown` given to [`serve`] does.
+#[derive(Debug)]
+pub struct Running {
+    /// Where queries, tiles and proofs are served.
+    pub http_addr: SocketAddr,
+    /// Where `/livez`, `/readyz` and `/metrics` are served.
+    pub ops_addr: SocketAddr,
+    /// The log's verifier key, in the form of signed notes.
+    pub verifier_key: String,
+    supervisor: Supervisor,
+}
+
+impl Running {
+    /// Returns once everything has stopped.
+    /// # Errors
+    /// When a task's failure was the cause.
+    pub async fn stopped(self) -> Result<(), LedgerError> {
+        Ok(self.supervisor.ended().await?)
+    }
+}
+
+/// What is opened before anything runs.
+struct Opened {
+    store: SharedStore,
+    identity: Arc<Identity>,
+    published: Option<Arc<Published>>,
+}
+
+/// Starts a ledger; returns once it serves. It stops when `shutdown` is requested.
+/// # Errors
+/// [`LedgerError`] when it cannot start; then nothing is left running.
+pub async fn serve(config: LedgerConfig, stream: EventStream, shutdown: Shutdown) -> Result<Running, LedgerError> {
+    config.check().map_err(LedgerError::Config)?;
+    // Bound before anything is opened, so that a second ledger on the same addresses leaves no trace.
+    let listeners = bind(&config).await?;
+    let (data_dir, origin) = (config.data_dir.clone(), config.origin.clone());
+    let opened = tokio::task::spawn_blocking(move || open(&data_dir, &origin)).await;
+    run(config, stream, opened.map_err(|_| StoreError::Interrupted)??, listeners, shutdown).await
+}
+
+async fn bind(config: &LedgerConfig) -> Result<Listeners, LedgerError> {
+    let http = listen::tcp("ledger queries", "ledger.listen", config.listen).await?;
+    let ops = listen::tcp("ledger operations", "ledger.ops_listen", config.ops_listen).await?;
+    Ok(Listeners { http, ops })
+}
+
+async fn run(
+    config: LedgerConfig,
+    stream: EventStream,
+    opened: Opened,
+    listeners: Listeners,
+    shutdown: Shutdown,
+) -> Result<Running, LedgerError> {
+    let http_addr = listeners.http.local_addr().map_err(LedgerError::Address)?;
+    let ops_addr = listeners.ops.local_addr().map_err(LedgerError::Address)?;
+    let verifier_key = opened.identity.verifier.to_string();
+    let supervisor = Supervisor::new(shutdown.child());
+    start(&config, stream, opened, listeners, &supervisor).await?;
+    tracing::info!(%http_addr, %ops_addr, origin = %config.origin, "ledger serves");
+    Ok(Running { http_addr, ops_addr, verifier_key, supervisor })
+}
+
+fn open(data_dir: &Path, origin: &str) -> Result<Opened, LedgerError> {
+    let folder = |source| LedgerError::Folder { path: data_dir.to_owned(), source };
+    std::fs::create_dir_all(data_dir).map_err(folder)?;
+    let database = data_dir.join("db");
+    let store = Store::open(&database)?;
+    let identity = identity::load(data_dir, origin)?;
+    store.bind_identity(origin, &identity.verifier.to_string())?;
+    let newest = store.latest_checkpoint()?;
+    let published = newest.map(|(size, note)| Arc::new(Published { size, note }));
+    Ok(Opened { store: SharedStore::new(database, store), identity: Arc::new(identity), published })
+}
+
+struct Listeners {
+    http: TcpListener,
+    ops: TcpListener,
+}
+
+/// The order of stopping: each stage is requested when the one before it has ended.
+struct Stages {
+    intake: Shutdown,
+    publishing: Shutdown,
+    serving: Shutdown,
+}
+
+async fn start(
+    config: &LedgerConfig,
+    stream: EventStream,
+    opened: Opened,
+    listeners: Listeners,
+    supervisor: &Supervisor,
+) -> Result<(), LedgerError> {
+    let Opened { store, identity, published } = opened;
+    let (readiness, registry) = (Readiness::new(), Registry::new());
+    let metrics = Metrics::register(&registry);
+    let stages = Stages { intake: Shutdown::new(), publishing: Shutdown::new(), serving: Shutdown::new() };
+    let (size_sender, size) = watch::channel(0);
+    let (repeated_sender, repeated) = mpsc::channel(REPEATS_MAX);
+    let progress = store.run(Store::progress).await?;
+    let covered = published.as_ref().map_or_else(Vec::new, |published| covered_by(published.size, progress.chains));
+    let (published_sender, published) = watch::channel(published);
+    let url = || LedgerError::Config(vec![ConfigProblem { key: "control_plane", message: "is not a URL".to_owned() }]);
+    let publisher = Publisher {
+        store: store.clone(),
+        identity: Arc::clone(&identity),
+        region: config.region.clone(),
+        stream: stream.clone(),
+        commitments: Commitments::new(&config.control_plane).ok_or_else(url)?,
+        readiness: readiness.clone(),
+        metrics: metrics.clone(),
+        size: size.clone(),
+        repeated,
+        published: published_sender,
+        committed: None,
+        covered,
+    };
+    let region = config.region.clone();
+    let wiring =
+        Wiring { stream, region, readiness: readiness.clone(), metrics, size: size_sender, repeated: repeated_sender };
+    let sequencer = Sequencer::connect(store.clone(), wiring).await?;
+    let api = Api::new(store, identity, size, published, stages.serving.clone());
+
+    let (sequenced, intake_ended) = oneshot::channel::<()>();
+    let (concluded, publishing_ended) = oneshot::channel::<()>();
+    let (intake, publishing) = (stages.intake.clone(), stages.publishing.clone());
+    supervisor.spawn("ledger-sequencer", OnEnd::Critical, async move {
+        sequencer.run(intake).await;
+        drop(sequenced);
+    });
+    supervisor.spawn("ledger-publisher", OnEnd::Critical, async move {
+        publisher.run(publishing).await;
+        drop(concluded);
+    });
+    supervisor.spawn("ledger-http", OnEnd::Critical, ended("queries", api.serve(listeners.http)));
+    let operations = ops::serve(listeners.ops, readiness, registry, stages.serving.clone());
+    supervisor.spawn("ledger-ops", OnEnd::Critical, ended("operations", operations));
+    let stop = supervisor.shutdown().clone();
+    supervisor.spawn("ledger-shutdown", OnEnd::Finish, async move {
+        stop.requested().await;
+        stages.intake.request();
+        // The senders are dropped when their tasks end, even by a panic; the error only says so.
+        drop(intake_ended.await);
+        stages.publishing.request();
+        drop(publishing_ended.await);
+        stages.serving.request();
+    });
+    Ok(())
+}
+
+async fn ended(what: &'static str, served: impl Future<Output = std::io::Result<()>>) {
+    if let Err(error) = served.await {
+        tracing::error!(what, %error, "a listener failed");
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,176 @@
+//! Validation and compilation of policies, and the decision.
+//!
+//! `validate` is the control plane's gate: it also asks whether what a policy names exists. `compile` is what data
+//! planes run on every configuration: bounds, syntax and schema. It does not ask about names, so that deleting a
+//! person or a tool never keeps a configuration from being applied: what is gone makes no requests and gets no calls.
+//! A compiled set never changes; share it in an `Arc`.
+
+use std::collections::BTreeSet;
+
+use crate::{
+    catalogue::{CatalogueTool, Universe, is_cost},
+    cedar::{self, Checker, Engine, Evaluation, Findings, Statement},
+    references::{self, Literal},
+    request::{PolicyRef, Request, Verdict},
+    schema::{ACTION, CALL_TOOL, TOOL},
+    stack,
+    text::{CATALOGUE, POLICIES_MAX, PolicyProblem, PolicyText},
+};
+
+/// Everything wrong with one policy text, in the order of its lines; empty when it may be accepted.
+///
+/// Checks the bounds, Cedar's syntax, strict validation against the schema that `catalogue` gives, and that every
+/// user, agent, server, tool and action the text names exists. Templates are refused, and so are statements that
+/// can never match: a `forbid` that forbids nothing is a mistake, and a dangerous one.
+#[must_use]
+pub fn validate(policy: &PolicyText, catalogue: &[CatalogueTool], universe: &dyn Universe) -> Vec<PolicyProblem> {
+    stack::for_compiling(|| problems_of(policy, catalogue, universe))
+}
+
+fn problems_of(policy: &PolicyText, catalogue: &[CatalogueTool], universe: &dyn Universe) -> Vec<PolicyProblem> {
+    let statements = match read(policy) {
+        Ok(statements) => statements,
+        Err(problems) => return problems,
+    };
+    let checker = match Checker::new() {
+        Ok(checker) => checker,
+        Err(message) => return vec![policy.problem(None, message)],
+    };
+    let literals: BTreeSet<Literal> = statements.iter().flat_map(Statement::literals).collect();
+    let names_tools = literals.iter().any(|literal| [TOOL, ACTION].contains(&literal.kind.as_str()));
+    let tools = catalogue.iter().filter(|_| names_tools).map(CatalogueTool::policy_name).collect();
+    let mut problems = references::unknown_names(policy, &literals, &tools, universe);
+    let Findings { errors, futile } = check(&checker, policy, &statements);
+    // A statement with errors may look futile only because of them.
+    problems.extend(if errors.is_empty() { futile } else { errors });
+    problems.sort();
+    problems.dedup();
+    problems
+}
+
+/// A set of policies ready to decide: immutable, `Send + Sync`.
+#[derive(Debug)]
+pub struct CompiledPolicies {
+    policies: Vec<PolicyRef>,
+    engine: Engine,
+}
+
+impl CompiledPolicies {
+    /// Compiles policies for a catalogue of tools.
+    ///
+    /// # Errors
+    /// Every problem of every policy and of the catalogue: texts beyond the bounds, texts that do not parse or do not
+    /// validate against the schema, templates, two policies of one name, two tools of one name, costs that are no
+    /// decimals. Names of things that do not exist are no error here.
+    pub fn compile(catalogue: &[CatalogueTool], policies: &[PolicyText]) -> Result<Self, Vec<PolicyProblem>> {
+        stack::for_compiling(|| Self::compile_here(catalogue, policies))
+    }
+
+    fn compile_here(catalogue: &[CatalogueTool], policies: &[PolicyText]) -> Result<Self, Vec<PolicyProblem>> {
+        let of_catalogue = |message| PolicyProblem { policy: CATALOGUE.to_owned(), line: None, message };
+        let mut problems = catalogue_problems(catalogue);
+        if policies.len() > POLICIES_MAX {
+            let message = format!("there are {} policies; at most {POLICIES_MAX} are accepted", policies.len());
+            problems.push(of_catalogue(message));
+            return Err(problems);
+        }
+        let checker = Checker::new().map_err(|message| vec![of_catalogue(message)])?;
+        let mut names = BTreeSet::new();
+        let mut statements = Vec::new();
+        for (index, policy) in policies.iter().enumerate() {
+            if !names.insert(policy.name.as_str()) {
+                problems.push(policy.problem(None, "two policies have this name"));
+            }
+            match read(policy) {
+                Ok(read) => {
+                    problems.extend(check(&checker, policy, &read).errors);
+                    statements.extend(read.into_iter().map(|statement| (index, statement)));
+                }
+                Err(found) => problems.extend(found),
+            }
+        }
+        if !problems.is_empty() {
+            return Err(problems);
+        }
+        let engine = Engine::new(statements, catalogue).map_err(|message| vec![of_catalogue(message)])?;
+        let policies = policies.iter().map(|policy| PolicyRef { name: policy.name.clone(), version: policy.version });
+        Ok(Self { policies: policies.collect(), engine })
+    }
+
+    /// Decides one request. Pure: the same set and request always give the same verdict.
+    ///
+    /// A tool outside the catalogue, and any failure while a policy is evaluated, is a denial with `error` set.
+    #[must_use]
+    pub fn decide(&self, request: &Request<'_>) -> Verdict {
+        let Evaluation { permit, matched, failed } = match stack::for_deciding(|| self.engine.evaluate(request)) {
+            Ok(evaluation) => evaluation,
+            Err(message) => return Verdict::fault(Vec::new(), message),
+        };
+        if failed.is_empty() {
+            return Verdict { permit, policies: self.refs(matched.iter()), error: None };
+        }
+        let said = failed.iter().map(|(index, message)| match self.policies.get(*index) {
+            Some(policy) => format!("policy `{}` version {}: {message}", policy.name, policy.version),
+            None => message.clone(),
+        });
+        let said = said.collect::<Vec<_>>().join("; ");
+        Verdict::fault(self.refs(failed.keys()), said)
+    }
+
+    /// The policies of this set, in the order given.
+    #[must_use]
+    pub fn policies(&self) -> &[PolicyRef] {
+        &self.policies
+    }
+
+    fn refs<'a>(&self, indexes: impl Iterator<Item = &'a usize>) -> Vec<PolicyRef> {
+        let mut refs: Vec<_> = indexes.filter_map(|index| self.policies.get(*index)).cloned().collect();
+        refs.sort();
+        refs
+    }
+}
+
+/// Bounds, then syntax: the parser meets no text that is out of bounds.
+fn read(policy: &PolicyText) -> Result<Vec<Statement>, Vec<PolicyProblem>> {
+    policy.within_bounds().map_err(|problem| vec![problem])?;
+    cedar::parse(policy)
+}
+
+/// What both the control plane and data planes check of a text that was read. All actions the text names count as
+/// declared: whether they exist is a question of names, not of types.
+fn check(checker: &Checker, policy: &PolicyText, statements: &[Statement]) -> Findings {
+    let literals = statements.iter().flat_map(Statement::literals);
+    let actions = literals
+        .filter(|literal| literal.kind == ACTION && literal.id != CALL_TOOL)
+        .map(|literal| literal.id)
+        .collect();
+    let mut findings = checker.check(policy, statements, &actions);
+    for statement in statements {
+        match statement.syntax() {
+            Some(syntax) => findings.errors.extend(references::unanswerable(policy, &syntax)),
+            None => findings.errors.push(policy.problem(None, "a statement's syntax tree could not be read")),
+        }
+    }
+    findings
+}
+
+fn catalogue_problems(catalogue: &[CatalogueTool]) -> Vec<PolicyProblem> {
+    let mut problems = Vec::new();
+    let mut names = BTreeSet::new();
+    let mut problem = |tool: &CatalogueTool, what: &str| {
+        let message = format!("tool `{}` of server `{}` {what}", tool.name, tool.server);
+        problems.push(PolicyProblem { policy: CATALOGUE.to_owned(), line: None, message });
+    };
+    for tool in catalogue {
+        if !names.insert(tool.policy_name()) {
+            problem(tool, "is listed twice");
+        }
+        if tool.cost.as_deref().is_some_and(|cost| !is_cost(cost)) {
+            problem(tool, "has a cost that is no decimal with at most four places");
+        }
+    }
+    problems
+}
+
+#[cfg(test)]
+mod tests;

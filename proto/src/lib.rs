@@ -1,0 +1,23 @@
+//! The words every Bailiwick process shares: wire messages, tiers, reason codes, names and subjects.
+//!
+//! Called by all other packages; calls none of them. Nothing here decides, waits or reads a clock.
+//! Deliberately absent: record formats (`ledger/core`), claims (`token`), policy (`policy`).
+
+pub mod config_digest;
+pub mod mcp;
+pub mod names;
+pub mod reason;
+pub mod subjects;
+pub mod tier;
+
+/// Messages and, behind the `grpc` feature, services of package `bailiwick.v1`.
+#[cfg_attr(
+    feature = "grpc",
+    expect(clippy::allow_attributes, clippy::allow_attributes_without_reason, reason = "generated code")
+)]
+pub mod v1 {
+    include!(concat!(env!("OUT_DIR"), "/bailiwick.v1.rs"));
+}
+
+pub use reason::Reason;
+pub use tier::Tier;

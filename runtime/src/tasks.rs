@@ -1,0 +1,108 @@
+//! Supervised tasks: the only place that spawns.
+//!
+//! Every task has a name and says what its end means. A critical task that ends before shutdown was requested, or
+//! any task that panics, takes the whole role down: half a process is worse than none. Waiting for the role's end
+//! is waiting for [`Supervisor::ended`].
+
+use std::sync::{Arc, OnceLock};
+
+use tokio_util::task::TaskTracker;
+
+use crate::shutdown::Shutdown;
+
+/// What the end of a task means.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum OnEnd {
+    /// The role cannot go on without it: its end before shutdown requests shutdown and is a failure.
+    Critical,
+    /// It may finish whenever it is done (one call, one connection).
+    Finish,
+}
+
+/// Spawns and counts the tasks of one role.
+#[derive(Clone, Debug)]
+pub struct Supervisor {
+    tracker: TaskTracker,
+    shutdown: Shutdown,
+    failed: Arc<OnceLock<&'static str>>,
+}
+
+/// The task of this name ended when it should not have.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("task `{0}` ended unexpectedly")]
+pub struct TaskFailed(pub &'static str);
+
+impl Supervisor {
+    /// A supervisor whose failures request `shutdown`.
+    #[must_use]
+    pub fn new(shutdown: Shutdown) -> Self {
+        Self { tracker: TaskTracker::new(), shutdown, failed: Arc::default() }
+    }
+
+    /// The shutdown its tasks should watch.
+    #[must_use]
+    pub const fn shutdown(&self) -> &Shutdown {
+        &self.shutdown
+    }
+
+    /// Starts a task.
+    pub fn spawn<F>(&self, name: &'static str, on_end: OnEnd, task: F)
+    where
+        F: Future<Output = ()> + Send + 'static,
+    {
+        #[expect(clippy::disallowed_methods, reason = "this is the one place that spawns")]
+        let running = tokio::spawn(task);
+        let (shutdown, failed) = (self.shutdown.clone(), Arc::clone(&self.failed));
+        self.tracker.spawn(async move {
+            let ended_early = match running.await {
+                Ok(()) => on_end == OnEnd::Critical && !shutdown.is_requested(),
+                Err(error) => error.is_panic(),
+            };
+            if ended_early {
+                tracing::error!(task = name, "task ended unexpectedly; stopping");
+                failed.get_or_init(|| name);
+                shutdown.request();
+            }
+        });
+    }
+
+    /// Returns once shutdown was requested and every task has ended.
+    ///
+    /// # Errors
+    /// [`TaskFailed`] when a task's end was the cause.
+    pub async fn ended(&self) -> Result<(), TaskFailed> {
+        self.shutdown.requested().await;
+        self.tracker.close();
+        self.tracker.wait().await;
+        self.failed.get().map_or(Ok(()), |name| Err(TaskFailed(name)))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn a_critical_task_that_ends_takes_the_role_down() {
+        let supervisor = Supervisor::new(Shutdown::new());
+        supervisor.spawn("short", OnEnd::Critical, async {});
+        assert_eq!(supervisor.ended().await, Err(TaskFailed("short")));
+    }
+
+    #[tokio::test]
+    async fn a_panic_takes_the_role_down() {
+        let supervisor = Supervisor::new(Shutdown::new());
+        supervisor.spawn("loud", OnEnd::Finish, async { panic!("on purpose") });
+        assert_eq!(supervisor.ended().await, Err(TaskFailed("loud")));
+    }
+
+    #[tokio::test]
+    async fn finished_tasks_and_a_requested_stop_are_no_failure() {
+        let supervisor = Supervisor::new(Shutdown::new());
+        supervisor.spawn("quick", OnEnd::Finish, async {});
+        let stop = supervisor.shutdown().clone();
+        supervisor.spawn("steady", OnEnd::Critical, async move { stop.requested().await });
+        supervisor.shutdown().request();
+        assert_eq!(supervisor.ended().await, Ok(()));
+    }
+}

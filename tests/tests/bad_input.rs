@@ -1,0 +1,233 @@
+//! What bad input gets from the data plane: a stable refusal, and nothing reaches the server.
+
+#![expect(clippy::indexing_slicing, clippy::string_slice, reason = "a test that panics fails, as it should")]
+
+use std::time::{SystemTime, UNIX_EPOCH};
+
+use anyhow::{Context, Result};
+use aws_lc_rs::signature::{Ed25519KeyPair, KeyPair};
+use bailiwick_tests::{
+    Deployment, McpClient, SampleServer, Shape, eventually,
+    mcp::{MODERN, modern_meta},
+};
+use base64::{Engine, engine::general_purpose::URL_SAFE_NO_PAD};
+use serde_json::{Value, json};
+
+async fn ready() -> Result<(Deployment, SampleServer, McpClient)> {
+    let (deployment, server) = (Deployment::start(Shape::Embedded).await?, SampleServer::start().await?);
+    deployment.apply(&server.manifests())?;
+    let token = deployment.token("finance", "retrieval")?;
+    let client = McpClient::new(&deployment.mcp[0], "finance", &token);
+    eventually("the token works", async || {
+        client.modern("tools/list", json!({})).await.ok().filter(|answer| !answer.tools().is_empty())
+    })
+    .await?;
+    Ok((deployment, server, client))
+}
+
+fn call(tool: &str) -> Value {
+    json!({"jsonrpc": "2.0", "id": 1, "method": "tools/call",
+           "params": {"name": tool, "arguments": {"dataset": "q3"}, "_meta": modern_meta()}})
+}
+
+const CALL_HEADERS: [(&str, &str); 3] =
+    [("mcp-protocol-version", MODERN), ("mcp-method", "tools/call"), ("mcp-name", "query_data")];
+
+#[tokio::test(flavor = "multi_thread")]
+async fn malformed_messages_are_refused_and_never_reach_the_server() -> Result<()> {
+    let (_deployment, server, client) = ready().await?;
+    let good = call("query_data").to_string();
+    let duplicate = good.replacen("\"name\":\"query_data\"", "\"name\":\"query_data\",\"name\":\"query_data\"", 1);
+    let escaped = good.replacen("\"dataset\":\"q3\"", "\"dataset\":\"q3\",\"d\\u0061taset\":\"q4\"", 1);
+    assert!(duplicate != good && escaped != good);
+    let deep = good.replacen("\"q3\"", &format!("{}{}", "[".repeat(200), "]".repeat(200)), 1);
+    let mut utf8 = good.clone().into_bytes();
+    let place = good.find("q3").context("q3")?;
+    utf8[place] = 0xff;
+    let bodies: Vec<(&str, Vec<u8>, i64)> = vec![
+        ("duplicate key", duplicate.into_bytes(), -32700),
+        ("duplicate key once unescaped", escaped.into_bytes(), -32700),
+        ("nested too deep", deep.into_bytes(), -32700),
+        ("invalid UTF-8", utf8, -32700),
+        ("trailing bytes", format!("{good} {{}}").into_bytes(), -32700),
+        ("truncated", good.as_bytes()[..good.len() - 1].to_vec(), -32700),
+        ("empty", Vec::new(), -32700),
+        ("batch", format!("[{good}]").into_bytes(), -32600),
+        ("null id", good.replacen("\"id\":1", "\"id\":null", 1).into_bytes(), -32600),
+        ("float id", good.replacen("\"id\":1", "\"id\":1.5", 1).into_bytes(), -32600),
+        ("wrong version", good.replacen("\"2.0\"", "\"1.0\"", 1).into_bytes(), -32600),
+        ("no method", good.replacen("\"method\"", "\"methods\"", 1).into_bytes(), -32600),
+        ("a response", br#"{"jsonrpc":"2.0","id":1,"result":{}}"#.to_vec(), -32600),
+    ];
+    for (what, body, code) in bodies {
+        let answer = client.raw(body, &CALL_HEADERS).await?;
+        assert_eq!((answer.status.as_u16(), answer.code()), (400, Some(code)), "{what}: {}", answer.text);
+    }
+    assert_eq!(server.calls("query_data").await?, 0);
+    Ok(())
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn headers_that_contradict_the_body_are_refused() -> Result<()> {
+    let (_deployment, server, client) = ready().await?;
+    let body = call("query_data").to_string();
+    type Case<'a> = (&'a str, &'a [(&'a str, &'a str)], u16, Option<i64>);
+    let table: [Case<'_>; 9] = [
+        ("another tool", &[("mcp-name", "delete_ledger")], 400, Some(-32020)),
+        ("another method", &[("mcp-method", "tools/list")], 400, Some(-32020)),
+        ("no method header", &[("mcp-method", "")], 400, Some(-32020)),
+        ("no name header", &[("mcp-name", "")], 400, Some(-32020)),
+        ("another version", &[("mcp-protocol-version", "2025-11-25")], 400, Some(-32020)),
+        ("content type", &[("content-type", "text/plain")], 415, None),
+        ("no content type", &[("content-type", "")], 415, None),
+        ("accept", &[("accept", "text/html")], 406, None),
+        ("foreign origin", &[("origin", "https://evil.example")], 403, None),
+    ];
+    for (what, headers, status, code) in table {
+        let all: Vec<_> = CALL_HEADERS.iter().chain(headers).copied().collect();
+        let answer = client.raw(body.clone(), &all).await?;
+        assert_eq!(answer.status.as_u16(), status, "{what}: {}", answer.text);
+        if code.is_some() {
+            assert_eq!(answer.code(), code, "{what}: {}", answer.text);
+        }
+    }
+    let unsupported = body.replace(MODERN, "2099-01-01");
+    let answer =
+        client.raw(unsupported, &[CALL_HEADERS[1], CALL_HEADERS[2], ("mcp-protocol-version", "2099-01-01")]).await?;
+    assert_eq!((answer.status.as_u16(), answer.code()), (400, Some(-32022)), "{}", answer.text);
+    assert!(answer.body["error"]["data"]["supported"].to_string().contains(MODERN), "{}", answer.text);
+    assert_eq!(server.calls("query_data").await?, 0);
+    Ok(())
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn unknown_methods_tools_and_sessions_are_refused() -> Result<()> {
+    let (_deployment, _server, mut client) = ready().await?;
+    let unknown = client.modern("tools/erase", json!({})).await?;
+    assert_eq!((unknown.status.as_u16(), unknown.code()), (404, Some(-32601)), "{}", unknown.text);
+    let tool = client.call("no_such_tool", json!({})).await?;
+    assert_eq!(tool.code(), Some(-32602), "{}", tool.text);
+
+    client.initialize().await?;
+    let unknown = client.legacy("tools/erase", json!({})).await?;
+    assert_eq!(unknown.code(), Some(-32601), "{}", unknown.text);
+    let session = client.session.clone().context("session")?;
+    for forged in ["0".repeat(32), session.chars().rev().collect(), format!("{session}A"), "A".repeat(5000)] {
+        let forging = McpClient { session: Some(forged), ..client.clone() };
+        let answer = forging.legacy("tools/list", json!({})).await?;
+        assert_eq!(answer.status.as_u16(), 404, "{}", answer.text);
+    }
+    let without = McpClient { session: None, ..client.clone() };
+    assert_eq!(without.legacy("tools/list", json!({})).await?.status.as_u16(), 400);
+    Ok(())
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_session_of_another_person_is_not_accepted() -> Result<()> {
+    let (deployment, _server, mut jane) = ready().await?;
+    jane.initialize().await?;
+    deployment.apply(
+        "apiVersion: bailiwick/v1\nkind: User\nmetadata: {name: max@example.com}\nspec: {groups: [finance]}\n",
+    )?;
+    let issued = deployment.token_for("max@example.com", "coding-assistant", "finance", "retrieval", "10m")?;
+    let max = McpClient { token: issued["access_token"].as_str().context("token")?.to_owned(), ..jane.clone() };
+    eventually("his token works", async || {
+        max.modern("tools/list", json!({})).await.ok().filter(|answer| !answer.tools().is_empty())
+    })
+    .await?;
+    assert_eq!(max.legacy("tools/list", json!({})).await?.status.as_u16(), 404);
+    assert_eq!(jane.legacy("tools/list", json!({})).await?.tools(), ["query_data"]);
+    Ok(())
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_body_over_the_limit_is_refused() -> Result<()> {
+    let (_deployment, server, client) = ready().await?;
+    let body = call("query_data").to_string().replacen("\"q3\"", &format!("\"{}\"", "x".repeat(5 * 1024 * 1024)), 1);
+    // The server may answer and close before it has read everything; then the client sees a broken connection.
+    if let Ok(answer) = client.raw(body, &CALL_HEADERS).await {
+        assert_eq!(answer.status.as_u16(), 413, "{}", answer.text);
+    }
+    assert_eq!(server.calls("query_data").await?, 0);
+    let after = client.call("query_data", json!({"dataset": "q3"})).await?;
+    assert!(after.body.get("result").is_some(), "{}", after.text);
+    Ok(())
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn tokens_that_are_not_good_are_refused_with_a_challenge() -> Result<()> {
+    let (deployment, server, client) = ready().await?;
+    let parts: Vec<&str> = client.token.split('.').collect();
+    let claims: Value = serde_json::from_slice(&URL_SAFE_NO_PAD.decode(parts[1])?)?;
+    let header: Value = serde_json::from_slice(&URL_SAFE_NO_PAD.decode(parts[0])?)?;
+    let encode = |value: &Value| URL_SAFE_NO_PAD.encode(value.to_string());
+    let foreign = Ed25519KeyPair::generate()?;
+    let signed = |header: &Value, claims: &Value| {
+        let body = format!("{}.{}", encode(header), encode(claims));
+        let signature = foreign.sign(body.as_bytes());
+        format!("{body}.{}", URL_SAFE_NO_PAD.encode(signature.as_ref()))
+    };
+    let none = format!("{}.{}.", encode(&json!({"alg": "none", "typ": "at+jwt"})), parts[1]);
+    let mut with_key = header.clone();
+    with_key["jwk"] =
+        json!({"kty": "OKP", "crv": "Ed25519", "x": URL_SAFE_NO_PAD.encode(foreign.public_key().as_ref())});
+    deployment.apply(
+        "apiVersion: bailiwick/v1\nkind: VirtualServer\nmetadata: {name: other}\nspec: {servers: [{server: finance}]}\n",
+    )?;
+    let tokens = [
+        ("no token", String::new()),
+        ("not a token", "hello".into()),
+        ("alg none", none),
+        ("truncated", client.token[..client.token.len() - 4].to_owned()),
+        ("no signature", format!("{}.{}.", parts[0], parts[1])),
+        ("another key", signed(&header, &claims)),
+        ("another key, carried along", signed(&with_key, &claims)),
+        ("for another audience", deployment.token("other", "retrieval")?),
+    ];
+    for (what, token) in tokens {
+        let answer = McpClient { token, ..client.clone() }.call("query_data", json!({"dataset": "q3"})).await?;
+        assert_eq!(answer.status.as_u16(), 401, "{what}: {}", answer.text);
+        let challenge = answer.headers.get("www-authenticate").context("no challenge")?.to_str()?;
+        assert!(challenge.starts_with("Bearer ") && challenge.contains("resource_metadata="), "{what}: {challenge}");
+    }
+    assert_eq!(server.calls("query_data").await?, 0);
+    Ok(())
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_expired_token_is_refused_at_its_second() -> Result<()> {
+    let (deployment, _server, client) = ready().await?;
+    let issued = deployment.token_for("jane@example.com", "coding-assistant", "finance", "retrieval", "3s")?;
+    let token = issued["access_token"].as_str().context("token")?.to_owned();
+    let payload = token.split('.').nth(1).context("payload")?;
+    let expires = serde_json::from_slice::<Value>(&URL_SAFE_NO_PAD.decode(payload)?)?["exp"].as_u64().context("exp")?;
+    let short = McpClient { token, ..client };
+    let answer = eventually("the token expires", async || {
+        short.modern("tools/list", json!({})).await.ok().filter(|answer| answer.status.as_u16() == 401)
+    })
+    .await?;
+    let now = SystemTime::now().duration_since(UNIX_EPOCH)?.as_secs();
+    assert!(now >= expires, "refused {}s early: {}", expires - now, answer.text);
+    Ok(())
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_challenge_leads_to_metadata_that_names_the_issuer() -> Result<()> {
+    let (_deployment, _server, client) = ready().await?;
+    let stranger = McpClient { token: String::new(), ..client.clone() };
+    let answer = stranger.call("query_data", json!({})).await?;
+    let challenge = answer.headers.get("www-authenticate").context("no challenge")?.to_str()?.to_owned();
+    let url = challenge.split("resource_metadata=\"").nth(1).and_then(|rest| rest.split('"').next()).context("url")?;
+    let metadata: Value = reqwest::get(url).await?.json().await?;
+    assert_eq!(metadata["resource"], client.url.as_str(), "{metadata:#}");
+    let issuer = metadata["authorization_servers"][0].as_str().context("issuer")?;
+    let server: Value = reqwest::get(format!("{issuer}/.well-known/oauth-authorization-server")).await?.json().await?;
+    assert_eq!(server["issuer"], issuer);
+    let keys: Value = reqwest::get(server["jwks_uri"].as_str().context("jwks_uri")?).await?.json().await?;
+    assert!(keys["keys"].as_array().is_some_and(|keys| !keys.is_empty()), "{keys:#}");
+    assert!(
+        keys["keys"].as_array().is_some_and(|keys| keys.iter().all(|key| key.get("d").is_none())),
+        "a private key is served"
+    );
+    Ok(())
+}

@@ -1,0 +1,64 @@
+//! The claims of an access token: who, through which agent, on what consent, for which resource, until when.
+//!
+//! Written by the control plane, read by data planes. An unknown claim is refused, not ignored: it may be a
+//! restriction that this version cannot honour. Fields are added as `Option`s, left out when absent, so that old
+//! nodes refuse only the tokens that use them.
+
+use serde::{Deserialize, Serialize};
+
+/// The claims (`design.md` §8; RFC 7519 §4.1, RFC 9068 §2.2, RFC 8693 §4.1). Times are seconds since the Unix epoch.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Claims {
+    /// Issuer: URL of the authorization server.
+    pub iss: String,
+    /// Audience: URL of exactly one MCP resource.
+    pub aud: String,
+    /// Subject: name of the human.
+    pub sub: String,
+    /// Name of the agent acting for the human.
+    pub agent_sub: String,
+    /// Project of the agent.
+    pub project_id: String,
+    /// OAuth client through which the token was obtained.
+    pub client_id: String,
+    /// The consent under which it was issued.
+    pub consent_id: String,
+    /// Session: all tokens of one sign-in share it and are revoked together.
+    pub sid: String,
+    /// Scopes, separated by spaces.
+    pub scope: String,
+    /// The acting party (RFC 8693 §4.1): the agent again, in the standard's place.
+    pub act: Actor,
+    /// Identifier of this token.
+    pub jti: String,
+    /// Issued at.
+    pub iat: i64,
+    /// Not valid before.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub nbf: Option<i64>,
+    /// Expires at: the first second in which it is no longer valid.
+    pub exp: i64,
+    /// How the token is bound to a key, if it is.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub binding_alg: Option<String>,
+    /// The sealed binding key.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub binding: Option<String>,
+}
+
+/// The acting party of [`Claims`].
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Actor {
+    /// Name of the agent.
+    pub sub: String,
+}
+
+impl Claims {
+    /// Does the scope hold this word?
+    #[must_use]
+    pub fn has_scope(&self, word: &str) -> bool {
+        self.scope.split(' ').any(|scope| scope == word)
+    }
+}

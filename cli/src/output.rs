@@ -45,7 +45,15 @@ pub(crate) fn text(value: &Value, path: &str) -> String {
         None | Some(Value::Null) => String::new(),
         Some(Value::String(text)) => text.clone(),
         Some(Value::Array(items)) => {
-            let words = items.iter().map(|item| item.as_str().map_or_else(|| item.to_string(), str::to_owned));
+            let words = items.iter().map(|item| match item {
+                Value::String(word) => word.clone(),
+                // Of things in a list their name says enough.
+                Value::Object(members) => {
+                    let name = ["name", "server", "type"].iter().find_map(|key| members.get(*key)?.as_str());
+                    name.map_or_else(|| item.to_string(), str::to_owned)
+                }
+                other => other.to_string(),
+            });
             words.collect::<Vec<_>>().join(",")
         }
         Some(other) => other.to_string(),

@@ -8,7 +8,7 @@ Called by the end-to-end tests, so that Bailiwick is judged by a client it did n
 With several URLs, the requests of the one session go to them in turn, as behind a load balancer without sticky
 sessions: only host and port differ from request to request. The line on stdout is
 `{"ok", "protocol_version", "server", "results": [...], "requests": {URL: count}}`, or, with exit status 1,
-`{"ok": false, "error": {"code", "message", "data", "status"}}`, where `status` is the last HTTP status seen.
+`{"ok": false, "error": {"code", "message", "data", "status"}}`, where `status` is that of the last POST.
 """
 
 import argparse
@@ -42,7 +42,8 @@ class InTurn(httpx2.AsyncBaseTransport):
         request.url = request.url.copy_with(host=url.host, port=url.port)
         request.headers["Host"] = url.netloc.decode()
         response = await self.inner.handle_async_request(request)
-        self.status = response.status_code
+        if request.method == "POST":  # not the goodbye of a session
+            self.status = response.status_code
         return response
 
     async def aclose(self):

@@ -39,7 +39,7 @@ async function fetchInTurn(target, init) {
   const url = new URL(target);
   url.host = new URL(base).host;
   const response = await fetch(url, init);
-  status = response.status;
+  if (init?.method === 'POST') status = response.status; // not the goodbye of a session
   return response;
 }
 

@@ -50,6 +50,7 @@ pub struct Deployment {
     folder: TempDir,
     data: PathBuf,
     dev: Option<Child>,
+    environment: Vec<(String, String)>,
     /// Its processes.
     pub nodes: Vec<Node>,
     /// The admin endpoint.
@@ -69,14 +70,14 @@ impl Deployment {
         Self::start_with(shape, &[]).await
     }
 
-    /// As [`Self::start`], with more arguments for `bailiwick dev` or `local-cluster up`.
+    /// As [`Self::start`], with variables in the environment of its processes, restarts included.
     ///
     /// # Errors
     /// When it does not start; its log is in the message.
-    pub async fn start_with(shape: Shape, arguments: &[&str]) -> Result<Self> {
+    pub async fn start_with(shape: Shape, environment: &[(&str, &str)]) -> Result<Self> {
         let folder = tempfile::tempdir()?;
         let data = folder.path().join("data");
-        Self::start_in(shape, folder, data, arguments).await
+        Self::start_in(shape, folder, data, environment).await
     }
 
     /// As [`Self::start`], with its data in a folder of the caller's.
@@ -87,8 +88,9 @@ impl Deployment {
         Self::start_in(shape, tempfile::tempdir()?, data, &[]).await
     }
 
-    async fn start_in(shape: Shape, folder: TempDir, data: PathBuf, arguments: &[&str]) -> Result<Self> {
+    async fn start_in(shape: Shape, folder: TempDir, data: PathBuf, environment: &[(&str, &str)]) -> Result<Self> {
         let mut deployment = Self {
+            environment: environment.iter().map(|(key, value)| ((*key).to_owned(), (*value).to_owned())).collect(),
             shape,
             folder,
             data,
@@ -98,7 +100,7 @@ impl Deployment {
             mcp: Vec::new(),
             ledger: String::new(),
         };
-        deployment.run(arguments).await?;
+        deployment.run().await?;
         Ok(deployment)
     }
 
@@ -107,14 +109,16 @@ impl Deployment {
     /// # Errors
     /// When it does not start.
     pub async fn start_again(&mut self) -> Result<()> {
-        drop(fs::remove_file(self.cluster_file()));
-        self.run(&[]).await
+        if self.shape == Shape::Embedded {
+            drop(fs::remove_file(self.cluster_file()));
+        }
+        self.run().await
     }
 
-    async fn run(&mut self, arguments: &[&str]) -> Result<()> {
+    async fn run(&mut self) -> Result<()> {
         match self.shape {
-            Shape::Embedded => self.run_dev(arguments)?,
-            Shape::Processes => self.run_cluster(arguments)?,
+            Shape::Embedded => self.run_dev()?,
+            Shape::Processes => self.run_cluster()?,
         }
         let file = self.cluster_file();
         let mut exited = None;
@@ -137,17 +141,17 @@ impl Deployment {
         self.ready().await.with_context(|| self.log())
     }
 
-    fn run_dev(&mut self, arguments: &[&str]) -> Result<()> {
+    fn run_dev(&mut self) -> Result<()> {
         let log = File::options().create(true).append(true).open(self.folder.path().join("dev.log"))?;
         let mut command = Command::new(binary("bailiwick"));
-        command.arg("dev").arg("--free-ports").arg("--data").arg(self.data()).args(arguments);
+        command.arg("dev").arg("--free-ports").arg("--data").arg(self.data()).envs(self.environment.clone());
         command.stdin(Stdio::null()).stdout(log.try_clone()?).stderr(log);
         self.dev = Some(command.spawn().context("start bailiwick dev")?);
         Ok(())
     }
 
-    fn run_cluster(&self, arguments: &[&str]) -> Result<()> {
-        let output = local_cluster(&self.data()).arg("up").args(["--ports", "free"]).args(arguments).output()?;
+    fn run_cluster(&self) -> Result<()> {
+        let output = local_cluster(&self.data()).arg("up").args(["--ports", "free"]).envs(self.environment.clone()).output()?;
         let said = String::from_utf8_lossy(&output.stderr).into_owned();
         ensure!(output.status.success(), "local-cluster up failed: {said}\n{}", self.log());
         Ok(())
@@ -185,7 +189,7 @@ impl Deployment {
                 let path = entry.path();
                 if path.is_dir() {
                     folders.push(path);
-                } else if path.extension().is_some_and(|ending| ending == "log" && !path.ends_with("LOG")) {
+                } else if path.extension().is_some_and(|ending| ending == "log") && path.parent().is_some_and(|parent| parent.ends_with("log")) {
                     text.push_str(&String::from_utf8_lossy(&fs::read(&path).unwrap_or_default()));
                 }
             }

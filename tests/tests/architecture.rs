@@ -80,6 +80,10 @@ const IMPURE_WORDS: [&str; 13] = [
     "SystemRandom",
 ];
 
+/// The one place below a server that asks for randomness: making a key pair, which only servers call, and the nonce
+/// inside an ES256 signature, which the cryptographic library draws.
+const DRAWS_RANDOMNESS: &str = "token/src/key.rs";
+
 fn cargo(arguments: &[&str]) -> String {
     let output = Command::new(env!("CARGO")).args(arguments).current_dir(repository()).output().unwrap();
     assert!(output.status.success(), "cargo {arguments:?}: {}", String::from_utf8_lossy(&output.stderr));
@@ -144,7 +148,8 @@ fn cores_hold_no_impure_word_outside_tests() {
             }
             let code = text.split("#[cfg(test)]").next().unwrap();
             for (number, line) in code.lines().enumerate().filter(|(_, line)| !line.trim_start().starts_with("//")) {
-                if let Some(word) = IMPURE_WORDS.iter().find(|word| line.contains(**word)) {
+                let excused = |word: &str| path.ends_with(DRAWS_RANDOMNESS) && (word == "SystemRandom" || word == "rand::");
+                if let Some(word) = IMPURE_WORDS.iter().find(|word| line.contains(**word) && !excused(word)) {
                     found.push(format!("{}:{}: {word}", path.display(), number + 1));
                 }
             }

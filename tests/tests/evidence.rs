@@ -18,7 +18,7 @@ async fn exported() -> Result<(Deployment, SampleServer, PathBuf)> {
     let token = deployment.token("finance", "retrieval")?;
     let client = McpClient::new(&deployment.mcp[0], "finance", &token);
     eventually("a call is permitted", async || {
-        let answer = client.call("query_data", json!({"dataset": "q3"})).await.ok()?;
+        let answer = client.call("query_data", json!({"dataset": "invoices"})).await.ok()?;
         answer.body.get("result").map(drop)
     })
     .await?;

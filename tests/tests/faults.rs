@@ -133,7 +133,7 @@ async fn client(deployment: &Deployment, virtual_server: &str, level: &str) -> R
 }
 
 async fn query(client: &McpClient) -> Result<Answer> {
-    client.call("query_data", json!({"dataset": "q3"})).await
+    client.call("query_data", json!({"dataset": "invoices"})).await
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -180,7 +180,7 @@ async fn a_server_that_is_down_is_said_to_be_down() -> Result<()> {
 #[tokio::test(flavor = "multi_thread")]
 async fn without_the_ledger_retrieval_goes_on_within_the_spool_and_then_stops() -> Result<()> {
     let deployment =
-        Deployment::start_with(Shape::Processes, &["--data-planes", "1", "--spool-bytes-max", "1048576"]).await?;
+        Deployment::start_with(Shape::Processes, &[("BAILIWICK_DATA_PLANE__SPOOL_BYTES_MAX", "1048576")]).await?;
     let server = SampleServer::start().await?;
     deployment.apply(&server.manifests())?;
     deployment.apply(&faulty_manifests("finance", &server.url()).replace("timeout: 2s", "timeout: 20s"))?;

@@ -55,7 +55,7 @@ async fn a_permitted_call_returns_the_servers_result_and_others_never_reach_it(s
     let (deployment, server) = finance(shape).await?;
     let client = client(&deployment, "retrieval").await?;
 
-    let arguments = json!({"dataset": "q3", "limit": 2});
+    let arguments = json!({"dataset": "invoices", "limit": 2});
     let through = client.call("query_data", arguments.clone()).await?;
     let direct =
         McpClient { url: server.url(), token: String::new(), ..client.clone() }.call("query_data", arguments).await?;
@@ -100,7 +100,7 @@ async fn the_list_shows_exactly_what_may_be_called(shape: Shape) -> Result<()> {
     for (tool, arguments) in [
         ("create_charge", json!({"customer": "c1", "amount_cents": 100})),
         ("delete_ledger", json!({"ledger": "2019"})),
-        ("query_data", json!({"dataset": "q3"})),
+        ("query_data", json!({"dataset": "invoices"})),
     ] {
         let answer = client.call(tool, arguments).await?;
         assert!(answer.body.get("result").is_some(), "{tool}: {}", answer.text);
@@ -115,7 +115,7 @@ async fn clients_of_both_eras_may_alternate_between_data_planes(shape: Shape) ->
     for turn in 0..20_usize {
         let mcp = deployment.mcp.get(turn % deployment.mcp.len()).context("no data plane")?;
         let there = client.at(mcp);
-        let params = json!({"name": "query_data", "arguments": {"dataset": "q3"}});
+        let params = json!({"name": "query_data", "arguments": {"dataset": "invoices"}});
         for answer in [there.legacy("tools/call", params.clone()).await?, there.modern("tools/call", params).await?] {
             assert!(answer.body.get("result").is_some(), "turn {turn}: {}", answer.text);
         }
@@ -128,7 +128,7 @@ async fn clients_of_both_eras_may_alternate_between_data_planes(shape: Shape) ->
 async fn every_call_is_on_record_and_the_log_verifies_offline(shape: Shape) -> Result<()> {
     let (deployment, _server) = finance(shape).await?;
     let client = client(&deployment, "retrieval").await?;
-    client.call("query_data", json!({"dataset": "q3"})).await?;
+    client.call("query_data", json!({"dataset": "invoices"})).await?;
     client.call("create_charge", json!({"customer": "c1", "amount_cents": 100})).await?;
     client.call("no_such_tool", json!({})).await?;
 
@@ -155,7 +155,7 @@ async fn every_call_is_on_record_and_the_log_verifies_offline(shape: Shape) -> R
         intent["consent"].is_string() && intent["rev"].is_string() && intent["tool_hash"].is_string(),
         "{intent:#}"
     );
-    assert!(!intent.to_string().contains("\"q3\""), "arguments are committed to, never stored: {intent:#}");
+    assert!(!intent.to_string().contains("\"invoices\""), "arguments are committed to, never stored: {intent:#}");
 
     let denied = eventually("both denials", async || {
         let denied = deployment.audit(&["--kind", "call.denied", "--decision", "deny"]).ok()?;
@@ -185,7 +185,7 @@ async fn a_restart_loses_nothing_that_was_acknowledged(shape: Shape) -> Result<(
     let (mut deployment, server) = finance(shape).await?;
     let before = client(&deployment, "retrieval").await?;
     for _ in 0..10 {
-        let answer = before.call("query_data", json!({"dataset": "q3"})).await?;
+        let answer = before.call("query_data", json!({"dataset": "invoices"})).await?;
         assert!(answer.body.get("result").is_some(), "{}", answer.text);
     }
     deployment.kill();
@@ -199,7 +199,7 @@ async fn a_restart_loses_nothing_that_was_acknowledged(shape: Shape) -> Result<(
     })
     .await?;
     let after = client(&deployment, "retrieval").await?;
-    assert!(after.call("query_data", json!({"dataset": "q3"})).await?.body.get("result").is_some());
+    assert!(after.call("query_data", json!({"dataset": "invoices"})).await?.body.get("result").is_some());
     assert_eq!(server.calls("query_data").await?, 11);
     Ok(())
 }
@@ -212,7 +212,7 @@ async fn calls_go_on_without_the_control_plane() -> Result<()> {
         kill(node.pid, "KILL");
     }
     for _ in 0..5 {
-        let answer = client.call("query_data", json!({"dataset": "q3"})).await?;
+        let answer = client.call("query_data", json!({"dataset": "invoices"})).await?;
         assert!(answer.body.get("result").is_some(), "{}", answer.text);
     }
     let refused = deployment.cli(&["get", "policy"])?;

@@ -19,10 +19,10 @@ async fn a_mistake_refuses_the_whole_file_naming_file_line_and_key() -> Result<(
     deployment.apply(&server.manifests())?;
     let url = server.url();
     let table: [(String, &[&str]); 11] = [
-        (format!("{AGENT}spec: {{owner: ann@example.com, project: p, celling: retrieval}}\n"), &["bad.yaml:8", "spec.celling", "ceiling"]),
-        (format!("{AGENT}spec: {{owner: 7, project: p}}\n"), &["bad.yaml:8", "spec.owner"]),
-        (format!("{AGENT}spec: {{owner: nobody@example.com, project: p}}\n"), &["bad.yaml:8", "spec.owner", "nobody@example.com"]),
-        (format!("{AGENT}spec: {{owner: ann@example.com, project: p, ceiling: total}}\n"), &["bad.yaml:8", "spec.ceiling", "destructive"]),
+        (format!("{AGENT}spec: {{owner: ann@example.com, project: p, celling: retrieval}}\n"), &["bad.yaml:9", "spec.celling", "ceiling"]),
+        (format!("{AGENT}spec: {{owner: 7, project: p}}\n"), &["bad.yaml:9", "spec.owner"]),
+        (format!("{AGENT}spec: {{owner: nobody@example.com, project: p}}\n"), &["bad.yaml:9", "spec.owner", "nobody@example.com"]),
+        (format!("{AGENT}spec: {{owner: ann@example.com, project: p, ceiling: total}}\n"), &["bad.yaml:9", "spec.ceiling", "destructive"]),
         ("apiVersion: bailiwick/v1\nkind: VirtualServer\nmetadata: {name: v}\nspec: {servers: [{server: nowhere}]}\n".into(), &["bad.yaml:9", "spec.servers", "nowhere"]),
         (policy("typo", "permit (principal, action, resource) when { resource.teir == \"retrieval\" };"), &["bad.yaml:", "spec.cedar", "teir"]),
         (policy("syntax", "permit (principal action resource);"), &["bad.yaml:", "spec.cedar"]),
@@ -146,7 +146,7 @@ async fn plain_names_that_collide_are_refused_at_apply() -> Result<()> {
     let refused = deployment.cli(&["apply", "-f", file.to_str().context("path")?])?;
     let said = String::from_utf8_lossy(&refused.stderr).into_owned();
     assert!(refused.status.code() == Some(1) && said.contains("query_data"), "{said}");
-    assert!(!deployment.cli_ok(&["get", "server"])?.contains("one"));
+    assert!(!deployment.cli_ok(&["get", "server", "-o", "json"])?.contains("127.0.0.1"), "half applied");
     deployment.apply(&format!("{}{}", servers.concat(), view("prefixed")))?;
     Ok(())
 }

@@ -147,6 +147,9 @@ fn was_lost(status: &Status) -> bool {
 }
 
 fn refuse_problems(response: ApplyResponse) -> Result<ApplyResponse, Failure> {
+    for warning in &response.warnings {
+        eprintln!("warning: {warning}");
+    }
     if response.problems.is_empty() {
         return Ok(response);
     }
@@ -208,8 +211,8 @@ fn overview(items: &[Value]) -> String {
         return "none".to_owned();
     };
     let columns: &[(&str, &str)] = match kind.as_str() {
-        "Server" => &[("URL", "spec.endpoint.url"), ("READY", "status.ready"), ("TOOLS", "status.toolCount")],
-        "VirtualServer" => &[("NAMING", "spec.naming"), ("TOOLS", "status.toolCount")],
+        "Server" => &[("URL", "spec.endpoint.url"), ("TOOLS", "status.tools"), ("CONDITIONS", "status.conditions")],
+        "VirtualServer" => &[("NAMING", "spec.naming"), ("SERVERS", "spec.servers"), ("TOOLS", "status.approved_tools")],
         "User" => &[("GROUPS", "spec.groups"), ("ACTIVE", "spec.active")],
         "Agent" => &[
             ("OWNER", "spec.owner"),
@@ -219,20 +222,21 @@ fn overview(items: &[Value]) -> String {
         ],
         "Policy" => &[("VERSION", "status.version")],
         "Consent" => &[
-            ("USER", "spec.user"),
-            ("AGENT", "spec.agent"),
-            ("VIRTUAL SERVER", "spec.virtualServer"),
-            ("LEVEL", "spec.level"),
-            ("EXPIRES", "spec.expiresAt"),
+            ("USER", "status.user"),
+            ("AGENT", "status.agent"),
+            ("VIRTUAL SERVER", "status.virtual_server"),
+            ("LEVEL", "status.level"),
+            ("EXPIRES", "status.expires_at"),
             ("STATE", "status.state"),
         ],
         "Group" => &[("MEMBERS", "status.members")],
         "Project" => &[("AGENTS", "status.agents")],
         "Node" => &[
-            ("ROLE", "spec.role"),
+            ("ROLE", "status.role"),
             ("EPOCH", "status.epoch"),
             ("CONNECTED", "status.connected"),
-            ("REVISION", "status.revision"),
+            ("REVISION", "status.acknowledged_revision"),
+            ("REFUSED", "status.refused"),
         ],
         _ => &[],
     };

@@ -77,7 +77,8 @@ impl ConfigService {
             return Err(Status::failed_precondition("this node is not registered"));
         }
         if !request.error.is_empty() {
-            tracing::warn!(node = %request.node, server = %request.server, error = %request.error, "node cannot read a server's tools");
+            let v1::ReportToolsRequest { node, server, error, .. } = request;
+            tracing::warn!(%node, %server, %error, "a node cannot read a server's tools");
             return Ok(v1::ReportToolsResponse { revision });
         }
         let tools = request.tools.into_iter().map(definition).collect();

@@ -152,13 +152,23 @@ impl Consensus {
     /// # Errors
     /// When no answer can be given for the rest. Proposals without an answer may still take effect.
     pub async fn propose(&self, proposals: Vec<Proposal>) -> Result<Vec<Committed>, ConsensusError> {
-        let mut answers = self.raft.client_write_many(proposals).await.map_err(fatal)?;
-        let mut committed = Vec::new();
-        while let Some(answer) = answers.try_next().await.map_err(fatal)? {
-            let answer = answer.map_err(refused)?;
-            committed.push(Committed { revision: answer.log_id.index, outcome: answer.response });
+        let count = proposals.len();
+        let mut answers = match self.raft.client_write_many(proposals).await {
+            Ok(answers) => answers,
+            Err(error) => return Err(self.cause(error).await),
+        };
+        let mut committed = Vec::with_capacity(count);
+        loop {
+            match answers.try_next().await {
+                Ok(Some(Ok(answer))) => {
+                    committed.push(Committed { revision: answer.log_id.index, outcome: answer.response });
+                }
+                Ok(Some(Err(error))) => return Err(refused(error)),
+                Ok(None) if committed.len() == count => return Ok(committed),
+                Ok(None) => return Err(self.cause(Fatal::Stopped).await),
+                Err(error) => return Err(self.cause(error).await),
+            }
         }
-        Ok(committed)
     }
 
     /// Returns once every write acknowledged before this call, by any leader, is part of what is read here.
@@ -174,7 +184,7 @@ impl Consensus {
             Err(RaftError::APIError(LinearizableReadError::QuorumNotEnough(_))) => {
                 Err(ConsensusError::NotLeader { leader: None })
             }
-            Err(RaftError::Fatal(error)) => Err(fatal(error)),
+            Err(RaftError::Fatal(error)) => Err(self.cause(error).await),
         }
     }
 
@@ -237,6 +247,14 @@ impl Consensus {
         // An error says that the sender is gone, which is what is waited for.
         if tokio::time::timeout(CLOSE_WAIT_MAX, closed.changed()).await.is_err() {
             tracing::warn!("the data directory is still in use");
+        }
+    }
+
+    /// A caller may learn that this node has stopped before it says why.
+    async fn cause(&self, error: Fatal<Types>) -> ConsensusError {
+        match error {
+            Fatal::Stopped => self.failed().await,
+            Fatal::StorageError(_) | Fatal::Panicked => fatal(error),
         }
     }
 

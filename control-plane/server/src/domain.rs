@@ -6,6 +6,8 @@
 //! Absent: what commands and events mean (`bailiwick_control_plane_core`), how errors look outside (`status`).
 
 mod projection;
+#[cfg(test)]
+mod tests;
 mod writer;
 
 use std::time::Duration;

@@ -9,12 +9,12 @@ use axum::{
     response::IntoResponse,
     routing::get,
 };
+use bailiwick_runtime::Shutdown;
 use serde::Serialize;
 use serde_json::Value;
 use tokio::net::TcpListener;
 
 use crate::domain::Domain;
-use bailiwick_runtime::Shutdown;
 
 /// How long clients may keep keys and metadata: a new key is registered well before the first token it signs.
 const CACHE: &str = "public, max-age=300";

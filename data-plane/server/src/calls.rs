@@ -62,6 +62,14 @@ impl Calls {
         if let Some(error) = &decision.policy_error {
             tracing::warn!(error, request_id = asked.request_id, "a policy could not be evaluated");
         }
+        tracing::info!(
+            request_id = asked.request_id,
+            user = asked.caller.user,
+            agent = asked.caller.agent,
+            tool = call.name,
+            %reason,
+            "call denied"
+        );
         let attempt = asked.attempt(&call, &decision);
         let args = self.commit(&asked.request_id, "args", call.arguments.as_deref().map(|args| args.get()));
         match self.recorder.denied(attempt.denied(now_ts(), reason, args)).await {
@@ -115,7 +123,18 @@ impl Calls {
                 (refuse(Reason::UpstreamTimeout), outcome, None)
             }
         };
-        self.metrics.called(status_word(outcome.status));
+        let status = status_word(outcome.status);
+        self.metrics.called(status);
+        tracing::info!(
+            request_id = asked.request_id,
+            user = asked.caller.user,
+            agent = asked.caller.agent,
+            server = permitted.tool.server,
+            tool = permitted.tool.name,
+            status,
+            latency_us,
+            "call"
+        );
         let record = attempt.outcome(now_ts(), intent.id, outcome, result);
         let reply = match self.recorder.outcome(record, tier).await {
             Ok(_) => reply,
@@ -224,9 +243,7 @@ impl RequestDenial<'_> {
         let decision = DecisionRecord { effect: Effect::Deny, reason, policies: Vec::new(), would_be: None };
         let (user, agent, project, client, session, consent) = match self.who {
             Who::Caller(who) => (&who.user, &who.agent, &who.project, &who.client, &who.session, &who.consent),
-            Who::Claims(who) => {
-                (&who.sub, &who.agent_sub, &who.project_id, &who.client_id, &who.sid, &who.consent_id)
-            }
+            Who::Claims(who) => (&who.sub, &who.agent_sub, &who.project_id, &who.client_id, &who.sid, &who.consent_id),
         };
         Record {
             rev: Some(self.revision),
@@ -254,3 +271,6 @@ const fn status_word(status: Status) -> &'static str {
         Status::Unknown => "unknown",
     }
 }
+
+#[cfg(test)]
+mod tests;

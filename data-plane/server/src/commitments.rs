@@ -60,7 +60,9 @@ mod tests {
         let (one, again) = (CommitmentKey::load(&path).unwrap(), CommitmentKey::load(&path).unwrap());
         let salt = one.salt("n", 7, "r-1", "args");
         assert_eq!(again.salt("n", 7, "r-1", "args"), salt);
-        for other in [one.salt("n", 7, "r-1", "result"), one.salt("n", 7, "r-2", "args"), one.salt("n", 8, "r-1", "args")] {
+        for other in
+            [one.salt("n", 7, "r-1", "result"), one.salt("n", 7, "r-2", "args"), one.salt("n", 8, "r-1", "args")]
+        {
             assert_ne!(other, salt);
         }
         assert!(!format!("{one:?}").contains(&hex::encode(std::fs::read(&path).unwrap())));

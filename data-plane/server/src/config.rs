@@ -19,6 +19,8 @@ use serde::Deserialize;
 
 /// Smallest useful spool: some hundred records and a reserve for the outcomes of calls under way.
 pub const SPOOL_BYTES_MIN: u64 = 1024 * 1024;
+/// Most calls under way at once that may be configured; each holds its arguments in memory.
+pub const CALLS_MAX: usize = 1_000_000;
 /// Largest request body accepted from a client, in bytes; MCP requests carry arguments, not files.
 pub const REQUEST_BYTES_MAX: usize = 4 * 1024 * 1024;
 
@@ -112,9 +114,15 @@ impl DataPlaneConfig {
         };
         require(
             is_node_name(&self.node) && !self.node.contains('.') && !is_reserved,
-            format!("node: `{}` is not a DNS label (lower-case letters, digits, inner hyphens), or is reserved", self.node),
+            format!(
+                "node: `{}` is not a DNS label (lower-case letters, digits, inner hyphens), or is reserved",
+                self.node
+            ),
         );
-        require(is_token(&self.region), format!("region: `{}` is not lower-case letters, digits and hyphens", self.region));
+        require(
+            is_token(&self.region),
+            format!("region: `{}` is not lower-case letters, digits and hyphens", self.region),
+        );
         require(
             http_authority(&self.control_plane).is_some(),
             format!("control_plane: `{}` is not an http:// or https:// URL", self.control_plane),
@@ -127,7 +135,10 @@ impl DataPlaneConfig {
             self.spool_bytes_max >= SPOOL_BYTES_MIN,
             format!("spool_bytes_max: {} is below {SPOOL_BYTES_MIN}", self.spool_bytes_max),
         );
-        require(self.calls_max > 0, "calls_max: must be at least 1".to_owned());
+        require(
+            (1..=CALLS_MAX).contains(&self.calls_max),
+            format!("calls_max: {} is not between 1 and {CALLS_MAX}", self.calls_max),
+        );
         let fixed_ports = self.listen.port() != 0 || self.ops_listen.port() != 0;
         require(
             !fixed_ports || self.listen != self.ops_listen,
@@ -185,7 +196,15 @@ mod tests {
             config.problems().iter().map(|problem| problem.split(':').next().unwrap().to_owned()).collect();
         assert_eq!(
             keys,
-            ["node", "region", "control_plane", "allowed_origins", "spool_bytes_max", "ops_listen", "upstream.call_timeout_ms"]
+            [
+                "node",
+                "region",
+                "control_plane",
+                "allowed_origins",
+                "spool_bytes_max",
+                "ops_listen",
+                "upstream.call_timeout_ms"
+            ]
         );
     }
 

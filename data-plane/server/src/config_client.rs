@@ -137,8 +137,7 @@ impl ConfigStream {
         discoveries: &Arc<Semaphore>,
     ) -> StreamEnd {
         let (up, messages) = mpsc::channel(UP_QUEUE_MAX);
-        let (last_revision, digest) =
-            if resume { (catalogue.revision(), catalogue.digest()) } else { (0, Vec::new()) };
+        let (last_revision, digest) = if resume { (catalogue.revision(), catalogue.digest()) } else { (0, Vec::new()) };
         let hello = Hello { node: self.node.clone(), epoch: self.epoch, last_revision, digest };
         if up.send(NodeMessage { message: Some(Up::Hello(hello)) }).await.is_err() {
             return StreamEnd::Closed;

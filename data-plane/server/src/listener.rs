@@ -6,6 +6,7 @@
 //! and no session is stored here. Deliberately absent: TLS, and what a message means (`data-plane/core`).
 //! Specification: MCP 2026-07-28 and 2025-11-25 Streamable HTTP; RFC 9728.
 
+mod cors;
 mod endpoint;
 mod guard;
 mod metadata;
@@ -41,6 +42,8 @@ const CONNECTIONS_MAX: usize = 10_000;
 const HEADER_WAIT_MAX: Duration = Duration::from_secs(15);
 /// Streams within one HTTP/2 connection.
 const STREAMS_MAX: u32 = 256;
+/// Longest wait, at the very end, for clients to take the answers they are owed.
+const LAST_ANSWERS_WAIT_MAX: Duration = Duration::from_secs(2);
 /// Pause after a failed accept: usually no file descriptor is left.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 
@@ -61,8 +64,9 @@ pub(crate) struct Gateway {
     pub(crate) attributed_denials: endpoint::DenialBudget,
 }
 
-/// Serves until `stop` is requested and the connections have ended.
-pub(crate) async fn serve(listener: TcpListener, gateway: Arc<Gateway>, stop: Shutdown) {
+/// Serves until `stop` is requested and the connections have ended; those that have not a moment after `late` are cut.
+pub(crate) async fn serve(listener: TcpListener, gateway: Arc<Gateway>, stop: Shutdown, late: Shutdown) {
+    let cut = Shutdown::new();
     let supervisor = gateway.supervisor.clone();
     let service = TowerToHyperService::new(router(gateway));
     let connections = Arc::new(Semaphore::new(CONNECTIONS_MAX));
@@ -92,15 +96,23 @@ pub(crate) async fn serve(listener: TcpListener, gateway: Arc<Gateway>, stop: Sh
         drop(stream.set_nodelay(true));
         let connection = builder.serve_connection(TokioIo::new(stream), service.clone()).into_owned();
         let connection = graceful.watch(connection);
+        let cut = cut.clone();
         supervisor.spawn("mcp-connection", OnEnd::Finish, async move {
-            if let Err(error) = connection.await {
+            if let Some(Err(error)) = cut.or_stop(connection).await {
                 tracing::debug!(error, "a connection ended");
             }
             drop(permit);
         });
     }
     drop(listener);
-    graceful.shutdown().await;
+    let overdue = async {
+        late.requested().await;
+        tokio::time::sleep(LAST_ANSWERS_WAIT_MAX).await;
+    };
+    tokio::select! {
+        () = graceful.shutdown() => {}
+        () = overdue => cut.request(),
+    }
 }
 
 fn router(gateway: Arc<Gateway>) -> Router {
@@ -119,7 +131,17 @@ async fn let_in(State(gateway): State<Arc<Gateway>>, request: Request, next: Nex
     let host = request.uri().authority().map(axum::http::uri::Authority::as_str).or(host);
     let origin = request.headers().get(header::ORIGIN).map(HeaderValue::as_bytes);
     match gateway.guard.check(origin, host, mcp_url) {
-        Ok(()) => next.run(request).await,
+        Ok(()) => {
+            let origin = request.headers().get(header::ORIGIN).cloned();
+            let mut answer = match cors::preflight(request.method(), request.headers()) {
+                Some(answer) => answer,
+                None => next.run(request).await,
+            };
+            if let Some(origin) = origin {
+                cors::allow(&mut answer, origin);
+            }
+            answer
+        }
         Err(turned) => {
             let message = match turned {
                 Turned::Origin => "this origin may not call this gateway\n",

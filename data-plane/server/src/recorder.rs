@@ -28,11 +28,11 @@ use bailiwick_runtime::{
 };
 use tokio::sync::{mpsc, oneshot, watch};
 
+use self::{notices::Notice, owner::Owner};
 pub(crate) use self::{
     owner::now_ts,
     recovery::{Recovery, RecoveryError, recover},
 };
-use self::{notices::Notice, owner::Owner};
 use crate::{
     metrics::Metrics,
     spool::{RecoveredEpoch, Spool, SpoolError, SpoolSync},
@@ -119,7 +119,10 @@ impl Recorder {
         let (stored_sender, stored) = watch::channel(0);
         let owner = Owner::open(start, stored_sender)?;
         supervisor.spawn("recorder", OnEnd::Critical, owner.run(received));
-        let decode = { let name = name.clone(); move |message: &bytes::Bytes| notices::ledger_notices(&name, message) };
+        let decode = {
+            let name = name.clone();
+            move |message: &bytes::Bytes| notices::ledger_notices(&name, message)
+        };
         let follow = notices::follow(stream.clone(), checkpoints, decode, inputs.clone());
         supervisor.spawn("recorder-notices", OnEnd::Finish, follow);
         let decode = move |message: &bytes::Bytes| notices::replay_request(&name, message);

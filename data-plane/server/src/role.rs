@@ -5,7 +5,14 @@
 //! every request gets 503. Stop: accept nothing more and let calls under way finish, within a bound; close the chain and
 //! hand over its last records; then the rest. Calls that do not finish in time are recorded as unknown.
 
-use std::{io, net::SocketAddr, path::PathBuf, sync::Arc, time::Duration};
+use std::{
+    fs::{File, TryLockError},
+    io,
+    net::SocketAddr,
+    path::{Path, PathBuf},
+    sync::Arc,
+    time::Duration,
+};
 
 use bailiwick_ledger_core::key::NodeSigner;
 use bailiwick_runtime::{
@@ -28,7 +35,7 @@ use crate::{
     config_state::ConfigState,
     listener::{self, Gateway, Guard},
     metrics::Metrics,
-    recorder::{self, Recorder, RecoveryError, Recovery},
+    recorder::{self, Recorder, Recovery, RecoveryError},
     spool::{RecoveredEpoch, Spool, disk::RealDisk},
     tool_reports::ToolReports,
     upstream::Upstream,
@@ -122,6 +129,7 @@ pub async fn serve(
     let upstream = Upstream::new(config.upstream.clone()).map_err(|error| DataPlaneError::Crypto(error.to_string()))?;
     let client = config_client::client(&config.control_plane)
         .map_err(|_| DataPlaneError::Config(vec!["control_plane: is not a URL".to_owned()]))?;
+    let Opened { lock, run } = opened;
     let (readiness, registry) = (Readiness::new(), Registry::new());
     let supervisor = Supervisor::new(shutdown.child());
     let node = Node {
@@ -131,11 +139,12 @@ pub async fn serve(
         calls: Arc::default(),
         slots: Arc::new(Semaphore::new(config.calls_max)),
         stages: Stages::default(),
+        _lock: Arc::new(lock),
         readiness: readiness.clone(),
         supervisor: supervisor.clone(),
         config,
     };
-    node.start(mcp, opened, client, stream);
+    node.start(mcp, run, client, stream);
     let serving = node.stages.late.clone();
     let ops = ops::serve(operations, readiness.clone(), registry, serving);
     supervisor.spawn("data-plane-ops", OnEnd::Critical, async move {
@@ -151,6 +160,12 @@ pub async fn serve(
 
 /// What is read from disk before anything runs.
 struct Opened {
+    lock: File,
+    run: Run,
+}
+
+/// What this run's chain starts from.
+struct Run {
     spool: Spool,
     recovered: Vec<RecoveredEpoch>,
     recovery: Recovery,
@@ -162,6 +177,7 @@ fn open(config: &DataPlaneConfig) -> Result<Opened, DataPlaneError> {
     let folder = config.data_dir.join("spool");
     let unusable = |path: PathBuf| move |source| DataPlaneError::DataDir { path, source };
     std::fs::create_dir_all(&folder).map_err(unusable(folder.clone()))?;
+    let lock = lock(&config.data_dir.join("lock")).map_err(unusable(config.data_dir.clone()))?;
     let key_path = config.data_dir.join("keys").join("commitment.key");
     let commitments = CommitmentKey::load(&key_path).map_err(unusable(key_path))?;
     let broken = |error: RecoveryError| DataPlaneError::Spool(error.to_string());
@@ -171,7 +187,17 @@ fn open(config: &DataPlaneConfig) -> Result<Opened, DataPlaneError> {
     let mut seed = [0; 32];
     aws_lc_rs::rand::fill(&mut seed).map_err(|_| DataPlaneError::Crypto("no randomness".to_owned()))?;
     let signer = NodeSigner::from_seed(&seed).map_err(|error| DataPlaneError::Crypto(error.to_string()))?;
-    Ok(Opened { spool, recovered, recovery, commitments, signer })
+    Ok(Opened { lock, run: Run { spool, recovered, recovery, commitments, signer } })
+}
+
+/// Two processes must never write one spool. The lock goes with the process, however it ends.
+fn lock(path: &Path) -> io::Result<File> {
+    let file = File::options().create(true).truncate(false).write(true).open(path)?;
+    match file.try_lock() {
+        Ok(()) => Ok(file),
+        Err(TryLockError::WouldBlock) => Err(io::Error::new(io::ErrorKind::WouldBlock, "another process is using it")),
+        Err(TryLockError::Error(error)) => Err(error),
+    }
 }
 
 /// The order of stopping: each stage is requested when the one before it has ended.
@@ -195,12 +221,13 @@ struct Node {
     calls: Arc<OnceCell<Arc<Calls>>>,
     slots: Arc<Semaphore>,
     stages: Stages,
+    _lock: Arc<File>,
     readiness: Readiness,
     supervisor: Supervisor,
 }
 
 impl Node {
-    fn start(&self, mcp: TcpListener, opened: Opened, client: Client, stream: EventStream) {
+    fn start(&self, mcp: TcpListener, run: Run, client: Client, stream: EventStream) {
         self.readiness.not_ready("config", "none received yet");
         self.readiness.not_ready("spool", "not open yet");
         let gateway = Arc::new(Gateway {
@@ -217,11 +244,11 @@ impl Node {
             abort: self.stages.calls.clone(),
             attributed_denials: Default::default(),
         });
-        let accepting = self.stages.accepting.clone();
-        self.supervisor.spawn("mcp-listener", OnEnd::Critical, listener::serve(mcp, gateway, accepting));
+        let (accepting, late) = (self.stages.accepting.clone(), self.stages.late.clone());
+        self.supervisor.spawn("mcp-listener", OnEnd::Critical, listener::serve(mcp, gateway, accepting, late));
         let (node, late) = (self.clone(), self.stages.late.clone());
         self.supervisor.spawn("config-stream", OnEnd::Critical, async move {
-            late.or_stop(Box::pin(node.follow(opened, client, stream))).await;
+            late.or_stop(Box::pin(node.follow(run, client, stream))).await;
         });
         let (node, late) = (self.clone(), self.stages.late.clone());
         self.supervisor.spawn("readiness", OnEnd::Critical, async move {
@@ -230,16 +257,16 @@ impl Node {
     }
 
     /// Registers this run, opens its chain, then follows the configuration for ever.
-    async fn follow(self, opened: Opened, mut client: Client, stream: EventStream) {
-        let epoch = config_client::register(&mut client, &self.config.node, opened.signer.public_key()).await;
+    async fn follow(self, run: Run, mut client: Client, stream: EventStream) {
+        let epoch = config_client::register(&mut client, &self.config.node, run.signer.public_key()).await;
         let start = recorder::Start {
             node: self.config.node.clone(),
             region: self.config.region.clone(),
             epoch,
-            signer: opened.signer,
-            spool: opened.spool,
-            recovered: opened.recovered,
-            recovery: opened.recovery,
+            signer: run.signer,
+            spool: run.spool,
+            recovered: run.recovered,
+            recovery: run.recovery,
             stream,
             metrics: Arc::clone(&self.metrics),
             readiness: self.readiness.clone(),
@@ -255,7 +282,7 @@ impl Node {
             state: Arc::clone(&self.state),
             recorder,
             upstream: Arc::clone(&self.upstream),
-            commitments: opened.commitments,
+            commitments: run.commitments,
             metrics: Arc::clone(&self.metrics),
             supervisor: self.supervisor.clone(),
         };

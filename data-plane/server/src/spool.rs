@@ -64,7 +64,10 @@ pub(crate) enum SpoolError {
     ForeignFile(PathBuf),
     #[error("{0} does not hold what was written")]
     Damaged(PathBuf),
-    #[error("epoch {epoch} is not above epoch {newest}, which the spool holds")]
+    #[error(
+        "epoch {epoch} is not above epoch {newest}, which the spool holds: has the control plane lost its data? \
+         Keep the spool as evidence and start with another data folder"
+    )]
     EpochReused { epoch: u64, newest: u64 },
 }
 

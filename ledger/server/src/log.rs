@@ -53,6 +53,8 @@ pub(crate) enum Refusal {
     Unchained,
     /// A second outcome of one call.
     Unpaired,
+    /// Another record than the one stored at its place.
+    Forked,
 }
 
 impl Refusal {
@@ -63,6 +65,7 @@ impl Refusal {
             Self::Mislabelled => "mislabelled",
             Self::Unchained => "unchained",
             Self::Unpaired => "unpaired",
+            Self::Forked => "forked",
         }
     }
 }
@@ -153,56 +156,66 @@ impl Log {
         moved
     }
 
+    /// Takes a batch up to the first record that is early or refused.
     fn stage(&mut self, store: &Store, batch: &RecordBatch, staged: &mut Staged) -> Result<Verdict, StoreError> {
         let id = ChainId { node: batch.node.clone(), epoch: batch.epoch };
         let mut verdict = Verdict::default();
-        let covered = self.chains.cursor(&id.node, id.epoch).map_or(0, crate::store::covered);
         for (seq, bytes) in (batch.first_seq..).zip(&batch.records) {
-            if seq < covered {
-                verdict.repeated += 1;
-                continue;
-            }
-            let record = match Record::parse(bytes) {
-                Ok(record) if record.node == id.node && record.epoch == id.epoch && record.seq == seq => record,
-                Ok(_) => return Ok(Verdict { refused: Some(Refusal::Mislabelled), ..verdict }),
-                Err(error) => {
-                    tracing::warn!(node = %id.node, epoch = id.epoch, seq, %error, "record cannot be read");
-                    return Ok(Verdict { refused: Some(Refusal::Unreadable), ..verdict });
-                }
-            };
-            match self.pairing(store, &record, staged)? {
-                Pairing::Fits => {}
-                Pairing::Early => {
-                    verdict.early = true;
-                    verdict.needs = self.earlier_runs(&id);
+            match self.step(store, &id, seq, bytes, staged)? {
+                Step::Stored => verdict.stored += 1,
+                Step::Repeated => verdict.repeated += 1,
+                Step::Early(needs) => {
+                    (verdict.early, verdict.needs) = (true, needs);
                     break;
                 }
-                Pairing::Second => {
-                    tracing::warn!(node = %id.node, epoch = id.epoch, seq, "second outcome of one call");
-                    verdict.refused = Some(Refusal::Unpaired);
-                    break;
-                }
-            }
-            match self.chains.accept(&record, bytes) {
-                Ok(()) => {
-                    self.append(&id, &record, bytes, staged)?;
-                    verdict.stored += 1;
-                }
-                Err(ChainFault::Repeated { .. }) => verdict.repeated += 1,
-                Err(ChainFault::Hole { .. } | ChainFault::EpochNotRegistered) => {
-                    verdict.early = true;
-                    verdict.needs = vec![self.needed_for(&id)];
-                    break;
-                }
-                Err(fault) => {
-                    tracing::warn!(node = %id.node, epoch = id.epoch, seq, %fault, "record does not fit its chain");
-                    verdict.refused = Some(Refusal::Unchained);
-                    break;
+                Step::Refused(refusal) => {
+                    // Whoever sends this must not take it for stored.
+                    return Ok(Verdict { refused: Some(refusal), ..verdict });
                 }
             }
         }
         verdict.covered = self.chains.cursor(&id.node, id.epoch).map(crate::store::covered);
         Ok(verdict)
+    }
+
+    fn step(
+        &mut self,
+        store: &Store,
+        id: &ChainId,
+        seq: u64,
+        bytes: &[u8],
+        staged: &mut Staged,
+    ) -> Result<Step, StoreError> {
+        let ChainId { node, epoch } = id;
+        if seq < self.chains.cursor(node, *epoch).map_or(0, crate::store::covered) {
+            let known = store.leaf_of(&place(node, *epoch, seq))?;
+            // Within one group it may not be stored yet; the group's own records were just checked.
+            let same = known.is_none_or(|known| known == bytes);
+            return Ok(if same {
+                Step::Repeated
+            } else {
+                refused(Refusal::Forked, id, seq, &"another record is stored")
+            });
+        }
+        let record = match Record::parse(bytes) {
+            Ok(record) if record.node == *node && record.epoch == *epoch && record.seq == seq => record,
+            Ok(_) => return Ok(refused(Refusal::Mislabelled, id, seq, &"it names another place")),
+            Err(error) => return Ok(refused(Refusal::Unreadable, id, seq, &error)),
+        };
+        match self.pairing(store, &record, staged)? {
+            Pairing::Fits => {}
+            Pairing::Early => return Ok(Step::Early(self.earlier_runs(id))),
+            Pairing::Second => return Ok(refused(Refusal::Unpaired, id, seq, &"the call has an outcome")),
+        }
+        match self.chains.accept(&record, bytes) {
+            Ok(()) => {
+                self.append(id, &record, bytes, staged)?;
+                Ok(Step::Stored)
+            }
+            Err(ChainFault::Repeated { .. }) => Ok(Step::Repeated),
+            Err(ChainFault::Hole { .. } | ChainFault::EpochNotRegistered) => Ok(Step::Early(vec![self.needed_for(id)])),
+            Err(fault) => Ok(refused(Refusal::Unchained, id, seq, &fault)),
+        }
     }
 
     fn append(&mut self, id: &ChainId, record: &Record, bytes: &[u8], staged: &mut Staged) -> Result<(), StoreError> {
@@ -273,6 +286,25 @@ impl Log {
     }
 }
 
+/// What became of one record.
+enum Step {
+    Stored,
+    Repeated,
+    /// Until what is named here is stored.
+    Early(Vec<(ChainId, u64)>),
+    Refused(Refusal),
+}
+
+fn refused(refusal: Refusal, id: &ChainId, seq: u64, why: &dyn fmt::Display) -> Step {
+    tracing::warn!(node = %id.node, epoch = id.epoch, seq, %refusal, %why, "record refused");
+    Step::Refused(refusal)
+}
+
+/// The one place of a record, as a term.
+fn place(node: &str, epoch: u64, seq: u64) -> String {
+    format!("{node} {epoch} {seq}")
+}
+
 /// How an outcome stands to its intent. `verify` refuses a log with an outcome before its intent, or with two.
 enum Pairing {
     Fits,
@@ -306,6 +338,7 @@ fn terms(record: &Record, bytes: &[u8]) -> Vec<(Field, String)> {
         (Field::RequestId, record.request_id.clone()),
         (Field::Intent, opened),
         (Field::Outcome, closed.map(|intent| call_of(&record.node, intent))),
+        (Field::Place, Some(place(&record.node, record.epoch, record.seq))),
     ]
     .into_iter()
     .filter_map(|(field, value)| Some((field, value?)))

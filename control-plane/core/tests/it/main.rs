@@ -11,4 +11,3 @@ mod manifests;
 mod properties;
 mod tools;
 mod world;
-mod zz;

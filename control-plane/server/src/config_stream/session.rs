@@ -1,6 +1,6 @@
 //! One node's stream: brings it to the present revision, keeps it there, and hears what it says.
 //!
-//! `Hello` → deltas or a snapshot → keys → deltas as revisions commit, heartbeats between. The node's pace sets the
+//! `Hello` → deltas or a snapshot → keys → deltas as revisions commit, heartbeats between. The node's pace is the
 //! session's: it takes from the feed only when the last frame was taken, and a node that takes nothing for a while is
 //! let go; it comes back with a `Hello`. The session ends with the connection, with shutdown, or when the same node
 //! opens another one.

@@ -238,7 +238,7 @@ mod tests {
         let vote = Vote { term: 3, node: 1, committed: true };
         let golden = [
             (entry.encode_to_vec(), "0a070803100118ac021a0a080712027b7d12025b5d"),
-            (applied.encode_to_vec(), "0a070803100118ac0212110a040a020102120908011205613a31"),
+            (applied.encode_to_vec(), "0a070803100118ac02120f0a040a020102120708011203613a311a060801100118012009"),
             (change.encode_to_vec(), "0a027b7d"),
             (vote.encode_to_vec(), "080310011801"),
         ];

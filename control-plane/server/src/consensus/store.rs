@@ -3,9 +3,9 @@
 //! # Storage contract
 //! | column family | key | value | written |
 //! |---|---|---|---|
-//! | `log` | index, big endian | [`format::Entry`] | synced before Raft is told |
-//! | `meta` | `vote`, `purged`, `committed`, `applied`, `node`, `format` | see [`format`] | `vote` and `node` synced; the others with what they describe |
-//! | `events` | revision, big endian | [`format::Change`] | in one batch with `meta/applied`, not synced |
+//! | `log` | index, big endian | `format::Entry` | synced before Raft is told |
+//! | `meta` | a name | vote; how far purged, committed, applied; node; format | vote, node and format synced |
+//! | `events` | revision, big endian | `format::Change` | in one batch with `meta/applied`, not synced |
 //!
 //! 1. All families share one write-ahead log, so a crash keeps a prefix of all writes in the order they were made.
 //! 2. Nothing is acknowledged that is not in a synced prefix: a vote before it is cast, an entry before it counts.

@@ -182,13 +182,16 @@ async fn a_node_that_does_not_read_is_let_go() {
     let mut plane = DataPlane::connect(&node, "dp-1").await;
     let now = node.revision().await;
     plane.until(now).await;
-    let groups: Vec<String> = (0..1_000).map(|n| format!("group-{n:04}")).collect();
+    // More than the connection buffers for it, then more frames than may wait for it.
+    let groups: Vec<String> = (0..1_500).map(|n| format!("group-{n:04}")).collect();
+    let large = |name: String| user(&name).replace("{}", &format!("{{groups: [{}]}}", groups.join(",")));
+    for round in 0..4 {
+        let users: Vec<String> = (0..50).map(|n| large(format!("user-{round}-{n}@example.com"))).collect();
+        assert_eq!(node.apply(&users.join("---\n")).await.problems, []);
+    }
     let mut last = 0;
     for n in 0..60 {
-        let text = user(&format!("user-{n}@example.com")).replace("{}", &format!("{{groups: [{}]}}", groups.join(",")));
-        let applied = node.apply(&text).await;
-        assert_eq!(applied.problems, []);
-        last = applied.revision;
+        last = node.apply(&user(&format!("user-{n}@example.com"))).await.revision;
     }
     let connected = async |node: &mut Node| {
         let status = node.admin.status(v1::StatusRequest {}).await.unwrap().into_inner();

@@ -141,10 +141,7 @@ impl Config for Service {
 
     type StreamStream = ReceiverStream<Result<ConfigFrame, Status>>;
 
-    async fn stream(
-        &self,
-        request: Request<Streaming<NodeMessage>>,
-    ) -> Result<Response<Self::StreamStream>, Status> {
+    async fn stream(&self, request: Request<Streaming<NodeMessage>>) -> Result<Response<Self::StreamStream>, Status> {
         let mut up = request.into_inner();
         let (down, frames) = mpsc::channel(64);
         let shared = Arc::clone(&self.0);

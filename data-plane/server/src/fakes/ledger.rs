@@ -29,7 +29,7 @@ impl FakeLedger {
         let (kept, stream, stop) = (Arc::clone(&records), stream.clone(), Shutdown::new());
         let stopped = stop.clone();
         Supervisor::new(stop.clone()).spawn("fake-ledger", OnEnd::Finish, async move {
-            while let Some(Some(message)) = stopped.or_stop(consumer.next()).await {
+            while let Some(Some(message)) = stopped.or_stop(Box::pin(consumer.next())).await {
                 let batch = RecordBatch::decode(message.payload.clone()).unwrap();
                 let last = batch.first_seq + batch.records.len() as u64 - 1;
                 for bytes in &batch.records {

@@ -137,7 +137,9 @@ pub(crate) fn definitions() -> Vec<Value> {
 
 /// The result of a call with these arguments; numbers are written in ways that a careless reader would change.
 pub(crate) fn result_text(arguments: &str) -> String {
-    format!(r#"{{"content":[{{"type":"text","text":"ok"}}],"structuredContent":{{"n":1.0,"big":123456789012345678901234567890,"sent":{arguments}}}}}"#)
+    format!(
+        r#"{{"content":[{{"type":"text","text":"ok"}}],"structuredContent":{{"n":1.0,"big":123456789012345678901234567890,"sent":{arguments}}}}}"#
+    )
 }
 
 async fn handle(State(server): State<Arc<Inner>>, headers: HeaderMap, body: Bytes) -> Response {
@@ -152,10 +154,13 @@ async fn handle(State(server): State<Arc<Inner>>, headers: HeaderMap, body: Byte
     let modern = server.speaks == Speaks::Modern;
     match method.as_str() {
         "server/discover" => match server.speaks {
-            Speaks::Modern => result(&message, json!({
-                "resultType": "complete", "supportedVersions": ["2026-07-28"], "capabilities": {"tools": {}},
-                "ttlMs": 0, "cacheScope": "private",
-            })),
+            Speaks::Modern => result(
+                &message,
+                json!({
+                    "resultType": "complete", "supportedVersions": ["2026-07-28"], "capabilities": {"tools": {}},
+                    "ttlMs": 0, "cacheScope": "private",
+                }),
+            ),
             Speaks::LegacyThatDiscovers => result(&message, json!({"supportedVersions": ["2025-11-25"]})),
             Speaks::Legacy | Speaks::LegacyWith400 => {
                 error(StatusCode::BAD_REQUEST, &message, -32000, "Bad Request: Server not initialized")
@@ -164,10 +169,13 @@ async fn handle(State(server): State<Arc<Inner>>, headers: HeaderMap, body: Byte
         "initialize" if !modern => {
             let id = format!("s-{}", server.seen.lock().unwrap().len());
             server.sessions.lock().unwrap().insert(id.clone());
-            let mut response = result(&message, json!({
-                "protocolVersion": "2025-11-25", "capabilities": {"tools": {}},
-                "serverInfo": {"name": "fake", "version": "1"},
-            }));
+            let mut response = result(
+                &message,
+                json!({
+                    "protocolVersion": "2025-11-25", "capabilities": {"tools": {}},
+                    "serverInfo": {"name": "fake", "version": "1"},
+                }),
+            );
             response.headers_mut().insert("mcp-session-id", id.parse().unwrap());
             response
         }
@@ -231,7 +239,7 @@ async fn call(mode: Mode, message: &Value, body: &[u8]) -> Response {
         }
         Mode::Hang => std::future::pending().await,
         Mode::HangInBody => {
-            let start = stream::iter([Ok::<_, std::io::Error>(whole[..20].to_owned())]);
+            let start = stream::iter([Ok::<_, std::io::Error>(whole.chars().take(20).collect::<String>())]);
             let mut response = Body::from_stream(start.chain(stream::pending())).into_response();
             response.headers_mut().insert(header::CONTENT_TYPE, "application/json".parse().unwrap());
             response
@@ -277,17 +285,17 @@ pub(crate) async fn raw_server(answer: &'static [u8]) -> (SocketAddr, Arc<std::s
     let (stop, counted) = (Shutdown::new(), Arc::clone(&count));
     let stopped = stop.clone();
     Supervisor::new(stop.clone()).spawn("raw-server", OnEnd::Finish, async move {
-        let serve = async {
+        let serve = Box::pin(async {
             loop {
                 let (mut stream, _) = listener.accept().await.unwrap();
-                let mut request = [0; 8192];
+                let mut request = vec![0; 8192];
                 let read = stream.read(&mut request).await.unwrap_or(0);
                 if read > 0 {
                     counted.fetch_add(1, std::sync::atomic::Ordering::SeqCst);
                 }
                 drop(stream.write_all(answer).await);
             }
-        };
+        });
         stopped.or_stop(serve).await;
     });
     (address, count, stop)

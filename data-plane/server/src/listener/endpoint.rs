@@ -14,7 +14,7 @@ use aws_lc_rs::rand;
 use axum::{
     body::Body,
     extract::{Path, Request, State},
-    http::{HeaderMap, HeaderValue, Method, StatusCode, header},
+    http::{HeaderMap, HeaderValue, Method, StatusCode, Version, header},
     response::{IntoResponse, Response},
 };
 use bailiwick_data_plane_core::{
@@ -91,7 +91,8 @@ pub(super) async fn handle(
     let caller = match gateway.authenticator.authenticate(&config, &virtual_server, &parts.headers, now_unix) {
         Ok(caller) => caller,
         Err(refused) => {
-            let denial = Denial { config: &config, virtual_server: &virtual_server, request_id: &request_id, config_age_ms };
+            let denial =
+                Denial { config: &config, virtual_server: &virtual_server, request_id: &request_id, config_age_ms };
             return unauthenticated(&gateway, calls, &denial, refused).await;
         }
     };
@@ -101,7 +102,7 @@ pub(super) async fn handle(
         Err(reason) => {
             record_malformed(calls, &asked, &virtual_server, reason).await;
             gateway.metrics.refused(reason);
-            return body_refused(reason, &asked.request_id);
+            return body_refused(reason, &asked.request_id, parts.version);
         }
     };
     let Some(session_nonce) = nonce() else { return not_ready() };
@@ -133,12 +134,7 @@ pub(super) async fn handle(
 }
 
 /// Runs the call in a task of its own, with a slot.
-async fn carry(
-    gateway: &Gateway,
-    calls: &Arc<Calls>,
-    asked: Asked,
-    permitted: Box<edge::PermittedCall>,
-) -> HttpReply {
+async fn carry(gateway: &Gateway, calls: &Arc<Calls>, asked: Asked, permitted: Box<edge::PermittedCall>) -> HttpReply {
     let overloaded = refuse_call(&permitted.call, &asked.request_id, Reason::NodeOverloaded, &[]);
     let slot = tokio::time::timeout(SLOT_WAIT_MAX, Arc::clone(&gateway.slots).acquire_owned()).await;
     let Ok(Ok(slot)) = slot else { return overloaded };
@@ -163,12 +159,7 @@ struct Denial<'a> {
     config_age_ms: u64,
 }
 
-async fn unauthenticated(
-    gateway: &Gateway,
-    calls: &Calls,
-    denial: &Denial<'_>,
-    refused: NotAuthenticated,
-) -> Response {
+async fn unauthenticated(gateway: &Gateway, calls: &Calls, denial: &Denial<'_>, refused: NotAuthenticated) -> Response {
     let NotAuthenticated { reason, claims } = refused;
     gateway.metrics.refused(reason);
     tracing::info!(%reason, request_id = denial.request_id, virtual_server = denial.virtual_server, "not authenticated");
@@ -235,14 +226,16 @@ async fn read_body(headers: &HeaderMap, body: Body) -> Result<bytes::Bytes, Reas
     }
 }
 
-fn body_refused(reason: Reason, request_id: &str) -> Response {
+fn body_refused(reason: Reason, request_id: &str, version: Version) -> Response {
     let status = match reason {
         Reason::RequestTooLarge => StatusCode::PAYLOAD_TOO_LARGE,
         _ => StatusCode::BAD_REQUEST,
     };
     let mut response = json_response(status, refusal_body(code::INVALID_REQUEST, reason, request_id));
-    // The rest of the body is not read, so the connection cannot be used again.
-    response.headers_mut().insert(header::CONNECTION, HeaderValue::from_static("close"));
+    // The rest of the body is not read, so the connection cannot be used again; HTTP/2 ends only the stream.
+    if version < Version::HTTP_2 {
+        response.headers_mut().insert(header::CONNECTION, HeaderValue::from_static("close"));
+    }
     response
 }
 

@@ -26,12 +26,7 @@ pub(crate) struct Guard {
 impl Guard {
     /// Checks a request's `Origin` and host (of the `Host` header or the URI's authority). `mcp_url` is the configured
     /// external URL, where it is known.
-    pub(crate) fn check(
-        &self,
-        origin: Option<&[u8]>,
-        host: Option<&str>,
-        mcp_url: Option<&str>,
-    ) -> Result<(), Turned> {
+    pub(crate) fn check(&self, origin: Option<&[u8]>, host: Option<&str>, mcp_url: Option<&str>) -> Result<(), Turned> {
         if let Some(origin) = origin
             && !self.allows_origin(origin)
         {

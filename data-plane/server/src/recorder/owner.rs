@@ -5,6 +5,8 @@
 //! says is safe. A write that fails puts the chain back to where it was, so that no number is lost and no refused
 //! record is ever chained. Until `epoch_open` and the findings of recovery are written, nothing else is accepted.
 
+mod publishing;
+
 use std::{collections::BTreeMap, time::Duration};
 
 use bailiwick_ledger_core::{
@@ -12,21 +14,16 @@ use bailiwick_ledger_core::{
     key::NodeSigner,
     record::{EpochOpen, Kind, Record, format_ts, record_id},
 };
-use bailiwick_proto::{Reason, Tier, subjects, v1::RecordBatch};
+use bailiwick_proto::{Reason, Tier, subjects};
 use bailiwick_runtime::{event_stream::EventStream, ops::Readiness};
-use bytes::Bytes;
-use futures::{FutureExt, StreamExt, future::BoxFuture, stream::FuturesUnordered};
-use prost::Message;
+use futures::{StreamExt, future::BoxFuture, stream::FuturesUnordered};
 use tokio::{
     sync::{mpsc, oneshot, watch},
     time::{Instant, MissedTickBehavior},
 };
 
-use super::{
-    Class, FLUSH_WAIT_MAX, Input, Recorded, Start,
-    notices::Notice,
-    shipping::{Job, Shipping},
-};
+use self::publishing::Published;
+use super::{Class, FLUSH_WAIT_MAX, Input, Recorded, Start, shipping::Shipping};
 use crate::{
     metrics::{Metrics, gauge_value},
     spool::{Fill, Spool, SpoolError, SpoolSync},
@@ -42,20 +39,11 @@ const HEAD_BUSY: Duration = Duration::from_millis(700);
 const HEAD_IDLE: Duration = Duration::from_millis(4_700);
 /// How often time is looked at.
 const TICK: Duration = Duration::from_millis(200);
-/// Bytes of records in one message: below the stream's 64 KiB with room for the envelope.
-const BATCH_BYTES_MAX: usize = 48 * 1024;
-/// Batches handed to the stream and not yet accepted.
-const BATCHES_IN_FLIGHT_MAX: usize = 8;
-/// Pause after the stream refused a batch.
-const PUBLISH_PAUSE: Duration = Duration::from_millis(500);
 /// Without news from the ledger for so long, records are sent again; doubled each time up to the maximum.
 const STALL_MIN: Duration = Duration::from_secs(5);
 const STALL_MAX: Duration = Duration::from_secs(60);
 /// Records sent again in one go to a silent ledger: a sign of life, not the whole spool.
 const STALL_RECORDS: u64 = 512;
-
-/// A batch the stream has taken or refused.
-type Published = (u64, std::ops::Range<u64>, bool);
 
 /// Chain, spool and plan of one run.
 pub(super) struct Owner {
@@ -229,9 +217,9 @@ impl Owner {
             return Some(Reason::SpoolFull);
         }
         match (class, self.spool.fill()) {
-            (Class::Outcome, _) | (_, Fill::Room) | (Class::Intent(Tier::Retrieval) | Class::Denied, Fill::Pressure) => {
-                None
-            }
+            (Class::Outcome, _)
+            | (_, Fill::Room)
+            | (Class::Intent(Tier::Retrieval) | Class::Denied, Fill::Pressure) => None,
             (Class::Intent(Tier::Transactional | Tier::Destructive), Fill::Pressure) => Some(Reason::SpoolPressure),
             (Class::Intent(_) | Class::Denied, Fill::Full) => Some(Reason::SpoolFull),
         }
@@ -312,103 +300,6 @@ impl Owner {
             self.shipping.resend_unstored(STALL_RECORDS);
             self.last_progress = Instant::now();
             self.stall = (self.stall * 2).min(STALL_MAX);
-        }
-    }
-
-    fn notice(&mut self, notice: Notice) {
-        let news = match notice {
-            Notice::Replay { epoch, from } => {
-                self.shipping.replay(epoch, from);
-                return;
-            }
-            Notice::Stored { epoch, seq } => self.shipping.stored(epoch, seq),
-            Notice::Published { epoch, seq } => {
-                let news = self.shipping.published(epoch, seq);
-                if news {
-                    self.free(epoch, seq);
-                }
-                news
-            }
-        };
-        if let Notice::Stored { epoch, seq } | Notice::Published { epoch, seq } = notice
-            && epoch == self.epoch
-        {
-            let next = seq.saturating_add(1).min(self.chain.next_seq());
-            self.stored.send_if_modified(|stored| std::mem::replace(stored, next.max(*stored)) < next);
-        }
-        if news {
-            self.last_progress = Instant::now();
-            self.stall = STALL_MIN;
-        }
-    }
-
-    /// Intents stay until their outcome is recorded, so that a crash still finds them open.
-    fn free(&mut self, epoch: u64, through: u64) {
-        let open = self.open_intents.values().min().filter(|_| epoch == self.epoch);
-        let through = match open {
-            Some(0) => return,
-            Some(first) => through.min(first - 1),
-            None => through,
-        };
-        if let Err(error) = self.spool.free(epoch, through) {
-            tracing::warn!(%error, "covered records cannot be removed from the spool");
-        }
-        if epoch != self.epoch {
-            self.shipping.retire(epoch);
-        }
-        self.show();
-    }
-
-    fn publish_due(&mut self) {
-        while self.in_flight.len() < BATCHES_IN_FLIGHT_MAX && Instant::now() >= self.publish_after {
-            let Some(job) = self.shipping.next_job() else { return };
-            match self.spool.read(job.epoch, job.from, BATCH_BYTES_MAX) {
-                Ok(records) if records.is_empty() => {
-                    let next = self.spool.first_held(job.epoch, job.from).unwrap_or(job.to);
-                    self.shipping.took(&job, next.max(job.from + 1));
-                }
-                Ok(records) => self.publish(&job, records),
-                Err(error) => {
-                    tracing::error!(%error, "records cannot be read from the spool; trying again");
-                    self.publish_after = Instant::now() + PUBLISH_PAUSE;
-                }
-            }
-        }
-    }
-
-    fn publish(&mut self, job: &Job, mut records: Vec<Bytes>) {
-        records.truncate(usize::try_from(job.to - job.from).unwrap_or(usize::MAX));
-        let (epoch, range) = (job.epoch, job.from..job.from + records.len() as u64);
-        let mut message_id = subjects::message_id(&self.node, epoch, job.from);
-        if job.again || epoch != self.epoch {
-            // The stream drops repeats of an id, but this batch may hold more than the one sent under it before.
-            self.repeats += 1;
-            message_id = format!("{message_id}.again.{}.{}", self.epoch, self.repeats);
-        }
-        let batch = RecordBatch {
-            node: self.node.clone(),
-            epoch,
-            first_seq: job.from,
-            records: records.iter().map(|record| record.to_vec()).collect(),
-        };
-        let payload = Bytes::from(batch.encode_to_vec());
-        self.shipping.took(job, range.end);
-        let (stream, subject) = (self.stream.clone(), self.subject.clone());
-        let publish = async move {
-            let published = stream.publish(&subject, &message_id, payload).await;
-            if let Err(error) = &published {
-                tracing::debug!(%error, "the event stream did not take a batch");
-            }
-            (epoch, range, published.is_ok())
-        };
-        self.in_flight.push(publish.boxed());
-    }
-
-    fn published(&mut self, (epoch, range, taken): Published) {
-        if !taken {
-            self.metrics.publish_failures.inc();
-            self.shipping.send_again(epoch, range);
-            self.publish_after = Instant::now() + PUBLISH_PAUSE;
         }
     }
 

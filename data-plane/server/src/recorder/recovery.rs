@@ -142,8 +142,7 @@ fn gap(node: &str, epoch: u64, first_seq: u64, after: u64, ts: &str) -> Record {
 
 /// The same call, attributed as its intent was; that it may have had its effect is all that is known.
 fn unknown_outcome(id: String, intent: Record, ts: &str) -> Record {
-    let outcome =
-        Outcome { status: Status::Unknown, error_code: None, latency_us: None, bytes: None, cost: None };
+    let outcome = Outcome { status: Status::Unknown, error_code: None, latency_us: None, bytes: None, cost: None };
     Record {
         kind: Kind::CallOutcome,
         ts: ts.to_owned(),

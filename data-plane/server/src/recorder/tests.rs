@@ -7,11 +7,7 @@ use bailiwick_ledger_core::{
     record::{DecisionRecord, Effect, Kind, Outcome, Status},
 };
 use bailiwick_proto::v1::{Cursor, LedgerNotice, RecordBatch, ReplayRequest, Stored, ledger_notice};
-use bailiwick_runtime::{
-    event_stream::Consumer,
-    metrics::Registry,
-    shutdown::Shutdown,
-};
+use bailiwick_runtime::{event_stream::Consumer, metrics::Registry, shutdown::Shutdown};
 use prost::Message;
 
 use super::*;
@@ -242,7 +238,9 @@ async fn records_are_sent_again_on_request_under_another_message_id() {
         let request = ReplayRequest { node: NODE.into(), epoch: 7, from_seq: 1 }.encode_to_vec();
         stream.broadcast(&subjects::replay(NODE), request.into()).await.unwrap();
         let received = tokio::time::timeout(Duration::from_millis(200), ledger.receive()).await;
-        if let Ok(batch) = received && batch.first_seq == 1 {
+        if let Ok(batch) = received
+            && batch.first_seq == 1
+        {
             break batch;
         }
     };

@@ -14,6 +14,10 @@ fn open(dir: &Path) -> (Spool, Vec<RecoveredEpoch>) {
     Spool::open(Arc::new(RealDisk), dir, 16 * MIB).unwrap()
 }
 
+fn recovered_whole(epoch: u64, end: u64, cut_bytes: u64) -> RecoveredEpoch {
+    RecoveredEpoch { epoch, runs: std::iter::once(0..end).collect(), cut_bytes }
+}
+
 fn records(count: usize) -> Vec<Vec<u8>> {
     (0..count).map(|index| format!("record {index} {}", "x".repeat(index % 7)).into_bytes()).collect()
 }
@@ -54,7 +58,7 @@ fn what_was_appended_is_read_back_and_survives_a_reopen() {
     assert_eq!(content(&spool, 7, 2), records(5)[2..]);
     drop(spool);
     let (spool, recovered) = open(dir.path());
-    assert_eq!(recovered, [RecoveredEpoch { epoch: 7, runs: vec![0..5], cut_bytes: 0 }]);
+    assert_eq!(recovered, [recovered_whole(7, 5, 0)]);
     assert_eq!(content(&spool, 7, 0), records(5));
 }
 
@@ -74,7 +78,7 @@ fn a_crash_at_any_byte_of_the_last_frame_leaves_exactly_the_frames_before_it() {
             fs::write(&path, [&whole[..cut], tail].concat()).unwrap();
             let (mut spool, recovered) = open(dir.path());
             let cut_bytes = (cut + tail.len()) as u64 - before;
-            assert_eq!(recovered, [RecoveredEpoch { epoch: 7, runs: vec![0..4], cut_bytes }], "cut at {cut}");
+            assert_eq!(recovered, [recovered_whole(7, 4, cut_bytes)], "cut at {cut}");
             assert_eq!(content(&spool, 7, 0), records(4));
             assert_eq!(fs::metadata(&path).unwrap().len(), before, "the torn tail is gone");
             spool.begin(8).unwrap();
@@ -230,7 +234,7 @@ fn damage_in_the_middle_shows_as_a_hole_and_later_records_are_kept() {
     let (spool, recovered) = open(dir.path());
     assert_eq!(recovered[0].runs, [0..1, second..8]);
     assert_eq!(spool.first_held(7, 1), Some(second));
-    assert_eq!(fs::metadata(&path).unwrap().len() > 10_020, true, "evidence stays");
+    assert!(fs::metadata(&path).unwrap().len() > 10_020, "evidence stays");
 }
 
 #[test]

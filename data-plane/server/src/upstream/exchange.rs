@@ -82,7 +82,8 @@ pub(super) async fn within<T>(
     work: impl Future<Output = Result<T, UpstreamFault>>,
 ) -> Result<T, UpstreamFault> {
     let millis = u64::try_from(timeout.as_millis()).unwrap_or(u64::MAX);
-    tokio::time::timeout(timeout, work).await.unwrap_or(Err(UpstreamFault::Timeout(millis)))
+    // On the heap: the HTTP client's futures are large and nest twice.
+    tokio::time::timeout(timeout, Box::pin(work)).await.unwrap_or(Err(UpstreamFault::Timeout(millis)))
 }
 
 async fn send(http: &reqwest::Client, url: &str, post: Post) -> Result<reqwest::Response, UpstreamFault> {
@@ -93,11 +94,7 @@ async fn send(http: &reqwest::Client, url: &str, post: Post) -> Result<reqwest::
     sent.map_err(|error| UpstreamFault::Unreachable(chain(&error)))
 }
 
-async fn read_answer(
-    response: reqwest::Response,
-    id: &RequestId,
-    bytes_max: usize,
-) -> Result<Answer, UpstreamFault> {
+async fn read_answer(response: reqwest::Response, id: &RequestId, bytes_max: usize) -> Result<Answer, UpstreamFault> {
     let status = response.status();
     let session = response.headers().get(header_name::SESSION_ID).cloned();
     if response.content_length().is_some_and(|length| length > bytes_max as u64) {

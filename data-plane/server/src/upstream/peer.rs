@@ -171,11 +171,7 @@ fn says_session_gone(answer: &Result<Answer, UpstreamFault>) -> bool {
     }
 }
 
-fn post(
-    id: Option<RequestId>,
-    request: ServerRequest,
-    session: Option<&HeaderValue>,
-) -> Result<Post, UpstreamFault> {
+fn post(id: Option<RequestId>, request: ServerRequest, session: Option<&HeaderValue>) -> Result<Post, UpstreamFault> {
     let bad = || UpstreamFault::Invalid("a header for this server cannot be written".to_owned());
     let mut headers = Vec::with_capacity(request.headers.len() + 1);
     for (name, value) in request.headers {

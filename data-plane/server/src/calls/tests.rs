@@ -1,0 +1,129 @@
+//! The order of recording and releasing, on a disk and a clock that the test controls.
+
+use std::{path::Path, sync::atomic::Ordering, time::Duration};
+
+use bailiwick_data_plane_core::{Catalogue, ToolRef, admit, edge::ToolCall};
+use bailiwick_proto::{config_digest, mcp::Era, v1};
+use bailiwick_runtime::{EventStream, metrics::Registry, ops::Readiness};
+
+use super::*;
+use crate::{
+    config::UpstreamConfig,
+    fakes::{
+        eventually,
+        server::{FakeServer, Mode, Speaks},
+        world::{PERMIT_ALL, claims, entries, now_unix},
+    },
+    recorder::{self, Recovery, Start},
+    spool::{
+        Spool,
+        fault_disk::{FaultDisk, Faults},
+    },
+};
+
+struct Scene {
+    calls: Calls,
+    faults: Arc<Faults>,
+    server: FakeServer,
+}
+
+impl Scene {
+    async fn new(dir: &Path) -> Self {
+        let server = FakeServer::start(Speaks::Modern).await;
+        let disk = FaultDisk::default();
+        let faults = Arc::clone(&disk.0);
+        let (spool, recovered) = Spool::open(Arc::new(disk), dir, 16 * 1024 * 1024).unwrap();
+        let (supervisor, metrics) = (Supervisor::new(Shutdown::new()), Arc::new(Metrics::new(&Registry::new())));
+        let start = Start {
+            node: "dp-1".into(),
+            region: "local".into(),
+            epoch: 7,
+            signer: bailiwick_ledger_core::key::NodeSigner::from_seed(&[7; 32]).unwrap(),
+            spool,
+            recovered,
+            recovery: Recovery::default(),
+            stream: EventStream::in_process(),
+            metrics: Arc::clone(&metrics),
+            readiness: Readiness::new(),
+        };
+        let state = Arc::new(ConfigState::new(Duration::from_secs(3600)));
+        let entries = entries(&server.url, PERMIT_ALL, true);
+        let digest = config_digest::of_entries(&entries).to_vec();
+        let snapshot = v1::Snapshot { revision: 100, entries, last: true, digest };
+        state.apply(Catalogue::new().snapshot(snapshot).unwrap().unwrap().config);
+        let calls = Calls {
+            state,
+            recorder: recorder::Recorder::start(start, &supervisor).unwrap(),
+            upstream: Arc::new(Upstream::new(UpstreamConfig::default()).unwrap()),
+            commitments: CommitmentKey::load(&dir.join("keys/commitment.key")).unwrap(),
+            metrics,
+            supervisor,
+        };
+        Self { calls, faults, server }
+    }
+
+    async fn call(&self, tool: &str) -> HttpReply {
+        let config = self.calls.state.config().unwrap();
+        let caller = Caller::from_claims(&claims(), "finance").unwrap();
+        let decision = admit(&config, &caller, ToolRef { virtual_server: "finance", name: tool }, now_unix());
+        let call = ToolCall {
+            id: RequestId::from(1),
+            era: Era::Modern,
+            virtual_server: "finance".into(),
+            name: tool.into(),
+            arguments: None,
+            meta: None,
+            client_name: None,
+            client_version: None,
+            trace_id: None,
+        };
+        let permitted = PermittedCall { call, tool: decision.tool.clone().unwrap(), decision };
+        let request_id = "r-1".to_owned();
+        let asked = Asked { config, caller, request_id, config_age_ms: 0, arrived: Instant::now() };
+        Box::pin(self.calls.carry(asked, permitted, Shutdown::new())).await
+    }
+
+    fn forwarded(&self) -> usize {
+        self.server.seen("tools/call").len()
+    }
+}
+
+#[tokio::test]
+async fn what_cannot_be_recorded_before_is_not_forwarded() {
+    let dir = tempfile::tempdir().unwrap();
+    let scene = Scene::new(dir.path()).await;
+    scene.faults.out_of_space.store(true, Ordering::SeqCst);
+    for tool in ["query_data", "create_charge"] {
+        assert_eq!(scene.call(tool).await.reason, Some(Reason::SpoolFull));
+    }
+    scene.faults.out_of_space.store(false, Ordering::SeqCst);
+    assert_eq!(scene.call("query_data").await.reason, None, "room again");
+    scene.faults.sync_fails.store(true, Ordering::SeqCst);
+    assert_eq!(scene.call("create_charge").await.reason, Some(Reason::SpoolFull), "written is not enough");
+    assert_eq!(scene.forwarded(), 1);
+}
+
+#[tokio::test]
+async fn a_result_whose_outcome_cannot_be_recorded_is_not_released() {
+    let dir = tempfile::tempdir().unwrap();
+    let scene = Scene::new(dir.path()).await;
+    scene.server.set(Mode::Slow(Duration::from_millis(200)));
+    let (reply, ()) = tokio::join!(scene.call("create_charge"), async {
+        eventually("forwarded", || scene.forwarded() == 1).await;
+        scene.faults.out_of_space.store(true, Ordering::SeqCst);
+    });
+    assert_eq!(reply.reason, Some(Reason::SpoolFull));
+    let body = String::from_utf8(reply.body.unwrap()).unwrap();
+    assert!(body.contains("spool_full") && !body.contains("structuredContent"), "{body}");
+}
+
+#[tokio::test]
+async fn without_a_lease_only_reading_goes_on() {
+    let dir = tempfile::tempdir().unwrap();
+    let scene = Scene::new(dir.path()).await;
+    scene.calls.state.confirm(Some(Duration::from_nanos(1)));
+    tokio::time::sleep(Duration::from_millis(2)).await;
+    assert_eq!(scene.call("create_charge").await.reason, Some(Reason::ConfigStale));
+    assert_eq!(scene.call("query_data").await.reason, None);
+    assert_eq!(scene.forwarded(), 1);
+}

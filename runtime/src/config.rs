@@ -3,7 +3,10 @@
 //! Read once, at start, by the command line; nobody else reads the environment. Mistakes of form are found here;
 //! each role then checks the meaning of its own section and reports all mistakes together.
 
-use std::path::{Path, PathBuf};
+use std::{
+    fmt,
+    path::{Path, PathBuf},
+};
 
 use figment::{
     Figment,
@@ -17,10 +20,46 @@ pub const ENV_PREFIX: &str = "BAILIWICK_";
 /// Variables with the prefix that are no configuration keys.
 const ENV_OTHER: [&str; 5] = ["admin", "cache", "bin", "log", "ledger"];
 
+/// One mistake in a configuration.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ConfigProblem {
+    /// The key as written in the file; with the file or variable in front where that is known.
+    pub key: String,
+    /// What is wrong and what would be right.
+    pub message: String,
+}
+
 /// Everything that is wrong with a configuration, one line each.
-#[derive(Debug, thiserror::Error)]
-#[error("configuration is not usable:\n{}", .0.join("\n"))]
-pub struct ConfigProblems(pub Vec<String>);
+#[derive(Clone, Debug, Default, PartialEq, Eq, thiserror::Error)]
+pub struct ConfigProblems(pub Vec<ConfigProblem>);
+
+impl ConfigProblems {
+    /// A single mistake.
+    #[must_use]
+    pub fn of(key: &str, message: &str) -> Self {
+        let mut problems = Self::default();
+        problems.add(key, message);
+        problems
+    }
+
+    /// Notes a mistake.
+    pub fn add(&mut self, key: impl Into<String>, message: impl Into<String>) {
+        self.0.push(ConfigProblem { key: key.into(), message: message.into() });
+    }
+
+    /// # Errors
+    /// Itself, if there is any mistake.
+    pub fn into_result(self) -> Result<(), Self> {
+        if self.0.is_empty() { Ok(()) } else { Err(self) }
+    }
+}
+
+impl fmt::Display for ConfigProblems {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("configuration is not usable:")?;
+        self.0.iter().try_for_each(|problem| write!(f, "\n  {}: {}", problem.key, problem.message))
+    }
+}
 
 /// Reads `file` (if given) and the environment into `T`.
 ///
@@ -30,7 +69,7 @@ pub fn load<T: DeserializeOwned>(file: Option<&Path>) -> Result<T, ConfigProblem
     let mut figment = Figment::new();
     if let Some(path) = file {
         if !path.is_file() {
-            return Err(ConfigProblems(vec![format!("  {}: no such file", path.display())]));
+            return Err(ConfigProblems::of(&path.display().to_string(), "no such file"));
         }
         figment = figment.merge(Toml::file_exact(path));
     }
@@ -39,12 +78,12 @@ pub fn load<T: DeserializeOwned>(file: Option<&Path>) -> Result<T, ConfigProblem
 }
 
 #[expect(clippy::needless_pass_by_value, reason = "used as a mapping function")]
-fn describe(error: figment::Error) -> String {
+fn describe(error: figment::Error) -> ConfigProblem {
     let source = error.metadata.as_ref().map_or_else(String::new, |found| {
         found.source.as_ref().map_or_else(|| found.name.to_string(), ToString::to_string)
     });
     let key = error.path.join(".");
-    format!("  {source}: {key}: {}", error.kind)
+    ConfigProblem { key: format!("{source}: {key}"), message: error.kind.to_string() }
 }
 
 /// A value of the environment that is no configuration key (`HOME`, `BAILIWICK_ADMIN`).

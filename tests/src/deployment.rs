@@ -151,7 +151,8 @@ impl Deployment {
     }
 
     fn run_cluster(&self) -> Result<()> {
-        let output = local_cluster(&self.data()).arg("up").args(["--ports", "free"]).envs(self.environment.clone()).output()?;
+        let output =
+            local_cluster(&self.data()).arg("up").args(["--ports", "free"]).envs(self.environment.clone()).output()?;
         let said = String::from_utf8_lossy(&output.stderr).into_owned();
         ensure!(output.status.success(), "local-cluster up failed: {said}\n{}", self.log());
         Ok(())
@@ -189,7 +190,9 @@ impl Deployment {
                 let path = entry.path();
                 if path.is_dir() {
                     folders.push(path);
-                } else if path.extension().is_some_and(|ending| ending == "log") && path.parent().is_some_and(|parent| parent.ends_with("log")) {
+                } else if path.extension().is_some_and(|ending| ending == "log")
+                    && path.parent().is_some_and(|parent| parent.ends_with("log"))
+                {
                     text.push_str(&String::from_utf8_lossy(&fs::read(&path).unwrap_or_default()));
                 }
             }

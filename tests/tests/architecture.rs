@@ -148,7 +148,8 @@ fn cores_hold_no_impure_word_outside_tests() {
             }
             let code = text.split("#[cfg(test)]").next().unwrap();
             for (number, line) in code.lines().enumerate().filter(|(_, line)| !line.trim_start().starts_with("//")) {
-                let excused = |word: &str| path.ends_with(DRAWS_RANDOMNESS) && (word == "SystemRandom" || word == "rand::");
+                let excused =
+                    |word: &str| path.ends_with(DRAWS_RANDOMNESS) && (word == "SystemRandom" || word == "rand::");
                 if let Some(word) = IMPURE_WORDS.iter().find(|word| line.contains(**word) && !excused(word)) {
                     found.push(format!("{}:{}: {word}", path.display(), number + 1));
                 }

@@ -147,7 +147,8 @@ async fn a_session_of_another_person_is_not_accepted() -> Result<()> {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_body_over_the_limit_is_refused() -> Result<()> {
     let (_deployment, server, client) = ready().await?;
-    let body = call("query_data").to_string().replacen("\"invoices\"", &format!("\"{}\"", "x".repeat(5 * 1024 * 1024)), 1);
+    let body =
+        call("query_data").to_string().replacen("\"invoices\"", &format!("\"{}\"", "x".repeat(5 * 1024 * 1024)), 1);
     // The server may answer and close before it has read everything; then the client sees a broken connection.
     if let Ok(answer) = client.raw(body, &CALL_HEADERS).await {
         assert_eq!(answer.status.as_u16(), 413, "{}", answer.text);

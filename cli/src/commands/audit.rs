@@ -206,7 +206,11 @@ fn matches(record: &Value, filter: &AuditFilter, not_before: Option<&str>) -> bo
 
 /// A time or an age, as the timestamp that records carry: RFC 3339, microseconds, UTC, so that text order is time order.
 fn not_before(since: &str) -> Result<String, Failure> {
-    let wrong = || Failure::Usage(format!("--since takes a time such as 2026-07-28T12:00:00Z or an age such as 15m, not `{since}`"));
+    let wrong = || {
+        Failure::Usage(format!(
+            "--since takes a time such as 2026-07-28T12:00:00Z or an age such as 15m, not `{since}`"
+        ))
+    };
     let time = match since.parse::<jiff::Timestamp>() {
         Ok(time) => time,
         Err(_) => {

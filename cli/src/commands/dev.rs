@@ -126,9 +126,9 @@ async fn serve(data: &Path, ports: Ports, spool_bytes_max: Option<u64>, stop: &S
     if let Some(bytes) = spool_bytes_max {
         data_plane.spool_bytes_max = bytes;
     }
-    refuse("control_plane", &control_plane.check().err().unwrap_or_default())?;
-    refuse("ledger", &ledger.check().err().unwrap_or_default())?;
-    refuse("data_plane", &data_plane.problems())?;
+    refuse("control_plane", control_plane.check())?;
+    refuse("ledger", ledger.check())?;
+    refuse("data_plane", data_plane.check())?;
 
     let stream = EventStream::in_process();
     // The ledger and the control plane outlive the data plane, so that its last records arrive.

@@ -212,7 +212,9 @@ fn overview(items: &[Value]) -> String {
     };
     let columns: &[(&str, &str)] = match kind.as_str() {
         "Server" => &[("URL", "spec.endpoint.url"), ("TOOLS", "status.tools"), ("CONDITIONS", "status.conditions")],
-        "VirtualServer" => &[("NAMING", "spec.naming"), ("SERVERS", "spec.servers"), ("TOOLS", "status.approved_tools")],
+        "VirtualServer" => {
+            &[("NAMING", "spec.naming"), ("SERVERS", "spec.servers"), ("TOOLS", "status.approved_tools")]
+        }
         "User" => &[("GROUPS", "spec.groups"), ("ACTIVE", "spec.active")],
         "Agent" => &[
             ("OWNER", "spec.owner"),

@@ -3,10 +3,11 @@
 //! The configuration is read and checked before anything binds. SIGTERM and Ctrl-C stop in the role's own order;
 //! a second signal ends at once, because somebody insists.
 
-use std::{fmt::Display, time::Duration};
+use std::time::Duration;
 
 use bailiwick_runtime::{
     EventStream, Shutdown,
+    config::ConfigProblems,
     event_stream::NatsOptions,
     shutdown,
     telemetry::{self, LogFormat},
@@ -20,7 +21,7 @@ const NATS_RETRY_PAUSE: Duration = Duration::from_secs(1);
 pub(crate) async fn control_plane(args: RoleArgs) -> Result<(), Failure> {
     let file = start(&args)?;
     let config = file.control_plane.unwrap_or_default();
-    refuse("control_plane", &config.check().err().unwrap_or_default())?;
+    refuse("control_plane", config.check())?;
     let stop = stop_on_signal();
     let Some(stream) = connect(file.nats, &stop).await? else { return Ok(()) };
     let running = bailiwick_control_plane::serve(config, stream, stop).await.map_err(Failure::refused)?;
@@ -30,7 +31,7 @@ pub(crate) async fn control_plane(args: RoleArgs) -> Result<(), Failure> {
 pub(crate) async fn data_plane(args: RoleArgs) -> Result<(), Failure> {
     let file = start(&args)?;
     let config = file.data_plane.unwrap_or_default();
-    refuse("data_plane", &config.problems())?;
+    refuse("data_plane", config.check())?;
     let stop = stop_on_signal();
     let Some(stream) = connect(file.nats, &stop).await? else { return Ok(()) };
     let running = bailiwick_data_plane::serve(config, stream, stop).await.map_err(Failure::refused)?;
@@ -40,7 +41,7 @@ pub(crate) async fn data_plane(args: RoleArgs) -> Result<(), Failure> {
 pub(crate) async fn ledger(args: RoleArgs) -> Result<(), Failure> {
     let file = start(&args)?;
     let config = file.ledger.unwrap_or_default();
-    refuse("ledger", &config.check().err().unwrap_or_default())?;
+    refuse("ledger", config.check())?;
     let stop = stop_on_signal();
     let Some(stream) = connect(file.nats, &stop).await? else { return Ok(()) };
     let running = bailiwick_ledger::serve(config, stream, stop).await.map_err(Failure::refused)?;
@@ -57,12 +58,11 @@ pub(crate) fn start_logging() {
 }
 
 /// All mistakes of a section at once, each with its section.
-pub(crate) fn refuse(section: &str, problems: &[impl Display]) -> Result<(), Failure> {
-    if problems.is_empty() {
-        return Ok(());
-    }
-    let lines: Vec<String> = problems.iter().map(|problem| format!("  {section}.{problem}")).collect();
-    Err(Failure::Usage(format!("configuration is not usable:\n{}", lines.join("\n"))))
+pub(crate) fn refuse(section: &str, checked: Result<(), ConfigProblems>) -> Result<(), Failure> {
+    checked.map_err(|mut problems| {
+        problems.0.iter_mut().for_each(|problem| problem.key = format!("{section}.{}", problem.key));
+        Failure::Usage(problems.to_string())
+    })
 }
 
 /// A shutdown that the first signal requests; the second ends the process.
@@ -90,7 +90,7 @@ async fn connect(nats: Option<NatsOptions>, stop: &Shutdown) -> Result<Option<Ev
         return Err(Failure::Usage(format!("configuration names no event stream: {advice}")));
     };
     loop {
-        let connecting = EventStream::nats(nats.clone(), config::stream_spec());
+        let connecting = Box::pin(EventStream::nats(nats.clone(), config::stream_spec()));
         match stop.or_stop(connecting).await {
             None => return Ok(None),
             Some(Ok(stream)) => return Ok(Some(stream)),

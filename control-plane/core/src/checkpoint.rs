@@ -10,6 +10,7 @@ use serde::{Deserialize, Serialize};
 use crate::{
     Rejection,
     command::{Context, Decision},
+    event::{Change, Event},
     requests,
     state::{Changed, State},
 };
@@ -109,6 +110,20 @@ pub struct CheckpointCommitted {
     pub size: u64,
     /// Its root, lower-case hex.
     pub root: String,
+}
+
+/// The revision of the change that `events`, the next change, make void: a checkpoint of the same log before theirs.
+///
+/// A checkpoint is committed by a change of its own, without a request id, and is not recorded; so nothing but the
+/// next checkpoint follows from it, and a log of events may forget it.
+#[must_use]
+pub fn made_void_by(state: &State, events: &[Event]) -> Option<u64> {
+    match events {
+        [Event { change: Change::CheckpointCommitted(next), .. }] => {
+            state.checkpoints.get(&next.origin).map(|last| last.changed.revision)
+        }
+        _ => None,
+    }
 }
 
 pub(crate) fn evolve_committed(state: &mut State, event: &CheckpointCommitted, changed: Changed) {

@@ -5,13 +5,13 @@
 //! caller connects it and passes it to `serve`.
 
 use std::{
-    fmt,
     net::{IpAddr, Ipv4Addr, SocketAddr},
     path::PathBuf,
 };
 
 use axum::http::Uri;
 use bailiwick_proto::names;
+use bailiwick_runtime::config::ConfigProblems;
 use serde::{Deserialize, Serialize};
 
 /// Configuration of one control-plane node. Every key has a default fit for one machine.
@@ -59,21 +59,6 @@ const fn loopback(port: u16) -> SocketAddr {
     SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), port)
 }
 
-/// One mistake in a configuration.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct ConfigProblem {
-    /// The key as written in the file.
-    pub key: &'static str,
-    /// What is wrong and what would be right.
-    pub message: String,
-}
-
-impl fmt::Display for ConfigProblem {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "`{}`: {}", self.key, self.message)
-    }
-}
-
 impl ControlPlaneConfig {
     /// A node that keeps its data under `data_dir` and takes any free loopback ports.
     #[must_use]
@@ -84,9 +69,9 @@ impl ControlPlaneConfig {
 
     /// # Errors
     /// Every mistake found; never just the first.
-    pub fn check(&self) -> Result<(), Vec<ConfigProblem>> {
-        let mut problems = Vec::new();
-        let mut wrong = |key, message: String| problems.push(ConfigProblem { key, message });
+    pub fn check(&self) -> Result<(), ConfigProblems> {
+        let mut problems = ConfigProblems::default();
+        let mut wrong = |key: &str, message: String| problems.add(key, message);
         if self.data_dir.as_os_str().is_empty() {
             wrong("data_dir", "must name a folder".to_owned());
         }
@@ -115,7 +100,7 @@ impl ControlPlaneConfig {
                 wrong(key, "must be an http or https URL without query and without a final slash".to_owned());
             }
         }
-        if problems.is_empty() { Ok(()) } else { Err(problems) }
+        problems.into_result()
     }
 }
 
@@ -153,7 +138,7 @@ mod tests {
             mcp_url: "http://127.0.0.1:8420/mcp/".into(),
             danger_listen_beyond_loopback: false,
         };
-        let keys: Vec<_> = config.check().unwrap_err().into_iter().map(|problem| problem.key).collect();
+        let keys: Vec<_> = config.check().unwrap_err().0.into_iter().map(|problem| problem.key).collect();
         let expected =
             ["data_dir", "node", "node_id", "listen", "ops_listen", "http_listen", "ops_listen", "issuer", "mcp_url"];
         assert_eq!(keys, expected);

@@ -20,7 +20,7 @@ mod serve;
 mod status;
 
 pub use self::{
-    config::{ConfigProblem, ControlPlaneConfig},
+    config::ControlPlaneConfig,
     keys::KeysError,
     serve::{ControlPlaneError, Running, serve},
 };

@@ -11,6 +11,7 @@ use bailiwick_control_plane_core::{Command, token_key::Issuer};
 use bailiwick_proto::v1::{admin_server::AdminServer, checkpoints_server::CheckpointsServer};
 use bailiwick_runtime::{
     EventStream, OnEnd, Shutdown, Supervisor,
+    config::ConfigProblems,
     listen::{self, BindError},
     metrics::Registry,
     ops::{self, Readiness},
@@ -22,7 +23,7 @@ use tonic::transport::{Server, server::TcpIncoming};
 use crate::{
     admin::AdminService,
     checkpoints::CheckpointService,
-    config::{ConfigProblem, ControlPlaneConfig},
+    config::ControlPlaneConfig,
     config_stream::{self, ConfigService, feed::Feed, nodes::Nodes, wire::ConfigServer},
     consensus::{Consensus, ConsensusError},
     domain::{Caller, Domain, Projection, Shared, run_writer},
@@ -50,8 +51,8 @@ const READY_CONSENSUS: &str = "consensus";
 #[derive(Debug, thiserror::Error)]
 pub enum ControlPlaneError {
     /// The configuration is not usable; all mistakes are listed.
-    #[error("configuration is not usable:\n{}", lines(.0))]
-    Config(Vec<ConfigProblem>),
+    #[error(transparent)]
+    Config(#[from] ConfigProblems),
     /// An address is taken.
     #[error(transparent)]
     Bind(#[from] BindError),
@@ -83,10 +84,6 @@ pub enum ControlPlaneError {
     /// A task ended that must not.
     #[error(transparent)]
     Task(#[from] TaskFailed),
-}
-
-fn lines(problems: &[ConfigProblem]) -> String {
-    problems.iter().map(|problem| format!("  {problem}")).collect::<Vec<_>>().join("\n")
 }
 
 /// A running control-plane node. Dropping it does not stop it; the `Shutdown` given to [`serve`] does.
@@ -129,7 +126,7 @@ pub async fn serve(
     stream: EventStream,
     shutdown: Shutdown,
 ) -> Result<Running, ControlPlaneError> {
-    config.check().map_err(ControlPlaneError::Config)?;
+    config.check()?;
     let listeners = Listeners {
         grpc: listen::tcp("control-plane gRPC", "control_plane.listen", config.listen).await?,
         http: listen::tcp("control-plane HTTP", "control_plane.http_listen", config.http_listen).await?,

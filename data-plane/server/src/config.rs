@@ -15,6 +15,7 @@ use bailiwick_ledger_core::{
     record::is_node_name,
 };
 use bailiwick_proto::subjects;
+use bailiwick_runtime::config::ConfigProblems;
 use serde::Deserialize;
 
 /// Smallest useful spool: some hundred records and a reserve for the outcomes of calls under way.
@@ -99,50 +100,53 @@ impl Default for UpstreamConfig {
 }
 
 impl DataPlaneConfig {
-    /// Every mistake, each naming its key; empty when there is none.
-    #[must_use]
-    pub fn problems(&self) -> Vec<String> {
+    /// # Errors
+    /// Every mistake found; never just the first.
+    pub fn check(&self) -> Result<(), ConfigProblems> {
         let is_token = |text: &str| {
             !text.is_empty() && text.chars().all(|c| c.is_ascii_lowercase() || c.is_ascii_digit() || c == '-')
         };
         let is_reserved = [CONTROL_NODE, LEDGER_NODE].contains(&self.node.as_str());
-        let mut problems = Vec::new();
-        let mut require = |holds: bool, problem: String| {
+        let mut problems = ConfigProblems::default();
+        let mut require = |holds: bool, key: &str, problem: String| {
             if !holds {
-                problems.push(problem);
+                problems.add(key, problem);
             }
         };
         require(
             is_node_name(&self.node) && !self.node.contains('.') && !is_reserved,
-            format!(
-                "node: `{}` is not a DNS label (lower-case letters, digits, inner hyphens), or is reserved",
-                self.node
-            ),
+            "node",
+            format!("`{}` is not a DNS label (lower-case letters, digits, inner hyphens), or is reserved", self.node),
         );
         require(
             is_token(&self.region),
-            format!("region: `{}` is not lower-case letters, digits and hyphens", self.region),
+            "region",
+            format!("`{}` is not lower-case letters, digits and hyphens", self.region),
         );
         require(
             http_authority(&self.control_plane).is_some(),
-            format!("control_plane: `{}` is not an http:// or https:// URL", self.control_plane),
+            "control_plane",
+            format!("`{}` is not an http:// or https:// URL", self.control_plane),
         );
         for origin in &self.allowed_origins {
             let is_origin = http_authority(origin).is_some_and(|authority| origin.ends_with(authority));
-            require(is_origin, format!("allowed_origins: `{origin}` is not of the form scheme://host[:port]"));
+            require(is_origin, "allowed_origins", format!("`{origin}` is not of the form scheme://host[:port]"));
         }
         require(
             self.spool_bytes_max >= SPOOL_BYTES_MIN,
-            format!("spool_bytes_max: {} is below {SPOOL_BYTES_MIN}", self.spool_bytes_max),
+            "spool_bytes_max",
+            format!("{} is below {SPOOL_BYTES_MIN}", self.spool_bytes_max),
         );
         require(
             (1..=CALLS_MAX).contains(&self.calls_max),
-            format!("calls_max: {} is not between 1 and {CALLS_MAX}", self.calls_max),
+            "calls_max",
+            format!("{} is not between 1 and {CALLS_MAX}", self.calls_max),
         );
         let fixed_ports = self.listen.port() != 0 || self.ops_listen.port() != 0;
         require(
             !fixed_ports || self.listen != self.ops_listen,
-            format!("ops_listen: {} is also `listen`", self.ops_listen),
+            "ops_listen",
+            format!("{} is also `listen`", self.ops_listen),
         );
         let upstream = &self.upstream;
         for (key, value) in [
@@ -151,9 +155,9 @@ impl DataPlaneConfig {
             ("call_timeout_ms", upstream.call_timeout_ms),
             ("handshake_timeout_ms", upstream.handshake_timeout_ms),
         ] {
-            require(value > 0, format!("upstream.{key}: must be more than 0"));
+            require(value > 0, &format!("upstream.{key}"), "must be more than 0".to_owned());
         }
-        problems
+        problems.into_result()
     }
 
     /// [`Self::drain_ms`] as a duration.
@@ -177,7 +181,7 @@ mod tests {
 
     #[test]
     fn the_default_has_no_mistake() {
-        assert_eq!(DataPlaneConfig::default().problems(), Vec::<String>::new());
+        assert_eq!(DataPlaneConfig::default().check(), Ok(()));
     }
 
     #[test]
@@ -192,8 +196,7 @@ mod tests {
             upstream: UpstreamConfig { call_timeout_ms: 0, ..UpstreamConfig::default() },
             ..DataPlaneConfig::default()
         };
-        let keys: Vec<_> =
-            config.problems().iter().map(|problem| problem.split(':').next().unwrap().to_owned()).collect();
+        let keys: Vec<_> = config.check().unwrap_err().0.into_iter().map(|problem| problem.key).collect();
         assert_eq!(
             keys,
             [
@@ -213,6 +216,6 @@ mod tests {
         let wrong = serde_json::from_str::<DataPlaneConfig>(r#"{"listenn": "127.0.0.1:1"}"#);
         assert!(wrong.unwrap_err().to_string().contains("listenn"));
         let right: DataPlaneConfig = serde_json::from_str(r#"{"listen": "0.0.0.0:8420"}"#).unwrap();
-        assert!(right.problems().is_empty(), "the MCP listener may be reachable from anywhere");
+        assert_eq!(right.check(), Ok(()), "the MCP listener may be reachable from anywhere");
     }
 }

@@ -16,7 +16,9 @@ use std::{
 
 use bailiwick_ledger_core::key::NodeSigner;
 use bailiwick_runtime::{
-    EventStream, OnEnd, Shutdown, Supervisor, listen,
+    EventStream, OnEnd, Shutdown, Supervisor,
+    config::ConfigProblems,
+    listen,
     metrics::Registry,
     ops::{self, Readiness},
     tasks::TaskFailed,
@@ -50,8 +52,8 @@ const READINESS_TICK: Duration = Duration::from_millis(200);
 #[derive(Debug, thiserror::Error)]
 pub enum DataPlaneError {
     /// Mistakes in the configuration, all of them.
-    #[error("the data-plane configuration is not usable:\n  {}", .0.join("\n  "))]
-    Config(Vec<String>),
+    #[error(transparent)]
+    Config(#[from] ConfigProblems),
     /// A listener's address is taken.
     #[error(transparent)]
     Bind(#[from] listen::BindError),
@@ -113,10 +115,7 @@ pub async fn serve(
     stream: EventStream,
     shutdown: Shutdown,
 ) -> Result<Running, DataPlaneError> {
-    let problems = config.problems();
-    if !problems.is_empty() {
-        return Err(DataPlaneError::Config(problems));
-    }
+    config.check()?;
     let mcp = listen::tcp("MCP", "data_plane.listen", config.listen).await?;
     let operations = listen::tcp("data-plane operations", "data_plane.ops_listen", config.ops_listen).await?;
     let mcp_addr = mcp.local_addr().map_err(DataPlaneError::Address)?;
@@ -128,7 +127,7 @@ pub async fn serve(
     };
     let upstream = Upstream::new(config.upstream.clone()).map_err(|error| DataPlaneError::Crypto(error.to_string()))?;
     let client = config_client::client(&config.control_plane)
-        .map_err(|_| DataPlaneError::Config(vec!["control_plane: is not a URL".to_owned()]))?;
+        .map_err(|_| ConfigProblems::of("control_plane", "is not a URL"))?;
     let Opened { lock, run } = opened;
     let (readiness, registry) = (Readiness::new(), Registry::new());
     let supervisor = Supervisor::new(shutdown.child());

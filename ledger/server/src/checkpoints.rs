@@ -9,7 +9,8 @@
 //!
 //! A log that is smaller than the committed size, or has another root there, is a restored backup or a fork: it must
 //! never publish, says so loudly and is not ready. While the control plane is away nothing is published; sequencing
-//! goes on. Absent: appending (`sequencer`), witnesses.
+//! goes on. Others see in [`Standing`] whether the log may vouch for what it holds: until it was compared with the
+//! committed checkpoint it may not. Absent: appending (`sequencer`), witnesses.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -32,6 +33,7 @@ use tokio::{
     sync::{mpsc, watch},
     time::{Instant, MissedTickBehavior, interval, sleep_until, timeout},
 };
+use tonic::Code;
 
 use self::commitments::{Commitments, Committed};
 use crate::{
@@ -59,6 +61,17 @@ const FINAL_WAIT_MAX: Duration = Duration::from_secs(2);
 const CURSORS_MAX: usize = 500;
 /// Repeats taken up at once.
 pub(crate) const REPEATS_MAX: usize = 256;
+
+/// How this log stands to what was committed in its name.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Standing {
+    /// Not compared since the start, or since another ledger committed.
+    Unknown,
+    /// It extends the committed checkpoint: nodes may be told what it holds.
+    Extends,
+    /// A restored backup or another history: nodes must be told nothing, and it takes nothing in.
+    Contradicts,
+}
 
 /// The newest published checkpoint.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -114,6 +127,7 @@ pub(crate) struct Publisher {
     /// Chains whose node may have missed an announcement.
     pub(crate) repeated: mpsc::Receiver<ChainId>,
     pub(crate) published: watch::Sender<Option<Arc<Published>>>,
+    pub(crate) standing: watch::Sender<Standing>,
     /// What the control plane holds; `None`: must be asked.
     pub(crate) committed: Option<Committed>,
     /// Chains as the newest published checkpoint covers them.
@@ -171,11 +185,16 @@ impl Publisher {
                 self.metrics.publish_refused.set(0);
             }
             Err(PublishError::Contradiction(contradiction)) => {
+                self.standing.send_replace(Standing::Contradicts);
                 self.readiness.not_ready(READY_CHECKPOINTS, contradiction.to_string());
                 self.metrics.publish_refused.set(1);
                 tracing::error!(%contradiction, "this log must not publish");
             }
             Err(error) => {
+                if matches!(error, PublishError::ControlPlane(status) if status.code() == Code::FailedPrecondition) {
+                    // Something else was committed in this log's name.
+                    self.standing.send_replace(Standing::Unknown);
+                }
                 self.metrics.publish_failures.inc();
                 tracing::warn!(%error, "nothing is published; trying again");
             }
@@ -195,6 +214,7 @@ impl Publisher {
         if self.committed.is_none() {
             let committed = self.commitments.latest(&self.identity.origin).await?;
             self.check(committed).await?;
+            self.standing.send_replace(Standing::Extends);
             self.committed = Some(committed);
         }
         if let Some(committed) = self.committed.filter(|committed| committed.size > self.published_size()) {
@@ -247,8 +267,11 @@ impl Publisher {
         self.announce(|chain| newest.get(&chain.id.node) == Some(&chain.id.epoch)).await;
     }
 
-    /// Announces the newest checkpoint with those covered chains that `select` wants.
+    /// Announces the newest checkpoint with those covered chains that `select` wants, if it is in the one history.
     async fn announce(&self, select: impl Fn(&ChainProgress) -> bool) {
+        if *self.standing.borrow() != Standing::Extends {
+            return;
+        }
         let Some(published) = self.published.borrow().clone() else { return };
         let cursor = |chain: &ChainProgress| {
             let seq = chain.covered.checked_sub(1)?;

@@ -5,13 +5,13 @@
 //! caller connects it and passes it to `serve`.
 
 use std::{
-    fmt,
     net::{Ipv4Addr, SocketAddr},
     path::PathBuf,
 };
 
 use axum::http::Uri;
 use bailiwick_proto::subjects;
+use bailiwick_runtime::config::ConfigProblems;
 use serde::{Deserialize, Serialize};
 
 /// The control plane keeps one committed checkpoint per origin and takes no longer names.
@@ -57,21 +57,6 @@ const fn loopback(port: u16) -> SocketAddr {
     SocketAddr::new(std::net::IpAddr::V4(Ipv4Addr::LOCALHOST), port)
 }
 
-/// One mistake in a configuration.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct ConfigProblem {
-    /// The key as written in the file.
-    pub key: &'static str,
-    /// What is wrong and what would be right.
-    pub message: String,
-}
-
-impl fmt::Display for ConfigProblem {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "`{}`: {}", self.key, self.message)
-    }
-}
-
 impl LedgerConfig {
     /// A ledger that keeps its data under `data_dir`, asks `control_plane`, and takes any free loopback ports.
     #[must_use]
@@ -81,9 +66,9 @@ impl LedgerConfig {
 
     /// # Errors
     /// Every mistake found; never just the first.
-    pub fn check(&self) -> Result<(), Vec<ConfigProblem>> {
-        let mut problems = Vec::new();
-        let mut wrong = |key, message: String| problems.push(ConfigProblem { key, message });
+    pub fn check(&self) -> Result<(), ConfigProblems> {
+        let mut problems = ConfigProblems::default();
+        let mut wrong = |key: &str, message: String| problems.add(key, message);
         if self.data_dir.as_os_str().is_empty() {
             wrong("data_dir", "must name a folder".to_owned());
         }
@@ -110,7 +95,7 @@ impl LedgerConfig {
         if self.listen == self.ops_listen && self.listen.port() != 0 {
             wrong("ops_listen", "must differ from `listen`".to_owned());
         }
-        if problems.is_empty() { Ok(()) } else { Err(problems) }
+        problems.into_result()
     }
 }
 
@@ -148,7 +133,7 @@ mod tests {
             ops_listen: "0.0.0.0:8440".parse().unwrap(),
             danger_listen_beyond_loopback: false,
         };
-        let keys: Vec<_> = config.check().unwrap_err().into_iter().map(|problem| problem.key).collect();
+        let keys: Vec<_> = config.check().unwrap_err().0.into_iter().map(|problem| problem.key).collect();
         assert_eq!(keys, ["data_dir", "origin", "region", "control_plane", "listen", "ops_listen", "ops_listen"]);
     }
 

@@ -3,16 +3,16 @@
 //! Errors of single requests (`http`), writes (`store`) and publications (`checkpoints`) have their own types; only
 //! what ends the role is here, for the command line to show.
 
-use bailiwick_runtime::{event_stream::StreamError, listen::BindError, tasks::TaskFailed};
+use bailiwick_runtime::{config::ConfigProblems, event_stream::StreamError, listen::BindError, tasks::TaskFailed};
 
-use crate::{config::ConfigProblem, store::StoreError};
+use crate::store::StoreError;
 
 /// What ends a ledger.
 #[derive(Debug, thiserror::Error)]
 pub enum LedgerError {
     /// The configuration is not usable; all mistakes are listed.
-    #[error("configuration is not usable:\n{}", lines(.0))]
-    Config(Vec<ConfigProblem>),
+    #[error(transparent)]
+    Config(#[from] ConfigProblems),
     /// The data folder or a key file cannot be used.
     #[error("cannot use {path}: {source}")]
     Folder {
@@ -42,8 +42,4 @@ pub enum LedgerError {
     /// A task ended that must not.
     #[error(transparent)]
     Task(#[from] TaskFailed),
-}
-
-fn lines(problems: &[ConfigProblem]) -> String {
-    problems.iter().map(|problem| format!("  {problem}")).collect::<Vec<_>>().join("\n")
 }

@@ -21,7 +21,7 @@ mod sequencer;
 pub mod store;
 
 pub use self::{
-    config::{ConfigProblem, LedgerConfig},
+    config::LedgerConfig,
     error::LedgerError,
     export::{ExportDir, ExportError, Exported, Progress, Source},
     role::{Running, serve},

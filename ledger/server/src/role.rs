@@ -6,15 +6,17 @@
 
 use std::{net::SocketAddr, path::Path, sync::Arc};
 
-use bailiwick_runtime::{EventStream, OnEnd, Shutdown, Supervisor, listen, metrics::Registry, ops, ops::Readiness};
+use bailiwick_runtime::{
+    EventStream, OnEnd, Shutdown, Supervisor, config::ConfigProblems, listen, metrics::Registry, ops, ops::Readiness,
+};
 use tokio::{
     net::TcpListener,
     sync::{mpsc, oneshot, watch},
 };
 
 use crate::{
-    checkpoints::{Published, Publisher, REPEATS_MAX, commitments::Commitments, covered_by},
-    config::{ConfigProblem, LedgerConfig},
+    checkpoints::{Published, Publisher, REPEATS_MAX, Standing, commitments::Commitments, covered_by},
+    config::LedgerConfig,
     error::LedgerError,
     http::Api,
     identity::{self, Identity},
@@ -55,7 +57,7 @@ struct Opened {
 /// # Errors
 /// [`LedgerError`] when it cannot start; then nothing is left running.
 pub async fn serve(config: LedgerConfig, stream: EventStream, shutdown: Shutdown) -> Result<Running, LedgerError> {
-    config.check().map_err(LedgerError::Config)?;
+    config.check()?;
     // Bound before anything is opened, so that a second ledger on the same addresses leaves no trace.
     let listeners = bind(&config).await?;
     let (data_dir, origin) = (config.data_dir.clone(), config.origin.clone());
@@ -125,7 +127,8 @@ async fn start(
     let progress = store.run(Store::progress).await?;
     let covered = published.as_ref().map_or_else(Vec::new, |published| covered_by(published.size, progress.chains));
     let (published_sender, published) = watch::channel(published);
-    let url = || LedgerError::Config(vec![ConfigProblem { key: "control_plane", message: "is not a URL".to_owned() }]);
+    let (standing_sender, standing) = watch::channel(Standing::Unknown);
+    let url = || ConfigProblems::of("control_plane", "is not a URL");
     let publisher = Publisher {
         store: store.clone(),
         identity: Arc::clone(&identity),
@@ -137,12 +140,12 @@ async fn start(
         size: size.clone(),
         repeated,
         published: published_sender,
+        standing: standing_sender,
         committed: None,
         covered,
     };
     let region = config.region.clone();
-    let wiring =
-        Wiring { stream, region, readiness: readiness.clone(), metrics, size: size_sender, repeated: repeated_sender };
+    let wiring = Wiring { stream, region, readiness: readiness.clone(), metrics, size: size_sender, repeated: repeated_sender, standing };
     let sequencer = Sequencer::connect(store.clone(), wiring).await?;
     let api = Api::new(store, identity, size, published, stages.serving.clone());
 

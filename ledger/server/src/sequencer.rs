@@ -34,6 +34,7 @@ use self::{
     replays::Replays,
 };
 use crate::{
+    checkpoints::Standing,
     error::LedgerError,
     log::{Log, Refusal, Sequenced, Verdict},
     metrics::{Metrics, gauge},
@@ -72,6 +73,8 @@ pub(crate) struct Wiring {
     pub(crate) size: watch::Sender<u64>,
     /// Chains whose node sent again what is stored: it may have missed that a checkpoint covers it.
     pub(crate) repeated: mpsc::Sender<ChainId>,
+    /// Whether this log is the one history.
+    pub(crate) standing: watch::Receiver<Standing>,
 }
 
 /// What is given back to the stream once a batch is settled.
@@ -111,12 +114,15 @@ impl Sequencer {
     pub(crate) async fn run(mut self, shutdown: Shutdown) {
         let mut ticks = tokio::time::interval(TICK);
         ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+        let mut standing = self.wiring.standing.clone();
         loop {
+            let takes = *standing.borrow_and_update() != Standing::Contradicts;
             tokio::select! {
                 biased;
                 () = shutdown.requested() => break,
-                _ = ticks.tick() => self.tick(Instant::now()).await,
-                message = self.consumer.next() => {
+                Ok(()) = standing.changed() => {}
+                _ = ticks.tick(), if takes => self.tick(Instant::now()).await,
+                message = self.consumer.next(), if takes => {
                     let Some(message) = message else { break };
                     let group = self.gather(message);
                     if self.take(group, &shutdown).await.is_none() {
@@ -267,7 +273,8 @@ impl Sequencer {
             Some(Cursor { node: id.node, epoch: id.epoch, seq: covered.checked_sub(1)? })
         };
         let cursors: Vec<_> = stored.into_iter().filter_map(cursor).collect();
-        if cursors.is_empty() {
+        // Who waits for what is held back here hears of the next checkpoint, which comes as soon as the log may publish.
+        if cursors.is_empty() || *self.wiring.standing.borrow() != Standing::Extends {
             return;
         }
         let notice = LedgerNotice { notice: Some(Notice::Stored(Stored { cursors })) };

@@ -3,6 +3,7 @@
 //! Decides nothing about meaning: it checks versions, stores the events of each accepted proposal with the progress
 //! they make in one batch, hands them to the [`Applier`], and only then lets the answer go.
 //! After a restart the applier first gets every stored change again, then Raft replays what the log holds beyond.
+//! Changes that later ones made void are forgotten when a snapshot is made, as the log is shortened then.
 //! Absent: repeats of a request, which the domain knows by the request ids in its events.
 
 use std::io;
@@ -36,10 +37,11 @@ pub struct Change {
 pub trait Applier: Send + Sync + 'static {
     /// Forgets everything: all changes of a snapshot follow.
     fn reset(&mut self);
-    /// Takes in one change. An error stops the node: it means the change cannot be read.
-    fn apply(&mut self, change: &Change) -> io::Result<()>;
-    /// The changes handed over so far are to be seen by readers now.
-    fn publish(&mut self);
+    /// Takes in one change, and names the revision of an earlier one that this one makes void: without it the same
+    /// follows. An error stops the node: it means the change cannot be read.
+    fn apply(&mut self, change: &Change) -> io::Result<Option<u64>>;
+    /// The changes handed over so far are to be seen by readers now; with forgotten ones they were `version`.
+    fn publish(&mut self, version: u64);
 }
 
 /// The stored state and the one being folded from it.
@@ -51,6 +53,8 @@ pub(super) struct Machine {
     members: raft::StoredMembers,
     version: u64,
     revision: watch::Sender<u64>,
+    /// Stored changes that are void; a few tens of thousands at most, for each snapshot takes them.
+    void: Vec<u64>,
 }
 
 impl std::fmt::Debug for Machine {
@@ -73,6 +77,7 @@ impl Machine {
             members: raft::StoredMembers::default(),
             version: 0,
             revision: watch::Sender::new(0),
+            void: Vec::new(),
         };
         machine.fold()?;
         Ok(machine)
@@ -90,14 +95,15 @@ impl Machine {
         };
         (self.position, self.members, self.version) = (applied.log_id(), applied.stored_members()?, applied.version);
         self.applier.reset();
+        self.void.clear();
         let mut revision = 0;
         self.store.scan(EVENTS, 0, |index, bytes| {
             let stored: format::Change = format::decode(bytes)?;
-            self.applier.apply(&Change { revision: index, events: stored.events })?;
+            self.void.extend(self.applier.apply(&Change { revision: index, events: stored.events })?);
             revision = index;
             Ok(true)
         })?;
-        self.applier.publish();
+        self.applier.publish(self.version);
         self.revision.send_replace(revision);
         Ok(())
     }
@@ -150,10 +156,10 @@ impl RaftStateMachine<Types> for Machine {
         // A crash here replays these entries from the synced log.
         store.commit(batch, Durability::Written)?;
         for change in &changes {
-            self.applier.apply(change)?;
+            self.void.extend(self.applier.apply(change)?);
         }
         if let Some(last) = changes.last() {
-            self.applier.publish();
+            self.applier.publish(self.version);
             self.revision.send_replace(last.revision);
         }
         for (responder, outcome) in answers {
@@ -164,7 +170,7 @@ impl RaftStateMachine<Types> for Machine {
 
     async fn get_snapshot_builder(&mut self) -> SnapshotBuilder {
         let applied = format::Applied::new(self.position.as_ref(), &self.members, self.version);
-        SnapshotBuilder::new(self.store.clone(), self.snapshots.clone(), applied)
+        SnapshotBuilder::new(self.store.clone(), self.snapshots.clone(), applied, std::mem::take(&mut self.void))
     }
 
     async fn install_snapshot(&mut self, meta: &raft::SnapshotMeta, snapshot: SnapshotFile) -> Result<(), io::Error> {

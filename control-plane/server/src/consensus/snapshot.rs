@@ -1,4 +1,5 @@
 //! Snapshot files: the whole event log up to one position, for peers that are too far behind and for purging the log.
+//! Making one first forgets the changes that later ones made void, here as in the file.
 //!
 //! Layout: magic line; then messages, each after its length (32 bits, big endian): a header, then every change in
 //! revision order; then SHA-256 of all that precedes. A file is written beside its name, synced and renamed, so a
@@ -17,7 +18,7 @@ use prost::Message;
 use super::{
     format::{self, Applied, SnapshotChange, SnapshotHeader},
     raft::{self, Types},
-    store::{EVENTS, Store},
+    store::{Batch, Durability, EVENTS, Store},
 };
 
 const MAGIC: &[u8] = b"bailiwick/snapshot/v1\n";
@@ -165,11 +166,13 @@ pub(super) struct SnapshotBuilder {
     store: Store,
     snapshots: Snapshots,
     applied: Applied,
+    void: Vec<u64>,
 }
 
 impl SnapshotBuilder {
-    pub(super) const fn new(store: Store, snapshots: Snapshots, applied: Applied) -> Self {
-        Self { store, snapshots, applied }
+    /// `void`: changes up to `applied` that others up to `applied` made void.
+    pub(super) const fn new(store: Store, snapshots: Snapshots, applied: Applied, void: Vec<u64>) -> Self {
+        Self { store, snapshots, applied, void }
     }
 }
 
@@ -178,8 +181,15 @@ impl RaftSnapshotBuilder<Types> for SnapshotBuilder {
 
     async fn build_snapshot(&mut self) -> Result<raft::Snapshot, io::Error> {
         let (store, snapshots, applied) = (self.store.clone(), self.snapshots.clone(), self.applied.clone());
-        let file =
-            tokio::task::spawn_blocking(move || snapshots.write(&store, applied)).await.map_err(io::Error::other)??;
+        let void = std::mem::take(&mut self.void);
+        let build = move || {
+            // Nobody else removes changes meanwhile, so what is counted in the file is what is written to it.
+            let mut batch = Batch::new(&store)?;
+            void.into_iter().for_each(|revision| batch.delete_change(revision));
+            store.commit(batch, Durability::Written)?;
+            snapshots.write(&store, applied)
+        };
+        let file = tokio::task::spawn_blocking(build).await.map_err(io::Error::other)??;
         snapshot(&self.applied, file)
     }
 }

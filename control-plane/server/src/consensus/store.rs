@@ -11,7 +11,8 @@
 //! 2. Nothing is acknowledged that is not in a synced prefix: a vote before it is cast, an entry before it counts.
 //! 3. `events` and `meta/applied` change in one batch. A crash may forget that batch; the entries it came from are
 //!    still in `log`, because purging them is a later write (rule 1). They are applied again, from the same bytes.
-//! 4. `events` is never edited or compacted away: the state is the fold of it, and nothing else is kept of the state.
+//! 4. The state is the fold of `events`, and nothing else is kept of it. Nothing in it is edited; only changes that
+//!    later ones made void are removed, when a snapshot is made.
 //! 5. After any failed write the node stops; it never writes again over a log of which the end is unknown.
 //!
 //! Called by `log`, `machine` and `snapshot`. Deliberately absent: meaning of events (`domain`).
@@ -19,8 +20,8 @@
 use std::{io, path::Path, sync::Arc};
 
 use rocksdb::{
-    BoundColumnFamily, ColumnFamilyDescriptor, DB, DBCompressionType, Direction, IteratorMode, Options, WriteBatch,
-    WriteOptions,
+    BoundColumnFamily, ColumnFamilyDescriptor, DB, DBCompressionType, DBRecoveryMode, Direction, IteratorMode, Options,
+    WriteBatch, WriteOptions,
 };
 
 use tokio::sync::watch;
@@ -85,6 +86,10 @@ impl Store {
         options.create_if_missing(true);
         options.create_missing_column_families(true);
         options.set_max_total_wal_size(WAL_BYTES_MAX);
+        // The default goes on with what lies before a damaged write and forgets the acknowledged ones behind it. Only
+        // the end of a log may be torn, by a crash during the last write; damage elsewhere must be seen.
+        options.set_wal_recovery_mode(DBRecoveryMode::TolerateCorruptedTailRecords);
+        options.set_paranoid_checks(true);
         options.set_keep_log_file_num(DIAGNOSTIC_FILES_MAX);
         let families = [LOG, META, EVENTS].map(|name| ColumnFamilyDescriptor::new(name, family_options()));
         let db = DB::open_cf_descriptors(&options, path, families).map_err(storage)?;
@@ -230,6 +235,11 @@ impl<'a> Batch<'a> {
 
     pub(super) fn put_change(&mut self, revision: u64, value: &[u8]) {
         self.writes.put_cf(&self.events, revision.to_be_bytes(), value);
+    }
+
+    /// Removes a void change.
+    pub(super) fn delete_change(&mut self, revision: u64) {
+        self.writes.delete_cf(&self.events, revision.to_be_bytes());
     }
 
     /// Removes every applied change: a snapshot's follow.

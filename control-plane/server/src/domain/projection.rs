@@ -9,7 +9,7 @@ use std::{
     sync::{Arc, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard},
 };
 
-use bailiwick_control_plane_core::{Event, State, view};
+use bailiwick_control_plane_core::{Event, State, checkpoint, view};
 
 use crate::{
     config_stream::feed::Feed,
@@ -60,21 +60,23 @@ impl Applier for Projection {
         self.replaying = true;
     }
 
-    fn apply(&mut self, change: &Change) -> io::Result<()> {
+    fn apply(&mut self, change: &Change) -> io::Result<Option<u64>> {
         let events = change.events.iter().map(|bytes| read_event(bytes)).collect::<io::Result<Vec<Event>>>()?;
         let mut committed = self.shared.write();
-        let from = committed.state.revision;
+        let (from, void) = (committed.state.revision, checkpoint::made_void_by(&committed.state, &events));
         let changes = view::evolve_all(&mut committed.state, &events, change.revision);
         committed.version += 1;
         drop(committed);
         if !self.replaying {
             self.feed.advance(from, change.revision, changes);
         }
-        Ok(())
+        Ok(void)
     }
 
-    fn publish(&mut self) {
+    fn publish(&mut self, version: u64) {
         if self.replaying {
+            // Changes that were made void and forgotten count as well.
+            self.shared.write().version = version;
             let committed = self.shared.read();
             self.feed.restart(committed.state.revision, view::entries(&committed.state));
             drop(committed);

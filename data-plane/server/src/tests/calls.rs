@@ -141,10 +141,11 @@ async fn without_a_ledger_reading_goes_on_and_destruction_does_not() {
 async fn a_client_that_goes_away_leaves_a_recorded_outcome() {
     let world = World::start(Speaks::Modern, PERMIT_ALL).await;
     world.server.set(Mode::Hang);
-    let gone = world.call("create_charge").timeout(Duration::from_millis(200)).send().await;
-    assert!(gone.unwrap_err().is_timeout());
+    tokio::select! {
+        answer = world.call("create_charge").send() => panic!("answered: {answer:?}"),
+        () = eventually("forwarded", || !world.server.seen("tools/call").is_empty()) => {}
+    }
     let records = world.last_outcome().await;
     let outcome = records[1].outcome.as_ref().unwrap();
     assert_eq!((outcome.status, outcome.error_code.as_deref()), (Status::Unknown, Some("cancelled")));
-    assert!(outcome.latency_us.unwrap() < 1_000_000, "the node did not wait for the server");
 }

@@ -81,10 +81,12 @@ impl Bench {
         self.stream.publish(&subject, &id, batch.encode_to_vec().into()).await.unwrap();
     }
 
-    /// Waits until the ledger announces that `node` is covered up to `batch`'s end; says by what.
-    async fn heard(&mut self, batch: &RecordBatch, published: bool) {
+    /// Waits until the ledger announces that `batch` is stored, or published; gives how often it named its chain
+    /// otherwise before.
+    async fn heard(&mut self, batch: &RecordBatch, published: bool) -> u32 {
         let last = batch.first_seq + batch.records.len() as u64 - 1;
         let hear = async {
+            let mut otherwise = 0;
             loop {
                 let notice = LedgerNotice::decode(self.notices.next().await.unwrap()).unwrap().notice.unwrap();
                 let (cursors, of_checkpoint) = match notice {
@@ -95,19 +97,26 @@ impl Bench {
                     cursor.node == batch.node && cursor.epoch == batch.epoch && cursor.seq >= last
                 };
                 if of_checkpoint == published && cursors.iter().any(covers) {
-                    return;
+                    return otherwise;
                 }
+                let of_chain = |cursor: &bailiwick_proto::v1::Cursor| cursor.node == batch.node && cursor.epoch == batch.epoch;
+                otherwise += u32::from(of_checkpoint != published && cursors.iter().any(of_chain));
             }
         };
-        tokio::time::timeout(PATIENCE, hear).await.expect("the ledger announces what it has");
+        tokio::time::timeout(PATIENCE, hear).await.expect("the ledger announces what it has")
     }
 
     async fn stored(&mut self, batch: &RecordBatch) {
         self.heard(batch, false).await;
     }
 
-    async fn published(&mut self, batch: &RecordBatch) {
-        self.heard(batch, true).await;
+    /// Gives how often its chain was said to be stored before.
+    async fn published(&mut self, batch: &RecordBatch) -> u32 {
+        self.heard(batch, true).await
+    }
+
+    async fn size_is(&self, size: u64) {
+        eventually(async || (self.json("/v1/status").await["size"] == size.to_string()).then_some(())).await;
     }
 
     async fn get(&self, path: &str) -> reqwest::Response {
@@ -210,17 +219,17 @@ async fn a_node_nobody_registered_is_held_until_the_control_plane_says_who_it_is
 #[tokio::test]
 async fn nothing_is_published_while_the_control_plane_is_away() {
     let mut bench = Bench::new().await;
-    bench.control_plane.set_away(true);
     let (registration, calls) = registered(&mut Node::control(), &mut Node::run("dp-1", 7));
     bench.send(&registration).await;
+    bench.published(&registration).await;
+    bench.control_plane.set_away(true);
     bench.send(&calls).await;
     bench.stored(&calls).await;
     let refused = bench.control_plane.refused();
     eventually(async || (bench.control_plane.refused() > refused + 1).then_some(())).await;
-    assert_eq!(bench.get("/checkpoint").await.status(), 404);
+    assert_eq!(bench.json("/v1/status").await["published_size"], "1");
     bench.control_plane.set_away(false);
     bench.published(&calls).await;
-    assert_eq!(bench.get("/checkpoint").await.status(), 200);
     assert_eq!(bench.control_plane.committed().0, 9);
     bench.stop().await;
 }
@@ -307,35 +316,58 @@ async fn what_was_stored_last_is_published_at_shutdown() {
     assert_eq!(control_plane.committed().0, 9);
 }
 
+/// Until it is known whether the log extends what was committed, no call may rely on it.
 #[tokio::test]
-async fn a_restored_backup_publishes_nothing_and_says_so() {
+async fn a_ledger_that_could_not_ask_vouches_for_nothing() {
+    let control_plane = FakeControlPlane::start().await;
+    control_plane.set_away(true);
+    let mut bench = Bench::over(tempfile::tempdir().unwrap(), control_plane, []).await;
+    let (registration, calls) = registered(&mut Node::control(), &mut Node::run("dp-1", 7));
+    bench.send(&registration).await;
+    bench.send(&calls).await;
+    bench.size_is(9).await;
+    bench.control_plane.set_away(false);
+    let heard = bench.published(&calls).await;
+    assert_eq!(heard, 0, "something was said to be stored before the log was compared with the committed one");
+    bench.stop().await;
+}
+
+#[tokio::test]
+async fn a_restored_backup_publishes_nothing_takes_nothing_and_says_so() {
     let control_plane = FakeControlPlane::start().await;
     control_plane.pretend_committed(100, [7; 32]);
     let mut bench = Bench::over(tempfile::tempdir().unwrap(), control_plane, []).await;
-    let (registration, _) = registered(&mut Node::control(), &mut Node::run("dp-1", 7));
-    bench.send(&registration).await;
-    bench.stored(&registration).await;
+    let (registration, calls) = registered(&mut Node::control(), &mut Node::run("dp-1", 7));
     let told = eventually(async || {
         let (status, text) = bench.readyz().await;
         (status == 503 && text.contains("restored backup")).then_some(text)
     });
     told.await;
+    bench.send(&registration).await;
+    bench.send(&calls).await;
     assert_eq!(bench.get("/checkpoint").await.status(), 404);
+    assert_eq!(bench.json("/v1/status").await["size"], "0");
+    // The control plane comes back with what this log really extends: what waited is taken in, and only now announced.
+    bench.control_plane.pretend_committed(0, [0; 32]);
+    assert_eq!(bench.published(&registration).await, 0);
     bench.stop().await;
 }
 
 #[tokio::test]
-async fn another_history_is_not_published() {
+async fn another_history_is_neither_published_nor_vouched_for() {
     let control_plane = FakeControlPlane::start().await;
     let mut bench = Bench::over(tempfile::tempdir().unwrap(), control_plane, []).await;
-    let (registration, calls) = registered(&mut Node::control(), &mut Node::run("dp-1", 7));
+    let mut node = Node::run("dp-1", 7);
+    let (registration, calls) = registered(&mut Node::control(), &mut node);
     bench.send(&registration).await;
     bench.published(&registration).await;
     bench.control_plane.pretend_committed(1, [7; 32]);
+    // The first attempt to publish after this tells the ledger.
     bench.send(&calls).await;
-    bench.stored(&calls).await;
     eventually(async || bench.readyz().await.1.contains("another history").then_some(())).await;
+    bench.send(&node.batch(|node| node.calls(1))).await;
     assert_eq!(bench.json("/v1/status").await["published_size"], "1");
+    assert_eq!(bench.json("/v1/status").await["size"], "9", "it went on");
     bench.stop().await;
 }
 

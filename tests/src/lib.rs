@@ -7,10 +7,31 @@
 pub mod deployment;
 pub mod mcp;
 pub mod peers;
+pub mod scripted;
 pub mod upstream;
 pub mod wait;
 
 pub use deployment::{Deployment, Shape};
 pub use mcp::{Answer, McpClient};
+pub use scripted::{Reply, ScriptedServer};
 pub use upstream::SampleServer;
 pub use wait::eventually;
+
+/// Runs each claim, a function of a [`Shape`], against the embedded deployment and against real processes.
+#[macro_export]
+macro_rules! both {
+    ($($claim:ident)*) => {
+        mod embedded {
+            $(#[tokio::test(flavor = "multi_thread")]
+            async fn $claim() -> anyhow::Result<()> {
+                super::$claim($crate::Shape::Embedded).await
+            })*
+        }
+        mod processes {
+            $(#[tokio::test(flavor = "multi_thread")]
+            async fn $claim() -> anyhow::Result<()> {
+                super::$claim($crate::Shape::Processes).await
+            })*
+        }
+    };
+}

@@ -7,14 +7,25 @@ use std::time::{SystemTime, UNIX_EPOCH};
 use anyhow::{Context, Result};
 use aws_lc_rs::signature::{Ed25519KeyPair, KeyPair};
 use bailiwick_tests::{
-    Deployment, McpClient, SampleServer, Shape, eventually,
+    Deployment, McpClient, SampleServer, Shape, both, eventually,
     mcp::{MODERN, modern_meta},
 };
 use base64::{Engine, engine::general_purpose::URL_SAFE_NO_PAD};
 use serde_json::{Value, json};
 
-async fn ready() -> Result<(Deployment, SampleServer, McpClient)> {
-    let (deployment, server) = (Deployment::start(Shape::Embedded).await?, SampleServer::start().await?);
+both! {
+    malformed_messages_are_refused_and_never_reach_the_server
+    headers_that_contradict_the_body_are_refused
+    unknown_methods_tools_and_sessions_are_refused
+    a_session_of_another_person_is_not_accepted
+    a_body_over_the_limit_is_refused
+    tokens_that_are_not_good_are_refused_with_a_challenge
+    an_expired_token_is_refused_at_its_second
+    the_challenge_leads_to_metadata_that_names_the_issuer
+}
+
+async fn ready(shape: Shape) -> Result<(Deployment, SampleServer, McpClient)> {
+    let (deployment, server) = (Deployment::start(shape).await?, SampleServer::start().await?);
     deployment.apply(&server.manifests())?;
     let token = deployment.token("finance", "retrieval")?;
     let client = McpClient::new(&deployment.mcp[0], "finance", &token);
@@ -33,9 +44,8 @@ fn call(tool: &str) -> Value {
 const CALL_HEADERS: [(&str, &str); 3] =
     [("mcp-protocol-version", MODERN), ("mcp-method", "tools/call"), ("mcp-name", "query_data")];
 
-#[tokio::test(flavor = "multi_thread")]
-async fn malformed_messages_are_refused_and_never_reach_the_server() -> Result<()> {
-    let (_deployment, server, client) = ready().await?;
+async fn malformed_messages_are_refused_and_never_reach_the_server(shape: Shape) -> Result<()> {
+    let (_deployment, server, client) = ready(shape).await?;
     let good = call("query_data").to_string();
     let duplicate = good.replacen("\"name\":\"query_data\"", "\"name\":\"query_data\",\"name\":\"query_data\"", 1);
     let escaped = good.replacen("\"dataset\":\"invoices\"", "\"dataset\":\"invoices\",\"d\\u0061taset\":\"q4\"", 1);
@@ -71,9 +81,8 @@ async fn malformed_messages_are_refused_and_never_reach_the_server() -> Result<(
     Ok(())
 }
 
-#[tokio::test(flavor = "multi_thread")]
-async fn headers_that_contradict_the_body_are_refused() -> Result<()> {
-    let (_deployment, server, client) = ready().await?;
+async fn headers_that_contradict_the_body_are_refused(shape: Shape) -> Result<()> {
+    let (_deployment, server, client) = ready(shape).await?;
     let body = call("query_data").to_string();
     type Case<'a> = (&'a str, &'a [(&'a str, &'a str)], u16, Option<i64>);
     let table: [Case<'_>; 9] = [
@@ -104,9 +113,8 @@ async fn headers_that_contradict_the_body_are_refused() -> Result<()> {
     Ok(())
 }
 
-#[tokio::test(flavor = "multi_thread")]
-async fn unknown_methods_tools_and_sessions_are_refused() -> Result<()> {
-    let (_deployment, _server, mut client) = ready().await?;
+async fn unknown_methods_tools_and_sessions_are_refused(shape: Shape) -> Result<()> {
+    let (_deployment, _server, mut client) = ready(shape).await?;
     let unknown = client.modern("tools/erase", json!({})).await?;
     assert_eq!((unknown.status.as_u16(), unknown.code()), (404, Some(-32601)), "{}", unknown.text);
     let tool = client.call("no_such_tool", json!({})).await?;
@@ -126,9 +134,8 @@ async fn unknown_methods_tools_and_sessions_are_refused() -> Result<()> {
     Ok(())
 }
 
-#[tokio::test(flavor = "multi_thread")]
-async fn a_session_of_another_person_is_not_accepted() -> Result<()> {
-    let (deployment, _server, mut jane) = ready().await?;
+async fn a_session_of_another_person_is_not_accepted(shape: Shape) -> Result<()> {
+    let (deployment, _server, mut jane) = ready(shape).await?;
     jane.initialize().await?;
     deployment.apply(
         "apiVersion: bailiwick/v1\nkind: User\nmetadata: {name: max@example.com}\nspec: {groups: [finance]}\n",
@@ -144,9 +151,8 @@ async fn a_session_of_another_person_is_not_accepted() -> Result<()> {
     Ok(())
 }
 
-#[tokio::test(flavor = "multi_thread")]
-async fn a_body_over_the_limit_is_refused() -> Result<()> {
-    let (_deployment, server, client) = ready().await?;
+async fn a_body_over_the_limit_is_refused(shape: Shape) -> Result<()> {
+    let (_deployment, server, client) = ready(shape).await?;
     let body =
         call("query_data").to_string().replacen("\"invoices\"", &format!("\"{}\"", "x".repeat(5 * 1024 * 1024)), 1);
     // The server may answer and close before it has read everything; then the client sees a broken connection.
@@ -159,9 +165,8 @@ async fn a_body_over_the_limit_is_refused() -> Result<()> {
     Ok(())
 }
 
-#[tokio::test(flavor = "multi_thread")]
-async fn tokens_that_are_not_good_are_refused_with_a_challenge() -> Result<()> {
-    let (deployment, server, client) = ready().await?;
+async fn tokens_that_are_not_good_are_refused_with_a_challenge(shape: Shape) -> Result<()> {
+    let (deployment, server, client) = ready(shape).await?;
     let parts: Vec<&str> = client.token.split('.').collect();
     let claims: Value = serde_json::from_slice(&URL_SAFE_NO_PAD.decode(parts[1])?)?;
     let header: Value = serde_json::from_slice(&URL_SAFE_NO_PAD.decode(parts[0])?)?;
@@ -199,9 +204,8 @@ async fn tokens_that_are_not_good_are_refused_with_a_challenge() -> Result<()> {
     Ok(())
 }
 
-#[tokio::test(flavor = "multi_thread")]
-async fn an_expired_token_is_refused_at_its_second() -> Result<()> {
-    let (deployment, _server, client) = ready().await?;
+async fn an_expired_token_is_refused_at_its_second(shape: Shape) -> Result<()> {
+    let (deployment, _server, client) = ready(shape).await?;
     let issued = deployment.token_for("jane@example.com", "coding-assistant", "finance", "retrieval", "3s")?;
     let token = issued["access_token"].as_str().context("token")?.to_owned();
     let payload = token.split('.').nth(1).context("payload")?;
@@ -216,9 +220,8 @@ async fn an_expired_token_is_refused_at_its_second() -> Result<()> {
     Ok(())
 }
 
-#[tokio::test(flavor = "multi_thread")]
-async fn the_challenge_leads_to_metadata_that_names_the_issuer() -> Result<()> {
-    let (_deployment, _server, client) = ready().await?;
+async fn the_challenge_leads_to_metadata_that_names_the_issuer(shape: Shape) -> Result<()> {
+    let (_deployment, _server, client) = ready(shape).await?;
     let stranger = McpClient { token: String::new(), ..client.clone() };
     let answer = stranger.call("query_data", json!({})).await?;
     let challenge = answer.headers.get("www-authenticate").context("no challenge")?.to_str()?.to_owned();

@@ -8,12 +8,19 @@ use std::{
 };
 
 use anyhow::{Context, Result, ensure};
-use bailiwick_tests::{Deployment, McpClient, SampleServer, Shape, eventually};
+use bailiwick_tests::{Deployment, McpClient, SampleServer, Shape, both, eventually};
 use serde_json::{Value, json};
 
+both! {
+    a_changed_byte_anywhere_is_found
+    a_removed_leaf_and_a_cut_tail_are_found
+    a_log_signed_by_another_key_is_refused
+    the_csv_export_is_rfc_4180_and_complete
+}
+
 /// A deployment with some calls on record, and an export of its log.
-async fn exported() -> Result<(Deployment, SampleServer, PathBuf)> {
-    let (deployment, server) = (Deployment::start(Shape::Embedded).await?, SampleServer::start().await?);
+async fn exported(shape: Shape) -> Result<(Deployment, SampleServer, PathBuf)> {
+    let (deployment, server) = (Deployment::start(shape).await?, SampleServer::start().await?);
     deployment.apply(&server.manifests())?;
     let token = deployment.token("finance", "retrieval")?;
     let client = McpClient::new(&deployment.mcp[0], "finance", &token);
@@ -53,9 +60,8 @@ fn files(folder: &Path) -> Vec<PathBuf> {
     found
 }
 
-#[tokio::test(flavor = "multi_thread")]
-async fn a_changed_byte_anywhere_is_found() -> Result<()> {
-    let (deployment, _server, out) = exported().await?;
+async fn a_changed_byte_anywhere_is_found(shape: Shape) -> Result<()> {
+    let (deployment, _server, out) = exported(shape).await?;
     let (code, said) = verify(&deployment, &out, &[])?;
     ensure!(code == 0 && said.contains("VALID") && said.contains("call.intent"), "{said}");
 
@@ -77,9 +83,8 @@ async fn a_changed_byte_anywhere_is_found() -> Result<()> {
     Ok(())
 }
 
-#[tokio::test(flavor = "multi_thread")]
-async fn a_removed_leaf_and_a_cut_tail_are_found() -> Result<()> {
-    let (deployment, _server, out) = exported().await?;
+async fn a_removed_leaf_and_a_cut_tail_are_found(shape: Shape) -> Result<()> {
+    let (deployment, _server, out) = exported(shape).await?;
     let later = fs::read(out.join("checkpoint"))?;
     let kept = deployment.data().join("kept-checkpoint");
     fs::write(&kept, &later)?;
@@ -123,19 +128,17 @@ fn size(export: &Path) -> Option<u64> {
     fs::read_to_string(export.join("checkpoint")).ok()?.lines().nth(1)?.parse().ok()
 }
 
-#[tokio::test(flavor = "multi_thread")]
-async fn a_log_signed_by_another_key_is_refused() -> Result<()> {
-    let (deployment, _server, out) = exported().await?;
-    let (_other, _server, foreign) = exported().await?;
+async fn a_log_signed_by_another_key_is_refused(shape: Shape) -> Result<()> {
+    let (deployment, _server, out) = exported(shape).await?;
+    let (_other, _server, foreign) = exported(shape).await?;
     let key = fs::read_to_string(out.join("key"))?;
     ensure!(verify(&deployment, &out, &["--key", key.trim()])?.0 == 0, "its own key fits");
     ensure!(verify(&deployment, &foreign, &["--key", key.trim()])?.0 == 1, "another log's key was accepted");
     Ok(())
 }
 
-#[tokio::test(flavor = "multi_thread")]
-async fn the_csv_export_is_rfc_4180_and_complete() -> Result<()> {
-    let (deployment, _server, out) = exported().await?;
+async fn the_csv_export_is_rfc_4180_and_complete(shape: Shape) -> Result<()> {
+    let (deployment, _server, out) = exported(shape).await?;
     let text = deployment.cli_ok(&["audit", "export", "--format", "csv"])?;
     ensure!(text.ends_with("\r\n") && !text.replace("\r\n", "").contains('\n'), "lines end in CRLF");
     let mut reader = csv::Reader::from_reader(text.as_bytes());

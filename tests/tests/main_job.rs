@@ -7,21 +7,8 @@
 #![expect(clippy::indexing_slicing, reason = "a test that panics fails, as it should")]
 
 use anyhow::{Context, Result};
-use bailiwick_tests::{Deployment, McpClient, SampleServer, Shape, deployment::kill, eventually};
+use bailiwick_tests::{Deployment, McpClient, SampleServer, Shape, both, deployment::kill, eventually};
 use serde_json::{Value, json};
-
-macro_rules! both {
-    ($($claim:ident)*) => {
-        mod embedded {
-            use super::*;
-            $(#[tokio::test(flavor = "multi_thread")] async fn $claim() -> Result<()> { super::$claim(Shape::Embedded).await })*
-        }
-        mod processes {
-            use super::*;
-            $(#[tokio::test(flavor = "multi_thread")] async fn $claim() -> Result<()> { super::$claim(Shape::Processes).await })*
-        }
-    };
-}
 
 both! {
     a_permitted_call_returns_the_servers_result_and_others_never_reach_it

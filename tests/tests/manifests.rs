@@ -3,19 +3,26 @@
 use std::fs;
 
 use anyhow::{Context, Result};
-use bailiwick_tests::{Deployment, SampleServer, Shape};
+use bailiwick_tests::{Deployment, SampleServer, Shape, both};
 use serde_json::Value;
 
 const AGENT: &str = "apiVersion: bailiwick/v1\nkind: Agent\nmetadata: {name: helper}\n";
 const USER: &str = "apiVersion: bailiwick/v1\nkind: User\nmetadata: {name: ann@example.com}\nspec: {groups: [ops]}\n";
 
+both! {
+    a_mistake_refuses_the_whole_file_naming_file_line_and_key
+    applying_twice_changes_nothing_and_diff_says_so
+    every_kind_can_be_listed_described_and_round_trips_as_yaml
+    what_others_refer_to_cannot_be_deleted_before_them
+    plain_names_that_collide_are_refused_at_apply
+}
+
 fn policy(name: &str, cedar: &str) -> String {
     format!("apiVersion: bailiwick/v1\nkind: Policy\nmetadata: {{name: {name}}}\nspec:\n  cedar: |\n    {cedar}\n")
 }
 
-#[tokio::test(flavor = "multi_thread")]
-async fn a_mistake_refuses_the_whole_file_naming_file_line_and_key() -> Result<()> {
-    let (deployment, server) = (Deployment::start(Shape::Embedded).await?, SampleServer::start().await?);
+async fn a_mistake_refuses_the_whole_file_naming_file_line_and_key(shape: Shape) -> Result<()> {
+    let (deployment, server) = (Deployment::start(shape).await?, SampleServer::start().await?);
     deployment.apply(&server.manifests())?;
     let url = server.url();
     let table: [(String, &[&str]); 11] = [
@@ -47,9 +54,8 @@ async fn a_mistake_refuses_the_whole_file_naming_file_line_and_key() -> Result<(
     Ok(())
 }
 
-#[tokio::test(flavor = "multi_thread")]
-async fn applying_twice_changes_nothing_and_diff_says_so() -> Result<()> {
-    let (deployment, server) = (Deployment::start(Shape::Embedded).await?, SampleServer::start().await?);
+async fn applying_twice_changes_nothing_and_diff_says_so(shape: Shape) -> Result<()> {
+    let (deployment, server) = (Deployment::start(shape).await?, SampleServer::start().await?);
     let first = deployment.apply(&server.manifests())?;
     assert!(first.contains("Policy/finance-reads created"), "{first}");
     let revision = |deployment: &Deployment| -> Result<Value> {
@@ -76,9 +82,8 @@ fn manifests(deployment: &Deployment) -> Result<String> {
     Ok(folder.join("manifests.yaml").display().to_string())
 }
 
-#[tokio::test(flavor = "multi_thread")]
-async fn every_kind_can_be_listed_described_and_round_trips_as_yaml() -> Result<()> {
-    let (deployment, server) = (Deployment::start(Shape::Embedded).await?, SampleServer::start().await?);
+async fn every_kind_can_be_listed_described_and_round_trips_as_yaml(shape: Shape) -> Result<()> {
+    let (deployment, server) = (Deployment::start(shape).await?, SampleServer::start().await?);
     deployment.apply(&server.manifests())?;
     deployment.token("finance", "retrieval")?;
     for (kind, name) in [
@@ -108,9 +113,8 @@ async fn every_kind_can_be_listed_described_and_round_trips_as_yaml() -> Result<
     Ok(())
 }
 
-#[tokio::test(flavor = "multi_thread")]
-async fn what_others_refer_to_cannot_be_deleted_before_them() -> Result<()> {
-    let (deployment, server) = (Deployment::start(Shape::Embedded).await?, SampleServer::start().await?);
+async fn what_others_refer_to_cannot_be_deleted_before_them(shape: Shape) -> Result<()> {
+    let (deployment, server) = (Deployment::start(shape).await?, SampleServer::start().await?);
     deployment.apply(&server.manifests())?;
     for (kind, name, referrer) in [("server", "finance", "finance"), ("user", "jane@example.com", "coding-assistant")] {
         let refused = deployment.cli(&["delete", kind, name])?;
@@ -128,9 +132,8 @@ async fn what_others_refer_to_cannot_be_deleted_before_them() -> Result<()> {
     Ok(())
 }
 
-#[tokio::test(flavor = "multi_thread")]
-async fn plain_names_that_collide_are_refused_at_apply() -> Result<()> {
-    let deployment = Deployment::start(Shape::Embedded).await?;
+async fn plain_names_that_collide_are_refused_at_apply(shape: Shape) -> Result<()> {
+    let deployment = Deployment::start(shape).await?;
     let (one, two) = (SampleServer::start().await?, SampleServer::start().await?);
     let servers = [("one", one.url()), ("two", two.url())].map(|(name, url)| {
         format!("apiVersion: bailiwick/v1\nkind: Server\nmetadata: {{name: {name}}}\nspec: {{endpoint: {{url: \"{url}\"}}}}\n---\n")

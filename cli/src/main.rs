@@ -59,7 +59,7 @@ async fn dispatch(cli: Cli) -> Result<(), Failure> {
         }
         Command::Reference { out } => commands::reference::write(&out),
         Command::Version => {
-            println!("bailiwick {}", env!("CARGO_PKG_VERSION"));
+            output::show(&format!("bailiwick {}\n", env!("CARGO_PKG_VERSION")));
             Ok(())
         }
     }

@@ -1,8 +1,16 @@
 //! Tables for people: columns as wide as their longest cell, header in capitals, no colour where none is wanted.
 
+use std::io::Write;
+
 use serde_json::{Value, json};
 
 use crate::{args::Output, yaml::to_yaml};
+
+/// Writes to standard output. A reader that went away (`| head`) wants no more; that is no failure of the command.
+pub(crate) fn show(text: &str) {
+    let mut out = std::io::stdout().lock();
+    drop(out.write_all(text.as_bytes()).and_then(|()| out.flush()));
+}
 
 /// Rows under headers, padded with spaces.
 pub(crate) fn table(headers: &[&str], rows: &[Vec<String>]) -> String {
@@ -23,18 +31,18 @@ pub(crate) fn table(headers: &[&str], rows: &[Vec<String>]) -> String {
 /// One value in the asked-for form; `people` makes the table.
 pub(crate) fn print(output: Output, value: &Value, people: impl FnOnce() -> String) {
     match output {
-        Output::Table => println!("{}", people()),
-        Output::Json => println!("{value:#}"),
-        Output::Yaml => print!("{}", to_yaml(value)),
+        Output::Table => show(&format!("{}\n", people())),
+        Output::Json => show(&format!("{value:#}\n")),
+        Output::Yaml => show(&to_yaml(value)),
     }
 }
 
 /// A list in the asked-for form: `{"items": […]}`, or YAML documents that can be applied again.
 pub(crate) fn print_list(output: Output, items: Vec<Value>, people: impl FnOnce(&[Value]) -> String) {
     match output {
-        Output::Table => println!("{}", people(&items)),
-        Output::Json => println!("{:#}", json!({ "items": items })),
-        Output::Yaml => print!("{}", items.iter().map(to_yaml).collect::<Vec<_>>().join("---\n")),
+        Output::Table => show(&format!("{}\n", people(&items))),
+        Output::Json => show(&format!("{:#}\n", json!({ "items": items }))),
+        Output::Yaml => show(&items.iter().map(to_yaml).collect::<Vec<_>>().join("---\n")),
     }
 }
 

@@ -105,3 +105,14 @@ async fn a_stop_lets_the_call_under_way_finish_and_loses_no_record() -> Result<(
     })
     .await
 }
+
+#[test]
+fn a_reader_that_goes_away_is_no_crash() -> Result<()> {
+    let program = binary("bailiwick").display().to_string();
+    for line in [format!("{program} version | true"), format!("{program} --help | head -n 1")] {
+        let output = Command::new("bash").args(["-c", &format!("set -o pipefail; {line}")]).output()?;
+        let said = String::from_utf8_lossy(&output.stderr);
+        ensure!(!said.contains("panicked"), "{line}: {said}");
+    }
+    Ok(())
+}

@@ -170,7 +170,10 @@ async fn export(args: AuditExportArgs) -> Result<(), Failure> {
     let probe = [parameters(&args.filter), vec![("limit", "1".to_owned())]].concat();
     ledger_client::get(&args.filter.ledger, "/v1/records", &probe).await?;
     let not_before = args.filter.since.as_deref().map(not_before).transpose()?;
-    let mut sink = Sink::open(args.format, out)?;
+    let mut sink = match Sink::open(args.format, out) {
+        Ok(sink) => sink,
+        Err(error) => return cut_short(&error),
+    };
     let (mut after, mut written) = (None::<String>, 0_u64);
     loop {
         let mut query = vec![("limit", PAGE_RECORDS.to_string())];
@@ -178,14 +181,26 @@ async fn export(args: AuditExportArgs) -> Result<(), Failure> {
         let page = ledger_client::get_lines(&args.filter.ledger, "/v1/events", &query).await?;
         let Some(last) = page.last().map(|record| text(record, "index")) else { break };
         for record in page.iter().filter(|record| matches(record, &args.filter, not_before.as_deref())) {
-            sink.write(record)?;
+            if let Err(error) = sink.write(record) {
+                return cut_short(&error);
+            }
             written += 1;
         }
         after = Some(last);
     }
-    sink.close()?;
+    if let Err(error) = sink.close() {
+        return cut_short(&error);
+    }
     eprintln!("{written} records exported");
     Ok(())
+}
+
+/// The export could not be written on. A reader that went away (`| head`) wants no more; anything else is a failure.
+fn cut_short(error: &io::Error) -> Result<(), Failure> {
+    if error.kind() == io::ErrorKind::BrokenPipe {
+        return Ok(());
+    }
+    Err(Failure::Refused(format!("the export cannot be written: {error}")))
 }
 
 /// Whether a record has every field that the filter asks for.
@@ -236,33 +251,30 @@ enum Sink {
 }
 
 impl Sink {
-    fn open(format: ExportFormat, out: Box<dyn Write>) -> Result<Self, Failure> {
+    fn open(format: ExportFormat, out: Box<dyn Write>) -> io::Result<Self> {
         Ok(match format {
             ExportFormat::Jsonl => Self::Jsonl(out),
             ExportFormat::Csv => {
                 // RFC 4180: lines end in CRLF, fields with commas, quotes or line breaks are quoted.
                 let mut writer = csv::WriterBuilder::new().terminator(csv::Terminator::CRLF).from_writer(out);
-                writer.write_record(COLUMNS.map(|(header, _)| header)).map_err(Failure::refused)?;
+                writer.write_record(COLUMNS.map(|(header, _)| header))?;
                 Self::Csv(Box::new(writer))
             }
         })
     }
 
-    fn write(&mut self, record: &Value) -> Result<(), Failure> {
+    fn write(&mut self, record: &Value) -> io::Result<()> {
         match self {
-            Self::Csv(writer) => {
-                writer.write_record(COLUMNS.map(|(_, path)| cell(record, path))).map_err(Failure::refused)
-            }
-            Self::Jsonl(out) => writeln!(out, "{record}").map_err(Failure::refused),
+            Self::Csv(writer) => Ok(writer.write_record(COLUMNS.map(|(_, path)| cell(record, path)))?),
+            Self::Jsonl(out) => writeln!(out, "{record}"),
         }
     }
 
-    fn close(self) -> Result<(), Failure> {
+    fn close(self) -> io::Result<()> {
         match self {
             Self::Csv(mut writer) => writer.flush(),
             Self::Jsonl(mut out) => out.flush(),
         }
-        .map_err(Failure::refused)
     }
 }
 

@@ -28,6 +28,7 @@ use crate::{
     admin::{self, Admin},
     args::DevArgs,
     failure::Failure,
+    output::show,
 };
 
 /// How long the ready token lasts.
@@ -151,7 +152,7 @@ async fn introduce(data: &Path, ports: Ports, manifests: Vec<ManifestFile>) -> R
     let mut admin = admin::connect(&format!("http://{}", loopback(ports.grpc))).await?;
     let first = first_of_each(&mut admin, manifests).await?;
     write_cluster(data, ports)?;
-    println!("{}", banner(data, ports));
+    show(&format!("{}\n", banner(data, ports)));
     if let Some((user, agent, virtual_server)) = first {
         let request = IssueTokenRequest {
             user: user.clone(),
@@ -163,12 +164,12 @@ async fn introduce(data: &Path, ports: Ports, manifests: Vec<ManifestFile>) -> R
             request_id: request_id()?,
         };
         let token = token::send(&mut admin, request).await?;
-        println!("\n  MCP URL  {}\n  Token    {}", token.resource, token.access_token);
-        println!("           for {user} through {agent}, level {}, 24 hours", token.level);
+        show(&format!("\n  MCP URL  {}\n  Token    {}\n", token.resource, token.access_token));
+        show(&format!("           for {user} through {agent}, level {}, 24 hours\n", token.level));
     } else {
-        println!("\n  Apply a User, an Agent, a Server and a VirtualServer, then: bailiwick token issue --help");
+        show("\n  Apply a User, an Agent, a Server and a VirtualServer, then: bailiwick token issue --help\n");
     }
-    println!("\nCtrl-C stops everything.");
+    show("\nCtrl-C stops everything.\n");
     Ok(())
 }
 

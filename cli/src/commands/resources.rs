@@ -19,7 +19,7 @@ use crate::{
     admin::{self, Admin, refusal},
     args::{ApplyArgs, DeleteArgs, DescribeArgs, FilesArgs, GetArgs, Output, PinArgs},
     failure::Failure,
-    output::{print, print_list, table, text},
+    output::{print, print_list, show, table, text},
     yaml::to_yaml,
 };
 
@@ -73,7 +73,7 @@ pub(crate) async fn diff(admin: &str, args: FilesArgs) -> Result<(), Failure> {
     let changes: Vec<&ResourceChange> = response.changes.iter().filter(|change| change.action != "unchanged").collect();
     if args.output == Output::Table {
         for change in &changes {
-            println!("{}", difference(change));
+            show(&format!("{}\n", difference(change)));
         }
     } else {
         print_list(args.output, changes.iter().map(|change| change_json(change)).collect(), |_| String::new());
@@ -175,7 +175,7 @@ fn show_changes(output: Output, response: &ApplyResponse, note: &str) {
         response.changes.iter().map(line).collect::<Vec<_>>().join("\n")
     };
     match output {
-        Output::Table => println!("{}", lines(&[])),
+        Output::Table => show(&format!("{}\n", lines(&[]))),
         Output::Json | Output::Yaml => {
             let changes: Vec<Value> = response.changes.iter().map(change_json).collect();
             print(output, &json!({"revision": response.revision.to_string(), "items": changes}), String::new);

@@ -18,9 +18,9 @@ pub enum LogFormat {
     Json,
 }
 
-/// Starts logging; a second call does nothing. Without a filter, `info` and up is shown.
-pub fn init(format: LogFormat, filter: Option<&str>) {
-    let filter = EnvFilter::try_new(filter.unwrap_or("info,openraft=warn")).unwrap_or_else(|_| EnvFilter::new("info"));
+/// Starts logging; a second call does nothing. A filter that cannot be read counts as `info`.
+pub fn init(format: LogFormat, filter: &str) {
+    let filter = EnvFilter::try_new(filter).unwrap_or_else(|_| EnvFilter::new("info"));
     let terminal = std::io::stderr().is_terminal();
     let color = terminal && crate::config::env("NO_COLOR").is_none();
     let lines = fmt().with_env_filter(filter).with_writer(std::io::stderr).with_ansi(color);

@@ -1,5 +1,7 @@
 //! The command line as scripts see it: exit codes, stable output, configuration mistakes, completions, clean stops.
 
+#![expect(clippy::disallowed_methods, reason = "a test that panics fails, as it should")]
+
 use std::{
     fs,
     process::{Command, Output},

@@ -1,5 +1,7 @@
 //! Manifests through the command line: what is accepted, what is refused as a whole, and how the refusal reads.
 
+#![expect(clippy::indexing_slicing, reason = "a test that panics fails, as it should")]
+
 use std::fs;
 
 use anyhow::{Context, Result};

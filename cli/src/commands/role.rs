@@ -54,7 +54,9 @@ fn start(args: &RoleArgs) -> Result<config::NodeConfig, Failure> {
 }
 
 pub(crate) fn start_logging() {
-    telemetry::init(LogFormat::Auto, bailiwick_runtime::config::env("BAILIWICK_LOG").as_deref());
+    // The consensus library tells its inner life at `info`; whoever wants that names it: BAILIWICK_LOG=openraft=info.
+    let asked = bailiwick_runtime::config::env("BAILIWICK_LOG").unwrap_or_else(|| "info".to_owned());
+    telemetry::init(LogFormat::Auto, &format!("openraft=warn,{asked}"));
 }
 
 /// All mistakes of a section at once, each with its section.

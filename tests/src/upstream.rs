@@ -1,11 +1,12 @@
 //! Upstream MCP servers for tests: the sample server, started on a free port, that counts the calls it ran.
 
 use std::{
+    hash::{BuildHasher, Hasher, RandomState},
     net::TcpListener,
     process::{Child, Command, Stdio},
 };
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, bail};
 use serde_json::Value;
 
 use crate::{
@@ -68,10 +69,18 @@ impl Drop for SampleServer {
     }
 }
 
-/// A port that was free a moment ago.
+/// A port that was free a moment ago, below those that Linux gives to outgoing connections.
 ///
 /// # Errors
 /// When there is none.
 pub fn free_port() -> Result<u16> {
-    Ok(TcpListener::bind("127.0.0.1:0")?.local_addr()?.port())
+    for _ in 0..1_000 {
+        // The hasher's keys are random in every process and differ with every use.
+        let random = RandomState::new().build_hasher().finish();
+        let port = u16::try_from(4_000 + random % 4_000)?;
+        if TcpListener::bind(("127.0.0.1", port)).is_ok() {
+            return Ok(port);
+        }
+    }
+    bail!("no free port")
 }

@@ -48,6 +48,9 @@ struct Ports {
     ledger_ops: u16,
 }
 
+/// How many listeners there are.
+const PORTS: usize = 7;
+
 const USUAL_PORTS: Ports = Ports {
     mcp: 8420,
     data_plane_ops: 8421,
@@ -270,9 +273,12 @@ fn kept_ports(data: &Path) -> Result<Ports, Failure> {
         return serde_json::from_str(&text).map_err(Failure::refused);
     }
     // All are held until all are known, so that they differ.
-    let held: Vec<TcpListener> =
-        (0..7).map(|_| TcpListener::bind(loopback(0))).collect::<Result<_, _>>().map_err(Failure::refused)?;
-    let mut free = held.iter().filter_map(|listener| listener.local_addr().ok()).map(|address| address.port());
+    let mut held = Vec::new();
+    while held.len() < PORTS {
+        let port = random_port()?;
+        held.extend(TcpListener::bind(loopback(port)).ok().map(|listener| (port, listener)));
+    }
+    let mut free = held.iter().map(|(port, _)| *port);
     let mut next = || free.next().ok_or_else(|| Failure::Refused("no free port".to_owned()));
     let ports = Ports {
         mcp: next()?,
@@ -285,6 +291,13 @@ fn kept_ports(data: &Path) -> Result<Ports, Failure> {
     };
     fs::write(&path, json!(ports).to_string()).map_err(Failure::refused)?;
     Ok(ports)
+}
+
+/// A port below those that Linux gives to outgoing connections, which could take it before it is listened on.
+fn random_port() -> Result<u16, Failure> {
+    let mut bytes = [0_u8; 2];
+    aws_lc_rs::rand::fill(&mut bytes).map_err(|_| Failure::Refused("the system gives no randomness".to_owned()))?;
+    Ok(10_000 + u16::from_be_bytes(bytes) % 10_000)
 }
 
 const fn loopback(port: u16) -> SocketAddr {

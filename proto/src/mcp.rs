@@ -13,7 +13,8 @@ mod response;
 mod strict;
 
 pub use header::{
-    HeaderFault, HeaderMismatch, Headers, HeadersMirrored, SentinelFault, decode_value, encode_value, mirrored_headers,
+    HeaderFault, HeaderMismatch, Headers, HeadersMirrored, PARAM_BYTES_MAX, PARAMS_MAX, SentinelFault, decode_value,
+    encode_value, mirrored_headers,
 };
 pub use message::{
     ID_BYTES_MAX, METHOD_BYTES_MAX, Message, MessageFault, Notification, Request, RequestId, read_message,

@@ -16,6 +16,13 @@ use crate::{
 /// Most nodes known at a time; forgotten ones are deleted by hand.
 pub const NODES_MAX: usize = 10_000;
 
+/// A node may be started this often in quick succession; each start leaves a chain in the ledger for good, and one that
+/// crashes at every start must not fill it.
+pub const RUNS_AT_ONCE_MAX: u64 = 32;
+/// After that, once in this time.
+const RUN_MICROS: u64 = 60_000_000;
+const RUNS_MICROS_MAX: u64 = RUNS_AT_ONCE_MAX * RUN_MICROS;
+
 /// What a node is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
@@ -54,6 +61,8 @@ pub struct Node {
     pub public_key: String,
     /// When it registered.
     pub changed: Changed,
+    /// Until when its runs so far count, at one per [`RUN_MICROS`]; microseconds since 1970.
+    pub runs_until: u64,
 }
 
 pub(crate) fn decide_register(
@@ -74,6 +83,9 @@ pub(crate) fn decide_register(
             return Ok(Decision { repeated: Some(known.epoch), ..Decision::default() });
         }
         Some(known) if known.role != role => return Err(Rejection::NodeRoleConflict { node: node.to_owned() }),
+        Some(known) if counted_until(known.runs_until, context.now_micros) > latest(context.now_micros) => {
+            return Err(Rejection::TooManyRuns { node: node.to_owned() });
+        }
         Some(_) => {}
         None if state.nodes.len() >= NODES_MAX => {
             return Err(Rejection::TooMany { what: "nodes", max: NODES_MAX });
@@ -82,6 +94,17 @@ pub(crate) fn decide_register(
     }
     let event = NodeEpochOpened { node: node.to_owned(), role, public_key };
     Ok(Decision::done(vec![context.event(event)]))
+}
+
+/// Until when runs count once another is opened `now`. What no clock that only goes forward could have led to is
+/// forgotten, or a clock that was wrong once would lock the node out.
+fn counted_until(runs_until: u64, now: u64) -> u64 {
+    let start = if runs_until > latest(now) { now } else { runs_until.max(now) };
+    start.saturating_add(RUN_MICROS)
+}
+
+const fn latest(now: u64) -> u64 {
+    now.saturating_add(RUNS_MICROS_MAX)
 }
 
 /// Payload of `node_epoch_opened`; the epoch is the event's revision.
@@ -103,7 +126,9 @@ pub struct NodeDeleted {
 }
 
 pub(crate) fn evolve_opened(state: &mut State, event: &NodeEpochOpened, changed: Changed) {
-    let node = Node { role: event.role, epoch: changed.revision, public_key: event.public_key.clone(), changed };
+    let earlier = state.nodes.get(&event.node).map_or(0, |known| known.runs_until);
+    let (public_key, runs_until) = (event.public_key.clone(), counted_until(earlier, changed.time));
+    let node = Node { role: event.role, epoch: changed.revision, public_key, changed, runs_until };
     state.nodes.insert(event.node.clone(), node);
 }
 

@@ -94,6 +94,12 @@ pub enum Rejection {
         /// The node.
         node: String,
     },
+    /// The node is started again and again.
+    #[error("the node {node} was started too often lately; it is registered once a minute until it stays up")]
+    TooManyRuns {
+        /// The node.
+        node: String,
+    },
     /// The checkpoint does not start where the last one ended: somebody else committed, or a backup was restored.
     #[error("the last checkpoint of {origin} has size {size}; the one given does not extend it")]
     CheckpointConflict {
@@ -141,6 +147,7 @@ impl Rejection {
             | Self::TooMany { .. }
             | Self::TokenKeyConflict(_)
             | Self::NodeRoleConflict { .. }
+            | Self::TooManyRuns { .. }
             | Self::CheckpointConflict { .. }
             | Self::CheckpointProof { .. } => Class::Conflict,
             Self::Inactive(_) | Self::LevelAboveCeiling { .. } => Class::Forbidden,

@@ -73,7 +73,7 @@ pub enum ConsensusError {
     #[error("leadership changed before the outcome was known")]
     OutcomeUnknown,
     /// The disk failed; this node has stopped and must be restarted. Nothing acknowledged is lost.
-    #[error("storage failed: {detail}")]
+    #[error("storage failed: {detail}; nothing acknowledged is lost, start again once the disk works")]
     Storage {
         /// What the storage said.
         detail: String,

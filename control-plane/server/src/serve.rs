@@ -106,8 +106,12 @@ impl Running {
     /// When a task's failure was the cause.
     pub async fn stopped(self) -> Result<(), ControlPlaneError> {
         let ended = self.supervisor.ended().await;
+        let failure = self.consensus.failure();
         self.consensus.shutdown().await;
-        Ok(ended?)
+        match (ended, failure) {
+            (Err(_), Some(failure)) => Err(failure.into()),
+            (ended, _) => Ok(ended?),
+        }
     }
 }
 
@@ -190,8 +194,8 @@ async fn start(
     );
     let recorder = Recorder::new(consensus.clone(), stream, metrics.clone());
     supervisor.spawn("control-plane-recorder", OnEnd::Critical, recorder.run(stop.clone()));
-    let watched = watch_consensus(consensus.clone(), readiness.clone(), stop.clone());
-    supervisor.spawn("control-plane-consensus", OnEnd::Finish, watched);
+    let watched = watch_consensus(consensus.clone(), stop.clone());
+    supervisor.spawn("control-plane-consensus", OnEnd::Critical, watched);
 
     let nodes = Arc::new(Nodes::default());
     let configs = ConfigServer(Arc::new(ConfigService {
@@ -238,11 +242,11 @@ async fn state_identity(config: &ControlPlaneConfig, keys: &Keys, domain: &Domai
     Ok(())
 }
 
-/// A node whose storage failed answers nothing more; it stays up, not ready, for people to look at.
-async fn watch_consensus(consensus: Consensus, readiness: Readiness, shutdown: Shutdown) {
+/// A node whose storage failed can answer nothing more, so it ends: whoever supervises the process starts it again,
+/// and with a working disk it goes on with all it acknowledged.
+async fn watch_consensus(consensus: Consensus, shutdown: Shutdown) {
     if let Some(failure) = shutdown.or_stop(consensus.failed()).await {
-        tracing::error!(error = %failure, "consensus has stopped; this node must be restarted");
-        readiness.not_ready(READY_CONSENSUS, failure.to_string());
+        tracing::error!(error = %failure, "consensus has stopped; this node ends and has to be started again");
     }
 }
 

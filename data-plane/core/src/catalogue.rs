@@ -59,6 +59,8 @@ pub struct Catalogue {
     staged: Option<(u64, Entries)>,
     revision: u64,
     config: Arc<Config>,
+    /// Policy problems of the entries in force.
+    refused: Vec<String>,
 }
 
 impl Catalogue {
@@ -167,10 +169,18 @@ impl Catalogue {
         }
     }
 
+    /// Compiles only what differs from what is in force: most revisions (checkpoints, reports) change no entry.
     fn put_in_force(&mut self) -> Applied {
-        let (config, refused) = compile::compile(&self.entries, self.revision, &self.config);
-        self.config = Arc::new(config);
-        Applied { revision: self.revision, config: Arc::clone(&self.config), refused }
+        let is_same = self.config.revision > 0 && self.config.digest.as_slice() == self.entries.digest().as_slice();
+        let contents = if is_same {
+            Arc::clone(&self.config.contents)
+        } else {
+            let (contents, refused) = compile::compile(&self.entries, &self.config);
+            self.refused = refused;
+            Arc::new(contents)
+        };
+        self.config = Arc::new(Config { revision: self.revision, contents });
+        Applied { revision: self.revision, config: Arc::clone(&self.config), refused: self.refused.clone() }
     }
 }
 

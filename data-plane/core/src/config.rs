@@ -2,9 +2,9 @@
 //!
 //! Made by `catalogue` from the entries of one revision; read by `admission`, `edge` and the server's connectors
 //! through an `Arc`. What could not be read or is not safe to offer is left out and named in `warnings`: an absent user,
-//! agent, consent or tool is refused, so leaving out fails closed.
+//! agent, consent or tool is refused, so leaving out fails closed. Revisions that change nothing here share `Contents`.
 
-use std::{collections::BTreeMap, sync::Arc};
+use std::{collections::BTreeMap, ops::Deref, sync::Arc};
 
 use bailiwick_proto::{Tier, v1};
 use bailiwick_token::VerifyingKeys;
@@ -90,11 +90,26 @@ pub struct VirtualServer {
     pub tools: BTreeMap<String, Arc<ExposedTool>>,
 }
 
-/// The configuration of one revision.
-#[derive(Debug, Default)]
+/// The configuration of one revision: a revision and, through `Deref`, what it contains.
+#[derive(Clone, Debug, Default)]
 pub struct Config {
     /// The control plane's revision; 0 before the first snapshot.
     pub revision: u64,
+    /// What is in force since then.
+    pub contents: Arc<Contents>,
+}
+
+impl Deref for Config {
+    type Target = Contents;
+
+    fn deref(&self) -> &Contents {
+        &self.contents
+    }
+}
+
+/// Everything entries say, compiled.
+#[derive(Debug, Default)]
+pub struct Contents {
     /// Digest over all entries.
     pub digest: Vec<u8>,
     /// Who signs tokens and what their audiences start with.
@@ -119,7 +134,7 @@ pub struct Config {
     pub warnings: Vec<String>,
 }
 
-impl Config {
+impl Contents {
     /// The audience of tokens for a virtual server: the MCP URL, a slash and its name. `None` before an issuer is known.
     #[must_use]
     pub fn audience(&self, virtual_server: &str) -> Option<String> {

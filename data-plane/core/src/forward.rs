@@ -48,6 +48,7 @@ pub fn call_request(permitted: &PermittedCall, era: Era, id: &RequestId) -> Serv
     if era.is_modern() {
         request.headers.push((header_name::NAME.to_owned(), encode_value(&tool.name)));
         request.headers.extend(header_params::headers(&tool.header_params, arguments));
+        request.headers.extend(call.unrecognised_params.iter().cloned());
     }
     request
 }

@@ -2,11 +2,12 @@
 //!
 //! Called by `catalogue` (which arguments? is the schema's wish valid?), by `edge` (do a modern client's headers say what
 //! its arguments say?) and by `forward` (headers for a modern server, computed anew from the authorised arguments).
-//! Specification: MCP 2026-07-28 Streamable HTTP, "Custom Headers from Tool Parameters".
+//! Headers that the approved definition does not declare are passed on as they are, from modern clients to modern servers.
+//! Specification: MCP 2026-07-28 Streamable HTTP, "Custom Headers from Tool Parameters", "Server Validation".
 
 use std::collections::BTreeSet;
 
-use bailiwick_proto::mcp::{HeaderMismatch, Headers, Members, decode_value, encode_value};
+use bailiwick_proto::mcp::{HeaderMismatch, Headers, Members, decode_value, encode_value, header_name};
 use serde_json::{Value, value::RawValue};
 
 const ANNOTATION: &str = "x-mcp-header";
@@ -147,46 +148,65 @@ pub fn check(params: &[HeaderParam], sent: &Headers, arguments: Option<&RawValue
 pub fn headers(params: &[HeaderParam], arguments: Option<&RawValue>) -> Vec<(String, String)> {
     let header = |param: &HeaderParam| {
         let text = value_at(arguments, &param.path)?.text()?;
-        Some((format!("mcp-param-{}", param.header.to_ascii_lowercase()), encode_value(&text)))
+        Some((format!("{}{}", header_name::PARAM_PREFIX, param.header.to_ascii_lowercase()), encode_value(&text)))
     };
     params.iter().filter_map(header).collect()
 }
 
-/// A present, non-null argument.
-struct Argument(Value);
+/// Mirrored headers of a modern client that the approved definition does not declare, as an intermediary has to pass them
+/// on: lower-case names, values as they were sent. Only a server that declares them can say whether they mirror anything.
+#[must_use]
+pub fn unrecognised(params: &[HeaderParam], sent: &Headers) -> Vec<(String, String)> {
+    let declared: BTreeSet<String> = params.iter().map(|param| param.header.to_ascii_lowercase()).collect();
+    let others = sent.params.iter().filter(|(name, _)| !declared.contains(*name));
+    others.map(|(name, value)| (format!("{}{name}", header_name::PARAM_PREFIX), value.clone())).collect()
+}
 
-impl Argument {
-    /// Its text in a header; `None` for what headers cannot mirror.
+/// A present, non-null argument: its value, and the text it was written as.
+struct Argument<'a> {
+    value: Value,
+    written: &'a str,
+}
+
+impl Argument<'_> {
+    /// Its text in a header; `None` for what headers cannot mirror. Integers keep their digits, however many.
     fn text(&self) -> Option<String> {
-        match &self.0 {
+        match &self.value {
             Value::String(text) => Some(text.clone()),
             Value::Bool(value) => Some(value.to_string()),
+            Value::Number(_) if is_integer(self.written) => Some(self.written.to_owned()),
             Value::Number(number) => Some(number.to_string()),
             Value::Null | Value::Array(_) | Value::Object(_) => None,
         }
     }
 }
 
-fn value_at(arguments: Option<&RawValue>, path: &[String]) -> Option<Argument> {
+fn is_integer(text: &str) -> bool {
+    let digits = text.strip_prefix('-').unwrap_or(text);
+    !digits.is_empty() && digits.bytes().all(|byte| byte.is_ascii_digit())
+}
+
+fn value_at<'a>(arguments: Option<&'a RawValue>, path: &[String]) -> Option<Argument<'a>> {
     let mut value = arguments?;
     for name in path {
         value = Members::of(value)?.get(name)?;
     }
-    let value: Value = serde_json::from_str(value.get()).ok()?;
-    (!value.is_null()).then_some(Argument(value))
+    let written = value.get();
+    let value: Value = serde_json::from_str(written).ok()?;
+    (!value.is_null()).then_some(Argument { value, written })
 }
 
-/// Equal as text, or as numbers (`42.0` is `42`).
-fn same(header: &str, argument: &Argument) -> bool {
+/// Equal as text, or as numbers (`42.0` is `42`); two integers only by their digits.
+fn same(header: &str, argument: &Argument<'_>) -> bool {
     if argument.text().as_deref() == Some(header) {
         return true;
     }
     let decimal = |text: &str| {
-        let digits = |part: &str| !part.is_empty() && part.bytes().all(|byte| byte.is_ascii_digit());
         let (whole, fraction) = text.split_once('.').unwrap_or((text, "0"));
-        digits(whole.strip_prefix('-').unwrap_or(whole)) && digits(fraction)
+        is_integer(whole) && is_integer(fraction) && !fraction.starts_with('-')
     };
-    match (&argument.0, header.parse::<f64>()) {
+    match (&argument.value, header.parse::<f64>()) {
+        (Value::Number(_), Ok(_)) if is_integer(header) && is_integer(argument.written) => false,
         (Value::Number(number), Ok(sent)) if decimal(header) => number.as_f64() == Some(sent),
         _ => false,
     }
@@ -295,5 +315,24 @@ mod tests {
         let expected = sent.map(|(name, value)| (name.to_owned(), value.to_owned()));
         assert_eq!(headers(&params, Some(&arguments)), expected);
         assert!(headers(&params, None).is_empty());
+    }
+
+    #[test]
+    fn integers_beyond_floating_point_keep_their_digits() {
+        let params = [HeaderParam { header: "Count".into(), path: vec!["count".into()] }];
+        let arguments = RawValue::from_string(r#"{"count":9007199254740993}"#.to_owned()).unwrap();
+        assert_eq!(headers(&params, Some(&arguments)), [("mcp-param-count".to_owned(), "9007199254740993".to_owned())]);
+        let one_less = sent(&[("count", "9007199254740992")]);
+        assert_eq!(
+            check(&params, &one_less, Some(&arguments)),
+            Err(HeaderMismatch::Differs("Mcp-Param-Count".to_owned()))
+        );
+    }
+
+    #[test]
+    fn only_undeclared_headers_are_passed_on() {
+        let params = [HeaderParam { header: "Region".into(), path: vec!["region".into()] }];
+        let others = unrecognised(&params, &sent(&[("region", "eu"), ("zone", "=?base64?w7w=?=")]));
+        assert_eq!(others, [("mcp-param-zone".to_owned(), "=?base64?w7w=?=".to_owned())]);
     }
 }

@@ -121,6 +121,7 @@ fn authentic_claims(config: &Config, token: &str) -> Option<Claims> {
 
 #[cfg(test)]
 mod tests {
+    use bailiwick_data_plane_core::config::Contents;
     use bailiwick_token::{Actor, Algorithm, SigningKey, VerifyingKeys, mint};
     use http::HeaderValue;
 
@@ -138,11 +139,12 @@ mod tests {
             .map(|seed| (key(*seed).kid().to_owned(), serde_json::to_string(&key(*seed).public_jwk()).unwrap()))
             .collect();
         let keys = jwks.iter().map(|(kid, jwk)| (kid.as_str(), Algorithm::EdDsa.as_str(), jwk.as_str()));
-        Config {
+        let contents = Contents {
             issuer: Some(Issuer { issuer: "http://issuer".into(), mcp_url: "http://mcp/mcp".into() }),
             token_keys: VerifyingKeys::from_jwks(keys).unwrap(),
-            ..Config::default()
-        }
+            ..Contents::default()
+        };
+        Config { contents: Arc::new(contents), ..Config::default() }
     }
 
     fn claims() -> Claims {

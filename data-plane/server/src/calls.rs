@@ -15,7 +15,7 @@ use bailiwick_data_plane_core::{
     records::{Attempt, committed},
 };
 use bailiwick_ledger_core::record::{Binding, Commitment, DecisionRecord, Effect, Kind, Outcome, Record, Status};
-use bailiwick_proto::{Reason, mcp::RequestId, v1::Server};
+use bailiwick_proto::{Reason, mcp::RequestId, names::SERVER_NAME_CHARS_MAX, v1::Server};
 use bailiwick_runtime::{OnEnd, Shutdown, Supervisor};
 use bailiwick_token::Claims;
 
@@ -24,7 +24,7 @@ use crate::{
     config_state::ConfigState,
     metrics::Metrics,
     recorder::{Recorded, Recorder, now_ts},
-    upstream::{Upstream, UpstreamFault},
+    upstream::{Principal, Upstream, UpstreamFault},
 };
 
 /// What every call needs; shared by reference.
@@ -78,6 +78,14 @@ impl Calls {
         }
     }
 
+    /// Records that this node could not take a permitted call on; the reply to send.
+    pub(crate) async fn refuse(&self, asked: &Asked, permitted: &PermittedCall, reason: Reason) -> HttpReply {
+        let PermittedCall { call, decision, .. } = permitted;
+        let args = self.commit(&asked.request_id, "args", call.arguments.as_deref().map(|args| args.get()));
+        let recorded = self.recorder.denied(asked.attempt(call, decision).denied(now_ts(), reason, args)).await;
+        refuse_call(call, &asked.request_id, recorded.err().unwrap_or(reason), &decision.policies)
+    }
+
     /// Carries a permitted call through; the reply to send. `cancel` is requested when nobody waits for it any more.
     pub(crate) async fn carry(&self, asked: Asked, permitted: PermittedCall, cancel: Shutdown) -> HttpReply {
         let (call, decision) = (&permitted.call, &permitted.decision);
@@ -87,8 +95,7 @@ impl Calls {
         let args = self.commit(&asked.request_id, "args", call.arguments.as_deref().map(|args| args.get()));
         // How full the spool is, the recorder asks itself.
         if let Some(reason) = node_gate(tier, self.state.freshness(), SpoolLevel::Free) {
-            let recorded = self.recorder.denied(attempt.denied(now_ts(), reason, args)).await;
-            return refuse(recorded.err().unwrap_or(reason));
+            return self.refuse(&asked, &permitted, reason).await;
         }
         let intent = match self.recorder.intent(attempt.intent(now_ts(), args.clone()), tier).await {
             Ok(recorded) => recorded,
@@ -155,14 +162,15 @@ impl Calls {
             return self.answered(asked, permitted, Err(UpstreamFault::Unreachable("not configured".to_owned())));
         };
         let id = self.upstream.next_id();
-        let Some(answer) = cancel.or_stop(self.upstream.call(server, permitted, &id)).await else {
-            self.cancel_later(server, &id);
+        let caller = Principal::Caller { user: asked.caller.user.clone(), agent: asked.caller.agent.clone() };
+        let Some(answer) = cancel.or_stop(self.upstream.call(server, &caller, permitted, &id)).await else {
+            self.cancel_later(server, caller, id);
             return Forwarded::Cancelled;
         };
         if let Err(fault) = &answer {
             tracing::warn!(server = server.name, %fault, request_id = asked.request_id, "a call has no answer");
             if matches!(fault, UpstreamFault::Timeout(_)) {
-                self.cancel_later(server, &id);
+                self.cancel_later(server, caller, id);
             }
         }
         self.answered(asked, permitted, answer)
@@ -181,9 +189,10 @@ impl Calls {
         Forwarded::Answered(Box::new(forward::answer(&permitted.call, &asked.request_id, response)), bytes)
     }
 
-    fn cancel_later(&self, server: &Server, id: &RequestId) {
-        let (upstream, server, id) = (Arc::clone(&self.upstream), server.clone(), id.clone());
-        self.supervisor.spawn("cancellation", OnEnd::Finish, async move { upstream.cancel(&server, &id).await });
+    fn cancel_later(&self, server: &Server, caller: Principal, id: RequestId) {
+        let (upstream, server) = (Arc::clone(&self.upstream), server.clone());
+        let cancel = async move { upstream.cancel(&server, &caller, &id).await };
+        self.supervisor.spawn("cancellation", OnEnd::Finish, cancel);
     }
 
     /// The intent is on record but the call was not forwarded: its outcome says so.
@@ -255,7 +264,8 @@ impl RequestDenial<'_> {
             session: Some(session.clone()),
             consent: Some(consent.clone()),
             binding: Some(Binding::NotRequired),
-            virtual_server: Some(self.virtual_server.to_owned()),
+            // As the URL says it: any text, also one that names nothing.
+            virtual_server: Some(self.virtual_server.chars().take(SERVER_NAME_CHARS_MAX).collect()),
             request_id: Some(self.request_id.to_owned()),
             decision: Some(decision),
             ..Record::new(Kind::CallDenied, ts)

@@ -1,15 +1,17 @@
 //! The MCP listener: HTTP/1.1 and HTTP/2 (prior knowledge) at `/mcp/{virtual-server}`.
 //!
 //! Started by `role`. Accepts connections within a bound, turns away strangers' pages and foreign host names (`guard`),
-//! serves metadata (`metadata`), and hands POSTs to `endpoint`. Each connection is a task of its own; at shutdown no
-//! more are accepted, idle ones close, and busy ones finish their request. GET and DELETE are 405: no stream is kept
-//! and no session is stored here. Deliberately absent: TLS, and what a message means (`data-plane/core`).
+//! serves metadata (`metadata`), and hands POSTs to `endpoint`. Each connection is a task of its own, ended when its
+//! client stalls (`patience`); at shutdown no more are accepted, idle ones close, and busy ones finish their request. GET
+//! and DELETE are 405: no stream is kept and no session is stored here. Deliberately absent: TLS, and what a message
+//! means (`data-plane/core`).
 //! Specification: MCP 2026-07-28 and 2025-11-25 Streamable HTTP; RFC 9728.
 
 mod cors;
 mod endpoint;
 mod guard;
 mod metadata;
+mod patience;
 
 use std::{sync::Arc, time::Duration};
 
@@ -32,14 +34,18 @@ use tokio::{
     sync::{OnceCell, Semaphore},
 };
 
-pub(crate) use self::guard::Guard;
-use self::guard::Turned;
+pub(crate) use self::{endpoint::BODY_ROOM_BYTES, guard::Guard};
+use self::{guard::Turned, patience::Patient};
 use crate::{auth::Authenticator, calls::Calls, config_state::ConfigState, metrics::Metrics};
 
 /// Connections at once; more wait to be accepted. Each costs some ten KiB while idle.
 const CONNECTIONS_MAX: usize = 10_000;
 /// Longest wait for a request's header lines.
 const HEADER_WAIT_MAX: Duration = Duration::from_secs(15);
+/// Longest time a client may take nothing of an answer that is ready for it.
+const UNREAD_WAIT_MAX: Duration = Duration::from_secs(30);
+/// Probes of an HTTP/2 connection, so that a vanished client is noticed. HTTP/1 ends idle connections by itself.
+const KEEP_ALIVE: Duration = Duration::from_secs(20);
 /// Streams within one HTTP/2 connection.
 const STREAMS_MAX: u32 = 256;
 /// Longest wait, at the very end, for clients to take the answers they are owed.
@@ -59,6 +65,8 @@ pub(crate) struct Gateway {
     pub(crate) supervisor: Supervisor,
     /// One permit per call under way.
     pub(crate) slots: Arc<Semaphore>,
+    /// One permit per byte of a request's body held in memory.
+    pub(crate) body_room: Arc<Semaphore>,
     /// Requested when calls under way have to be given up at shutdown.
     pub(crate) abort: Shutdown,
     pub(crate) attributed_denials: endpoint::DenialBudget,
@@ -73,7 +81,7 @@ pub(crate) async fn serve(listener: TcpListener, gateway: Arc<Gateway>, stop: Sh
     let graceful = GracefulShutdown::new();
     let mut builder = auto::Builder::new(TokioExecutor::new());
     builder.http1().timer(TokioTimer::new()).header_read_timeout(HEADER_WAIT_MAX);
-    builder.http2().timer(TokioTimer::new()).max_concurrent_streams(STREAMS_MAX);
+    builder.http2().timer(TokioTimer::new()).max_concurrent_streams(STREAMS_MAX).keep_alive_interval(KEEP_ALIVE);
     loop {
         let permit = tokio::select! {
             permit = Arc::clone(&connections).acquire_owned() => permit,
@@ -94,6 +102,7 @@ pub(crate) async fn serve(listener: TcpListener, gateway: Arc<Gateway>, stop: Sh
         };
         // Answers are small; waiting to fill a packet would only delay them.
         drop(stream.set_nodelay(true));
+        let stream = Patient::new(stream, HEADER_WAIT_MAX, UNREAD_WAIT_MAX);
         let connection = builder.serve_connection(TokioIo::new(stream), service.clone()).into_owned();
         let connection = graceful.watch(connection);
         let cut = cut.clone();
@@ -125,6 +134,10 @@ fn router(gateway: Arc<Gateway>) -> Router {
 }
 
 async fn let_in(State(gateway): State<Arc<Gateway>>, request: Request, next: Next) -> Response {
+    // With two of them, the one that is checked need not be the one that counts (RFC 9112 §3.2).
+    if [header::HOST, header::ORIGIN].iter().any(|name| request.headers().get_all(name).iter().nth(1).is_some()) {
+        return (StatusCode::BAD_REQUEST, "a header that may stand once is repeated\n").into_response();
+    }
     let config = gateway.state.config();
     let mcp_url = config.as_ref().and_then(|config| config.issuer.as_ref()).map(|issuer| issuer.mcp_url.as_str());
     let host = request.headers().get(header::HOST).and_then(|host| host.to_str().ok());

@@ -25,6 +25,9 @@ use crate::{
     serve,
 };
 
+/// Few, so that a test can fill them.
+const CALLS_MAX: usize = 8;
+
 struct World {
     server: FakeServer,
     control: FakeControlPlane,
@@ -52,6 +55,7 @@ impl Node {
             control_plane: control_plane.into(),
             allowed_origins: vec!["https://app.example".into()],
             drain_ms: 3_000,
+            calls_max: CALLS_MAX,
             upstream: UpstreamConfig { response_bytes_max: 1024 * 1024, ..UpstreamConfig::default() },
             ..DataPlaneConfig::default()
         };

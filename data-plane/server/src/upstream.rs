@@ -1,7 +1,7 @@
 //! The upstream connector: this node as a client of MCP servers, in both eras.
 //!
-//! Called by `calls` (forwarding), `config_client` and `tool_reports` (what does a server show?). One peer per server
-//! URL remembers era and legacy session; everything else is per request. The caller's token never comes here. A call is
+//! Called by `calls` (forwarding), `config_client` and `tool_reports` (what does a server show?). One origin
+//! per server URL remembers the era, one peer per URL and caller the legacy session; everything else is per request. The caller's token never comes here. A call is
 //! sent once; it is sent a second time only when the server says that it does not know the session, which means that
 //! it did not process the call. Deliberately absent: what is sent and what an answer means (`data-plane/core`),
 //! credentials of servers. Specification: MCP 2026-07-28 and 2025-11-25, transports and lifecycle.
@@ -33,15 +33,16 @@ use bailiwick_proto::{
 };
 use serde_json::value::RawValue;
 
-pub(crate) use self::fault::UpstreamFault;
 use self::{
     exchange::{Answer, Bounds},
-    peer::Peer,
+    peer::{Origin, Peer},
 };
+pub(crate) use self::{fault::UpstreamFault, peer::Principal};
 use crate::config::UpstreamConfig;
 
-/// Peers remembered; beyond it all are forgotten and found again. More servers than one gateway fronts.
-const PEERS_MAX: usize = 1024;
+/// Peers remembered, some hundred bytes each; beyond it all are forgotten and found again. More than a node serves
+/// callers of legacy servers at a time.
+const PEERS_MAX: usize = 16_384;
 /// Idle connections kept per server.
 const IDLE_CONNECTIONS_MAX: usize = 64;
 /// Longest wait for a server to take a cancellation.
@@ -52,8 +53,15 @@ const CANCEL_WAIT_MAX: Duration = Duration::from_secs(2);
 pub(crate) struct Upstream {
     http: reqwest::Client,
     limits: UpstreamConfig,
-    peers: Mutex<BTreeMap<String, Arc<Peer>>>,
+    known: Mutex<Known>,
     next_id: AtomicU64,
+}
+
+/// What is remembered of servers.
+#[derive(Debug, Default)]
+struct Known {
+    origins: BTreeMap<String, Arc<Origin>>,
+    peers: BTreeMap<(String, Principal), Arc<Peer>>,
 }
 
 impl Upstream {
@@ -67,7 +75,7 @@ impl Upstream {
             .connect_timeout(Duration::from_millis(limits.connect_timeout_ms))
             .pool_max_idle_per_host(IDLE_CONNECTIONS_MAX)
             .build()?;
-        Ok(Self { http, limits, peers: Mutex::default(), next_id: AtomicU64::new(1) })
+        Ok(Self { http, limits, known: Mutex::default(), next_id: AtomicU64::new(1) })
     }
 
     /// An id for a request to a server.
@@ -75,27 +83,28 @@ impl Upstream {
         RequestId::from(self.next_id.fetch_add(1, Ordering::Relaxed))
     }
 
-    /// Forwards a permitted call under `id`; the server's answer and its length in bytes.
+    /// Forwards a permitted call of `caller` under `id`; the server's answer and its length in bytes.
     pub(crate) async fn call(
         &self,
         server: &Server,
+        caller: &Principal,
         permitted: &PermittedCall,
         id: &RequestId,
     ) -> Result<(Response, u64), UpstreamFault> {
         let bounds = self.call_bounds(server);
-        let peer = self.peer(&server.url);
+        let peer = self.peer(&server.url, caller);
         let request = |era| forward::call_request(permitted, era, id);
         let asked = peer.ask(&self.http, id, request, bounds, self.handshake_bounds(server));
         let Answer { response, bytes, .. } = exchange::within(bounds.timeout, asked).await?;
         Ok((response, bytes))
     }
 
-    /// Tells a legacy server that nobody waits for `id` any more. A modern one sees its stream close.
-    pub(crate) async fn cancel(&self, server: &Server, id: &RequestId) {
+    /// Tells a legacy server that `caller` no longer waits for `id`. A modern one sees its stream close.
+    pub(crate) async fn cancel(&self, server: &Server, caller: &Principal, id: &RequestId) {
         let params = format!(r#"{{"requestId":{id},"reason":"cancelled"}}"#);
         let Ok(params) = RawValue::from_string(params) else { return };
         let body = mcp::request_body(None, "notifications/cancelled", Some(&params));
-        if let Err(fault) = self.peer(&server.url).notify_legacy(&self.http, body, CANCEL_WAIT_MAX).await {
+        if let Err(fault) = self.peer(&server.url, caller).notify_legacy(&self.http, body, CANCEL_WAIT_MAX).await {
             tracing::debug!(server = server.name, %fault, "a server did not take a cancellation");
         }
     }
@@ -103,7 +112,7 @@ impl Upstream {
     /// All tools a server shows, as canonical definitions by name.
     pub(crate) async fn list_tools(&self, server: &Server) -> Result<Vec<ToolDefinition>, UpstreamFault> {
         let bounds = self.handshake_bounds(server);
-        let peer = self.peer(&server.url);
+        let peer = self.peer(&server.url, &Principal::Gateway);
         let mut list = ToolList::default();
         let mut cursor: Option<String> = None;
         loop {
@@ -124,12 +133,19 @@ impl Upstream {
         }
     }
 
-    fn peer(&self, url: &str) -> Arc<Peer> {
-        let mut peers = self.peers.lock().unwrap_or_else(PoisonError::into_inner);
-        if peers.len() >= PEERS_MAX && !peers.contains_key(url) {
-            peers.clear();
+    fn peer(&self, url: &str, principal: &Principal) -> Arc<Peer> {
+        let mut known = self.known.lock().unwrap_or_else(PoisonError::into_inner);
+        let key = (url.to_owned(), principal.clone());
+        if let Some(peer) = known.peers.get(&key) {
+            return Arc::clone(peer);
         }
-        Arc::clone(peers.entry(url.to_owned()).or_insert_with(|| Arc::new(Peer::new(url))))
+        if known.peers.len() >= PEERS_MAX {
+            *known = Known::default();
+        }
+        let origin = known.origins.entry(url.to_owned()).or_insert_with(|| Arc::new(Origin::new(url)));
+        let peer = Arc::new(Peer::new(Arc::clone(origin)));
+        known.peers.insert(key, Arc::clone(&peer));
+        peer
     }
 
     fn call_bounds(&self, server: &Server) -> Bounds {

@@ -53,7 +53,7 @@ const PUBLISH_DELAY: Duration = Duration::from_millis(20);
 /// Pauses between attempts after a failure.
 const RETRY_PAUSE_MIN: Duration = Duration::from_millis(250);
 const RETRY_PAUSE_MAX: Duration = Duration::from_secs(10);
-/// What is covered is announced again this often: an announcement may be lost.
+/// What is covered is announced again this often, as an announcement may be lost, and what is committed asked for.
 const ANNOUNCE_PAUSE: Duration = Duration::from_secs(5);
 /// The attempt to publish what came last, at shutdown.
 const FINAL_WAIT_MAX: Duration = Duration::from_secs(2);
@@ -164,7 +164,12 @@ impl Publisher {
                     let repeats: BTreeSet<_> = repeats.drain(..).collect();
                     self.announce(|chain| repeats.contains(&chain.id)).await;
                 }
-                _ = announcements.tick() => self.announce_newest().await,
+                _ = announcements.tick() => {
+                    self.announce_newest().await;
+                    // Another ledger on a copy of this log may have committed while this one had nothing to say.
+                    self.committed = None;
+                    due.get_or_insert_with(Instant::now);
+                }
             }
         }
         if timeout(FINAL_WAIT_MAX, self.attempt()).await != Ok(true) {

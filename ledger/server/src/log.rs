@@ -160,7 +160,10 @@ impl Log {
     fn stage(&mut self, store: &Store, batch: &RecordBatch, staged: &mut Staged) -> Result<Verdict, StoreError> {
         let id = ChainId { node: batch.node.clone(), epoch: batch.epoch };
         let mut verdict = Verdict::default();
-        for (seq, bytes) in (batch.first_seq..).zip(&batch.records) {
+        let Some(end) = batch.first_seq.checked_add(batch.records.len() as u64) else {
+            return Ok(Verdict { refused: Some(Refusal::Mislabelled), ..verdict });
+        };
+        for (seq, bytes) in (batch.first_seq..end).zip(&batch.records) {
             match self.step(store, &id, seq, bytes, staged)? {
                 Step::Stored => verdict.stored += 1,
                 Step::Repeated => verdict.repeated += 1,

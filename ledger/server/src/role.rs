@@ -144,8 +144,15 @@ async fn start(
         committed: None,
         covered,
     };
-    let region = config.region.clone();
-    let wiring = Wiring { stream, region, readiness: readiness.clone(), metrics, size: size_sender, repeated: repeated_sender, standing };
+    let wiring = Wiring {
+        stream,
+        region: config.region.clone(),
+        readiness: readiness.clone(),
+        metrics,
+        size: size_sender,
+        repeated: repeated_sender,
+        standing,
+    };
     let sequencer = Sequencer::connect(store.clone(), wiring).await?;
     let api = Api::new(store, identity, size, published, stages.serving.clone());
 

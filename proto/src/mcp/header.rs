@@ -11,6 +11,11 @@ use base64::{Engine as _, engine::general_purpose::STANDARD};
 
 use super::{header_name, method, raw::Members};
 
+/// Most `Mcp-Param-…` headers of one request; tools mirror a few arguments.
+pub const PARAMS_MAX: usize = 64;
+/// Longest value of one of them, still encoded. Servers and proxies commonly stop at 8 KiB.
+pub const PARAM_BYTES_MAX: usize = 8 * 1024;
+
 const SENTINEL_START: &str = "=?base64?";
 const SENTINEL_END: &str = "?=";
 
@@ -38,6 +43,9 @@ pub enum HeaderFault {
     /// Holds something else than visible ASCII, space and tab.
     #[error("the header `{0}` holds characters that are not visible ASCII")]
     Characters(String),
+    /// More than [`PARAMS_MAX`], or one longer than [`PARAM_BYTES_MAX`].
+    #[error("at most {PARAMS_MAX} `Mcp-Param-` headers of {PARAM_BYTES_MAX} bytes each are accepted")]
+    TooMuch,
 }
 
 impl Headers {
@@ -58,6 +66,9 @@ impl Headers {
                 _ => {
                     if let Some(param) = param {
                         let value = visible(&name, value)?;
+                        if picked.params.len() >= PARAMS_MAX || value.len() > PARAM_BYTES_MAX {
+                            return Err(HeaderFault::TooMuch);
+                        }
                         if picked.params.insert(param, value).is_some() {
                             return Err(HeaderFault::Repeated(name));
                         }
@@ -209,6 +220,11 @@ mod tests {
         assert_eq!(Headers::pick(param), Err(HeaderFault::Repeated("mcp-param-x".into())));
         let high = [("Mcp-Method", b"caf\xe9".as_slice())];
         assert_eq!(Headers::pick(high), Err(HeaderFault::Characters("mcp-method".into())));
+        let long = vec![b'x'; PARAM_BYTES_MAX + 1];
+        assert_eq!(Headers::pick([("mcp-param-x", long.as_slice())]), Err(HeaderFault::TooMuch));
+        let many: Vec<String> = (0..=PARAMS_MAX).map(|index| format!("mcp-param-{index}")).collect();
+        let many = Headers::pick(many.iter().map(|name| (name.as_str(), b"x".as_slice())));
+        assert_eq!(many, Err(HeaderFault::TooMuch));
         let picked = Headers::pick([("MCP-Protocol-Version", b" 2026-07-28\t".as_slice()), ("other", b"\xff")]);
         assert_eq!(picked.unwrap().protocol_version.as_deref(), Some("2026-07-28"));
     }

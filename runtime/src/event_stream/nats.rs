@@ -1,8 +1,10 @@
 //! The NATS JetStream transport.
 //!
-//! The stream is made with file storage, discard-new, and deletes and purges denied, and its configuration is read
+//! The stream is made with file storage, discard-new, and deletes and purges denied; what its one consumer acknowledged
+//! is dropped, or a stream that once was full would take nothing until its messages age. Its configuration is read
 //! back: older servers drop unknown fields silently, so the version and what was really stored are both checked.
-//! Connection loss is waited through by the client library; publishes in between fail and are repeated by callers.
+//! Connection loss is waited through by the client library; publishes in between fail and are repeated by callers. A
+//! server that comes back without its data gets the stream anew, from whoever consumes.
 
 use std::{sync::Arc, time::Duration};
 
@@ -15,6 +17,7 @@ use async_nats::jetstream::{
 use bytes::Bytes;
 use futures::StreamExt;
 use serde::Deserialize;
+use tokio_util::sync::ReusableBoxFuture;
 
 use super::{Message, PUBLISH_WAIT_MAX, StreamError};
 
@@ -69,7 +72,8 @@ pub struct StreamSpec {
 pub(super) struct Connection {
     client: async_nats::Client,
     context: jetstream::Context,
-    stream_name: String,
+    url: String,
+    stream: stream::Config,
 }
 
 fn nats_error(what: &'static str) -> impl Fn(&dyn std::error::Error) -> StreamError {
@@ -91,13 +95,19 @@ impl Connection {
             return Err(unfit(format!("version {version} is too old; {major}.{minor} or newer is needed")));
         }
         let context = jetstream::new(client.clone());
-        let wanted = stream_config(&options, &spec);
-        let made = context.create_or_update_stream(wanted.clone()).await;
+        let stream = stream_config(&options, &spec);
+        let connection = Self { client, context, url: options.url, stream };
+        connection.make_stream().await?;
+        Ok(connection)
+    }
+
+    /// Creates the stream, or checks the one that exists.
+    async fn make_stream(&self) -> Result<(), StreamError> {
+        let made = self.context.create_or_update_stream(self.stream.clone()).await;
         let info = made.map_err(|error| nats_error("create the stream")(&error))?;
-        if let Some(field) = difference(&wanted, &info.config) {
-            return Err(unfit(format!("it stored another `{field}` for stream {} than was asked for", spec.name)));
-        }
-        Ok(Self { client, context, stream_name: spec.name })
+        let Some(field) = difference(&self.stream, &info.config) else { return Ok(()) };
+        let why = format!("it stored another `{field}` for stream {} than was asked for", self.stream.name);
+        Err(StreamError::Unfit { url: self.url.clone(), why })
     }
 
     pub(super) async fn publish(&self, subject: &str, message_id: &str, payload: Bytes) -> Result<(), StreamError> {
@@ -127,7 +137,8 @@ impl Connection {
     pub(super) async fn consume(this: &Arc<Self>, filters: &[&str], durable: &str) -> Result<Consumer, StreamError> {
         let filters: Vec<String> = filters.iter().map(|filter| (*filter).to_owned()).collect();
         let messages = this.messages(&filters, durable).await?;
-        Ok(Consumer { connection: Arc::clone(this), filters, durable: durable.to_owned(), messages: Some(messages) })
+        let state = State::Pulling(Box::new(messages));
+        Ok(Consumer { connection: Arc::clone(this), filters, durable: durable.to_owned(), state })
     }
 
     async fn messages(&self, filters: &[String], durable: &str) -> Result<pull::Stream, StreamError> {
@@ -140,7 +151,8 @@ impl Connection {
             max_ack_pending: ACK_PENDING_MAX,
             ..pull::Config::default()
         };
-        let stream = self.context.get_stream(&self.stream_name).await;
+        self.make_stream().await?;
+        let stream = self.context.get_stream(&self.stream.name).await;
         let stream = stream.map_err(|error| nats_error("find the stream")(&error))?;
         let consumer: PullConsumer = stream
             .get_or_create_consumer(durable, config)
@@ -150,12 +162,19 @@ impl Connection {
     }
 }
 
-/// Pulls messages; makes itself again when the server forgot it.
+/// Pulls messages; makes itself again when the server forgot it. A wait that is given up loses nothing, not even the
+/// progress of making it again.
 pub(super) struct Consumer {
     connection: Arc<Connection>,
     filters: Vec<String>,
     durable: String,
-    messages: Option<pull::Stream>,
+    state: State,
+}
+
+enum State {
+    Pulling(Box<pull::Stream>),
+    /// After a pause.
+    Connecting(ReusableBoxFuture<'static, Result<pull::Stream, StreamError>>),
 }
 
 impl std::fmt::Debug for Consumer {
@@ -167,31 +186,36 @@ impl std::fmt::Debug for Consumer {
 impl Consumer {
     pub(super) async fn next(&mut self) -> Option<Message> {
         loop {
-            if self.messages.is_none() {
-                match self.connection.messages(&self.filters, &self.durable).await {
-                    Ok(messages) => self.messages = Some(messages),
+            match &mut self.state {
+                State::Pulling(messages) => match messages.next().await {
+                    Some(Ok(message)) => {
+                        let (message, acker) = message.split();
+                        let subject = message.subject.to_string();
+                        return Some(Message { subject, payload: message.payload, ack: Some(acker) });
+                    }
+                    Some(Err(error)) => {
+                        tracing::warn!(%error, "consumer interrupted; making it again");
+                        self.state = self.connect();
+                    }
+                    None => self.state = self.connect(),
+                },
+                State::Connecting(made) => match made.await {
+                    Ok(messages) => self.state = State::Pulling(Box::new(messages)),
                     Err(error) => {
                         tracing::warn!(%error, "cannot consume; trying again");
-                        tokio::time::sleep(RECONSUME_PAUSE).await;
-                        continue;
+                        self.state = self.connect();
                     }
-                }
-            }
-            let Some(messages) = self.messages.as_mut() else { continue };
-            match messages.next().await {
-                Some(Ok(message)) => {
-                    let (message, acker) = message.split();
-                    let subject = message.subject.to_string();
-                    return Some(Message { subject, payload: message.payload, ack: Some(acker) });
-                }
-                Some(Err(error)) => {
-                    tracing::warn!(%error, "consumer interrupted; making it again");
-                    self.messages = None;
-                    tokio::time::sleep(RECONSUME_PAUSE).await;
-                }
-                None => self.messages = None,
+                },
             }
         }
+    }
+
+    fn connect(&self) -> State {
+        let (connection, filters, durable) = (Arc::clone(&self.connection), self.filters.clone(), self.durable.clone());
+        State::Connecting(ReusableBoxFuture::new(async move {
+            tokio::time::sleep(RECONSUME_PAUSE).await;
+            connection.messages(&filters, &durable).await
+        }))
     }
 }
 
@@ -200,7 +224,7 @@ fn stream_config(options: &NatsOptions, spec: &StreamSpec) -> stream::Config {
         name: spec.name.clone(),
         subjects: spec.subjects.clone(),
         storage: StorageType::File,
-        retention: RetentionPolicy::Limits,
+        retention: RetentionPolicy::WorkQueue,
         discard: DiscardPolicy::New,
         max_bytes: options.stream_bytes_max,
         max_age: spec.age_max,
@@ -218,6 +242,7 @@ fn difference(wanted: &stream::Config, stored: &stream::Config) -> Option<&'stat
     let checks = [
         ("subjects", wanted.subjects == stored.subjects),
         ("storage", wanted.storage == stored.storage),
+        ("retention", wanted.retention == stored.retention),
         ("discard", wanted.discard == stored.discard),
         ("max_bytes", wanted.max_bytes == stored.max_bytes),
         ("max_age", wanted.max_age == stored.max_age),

@@ -1,6 +1,10 @@
 //! Checkpoints: only an extension of the committed history is committed.
 
-use bailiwick_control_plane_core::{Command, Rejection, checkpoint::CommitCheckpoint};
+use bailiwick_control_plane_core::{
+    Command, Event, Rejection, State,
+    checkpoint::{CommitCheckpoint, made_void_by},
+    evolve,
+};
 use bailiwick_ledger_core::tree::{leaf_hash, node_hash};
 
 use crate::world::{World, types};
@@ -30,6 +34,36 @@ fn a_checkpoint_that_extends_the_last_is_committed_once() {
 }
 
 #[test]
+fn without_the_checkpoints_that_later_ones_made_void_the_state_is_the_same() {
+    let ([one, two, three], leaf) = trees(["a", "b", "c"]);
+    let mut world = World::default();
+    let other = Command::CommitCheckpoint(CommitCheckpoint {
+        origin: "other.test/log".to_owned(),
+        old_size: 0,
+        size: 1,
+        root: one,
+        consistency: vec![],
+    });
+    world.run(commit(0, 1, one, &[])).unwrap();
+    world.run(other).unwrap();
+    world.run(commit(1, 2, two, &[leaf[1]])).unwrap();
+    world.run(commit(2, 3, three, &[leaf[2]])).unwrap();
+    let (mut all, mut void) = (State::default(), Vec::new());
+    for (revision, event) in (1..).zip(&world.events) {
+        // As the ledger commits them.
+        let event = Event { request_id: String::new(), ..event.clone() };
+        void.push(made_void_by(&all, std::slice::from_ref(&event)));
+        evolve(&mut all, &event, revision);
+    }
+    assert_eq!(void, [None, None, Some(1), Some(3)]);
+    let mut some = State::default();
+    for (revision, event) in (1..).zip(&world.events).filter(|(revision, _)| !void.contains(&Some(*revision))) {
+        evolve(&mut some, &Event { request_id: String::new(), ..event.clone() }, revision);
+    }
+    assert_eq!(some, all);
+}
+
+#[test]
 fn another_history_is_refused() {
     let ([one, two, three], leaf) = trees(["a", "b", "c"]);
     let ([_, other_two, other_three], other_leaf) = trees(["x", "b", "c"]);
@@ -49,6 +83,13 @@ fn another_history_is_refused() {
         [commit(2, 3, other_three, &[other_leaf[2]]), commit(2, 3, three, &[]), commit(2, 3, three, &[leaf[1]])];
     for command in unproven {
         assert!(matches!(world.run(command), Err(Rejection::CheckpointProof { .. })));
+    }
+    // Sizes beyond every log, with every length of proof.
+    for size in [1 << 62, 1 << 63, u64::MAX - 1, u64::MAX] {
+        for hashes in 0..=128 {
+            let command = commit(2, size, three, &vec![leaf[2]; hashes]);
+            assert!(matches!(world.run(command), Err(Rejection::CheckpointProof { .. })), "{size} {hashes}");
+        }
     }
     let long = commit(2, 3, three, &[leaf[2]; 129]);
     assert!(matches!(world.run(long), Err(Rejection::Malformed { .. })));

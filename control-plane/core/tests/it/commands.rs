@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use bailiwick_control_plane_core::{
     Answer, Command, Kind, Rejection,
-    node::Role,
+    node::{RUNS_AT_ONCE_MAX, Role},
     rejection::Class,
     token_key::{Issuer, TokenKey},
 };
@@ -266,6 +266,26 @@ fn a_node_gets_a_new_epoch_for_every_run_and_keeps_it_when_it_asks_again() {
         assert_eq!(world.run(odd).unwrap_err().class(), Class::Invalid, "{name}");
     }
     assert_eq!(types(&world.delete(&[(Kind::Node, "dp-1")]).unwrap()), ["node_deleted"]);
+}
+
+#[test]
+fn a_node_that_crashes_at_every_start_cannot_fill_the_log() {
+    let mut world = World::default();
+    let mut key = 0_u8;
+    let mut register = |world: &mut World| {
+        key += 1;
+        world.run(Command::RegisterNode { node: "dp-1".into(), role: Role::DataPlane, public_key: [key; 32] })
+    };
+    let opened = (0..100).filter(|_| register(&mut world).is_ok()).count() as u64;
+    assert_eq!(opened, RUNS_AT_ONCE_MAX);
+    assert_eq!(register(&mut world).unwrap_err(), Rejection::TooManyRuns { node: "dp-1".into() });
+    world.seconds += 60;
+    assert!(register(&mut world).is_ok() && register(&mut world).is_err(), "once a minute");
+    // A clock that was wrong and is right again locks nobody out.
+    world.seconds += 1_000_000_000;
+    register(&mut world).unwrap();
+    world.seconds -= 1_000_000_000;
+    register(&mut world).unwrap();
 }
 
 #[test]

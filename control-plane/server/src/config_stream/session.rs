@@ -151,7 +151,8 @@ impl Session<'_> {
 
     fn hear(&self, message: v1::NodeMessage) -> Result<(), End> {
         match message.message {
-            Some(node_message::Message::Ack(ack)) => self.seat.acknowledge(ack.revision),
+            // Nobody has in force what it was not sent.
+            Some(node_message::Message::Ack(ack)) => self.seat.acknowledge(ack.revision.min(self.revision)),
             Some(node_message::Message::Nack(nack)) => {
                 let error: String = nack.error.chars().filter(|c| !c.is_control()).take(REFUSAL_CHARS_MAX).collect();
                 tracing::warn!(node = self.seat.name(), revision = nack.revision, %error, "node refused a revision");

@@ -13,25 +13,35 @@ use super::*;
 
 const READY: Duration = Duration::from_secs(10);
 
-/// Keeps what it is given, as the domain would.
+/// Keeps what it is given, as the domain would. Of the changes by `TICK` only the last counts.
 #[derive(Clone, Default)]
-struct Collected(Arc<Mutex<Vec<Change>>>);
+struct Collected(Arc<Mutex<(Vec<Change>, u64)>>);
+
+const TICK: &str = "tick";
 
 impl Collected {
     fn changes(&self) -> Vec<Change> {
-        self.0.lock().unwrap().clone()
+        self.0.lock().unwrap().0.clone()
+    }
+    fn version(&self) -> u64 {
+        self.0.lock().unwrap().1
     }
 }
 
 impl Applier for Collected {
     fn reset(&mut self) {
-        self.0.lock().unwrap().clear();
+        self.0.lock().unwrap().0.clear();
     }
-    fn apply(&mut self, change: &Change) -> io::Result<()> {
-        self.0.lock().unwrap().push(change.clone());
-        Ok(())
+    fn apply(&mut self, change: &Change) -> io::Result<Option<u64>> {
+        let changes = &mut self.0.lock().unwrap().0;
+        let is_tick = |change: &&Change| change.events == proposal(TICK, 0).events;
+        let void = changes.iter().rev().find(is_tick).filter(|_| is_tick(&change)).map(|earlier| earlier.revision);
+        changes.push(change.clone());
+        Ok(void)
     }
-    fn publish(&mut self) {}
+    fn publish(&mut self, version: u64) {
+        self.0.lock().unwrap().1 = version;
+    }
 }
 
 fn proposal(what: &str, expected_version: u64) -> Proposal {
@@ -136,19 +146,118 @@ async fn a_purged_log_and_its_snapshot_restore_everything() {
         propose_one(&consensus, proposal(&format!("r{n}"), n)).await;
     }
     let last = *consensus.revisions().borrow();
-    consensus.raft.trigger().snapshot().await.unwrap();
-    consensus
-        .raft
-        .wait(Some(READY))
-        .metrics(|m| m.snapshot.is_some_and(|id| id.index >= last), "snapshot")
-        .await
-        .unwrap();
+    snapshot(&consensus).await;
     consensus.raft.trigger().purge_log(last).await.unwrap();
     consensus.raft.wait(Some(READY)).metrics(|m| m.purged.is_some_and(|id| id.index >= last), "purged").await.unwrap();
     consensus.shutdown().await;
     let (consensus, after) = open(folder.path()).await;
     assert_eq!(after.changes(), before.changes());
     assert_eq!(propose_one(&consensus, proposal("after", 20)).await.outcome, Outcome::Applied);
+    consensus.shutdown().await;
+}
+
+async fn snapshot(consensus: &Consensus) {
+    let last = *consensus.revisions().borrow();
+    consensus.raft.trigger().snapshot().await.unwrap();
+    let made = consensus.raft.wait(Some(READY));
+    made.metrics(|m| m.snapshot.is_some_and(|id| id.index >= last), "snapshot").await.unwrap();
+}
+
+#[tokio::test]
+async fn void_changes_are_forgotten_with_a_snapshot_and_still_count() {
+    let folder = TempDir::new().unwrap();
+    let (consensus, before) = open(folder.path()).await;
+    for (version, what) in (0..).zip([TICK, "a", TICK, TICK, "b", TICK]) {
+        assert_eq!(propose_one(&consensus, proposal(what, version)).await.outcome, Outcome::Applied);
+    }
+    let live: Vec<Change> = [1, 4, 5].into_iter().map(|at| before.changes()[at].clone()).collect();
+    snapshot(&consensus).await;
+    consensus.shutdown().await;
+    for version in [6, 7] {
+        let (consensus, after) = open(folder.path()).await;
+        assert_eq!(after.version(), version, "a decision names the version it met");
+        let expected = live.iter().filter(|change| version == 6 || change.events != proposal(TICK, 0).events);
+        let kept = after.changes();
+        assert!(expected.clone().all(|change| kept.contains(change)), "{kept:?}");
+        assert_eq!(kept.len(), 3);
+        // What was void before this start is found again at this start.
+        assert_eq!(propose_one(&consensus, proposal(TICK, version)).await.outcome, Outcome::Applied);
+        snapshot(&consensus).await;
+        consensus.shutdown().await;
+    }
+}
+
+/// By default RocksDB goes on without what lies behind a damaged write, as if it had never been acknowledged.
+#[tokio::test]
+async fn a_changed_byte_is_noticed_or_harmless_in_every_file() {
+    let folder = TempDir::new().unwrap();
+    let mut written = Vec::new();
+    // Each start moves what the one before logged into a table.
+    for round in 0..2 {
+        let (consensus, collected) = open(folder.path()).await;
+        for n in 0..20 {
+            propose_one(&consensus, proposal(&format!("r{round}-{n}"), round * 20 + n)).await;
+        }
+        written = collected.changes();
+        consensus.shutdown().await;
+    }
+    let mut noticed = BTreeMap::new();
+    for entry in std::fs::read_dir(folder.path().join("store")).unwrap() {
+        let path = entry.unwrap().path();
+        let name = path.file_name().unwrap().to_str().unwrap().to_owned();
+        let whole = std::fs::read(&path).unwrap();
+        for part in 0..8 {
+            let Some(at) = (whole.len() * part / 8).checked_sub(usize::from(part == 7)) else { continue };
+            let copy = TempDir::new().unwrap();
+            copy_all(&folder.path().join("store"), &copy.path().join("store"));
+            let mut bytes = whole.clone();
+            let Some(byte) = bytes.get_mut(at) else { continue };
+            *byte ^= 1;
+            std::fs::write(copy.path().join("store").join(&name), bytes).unwrap();
+            let collected = Collected::default();
+            match recover(copy.path(), 1, Box::new(collected.clone())) {
+                Ok((store, _)) => {
+                    let applied = collected.changes();
+                    let logged =
+                        Log::new(store).get_log_state().await.map(|state| state.last_log_id.map(|id| id.index));
+                    let last = written.last().map(|change| change.revision);
+                    assert!(
+                        logged.is_err() || logged.unwrap() >= last,
+                        "{name} at {at}: acknowledged entries are gone"
+                    );
+                    assert_eq!(applied, written, "{name} at {at}");
+                }
+                Err(_) => *noticed.entry(path.extension().map(|ending| ending.to_owned())).or_insert(0) += 1,
+            }
+        }
+    }
+    let of = |ending: &str| noticed.get(&Some(ending.into())).copied().unwrap_or(0);
+    assert!(of("log") > 4 && of("sst") > 4, "{noticed:?}");
+}
+
+fn copy_all(from: &Path, to: &Path) {
+    std::fs::create_dir(to).unwrap();
+    for entry in std::fs::read_dir(from).unwrap() {
+        let entry = entry.unwrap();
+        std::fs::copy(entry.path(), to.join(entry.file_name())).unwrap();
+    }
+}
+
+#[tokio::test]
+async fn a_write_cut_short_by_a_crash_is_none() {
+    let folder = TempDir::new().unwrap();
+    let (consensus, before) = open(folder.path()).await;
+    for n in 0..5 {
+        propose_one(&consensus, proposal(&format!("r{n}"), n)).await;
+    }
+    consensus.shutdown().await;
+    let is_log = |path: &PathBuf| path.extension().is_some_and(|ending| ending == "log");
+    let files = std::fs::read_dir(folder.path().join("store")).unwrap().map(|entry| entry.unwrap().path());
+    let path = files.filter(is_log).max_by_key(|path| path.metadata().unwrap().len()).unwrap();
+    let whole = std::fs::read(&path).unwrap();
+    std::fs::write(&path, &whole[..whole.len() - 3]).unwrap();
+    let (consensus, after) = open(folder.path()).await;
+    assert_eq!(after.changes(), before.changes());
     consensus.shutdown().await;
 }
 

@@ -93,6 +93,8 @@ async fn what_nodes_acknowledge_and_refuse_is_shown() {
     let mut plane = DataPlane::connect(&node, "dp-1").await;
     let now = node.revision().await;
     plane.until(now).await;
+    // What it was never sent cannot be in force there, whatever it says.
+    plane.acknowledge(u64::MAX).await;
     plane.refuse(now + 1, "policy does not compile").await;
     let shown = tokio::time::timeout(WAIT_MAX, async {
         loop {

@@ -233,6 +233,10 @@ impl DataPlane {
     async fn arrive(&mut self, revision: u64, digest: &[u8]) {
         assert_eq!(self.entries.digest(), *digest, "the digest covers the whole configuration");
         self.revision = revision;
+        self.acknowledge(revision).await;
+    }
+
+    pub(crate) async fn acknowledge(&self, revision: u64) {
         self.messages.send(message(node_message::Message::Ack(v1::Ack { revision }))).await.unwrap();
     }
 

@@ -17,13 +17,13 @@ use prost::Message as _;
 use serde_json::value::RawValue;
 
 use crate::{
-    config::{Agent, Config, Consent, ExposedTool, Tool, User, VirtualServer},
+    config::{Agent, Consent, Contents, ExposedTool, Tool, User, VirtualServer},
     header_params,
     policies::Policies,
 };
 
-/// The configuration of these entries, and the policy problems that kept an older policy set in force.
-pub(super) fn compile(entries: &Entries, revision: u64, previous: &Config) -> (Config, Vec<String>) {
+/// What these entries say, and the policy problems that kept an older policy set in force.
+pub(super) fn compile(entries: &Entries, previous: &Contents) -> (Contents, Vec<String>) {
     let mut read = Read::default();
     for (key, value) in entries.iter() {
         if let Err(why) = read.take(key, value) {
@@ -35,8 +35,7 @@ pub(super) fn compile(entries: &Entries, revision: u64, previous: &Config) -> (C
     let virtual_servers = read.virtual_servers(&tools, previous);
     let catalogue = read.policy_catalogue(&tools);
     let (policies, refused) = Policies::renew(&previous.policies, catalogue, read.policies);
-    let config = Config {
-        revision,
+    let contents = Contents {
         digest: entries.digest().to_vec(),
         issuer: read.issuer,
         token_keys,
@@ -49,7 +48,7 @@ pub(super) fn compile(entries: &Entries, revision: u64, previous: &Config) -> (C
         policies,
         warnings: read.warnings,
     };
-    (config, refused)
+    (contents, refused)
 }
 
 /// Entries sorted by kind.
@@ -147,7 +146,7 @@ impl Read {
 
     /// Every pinned tool. One that has not changed is taken over, so a change of a consent does not cost a hash of
     /// every definition.
-    fn tools(&mut self, previous: &Config) -> Tools {
+    fn tools(&mut self, previous: &Contents) -> Tools {
         let mut tools = Tools::new();
         for pinned in &self.pinned {
             let name = (pinned.server.clone(), pinned.name.clone());
@@ -158,7 +157,7 @@ impl Read {
         tools
     }
 
-    fn virtual_servers(&mut self, tools: &Tools, previous: &Config) -> BTreeMap<String, VirtualServer> {
+    fn virtual_servers(&mut self, tools: &Tools, previous: &Contents) -> BTreeMap<String, VirtualServer> {
         let mut servers = BTreeMap::new();
         for listed in &self.listed {
             let backends: BTreeSet<&str> = listed.servers.iter().map(String::as_str).collect();

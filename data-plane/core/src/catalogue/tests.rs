@@ -84,6 +84,28 @@ fn a_delta_leads_to_what_a_snapshot_would() {
 }
 
 #[test]
+fn a_delta_without_changes_compiles_nothing() {
+    let broken = entry(
+        "policy/finance",
+        Kind::Policy(v1::Policy { name: "finance".into(), cedar: "permit (".into(), version: 9 }),
+    );
+    for whole in [world(), world().with(broken.clone())] {
+        let mut catalogue = holding(&world());
+        let refused = catalogue
+            .delta(&delta(7, &whole, vec![set(whole.0.iter().find(|entry| entry.key == broken.key).unwrap().clone())]))
+            .unwrap()
+            .refused;
+        let before = catalogue.config();
+        catalogue.delta(&delta(8, &whole, Vec::new())).unwrap();
+        let applied = catalogue.delta(&delta(9, &whole, vec![set(whole.0[0].clone())])).unwrap();
+        assert_eq!((applied.revision, applied.config.revision, catalogue.revision()), (10, 10, 10));
+        assert!(Arc::ptr_eq(&applied.config.contents, &before.contents), "the same entries were compiled again");
+        assert_eq!(applied.refused, refused, "a refusal must not look healed");
+        assert_eq!(applied.config.policies.are_kept(), !refused.is_empty());
+    }
+}
+
+#[test]
 fn a_delta_from_another_revision_is_refused() {
     let mut catalogue = holding(&world());
     let fault = catalogue.delta(&delta(9, &world(), Vec::new())).unwrap_err();

@@ -49,6 +49,8 @@ pub struct ToolCall {
     pub client_version: Option<String>,
     /// W3C trace id, from `traceparent`.
     pub trace_id: Option<String>,
+    /// `Mcp-Param-…` headers of a modern client that the tool does not declare: to be passed on.
+    pub unrecognised_params: Vec<(String, String)>,
 }
 
 /// A call that admission refused.
@@ -102,7 +104,7 @@ pub(super) fn list(exchange: &Exchange<'_>, era: Era, request: &Request) -> Http
 }
 
 pub(super) fn call(exchange: &Exchange<'_>, era: Era, client: Client, headers: &Headers, request: &Request) -> Step {
-    let call = match read_call(exchange, era, client, request) {
+    let mut call = match read_call(exchange, era, client, request) {
         Ok(call) => call,
         Err(message) => {
             let id = Some(&request.id);
@@ -111,10 +113,11 @@ pub(super) fn call(exchange: &Exchange<'_>, era: Era, client: Client, headers: &
     };
     let asked = ToolRef { virtual_server: exchange.virtual_server, name: &call.name };
     let mut decision = admit(exchange.config, exchange.caller, asked, exchange.now_unix);
-    if let (Era::Modern, Some(tool)) = (era, &decision.tool)
-        && let Err(fault) = header_params::check(&tool.header_params, headers, call.arguments.as_deref())
-    {
-        return Step::Respond(reply::plain_error(400, code::HEADER_MISMATCH, &fault.to_string(), Some(&call.id)));
+    if let (Era::Modern, Some(tool)) = (era, &decision.tool) {
+        if let Err(fault) = header_params::check(&tool.header_params, headers, call.arguments.as_deref()) {
+            return Step::Respond(reply::plain_error(400, code::HEADER_MISMATCH, &fault.to_string(), Some(&call.id)));
+        }
+        call.unrecognised_params = header_params::unrecognised(&tool.header_params, headers);
     }
     // Admission permits only tools it knows.
     let reason = match (decision.reason, decision.tool.clone()) {
@@ -144,6 +147,7 @@ fn read_call(exchange: &Exchange<'_>, era: Era, client: Client, request: &Reques
         meta: members.get("_meta").map(ToOwned::to_owned),
         client_name: client.name,
         client_version: client.version,
+        unrecognised_params: Vec::new(),
     })
 }
 

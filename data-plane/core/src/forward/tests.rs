@@ -28,6 +28,7 @@ fn call(era: Era, arguments: Option<&str>, meta: Option<&str>) -> ToolCall {
         client_name: None,
         client_version: None,
         trace_id: None,
+        unrecognised_params: Vec::new(),
     }
 }
 
@@ -84,6 +85,15 @@ fn a_modern_server_gets_metadata_and_mirrored_headers() {
     assert!(meta.object("io.modelcontextprotocol/clientCapabilities").unwrap().unwrap().is_empty());
     let info = meta.object("io.modelcontextprotocol/clientInfo").unwrap().unwrap();
     assert_eq!(info.string("name"), Ok(Some("bailiwick".into())));
+}
+
+#[test]
+fn headers_that_the_definition_does_not_declare_reach_modern_servers_only() {
+    let zone = ("mcp-param-zone".to_owned(), "eu".to_owned());
+    let call = ToolCall { unrecognised_params: vec![zone.clone()], ..call(Era::Modern, None, None) };
+    let permitted = permitted(call);
+    assert!(call_request(&permitted, Era::Modern, &RequestId::from(4)).headers.contains(&zone));
+    assert!(!call_request(&permitted, LEGACY, &RequestId::from(4)).headers.contains(&zone));
 }
 
 #[test]

@@ -27,6 +27,7 @@ fn call(name: &str) -> ToolCall {
         client_name: Some("probe".into()),
         client_version: None,
         trace_id: Some("0af7651916cd43dd8448eb211c80319c".into()),
+        unrecognised_params: Vec::new(),
     }
 }
 

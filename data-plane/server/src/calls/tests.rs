@@ -76,6 +76,7 @@ impl Scene {
             client_name: None,
             client_version: None,
             trace_id: None,
+            unrecognised_params: Vec::new(),
         };
         let permitted = PermittedCall { call, tool: decision.tool.clone().unwrap(), decision };
         let request_id = "r-1".to_owned();

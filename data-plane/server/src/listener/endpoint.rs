@@ -12,6 +12,7 @@ use std::{
 
 use aws_lc_rs::rand;
 use axum::{
+    BoxError,
     body::Body,
     extract::{Path, Request, State},
     http::{HeaderMap, HeaderValue, Method, StatusCode, Version, header},
@@ -26,9 +27,10 @@ use bailiwick_proto::{
     mcp::{self, RpcError, code, header_name, method},
 };
 use bailiwick_runtime::{OnEnd, Shutdown};
+use bytes::{Bytes, BytesMut};
 use http_body_util::{BodyExt, LengthLimitError, Limited};
 use serde_json::json;
-use tokio::sync::oneshot;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, oneshot};
 
 use super::{Gateway, metadata};
 use crate::{
@@ -39,6 +41,8 @@ use crate::{
 
 /// Longest wait for a request's body.
 const BODY_WAIT_MAX: Duration = Duration::from_secs(30);
+/// Bytes of bodies held at once. Each may be as large as a request may, and thousands of those would not fit a node.
+pub(crate) const BODY_ROOM_BYTES: usize = 512 * 1024 * 1024;
 /// Longest wait for a slot when too many calls are under way.
 const SLOT_WAIT_MAX: Duration = Duration::from_secs(2);
 /// Refusals of authentic tokens that are recorded per second; the rest is counted only.
@@ -83,27 +87,26 @@ pub(super) async fn handle(
         return (StatusCode::METHOD_NOT_ALLOWED, [(header::ALLOW, "POST")]).into_response();
     }
     let arrived = Instant::now();
-    let (Some(config), Some(calls)) = (gateway.state.config(), gateway.calls.get()) else { return not_ready() };
+    let Some(calls) = gateway.calls.get() else { return not_ready() };
     let Some(request_id) = request_id() else { return not_ready() };
     let (parts, body) = request.into_parts();
-    let now_unix = unix_seconds();
-    let config_age_ms = u64::try_from(gateway.state.age().as_millis()).unwrap_or(u64::MAX);
-    let caller = match gateway.authenticator.authenticate(&config, &virtual_server, &parts.headers, now_unix) {
-        Ok(caller) => caller,
-        Err(refused) => {
-            let denial =
-                Denial { config: &config, virtual_server: &virtual_server, request_id: &request_id, config_age_ms };
-            return unauthenticated(&gateway, calls, &denial, refused).await;
-        }
+    let ask = async || ask(&gateway, calls, &virtual_server, &parts.headers, &request_id, arrived).await;
+    let asked = match ask().await {
+        Ok(asked) => asked,
+        Err(refusal) => return *refusal,
     };
-    let asked = Asked { config, caller, request_id, config_age_ms, arrived };
-    let body = match read_body(&parts.headers, body).await {
-        Ok(body) => body,
+    let (body, _room) = match read_body(&parts.headers, body, &gateway.body_room).await {
+        Ok(read) => read,
         Err(reason) => {
             record_malformed(calls, &asked, &virtual_server, reason).await;
             gateway.metrics.refused(reason);
             return body_refused(reason, &asked.request_id, parts.version);
         }
+    };
+    // A body may come slowly; what was revoked or has expired meanwhile counts.
+    let asked = match ask().await {
+        Ok(asked) => asked,
+        Err(refusal) => return *refusal,
     };
     let Some(session_nonce) = nonce() else { return not_ready() };
     let session_keys = gateway.state.session_keys();
@@ -113,7 +116,7 @@ pub(super) async fn handle(
         virtual_server: &virtual_server,
         session_keys: &session_keys,
         session_nonce,
-        now_unix,
+        now_unix: unix_seconds(),
         request_id: &asked.request_id,
     };
     let headers = parts.headers.iter().map(|(name, value)| (name.as_str(), value.as_bytes()));
@@ -133,11 +136,31 @@ pub(super) async fn handle(
     respond(reply)
 }
 
+/// Who asks, by the configuration in force now; or the refusal to send.
+async fn ask(
+    gateway: &Gateway,
+    calls: &Calls,
+    virtual_server: &str,
+    headers: &HeaderMap,
+    request_id: &str,
+    arrived: Instant,
+) -> Result<Asked, Box<Response>> {
+    let Some(config) = gateway.state.config() else { return Err(Box::new(not_ready())) };
+    let config_age_ms = u64::try_from(gateway.state.age().as_millis()).unwrap_or(u64::MAX);
+    match gateway.authenticator.authenticate(&config, virtual_server, headers, unix_seconds()) {
+        Ok(caller) => Ok(Asked { config, caller, request_id: request_id.to_owned(), config_age_ms, arrived }),
+        Err(refused) => {
+            let denial = Denial { config: &config, virtual_server, request_id, config_age_ms };
+            Err(Box::new(unauthenticated(gateway, calls, &denial, refused).await))
+        }
+    }
+}
+
 /// Runs the call in a task of its own, with a slot.
 async fn carry(gateway: &Gateway, calls: &Arc<Calls>, asked: Asked, permitted: Box<edge::PermittedCall>) -> HttpReply {
-    let overloaded = refuse_call(&permitted.call, &asked.request_id, Reason::NodeOverloaded, &[]);
     let slot = tokio::time::timeout(SLOT_WAIT_MAX, Arc::clone(&gateway.slots).acquire_owned()).await;
-    let Ok(Ok(slot)) = slot else { return overloaded };
+    let Ok(Ok(slot)) = slot else { return calls.refuse(&asked, &permitted, Reason::NodeOverloaded).await };
+    let overloaded = refuse_call(&permitted.call, &asked.request_id, Reason::NodeOverloaded, &[]);
     let cancel = gateway.abort.child();
     let (reply, answered) = oneshot::channel();
     let (task_calls, task_cancel) = (Arc::clone(calls), cancel.clone());
@@ -213,22 +236,43 @@ fn names_a_call(headers: &HeaderMap, body: &[u8]) -> bool {
         || body.windows(wanted.len()).any(|window| window == wanted)
 }
 
-async fn read_body(headers: &HeaderMap, body: Body) -> Result<bytes::Bytes, Reason> {
+/// Reads a body, as far as `room` (one permit a byte) goes; what was taken of it is given back with the permit.
+async fn read_body(
+    headers: &HeaderMap,
+    body: Body,
+    room: &Arc<Semaphore>,
+) -> Result<(Bytes, Option<OwnedSemaphorePermit>), Reason> {
     let length = headers.get(header::CONTENT_LENGTH).and_then(|length| length.to_str().ok()?.parse::<usize>().ok());
     if length.is_some_and(|length| length > REQUEST_BYTES_MAX) {
         return Err(Reason::RequestTooLarge);
     }
-    let collected = tokio::time::timeout(BODY_WAIT_MAX, Limited::new(body, REQUEST_BYTES_MAX).collect()).await;
-    match collected {
-        Ok(Ok(body)) => Ok(body.to_bytes()),
-        Ok(Err(error)) if error.is::<LengthLimitError>() => Err(Reason::RequestTooLarge),
-        Ok(Err(_)) | Err(_) => Err(Reason::RequestMalformed),
-    }
+    let mut body = Limited::new(body, REQUEST_BYTES_MAX);
+    let read = async {
+        let mut bytes = BytesMut::new();
+        let mut taken: Option<OwnedSemaphorePermit> = None;
+        while let Some(frame) = body.frame().await {
+            let fault = |error: BoxError| match error.is::<LengthLimitError>() {
+                true => Reason::RequestTooLarge,
+                false => Reason::RequestMalformed,
+            };
+            let Ok(data) = frame.map_err(fault)?.into_data() else { continue };
+            let size = u32::try_from(data.len()).map_err(|_too_large| Reason::RequestTooLarge)?;
+            let permit = Arc::clone(room).try_acquire_many_owned(size).map_err(|_none| Reason::NodeOverloaded)?;
+            match &mut taken {
+                Some(taken) => taken.merge(permit),
+                None => taken = Some(permit),
+            }
+            bytes.extend_from_slice(&data);
+        }
+        Ok((bytes.freeze(), taken))
+    };
+    tokio::time::timeout(BODY_WAIT_MAX, read).await.unwrap_or(Err(Reason::RequestMalformed))
 }
 
 fn body_refused(reason: Reason, request_id: &str, version: Version) -> Response {
     let status = match reason {
         Reason::RequestTooLarge => StatusCode::PAYLOAD_TOO_LARGE,
+        Reason::NodeOverloaded => StatusCode::SERVICE_UNAVAILABLE,
         _ => StatusCode::BAD_REQUEST,
     };
     let mut response = json_response(status, refusal_body(code::INVALID_REQUEST, reason, request_id));
@@ -285,4 +329,22 @@ fn nonce() -> Option<[u8; 12]> {
     let mut bytes = [0; 12];
     rand::fill(&mut bytes).ok()?;
     Some(bytes)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn bodies_share_one_bounded_room() {
+        let (room, headers) = (Arc::new(Semaphore::new(10)), HeaderMap::new());
+        let read = async |body: &'static str| read_body(&headers, Body::from(body), &room).await;
+        let (first, taken) = read("12345678").await.unwrap();
+        assert_eq!((first.as_ref(), room.available_permits()), (b"12345678".as_slice(), 2));
+        assert_eq!(read("123").await.unwrap_err(), Reason::NodeOverloaded);
+        assert_eq!(room.available_permits(), 2, "a refused body holds nothing");
+        drop(taken);
+        assert!(read("123").await.is_ok());
+        assert!(read("").await.unwrap().1.is_none());
+    }
 }

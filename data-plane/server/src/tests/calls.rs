@@ -149,3 +149,22 @@ async fn a_client_that_goes_away_leaves_a_recorded_outcome() {
     let outcome = records[1].outcome.as_ref().unwrap();
     assert_eq!((outcome.status, outcome.error_code.as_deref()), (Status::Unknown, Some("cancelled")));
 }
+
+#[tokio::test]
+async fn calls_beyond_the_bound_are_refused_on_record_and_the_node_recovers() {
+    let world = World::start(Speaks::Modern, PERMIT_ALL).await;
+    world.server.set(Mode::Hang);
+    // Each takes 1.5 s, until the server's timeout; a place is waited for two seconds. So the third round finds none.
+    let flood = (0..3 * CALLS_MAX).map(|_| async { json_of(world.call("query_data").send().await.unwrap()).await.1 });
+    let answers = futures::future::join_all(flood).await;
+    let overloaded: Vec<_> =
+        answers.iter().map(refusal).filter(|(_, reason, _)| *reason == "node_overloaded").collect();
+    assert_eq!((overloaded.len(), world.server.seen("tools/call").len()), (CALLS_MAX, 2 * CALLS_MAX));
+    for (_, _, request_id) in overloaded {
+        let records = world.records(request_id).await;
+        assert_eq!(records.iter().map(|record| record.kind).collect::<Vec<_>>(), [Kind::CallDenied]);
+        assert_eq!(records[0].decision.as_ref().unwrap().reason.as_deref(), Some("node_overloaded"));
+    }
+    world.server.set(Mode::Good);
+    assert!(json_of(world.call("query_data").send().await.unwrap()).await.1["result"].is_object());
+}

@@ -16,7 +16,7 @@ use super::{fault::UpstreamFault, sse::SseReader};
 /// Both forms of an answer; servers refuse clients that name only one.
 const ACCEPT: HeaderValue = HeaderValue::from_static("application/json, text/event-stream");
 const JSON: HeaderValue = HeaderValue::from_static("application/json");
-/// How much of a body is kept for a log line.
+/// How much of an error's text is kept for a log line. Nothing of a body is: results are not for logs.
 const DETAIL_CHARS_MAX: usize = 200;
 
 /// What to send.
@@ -112,7 +112,7 @@ async fn read_answer(response: reqwest::Response, id: &RequestId, bytes_max: usi
         let answer = match read {
             Ok(answer) => answer,
             Err(_) if !status.is_success() => return Err(UpstreamFault::Status(status.as_u16())),
-            Err(fault) => return Err(invalid(&fault, &body)),
+            Err(fault) => return Err(UpstreamFault::Invalid(fault.to_string())),
         };
         (answer, body.len())
     } else if status.is_success() {
@@ -156,17 +156,11 @@ async fn read_stream(
             match read_incoming(&data, id) {
                 Ok(Incoming::Response(answer)) => return Ok((answer, read)),
                 Ok(Incoming::Notification(_) | Incoming::Request(_)) => {}
-                Err(fault) => return Err(invalid(&fault, &data)),
+                Err(fault) => return Err(UpstreamFault::Invalid(fault.to_string())),
             }
         }
     }
     Err(UpstreamFault::Invalid("the stream ended without an answer".to_owned()))
-}
-
-fn invalid(fault: &dyn std::error::Error, body: &[u8]) -> UpstreamFault {
-    let start: String = String::from_utf8_lossy(body).chars().take(DETAIL_CHARS_MAX).collect();
-    tracing::debug!(%fault, start, "a server's answer is not valid MCP");
-    UpstreamFault::Invalid(fault.to_string())
 }
 
 fn broken(error: &reqwest::Error) -> UpstreamFault {

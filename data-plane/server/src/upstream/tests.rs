@@ -48,6 +48,7 @@ fn call(arguments: &str) -> PermittedCall {
         client_name: None,
         client_version: None,
         trace_id: None,
+        unrecognised_params: Vec::new(),
     };
     PermittedCall { call, decision, tool }
 }
@@ -57,7 +58,15 @@ async fn ask(upstream: &Upstream, url: &str) -> Result<String, UpstreamFault> {
 }
 
 async fn ask_server(upstream: &Upstream, server: &Server) -> Result<String, UpstreamFault> {
-    let answer = upstream.call(server, &call(r#"{"q":1.50}"#), &upstream.next_id()).await?;
+    ask_as(upstream, server, "jane").await
+}
+
+fn principal(user: &str) -> Principal {
+    Principal::Caller { user: user.into(), agent: "coder".into() }
+}
+
+async fn ask_as(upstream: &Upstream, server: &Server, user: &str) -> Result<String, UpstreamFault> {
+    let answer = upstream.call(server, &principal(user), &call(r#"{"q":1.50}"#), &upstream.next_id()).await?;
     let (Response::Result(result), bytes) = answer else { panic!("an error: {answer:?}") };
     assert!(bytes > result.get().len() as u64);
     Ok(result.get().to_owned())
@@ -91,6 +100,21 @@ async fn callers_that_come_together_share_one_handshake() {
     let calls = (0..20).map(|_| ask(&upstream, &fake.url));
     assert!(futures::future::join_all(calls).await.iter().all(Result::is_ok));
     assert_eq!((fake.seen("server/discover").len(), fake.seen("initialize").len()), (1, 1));
+}
+
+#[tokio::test]
+async fn a_legacy_session_serves_one_caller_only() {
+    let (fake, upstream) = (FakeServer::start(Speaks::Legacy).await, upstream());
+    let server = server(&fake.url);
+    for user in ["jane", "max", "jane", "max"] {
+        ask_as(&upstream, &server, user).await.unwrap();
+    }
+    upstream.list_tools(&server).await.unwrap();
+    let session = |seen: &crate::fakes::server::Seen| seen.headers["mcp-session-id"].to_str().unwrap().to_owned();
+    let calls: Vec<_> = fake.seen("tools/call").iter().map(session).collect();
+    assert!(calls[0] == calls[2] && calls[1] == calls[3] && calls[0] != calls[1], "{calls:?}");
+    assert!(!calls.contains(&session(&fake.seen("tools/list")[0])), "the gateway's own session is nobody's");
+    assert_eq!(fake.seen("server/discover").len(), 1, "the era is known to all");
 }
 
 #[tokio::test]
@@ -170,7 +194,8 @@ async fn lengths_that_lie_and_broken_connections_are_faults() {
 async fn a_call_on_a_connection_that_breaks_is_not_sent_again() {
     let (address, count, stop) = raw_server(b"").await;
     let (upstream, url) = (upstream(), format!("http://{address}/mcp"));
-    upstream.peers.lock().unwrap().insert(url.clone(), Arc::new(Peer::linked_to_modern(&url)));
+    let peer = Arc::new(Peer::linked_to_modern(&url));
+    upstream.known.lock().unwrap().peers.insert((url.clone(), principal("jane")), peer);
     assert!(ask(&upstream, &url).await.is_err());
     assert_eq!(count.load(Ordering::SeqCst), 1);
     stop.request();
@@ -192,7 +217,7 @@ async fn tools_are_listed_over_all_pages_in_canonical_form() {
 async fn a_legacy_server_is_told_that_nobody_waits_any_more() {
     let (fake, upstream) = (FakeServer::start(Speaks::Legacy).await, upstream());
     ask(&upstream, &fake.url).await.unwrap();
-    upstream.cancel(&server(&fake.url), &RequestId::from(7)).await;
+    upstream.cancel(&server(&fake.url), &principal("jane"), &RequestId::from(7)).await;
     let seen = fake.seen("notifications/cancelled").remove(0);
     assert_eq!(seen.body["params"]["requestId"], 7);
     assert!(seen.headers.contains_key("mcp-session-id"));

@@ -159,6 +159,8 @@ fn what_is_not_right_is_never_stored() {
         (spoilt(&|batch| batch.records[0] = vec![b'x'; 40_000]), Refusal::Unreadable),
         (spoilt(&|batch| batch.node = "dp-2".into()), Refusal::Mislabelled),
         (spoilt(&|batch| batch.first_seq = 1), Refusal::Mislabelled),
+        // Numbers beyond every number.
+        (spoilt(&|batch| batch.first_seq = u64::MAX), Refusal::Mislabelled),
         (other_key, Refusal::Mislabelled),
     ] {
         let verdict = bench.one(&batch);
@@ -200,6 +202,41 @@ fn a_node_cannot_write_control_events() {
 
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(24))]
+
+    /// Whoever reaches the event stream can send anything: it is refused or waits, and the log stays valid.
+    #[test]
+    fn nothing_that_arrives_makes_it_fail(
+        arrivals in prop::collection::vec((
+            prop::sample::select(vec!["dp-1", "dp-2", "control-plane", "ledger", ""]),
+            prop::sample::select(vec![0, 7, 8, u64::MAX]),
+            prop::sample::select(vec![0, 1, 3, 8, u64::MAX - 1, u64::MAX]),
+            prop::collection::vec((0_usize..12, 0_usize..400, any::<bool>()), 0..4),
+        ), 1..24),
+    ) {
+        let mut bench = Bench::new();
+        let (registration, calls) = registered(&mut Node::run("dp-1", 7), 3);
+        bench.one(&registration);
+        let real = [calls.records.as_slice(), registration.records.as_slice()].concat();
+        let spoilt = |(which, at, spoil): (usize, usize, bool)| {
+            let mut bytes = real.get(which).cloned().unwrap_or_default();
+            if let Some(byte) = bytes.get_mut(at).filter(|_| spoil) {
+                *byte ^= 1;
+            }
+            bytes
+        };
+        let group: Vec<RecordBatch> = arrivals
+            .into_iter()
+            .map(|(node, epoch, first_seq, records)| {
+                let records = records.into_iter().map(spoilt).collect();
+                RecordBatch { node: node.to_owned(), epoch, first_seq, records }
+            })
+            .collect();
+        bench.group(&group).unwrap();
+        bench.one(&calls);
+        prop_assert!(bench.log.size() <= 9, "something was stored that nobody wrote");
+        let report = verify_store(&bench.store);
+        prop_assert_eq!(report.verdict, verify::Verdict::Valid);
+    }
 
     /// Every write × {failed, failed but stored}, with and without a crash after it, ends in the same log.
     #[test]

@@ -22,7 +22,8 @@ pub fn is_server_name(name: &str) -> bool {
     name.len() <= SERVER_NAME_CHARS_MAX && is_label(name)
 }
 
-/// Agents, policies and projects: lower-case letters, digits and inner hyphens, dots or underscores, 1 to 63 characters.
+/// Agents, policies and projects: lower-case letters, digits and inner hyphens, dots or underscores, 1 to 63
+/// characters.
 #[must_use]
 pub fn is_resource_name(name: &str) -> bool {
     let inner = |c: char| c.is_ascii_lowercase() || c.is_ascii_digit() || matches!(c, '-' | '.' | '_');

@@ -1,8 +1,9 @@
 //! The configuration in force: everything a decision needs, compiled, never changed.
 //!
 //! Made by `catalogue` from the entries of one revision; read by `admission`, `edge` and the server's connectors
-//! through an `Arc`. What could not be read or is not safe to offer is left out and named in `warnings`: an absent user,
-//! agent, consent or tool is refused, so leaving out fails closed. Revisions that change nothing here share `Contents`.
+//! through an `Arc`. What could not be read or is not safe to offer is left out and named in `warnings`: an absent
+//! user, agent, consent or tool is refused, so leaving out fails closed. Revisions that change nothing here share
+//! `Contents`.
 
 use std::{collections::BTreeMap, ops::Deref, sync::Arc};
 

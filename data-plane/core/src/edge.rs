@@ -1,8 +1,8 @@
 //! The client's edge: one HTTP body in, one `Step` out, for both eras of MCP.
 //!
 //! Called by the listener for every authenticated POST. Everything is decided from the request itself, the
-//! configuration and the arguments in `Exchange`; nothing is remembered. A `Step` says what the server has to do: send a
-//! reply, record a refusal and send the reply, or record the intent and forward the call.
+//! configuration and the arguments in `Exchange`; nothing is remembered. A `Step` says what the server has to do: send
+//! a reply, record a refusal and send the reply, or record the intent and forward the call.
 //!
 //! Era: `_meta` with the modern keys, or a modern version header, makes a request modern; everything else is legacy and
 //! needs a session from `initialize`. Methods: `tools/list`, `tools/call`, and per era `initialize`, `ping` or

@@ -1,11 +1,11 @@
 //! The server's side of a call: the request that is sent, and the answer that is released.
 //!
-//! Called by the upstream connector after the intent is recorded. The envelope is written anew from what was authorised:
-//! the tool's own name, the arguments exactly as they were, a `_meta` of which only trace context and vendors' keys come
-//! from the client. A result passes as it is, except that a modern client gets `resultType` where an older server left it
-//! out. Errors in the band the protocol keeps for itself speak about our request, not the client's, and become
-//! `upstream_invalid`. Deliberately absent: connections, credentials, server sessions (`data-plane/server`).
-//! Specification: MCP 2026-07-28 basic and Streamable HTTP; 2025-11-25 transports.
+//! Called by the upstream connector after the intent is recorded. The envelope is written anew from what was
+//! authorised: the tool's own name, the arguments exactly as they were, a `_meta` of which only trace context and
+//! vendors' keys come from the client. A result passes as it is, except that a modern client gets `resultType` where an
+//! older server left it out. Errors in the band the protocol keeps for itself speak about our request, not the
+//! client's, and become `upstream_invalid`. Deliberately absent: connections, credentials, server sessions
+//! (`data-plane/server`). Specification: MCP 2026-07-28 basic and Streamable HTTP; 2025-11-25 transports.
 
 use bailiwick_ledger_core::record::Status;
 use bailiwick_proto::{

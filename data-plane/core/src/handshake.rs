@@ -2,8 +2,8 @@
 //!
 //! Called by the upstream connector. `server/discover` comes first; only an answer that lists 2026-07-28 makes a server
 //! modern (some old servers answer it by accident), a refusal of the kind old servers give makes it legacy, and
-//! everything else says nothing about the era. Tool definitions leave here as canonical JSON, the form that is pinned and hashed.
-//! Specification: MCP 2026-07-28 versioning, "Backward Compatibility"; 2025-11-25 lifecycle; RFC 8785.
+//! everything else says nothing about the era. Tool definitions leave here as canonical JSON, the form that is pinned
+//! and hashed. Specification: MCP 2026-07-28 versioning, "Backward Compatibility"; 2025-11-25 lifecycle; RFC 8785.
 
 use bailiwick_proto::{
     mcp::{

@@ -1,9 +1,10 @@
 //! Arguments that a tool wants mirrored into `Mcp-Param-…` headers (`x-mcp-header` in its input schema).
 //!
-//! Called by `catalogue` (which arguments? is the schema's wish valid?), by `edge` (do a modern client's headers say what
-//! its arguments say?) and by `forward` (headers for a modern server, computed anew from the authorised arguments).
-//! Headers that the approved definition does not declare are passed on as they are, from modern clients to modern servers.
-//! Specification: MCP 2026-07-28 Streamable HTTP, "Custom Headers from Tool Parameters", "Server Validation".
+//! Called by `catalogue` (which arguments? is the schema's wish valid?), by `edge` (do a modern client's headers say
+//! what its arguments say?) and by `forward` (headers for a modern server, computed anew from the authorised
+//! arguments). Headers that the approved definition does not declare are passed on as they are, from modern clients to
+//! modern servers. Specification: MCP 2026-07-28 Streamable HTTP, "Custom Headers from Tool Parameters", "Server
+//! Validation".
 
 use std::collections::BTreeSet;
 

@@ -2,8 +2,8 @@
 //!
 //! Called by `edge`: `seal` answers `initialize`, `open` reads the header of every later legacy request. The id is
 //! `v1.` and base64url of a nonce and an AES-256-GCM ciphertext; the associated data names user, agent and virtual
-//! server, so a stolen id is of no use to anybody else and no use on another server. An id is no authentication: the token is
-//! checked on every request. Keys come from the config stream, newest first; older ones still open.
+//! server, so a stolen id is of no use to anybody else and no use on another server. An id is no authentication: the
+//! token is checked on every request. Keys come from the config stream, newest first; older ones still open.
 //! Specification: MCP 2025-11-25 transports, "Session Management".
 
 use aws_lc_rs::aead::{AES_256_GCM, Aad, LessSafeKey, NONCE_LEN, Nonce, UnboundKey};

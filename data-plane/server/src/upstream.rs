@@ -1,10 +1,11 @@
 //! The upstream connector: this node as a client of MCP servers, in both eras.
 //!
-//! Called by `calls` (forwarding), `config_client` and `tool_reports` (what does a server show?). One origin
-//! per server URL remembers the era, one peer per URL and caller the legacy session; everything else is per request. The caller's token never comes here. A call is
-//! sent once; it is sent a second time only when the server says that it does not know the session, which means that
-//! it did not process the call. Deliberately absent: what is sent and what an answer means (`data-plane/core`),
-//! credentials of servers. Specification: MCP 2026-07-28 and 2025-11-25, transports and lifecycle.
+//! Called by `calls` (forwarding), `config_client` and `tool_reports` (what does a server show?). One origin per server
+//! URL remembers the era, one peer per URL and caller the legacy session; everything else is per request. The caller's
+//! token never comes here. A call is sent once; it is sent a second time only when the server says that it does not
+//! know the session, which means that it did not process the call. Deliberately absent: what is sent and what an answer
+//! means (`data-plane/core`), credentials of servers. Specification: MCP 2026-07-28 and 2025-11-25, transports and
+//! lifecycle.
 
 mod exchange;
 mod fault;

@@ -1,9 +1,10 @@
 //! What may be appended, and what one batch of a node leaves in the log.
 //!
 //! Synchronous and single-owner: the sequencer lends it to a blocking thread for each group. Every record is checked
-//! with `ledger-core` before it is staged (canonical, in its chain, its run registered before it, heads signed, outcomes after their intents), so
-//! whatever is stored passes `verify`. Stage, commit, apply: the cursors in memory move with the staging and are read
-//! from the store again after any failure, because a failed write may be on disk all the same.
+//! with `ledger-core` before it is staged (canonical, in its chain, its run registered before it, heads signed,
+//! outcomes after their intents), so whatever is stored passes `verify`. Stage, commit, apply: the cursors in memory
+//! move with the staging and are read from the store again after any failure, because a failed write may be on disk all
+//! the same.
 //!
 //! Absent: the event stream and asking for replays (`sequencer`), signing (`checkpoints`).
 

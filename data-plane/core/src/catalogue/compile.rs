@@ -1,7 +1,7 @@
 //! From entries to a configuration.
 //!
-//! Called by the catalogue whenever its entries change. Total: whatever cannot be read, does not belong under its key or
-//! is not safe to offer is left out with a warning, and the rest applies. Two tools of one virtual server that would
+//! Called by the catalogue whenever its entries change. Total: whatever cannot be read, does not belong under its key
+//! or is not safe to offer is left out with a warning, and the rest applies. Two tools of one virtual server that would
 //! have the same name are both left out, so that neither can stand in for the other.
 
 use std::{

@@ -1,7 +1,7 @@
 //! Legacy requests: `initialize`, then a sealed session id on everything.
 //!
-//! Called by `edge`. A request without a session id gets 400, one with an id that does not open gets 404, which tells the
-//! client to start again. The session's revision counts; a version header must name a revision served here.
+//! Called by `edge`. A request without a session id gets 400, one with an id that does not open gets 404, which tells
+//! the client to start again. The session's revision counts; a version header must name a revision served here.
 //! Specification: MCP 2025-11-25 lifecycle; transports, "Session Management" and "Protocol Version Header".
 
 use bailiwick_proto::{

@@ -1,8 +1,9 @@
 //! Modern requests: everything stands in the request itself, mirrored in headers that must agree.
 //!
-//! Called by `edge`. Checked in the order of how much the rest depends on it: the version in `_meta`, the version header,
-//! whether the version is served, the other required `_meta`, then the mirrored headers; then the method.
-//! Specification: MCP 2026-07-28 basic, "Per-request protocol fields"; Streamable HTTP, "Server Validation"; versioning.
+//! Called by `edge`. Checked in the order of how much the rest depends on it: the version in `_meta`, the version
+//! header, whether the version is served, the other required `_meta`, then the mirrored headers; then the method.
+//! Specification: MCP 2026-07-28 basic, "Per-request protocol fields"; Streamable HTTP, "Server Validation";
+//! versioning.
 
 use bailiwick_proto::mcp::{
     self, Headers, LEGACY_VERSIONS, MODERN_VERSIONS, Members, Notification, RESULT_COMPLETE, Request, code, meta_key,

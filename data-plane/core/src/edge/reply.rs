@@ -2,7 +2,8 @@
 //!
 //! Used by the edge, and by the server for refusals that come later (`refuse_call`). A refusal decided by policy is
 //! HTTP 200 with a JSON-RPC error of code 403; what is malformed is HTTP 400; an unknown tool is invalid parameters.
-//! Every refusal of ours carries `data: {reason, requestId, policies}`; errors whose data the protocol defines carry that.
+//! Every refusal of ours carries `data: {reason, requestId, policies}`; errors whose data the protocol defines carry
+//! that.
 
 use bailiwick_policy::PolicyRef;
 use bailiwick_proto::{

@@ -2,9 +2,10 @@
 //!
 //! Called by `upstream`. The first request finds the era out, for all callers (`Origin`); requests that come meanwhile
 //! wait for the same attempt. What says nothing about the era (401, 403, 429, 5xx, timeouts) is an error and not
-//! remembered. A server that answers in a way that does not fit what is remembered is asked anew before the next request.
-//! A legacy session is never shared between callers (`Principal`): many servers keep state in it, and one person's would
-//! show to the next. Specification: MCP 2026-07-28 versioning; 2025-11-25 transports, "Session Management".
+//! remembered. A server that answers in a way that does not fit what is remembered is asked anew before the next
+//! request. A legacy session is never shared between callers (`Principal`): many servers keep state in it, and one
+//! person's would show to the next. Specification: MCP 2026-07-28 versioning; 2025-11-25 transports, "Session
+//! Management".
 
 use std::{sync::Arc, time::Duration};
 

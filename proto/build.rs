@@ -2,7 +2,12 @@
 use std::{error::Error, path::Path};
 
 fn main() -> Result<(), Box<dyn Error>> {
-    let files = ["bailiwick/v1/config.proto", "bailiwick/v1/admin.proto", "bailiwick/v1/ledger.proto"];
+    let files = [
+        "bailiwick/v1/config.proto",
+        "bailiwick/v1/admin.proto",
+        "bailiwick/v1/ledger.proto",
+        "bailiwick/v1/cluster.proto",
+    ];
     for file in files {
         println!("cargo:rerun-if-changed={}", Path::new(file).display());
     }

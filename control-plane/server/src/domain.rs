@@ -17,10 +17,8 @@ use tokio::sync::{mpsc, oneshot};
 
 pub(crate) use self::projection::{Committed, Projection, Shared, read_event};
 pub(crate) use self::writer::run as run_writer;
-use crate::{
-    clock,
-    consensus::{Consensus, ConsensusError},
-};
+use crate::clock;
+use bailiwick_consensus::{Consensus, ConsensusError};
 
 /// Commands waiting for the writer; more are refused, so that callers see pressure instead of growing delay.
 const MAILBOX_MAX: usize = 256;

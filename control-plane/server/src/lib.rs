@@ -10,7 +10,6 @@ mod checkpoints;
 mod clock;
 mod config;
 mod config_stream;
-pub mod consensus;
 mod domain;
 mod http;
 mod keys;

@@ -19,7 +19,8 @@ use bailiwick_runtime::{EventStream, Shutdown, event_stream::Listener};
 use futures::FutureExt as _;
 use prost::Message as _;
 
-use crate::{clock, consensus::Consensus, domain::read_event, metrics::Metrics};
+use crate::{clock, domain::read_event, metrics::Metrics};
+use bailiwick_consensus::Consensus;
 
 /// The only run of this chain: it goes on across restarts.
 const EPOCH: u64 = 0;

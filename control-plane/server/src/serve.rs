@@ -25,13 +25,13 @@ use crate::{
     checkpoints::CheckpointService,
     config::ControlPlaneConfig,
     config_stream::{self, ConfigService, feed::Feed, nodes::Nodes, wire::ConfigServer},
-    consensus::{Consensus, ConsensusError},
     domain::{Caller, Domain, Projection, Shared, run_writer},
     http,
     keys::{Keys, KeysError},
     metrics::Metrics,
     recorder::Recorder,
 };
+use bailiwick_consensus::{Consensus, ConsensusError};
 
 /// Longest wait at start for a leader and for everything acknowledged before to be applied.
 const READY_WAIT_MAX: Duration = Duration::from_secs(60);

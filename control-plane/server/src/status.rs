@@ -5,7 +5,8 @@
 use bailiwick_control_plane_core::{Rejection, rejection::Class};
 use tonic::{Code, Status};
 
-use crate::{consensus::ConsensusError, domain::WriteError};
+use crate::domain::WriteError;
+use bailiwick_consensus::ConsensusError;
 
 /// The answer to a write that had no effect.
 pub(crate) fn of_write(error: WriteError) -> Status {

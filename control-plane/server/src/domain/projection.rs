@@ -11,10 +11,8 @@ use std::{
 
 use bailiwick_control_plane_core::{Event, State, checkpoint, view};
 
-use crate::{
-    config_stream::feed::Feed,
-    consensus::{Applier, Change},
-};
+use crate::config_stream::feed::Feed;
+use bailiwick_consensus::{Applier, Change};
 
 /// The state after some revision.
 #[derive(Debug, Default)]

@@ -8,11 +8,8 @@ use futures::future::join_all;
 use tempfile::TempDir;
 
 use super::*;
-use crate::{
-    config_stream::feed::Feed,
-    consensus::{Outcome, Proposal},
-    metrics::Metrics,
-};
+use crate::{config_stream::feed::Feed, metrics::Metrics};
+use bailiwick_consensus::{Outcome, Proposal};
 
 fn issuer(n: u64) -> Issuer {
     Issuer { issuer: format!("http://127.0.0.1:{n}"), mcp_url: "http://127.0.0.1/mcp".into() }

@@ -11,10 +11,8 @@ use bailiwick_control_plane_core::{Decision, State, decide, evolve};
 use tokio::sync::mpsc;
 
 use super::{Committed, Request, Shared, WriteError, Written};
-use crate::{
-    consensus::{Committed as Placed, Consensus, ConsensusError, Outcome, PROPOSALS_MAX, Proposal},
-    metrics::Metrics,
-};
+use crate::metrics::Metrics;
+use bailiwick_consensus::{Committed as Placed, Consensus, ConsensusError, Outcome, PROPOSALS_MAX, Proposal};
 
 /// How often a command is decided anew after conflicts before its caller is told to try later.
 const DECISIONS_MAX: u32 = 3;

@@ -26,7 +26,7 @@ use rocksdb::{
 
 use tokio::sync::watch;
 
-use super::format;
+use crate::format;
 
 /// Column family of the Raft log.
 pub(super) const LOG: &str = "log";
@@ -46,12 +46,12 @@ const DIAGNOSTIC_FILES_MAX: usize = 4;
 
 /// Single values in `meta`.
 pub(super) mod meta_key {
-    pub(in crate::consensus) const VOTE: &str = "vote";
-    pub(in crate::consensus) const PURGED: &str = "purged";
-    pub(in crate::consensus) const COMMITTED: &str = "committed";
-    pub(in crate::consensus) const APPLIED: &str = "applied";
-    pub(in crate::consensus) const NODE: &str = "node";
-    pub(in crate::consensus) const FORMAT: &str = "format";
+    pub(crate) const VOTE: &str = "vote";
+    pub(crate) const PURGED: &str = "purged";
+    pub(crate) const COMMITTED: &str = "committed";
+    pub(crate) const APPLIED: &str = "applied";
+    pub(crate) const NODE: &str = "node";
+    pub(crate) const FORMAT: &str = "format";
 }
 
 /// Whether a write must be on the disk before it returns.

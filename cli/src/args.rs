@@ -58,6 +58,12 @@ pub(crate) enum Command {
     /// Ask the ledger what happened.
     #[command(subcommand)]
     Audit(AuditCommand),
+    /// Check this machine, the nodes that a configuration names, and the cluster.
+    ///
+    /// Looks at disks (kind, room, and how long a sync takes), clocks, certificates, the master key file, versions,
+    /// listeners and the members' agreement, and says what to do. Works as far as nodes answer. Changes nothing, but
+    /// writes a small file into each data folder and removes it. Exits 1 if anything fails; a warning is no failure.
+    Doctor(DoctorArgs),
     /// Print a completion script for a shell.
     Completions {
         /// The shell.
@@ -98,6 +104,15 @@ pub(crate) struct RoleArgs {
     /// The node's configuration (TOML). Every key may be overridden by BAILIWICK_SECTION__KEY.
     #[arg(long, value_name = "FILE", value_hint = ValueHint::FilePath)]
     pub(crate) config: Option<PathBuf>,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct DoctorArgs {
+    /// The configuration of this machine's nodes (TOML); without it only the cluster and the machine are looked at.
+    #[arg(long, value_name = "FILE", value_hint = ValueHint::FilePath)]
+    pub(crate) config: Option<PathBuf>,
+    #[arg(short, long, value_enum, default_value_t)]
+    pub(crate) output: Output,
 }
 
 #[derive(Debug, Args)]

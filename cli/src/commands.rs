@@ -2,6 +2,7 @@
 
 pub(crate) mod audit;
 pub(crate) mod dev;
+pub(crate) mod doctor;
 pub(crate) mod ledger;
 pub(crate) mod reference;
 pub(crate) mod resources;

@@ -51,6 +51,7 @@ async fn dispatch(cli: Cli) -> Result<(), Failure> {
         Command::Get(args) => commands::resources::get(&admin, args).await,
         Command::Describe(args) => commands::resources::describe(&admin, args).await,
         Command::Pin(args) => commands::resources::pin(&admin, args).await,
+        Command::Doctor(args) => Box::pin(commands::doctor::run(&admin, args)).await,
         Command::Token(args::TokenCommand::Issue(args)) => commands::token::issue(&admin, args).await,
         Command::Audit(args) => commands::audit::run(args).await,
         Command::Completions { shell } => {

@@ -23,6 +23,8 @@ pub enum Shape {
     Embedded,
     /// `deploy/local-cluster up`: one control plane, two data planes, a ledger, NATS.
     Processes,
+    /// `deploy/local-cluster up --control-planes 3`: a cluster that outlives the loss of any one of them.
+    Cluster,
 }
 
 /// One process of a deployment.
@@ -33,12 +35,17 @@ pub struct Node {
     pub pid: u32,
     #[serde(default)]
     pub listen: Value,
+    /// What a command is prefixed with to run where the node runs.
+    #[serde(default)]
+    pub run: Vec<String>,
 }
 
 #[derive(Clone, Debug, Deserialize)]
 struct ClusterFile {
     nodes: Vec<Node>,
     admin: String,
+    #[serde(default)]
+    admins: Vec<String>,
     mcp: Vec<String>,
     ledger: String,
 }
@@ -53,8 +60,10 @@ pub struct Deployment {
     environment: Vec<(String, String)>,
     /// Its processes.
     pub nodes: Vec<Node>,
-    /// The admin endpoint.
+    /// The admin endpoint; in a cluster the first control plane's.
     pub admin: String,
+    /// The admin endpoints of all control planes.
+    pub admins: Vec<String>,
     /// URLs up to `/mcp`, one per data plane.
     pub mcp: Vec<String>,
     /// The ledger's URL.
@@ -97,6 +106,7 @@ impl Deployment {
             dev: None,
             nodes: Vec::new(),
             admin: String::new(),
+            admins: Vec::new(),
             mcp: Vec::new(),
             ledger: String::new(),
         };
@@ -118,8 +128,17 @@ impl Deployment {
     async fn run(&mut self) -> Result<()> {
         match self.shape {
             Shape::Embedded => self.run_dev()?,
-            Shape::Processes => self.run_cluster()?,
+            Shape::Processes => drop(self.local_cluster(&["up", "--ports", "free"])?),
+            Shape::Cluster => drop(self.local_cluster(&["up", "--ports", "free", "--control-planes", "3"])?),
         }
+        self.describe().await
+    }
+
+    /// Reads anew which nodes there are, and waits until all of them are ready.
+    ///
+    /// # Errors
+    /// When they do not become ready; their log is in the message.
+    pub async fn describe(&mut self) -> Result<()> {
         let file = self.cluster_file();
         let mut exited = None;
         let found = eventually("cluster.json", async || {
@@ -135,6 +154,7 @@ impl Deployment {
             bail!("the deployment did not start ({exited:?}):\n{}", self.log());
         };
         self.nodes = cluster.nodes;
+        self.admins = if cluster.admins.is_empty() { vec![cluster.admin.clone()] } else { cluster.admins };
         self.admin = cluster.admin;
         self.mcp = cluster.mcp;
         self.ledger = cluster.ledger;
@@ -150,12 +170,15 @@ impl Deployment {
         Ok(())
     }
 
-    fn run_cluster(&self) -> Result<()> {
-        let output =
-            local_cluster(&self.data()).arg("up").args(["--ports", "free"]).envs(self.environment.clone()).output()?;
+    /// Runs `deploy/local-cluster` on this deployment and gives what it printed.
+    ///
+    /// # Errors
+    /// When it fails; what it and the nodes said is in the message.
+    pub fn local_cluster(&self, arguments: &[&str]) -> Result<String> {
+        let output = local_cluster(&self.data()).args(arguments).envs(self.environment.clone()).output()?;
         let said = String::from_utf8_lossy(&output.stderr).into_owned();
-        ensure!(output.status.success(), "local-cluster up failed: {said}\n{}", self.log());
-        Ok(())
+        ensure!(output.status.success(), "local-cluster {arguments:?} failed: {said}\n{}", self.log());
+        Ok(String::from_utf8(output.stdout)?)
     }
 
     async fn ready(&self) -> Result<()> {
@@ -211,9 +234,18 @@ impl Deployment {
     /// # Errors
     /// When the binary cannot be run at all; its own failures are in the output.
     pub fn cli(&self, arguments: &[&str]) -> Result<Output> {
-        let mut command = Command::new(binary("bailiwick"));
-        command.args(arguments).env("BAILIWICK_ADMIN", &self.admin).env("BAILIWICK_LEDGER", &self.ledger);
+        let at = self.nodes.iter().find(|node| node.role == "control-plane");
+        let mut command = Self::beside(at.map_or(&[], |node| &node.run));
+        command.args(arguments).env("BAILIWICK_ADMIN", self.admins.join(",")).env("BAILIWICK_LEDGER", &self.ledger);
         Ok(command.stdin(Stdio::null()).output()?)
+    }
+
+    /// `bailiwick`, to be run where a node runs.
+    pub(crate) fn beside(run: &[String]) -> Command {
+        let Some((first, rest)) = run.split_first() else { return Command::new(binary("bailiwick")) };
+        let mut command = Command::new(first);
+        command.args(rest).arg(binary("bailiwick"));
+        command
     }
 
     /// Runs `bailiwick`, which must succeed, and gives its standard output.
@@ -287,9 +319,8 @@ impl Deployment {
             ensure!(status.success(), "bailiwick dev stopped with {status}:\n{}", self.log());
             return Ok(());
         }
-        if self.shape == Shape::Processes {
-            let output = local_cluster(&self.data()).arg("down").output()?;
-            ensure!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+        if self.shape != Shape::Embedded {
+            self.local_cluster(&["down"])?;
         }
         Ok(())
     }

@@ -4,15 +4,23 @@
 //! listens on free loopback ports, keeps its data in a temporary folder, and is stopped when dropped. Nothing here
 //! sleeps to synchronise: `eventually` polls a condition within a bound.
 
+pub mod cluster;
 pub mod deployment;
+pub mod knobs;
+pub mod load;
 pub mod mcp;
+pub mod namespaces;
 pub mod peers;
 pub mod scripted;
 pub mod upstream;
 pub mod wait;
 
+pub use cluster::Member;
 pub use deployment::{Deployment, Shape};
+pub use knobs::Knobs;
+pub use load::{Callers, Writers};
 pub use mcp::{Answer, McpClient};
+pub use namespaces::{Network, within_namespaces};
 pub use scripted::{Reply, ScriptedServer};
 pub use upstream::SampleServer;
 pub use wait::eventually;

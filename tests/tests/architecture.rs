@@ -16,13 +16,15 @@ use bailiwick_tests::deployment::repository;
 use serde_json::Value;
 
 /// Package → what of ours it may import. What is not here may import anything of ours.
-const MAY_IMPORT: [(&str, &[&str]); 11] = [
+const MAY_IMPORT: [(&str, &[&str]); 13] = [
     ("bailiwick-proto", &[]),
     ("bailiwick-policy", &["bailiwick-proto"]),
     ("bailiwick-token", &["bailiwick-proto"]),
     ("bailiwick-runtime", &[]),
     ("bailiwick-ledger-core", &[]),
-    ("bailiwick-ledger", &["bailiwick-proto", "bailiwick-ledger-core", "bailiwick-runtime"]),
+    ("bailiwick-enrolment", &["bailiwick-proto", "bailiwick-runtime"]),
+    ("bailiwick-consensus", &["bailiwick-ledger-core"]),
+    ("bailiwick-ledger", &["bailiwick-proto", "bailiwick-ledger-core", "bailiwick-runtime", "bailiwick-enrolment"]),
     (
         "bailiwick-control-plane-core",
         &["bailiwick-proto", "bailiwick-policy", "bailiwick-token", "bailiwick-ledger-core"],
@@ -35,7 +37,9 @@ const MAY_IMPORT: [(&str, &[&str]); 11] = [
             "bailiwick-token",
             "bailiwick-ledger-core",
             "bailiwick-control-plane-core",
+            "bailiwick-consensus",
             "bailiwick-runtime",
+            "bailiwick-enrolment",
         ],
     ),
     ("bailiwick-data-plane-core", &["bailiwick-proto", "bailiwick-policy", "bailiwick-token", "bailiwick-ledger-core"]),
@@ -48,9 +52,13 @@ const MAY_IMPORT: [(&str, &[&str]); 11] = [
             "bailiwick-ledger-core",
             "bailiwick-data-plane-core",
             "bailiwick-runtime",
+            "bailiwick-enrolment",
         ],
     ),
-    ("bailiwick-loadtest", &["bailiwick-proto"]),
+    (
+        "bailiwick-loadtest",
+        &["bailiwick-proto", "bailiwick-control-plane-core", "bailiwick-consensus", "bailiwick-control-plane"],
+    ),
 ];
 
 /// Packages without async, clock, randomness, environment, files or sockets, and their source folders.

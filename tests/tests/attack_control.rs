@@ -69,7 +69,7 @@ async fn what_was_acknowledged_survives_a_control_plane_killed_again_and_again()
 #[tokio::test(flavor = "multi_thread")]
 async fn a_control_plane_whose_disk_is_full_ends_and_comes_back_with_all_it_acknowledged() -> Result<()> {
     let folder = tempfile::tempdir()?;
-    let disk = folder.path().join("data/data/control-plane");
+    let disk = folder.path().join("data/data/control-plane-1");
     fs::create_dir_all(&disk)?;
     let mounted = Command::new("mount").args(["-t", "tmpfs", "-o", "size=24m", "tmpfs"]).arg(&disk).status()?;
     ensure!(mounted.success(), "this test mounts a small tmpfs: run it as root");

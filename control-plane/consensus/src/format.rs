@@ -5,10 +5,13 @@
 
 use std::{collections::BTreeMap, io};
 
-use openraft::{BasicNode, Membership, StoredMembership, entry::RaftEntry as _, vote::RaftLeaderId as _};
+use openraft::{Membership, StoredMembership, entry::RaftEntry as _, vote::RaftLeaderId as _};
 use prost::{Message, Oneof};
 
-use super::raft::{self, Proposal};
+use super::{
+    raft::{self, Proposal},
+    transport::Member,
+};
 
 /// Where an entry stands: who led when it was made, and its index.
 #[derive(Clone, Copy, PartialEq, Eq, Message)]
@@ -58,9 +61,9 @@ pub(super) enum Payload {
 pub(super) struct Members {
     #[prost(message, repeated, tag = "1")]
     pub(super) voters: Vec<Voters>,
-    /// Node id to address.
-    #[prost(btree_map = "uint64, string", tag = "2")]
-    pub(super) nodes: BTreeMap<u64, String>,
+    /// By node id.
+    #[prost(btree_map = "uint64, message", tag = "3")]
+    pub(super) nodes: BTreeMap<u64, Member>,
 }
 
 /// One set of voters.
@@ -82,42 +85,95 @@ pub(super) struct Applied {
     /// How many proposals took effect.
     #[prost(uint64, tag = "4")]
     pub(super) version: u64,
+    /// Root of the Merkle log over them.
+    #[prost(bytes = "vec", tag = "5")]
+    pub(super) root: Vec<u8>,
 }
 
-/// One applied proposal.
+/// One applied proposal. With its revision before them, these bytes are a leaf of the Merkle log (`merkle`).
 #[derive(Clone, PartialEq, Message)]
 pub(super) struct Change {
     #[prost(bytes = "vec", repeated, tag = "1")]
     pub(super) events: Vec<Vec<u8>>,
+    /// How many proposals took effect before it: the index of its leaf.
+    #[prost(uint64, tag = "2")]
+    pub(super) number: u64,
 }
 
-/// The first message of a snapshot file; `changes` of them follow.
+/// What of a [`Change`] tells where it belongs; the rest is passed over.
+#[derive(Clone, Copy, PartialEq, Eq, Message)]
+pub(super) struct ChangeNumber {
+    #[prost(uint64, tag = "2")]
+    pub(super) number: u64,
+}
+
+/// The first message of a snapshot or backup file; [`SnapshotRow`]s follow.
 #[derive(Clone, PartialEq, Message)]
 pub(super) struct SnapshotHeader {
     #[prost(message, optional, tag = "1")]
     pub(super) applied: Option<Applied>,
-    #[prost(uint64, tag = "2")]
-    pub(super) changes: u64,
+    #[prost(string, tag = "2")]
+    pub(super) cluster_id: String,
+    #[prost(string, tag = "3")]
+    pub(super) incarnation: String,
+    /// When a backup was made, in milliseconds since 1970; 0 in a snapshot, which is the same wherever it is made.
+    #[prost(uint64, tag = "4")]
+    pub(super) created_unix_ms: u64,
 }
 
-/// One change inside a snapshot file.
+/// One part of a snapshot file, in the order of the leaves.
 #[derive(Clone, PartialEq, Message)]
+pub(super) struct SnapshotRow {
+    #[prost(oneof = "RowKind", tags = "1, 2, 3")]
+    pub(super) kind: Option<RowKind>,
+}
+
+/// What a part of a snapshot holds.
+#[derive(Clone, PartialEq, Oneof)]
+pub(super) enum RowKind {
+    #[prost(message, tag = "1")]
+    Change(SnapshotChange),
+    #[prost(message, tag = "2")]
+    Void(SnapshotVoid),
+    #[prost(message, tag = "3")]
+    End(SnapshotEnd),
+}
+
+/// One change: the bytes of a [`Change`] as they are stored.
+#[derive(Clone, PartialEq, Eq, Message)]
 pub(super) struct SnapshotChange {
     #[prost(uint64, tag = "1")]
     pub(super) revision: u64,
-    #[prost(message, optional, tag = "2")]
-    pub(super) change: Option<Change>,
+    #[prost(bytes = "vec", tag = "2")]
+    pub(super) change: Vec<u8>,
+}
+
+/// What stands for `2^level` forgotten changes from number `first` on.
+#[derive(Clone, PartialEq, Eq, Message)]
+pub(super) struct SnapshotVoid {
+    #[prost(uint64, tag = "1")]
+    pub(super) first: u64,
+    #[prost(uint32, tag = "2")]
+    pub(super) level: u32,
+    #[prost(bytes = "vec", tag = "3")]
+    pub(super) hash: Vec<u8>,
+}
+
+/// The last part; the checksum follows.
+#[derive(Clone, Copy, PartialEq, Eq, Message)]
+pub(super) struct SnapshotEnd {
+    #[prost(uint64, tag = "1")]
+    pub(super) changes: u64,
 }
 
 /// Reads a message; bytes that are none are corruption.
 pub(super) fn decode<M: Message + Default>(bytes: &[u8]) -> io::Result<M> {
-    M::decode(bytes).map_err(|error| io::Error::new(io::ErrorKind::InvalidData, error))
+    M::decode(bytes).map_err(corrupted)
 }
 
 /// The number in an eight-byte key.
 pub(super) fn index_of(key: &[u8]) -> io::Result<u64> {
-    let bytes =
-        key.try_into().map_err(|_| io::Error::new(io::ErrorKind::InvalidData, "a key is not eight bytes long"))?;
+    let bytes = key.try_into().map_err(|_| corrupted("a number is not eight bytes long"))?;
     Ok(u64::from_be_bytes(bytes))
 }
 
@@ -149,7 +205,7 @@ impl From<&raft::Members> for Members {
     fn from(members: &raft::Members) -> Self {
         let voters =
             members.get_joint_config().iter().map(|set| Voters { nodes: set.iter().copied().collect() }).collect();
-        let nodes = members.nodes().map(|(id, node)| (*id, node.addr.clone())).collect();
+        let nodes = members.nodes().map(|(id, node)| (*id, node.clone())).collect();
         Self { voters, nodes }
     }
 }
@@ -159,9 +215,7 @@ impl TryFrom<&Members> for raft::Members {
 
     fn try_from(members: &Members) -> io::Result<Self> {
         let voters = members.voters.iter().map(|set| set.nodes.iter().copied().collect()).collect();
-        let nodes: BTreeMap<u64, BasicNode> =
-            members.nodes.iter().map(|(id, address)| (*id, BasicNode::new(address))).collect();
-        Membership::new(voters, nodes).map_err(|error| io::Error::new(io::ErrorKind::InvalidData, error))
+        Membership::new(voters, members.nodes.clone()).map_err(|error| io::Error::new(io::ErrorKind::InvalidData, error))
     }
 }
 
@@ -181,7 +235,7 @@ impl TryFrom<Entry> for raft::Entry {
     type Error = io::Error;
 
     fn try_from(entry: Entry) -> io::Result<Self> {
-        let incomplete = || io::Error::new(io::ErrorKind::InvalidData, "a log entry is incomplete");
+        let incomplete = || corrupted("a log entry is incomplete");
         let log_id = raft::LogId::from(entry.position.ok_or_else(incomplete)?);
         let payload = match entry.payload.ok_or_else(incomplete)? {
             Payload::Blank(_) => raft::Payload::Blank,
@@ -194,18 +248,34 @@ impl TryFrom<Entry> for raft::Entry {
 
 impl Applied {
     /// Composes the record of a state machine's progress.
-    pub(super) fn new(position: Option<&raft::LogId>, members: &raft::StoredMembers, version: u64) -> Self {
+    pub(super) fn new(
+        position: Option<&raft::LogId>,
+        members: &raft::StoredMembers,
+        version: u64,
+        root: &Hash,
+    ) -> Self {
         Self {
             position: position.map(Position::from),
             members: Some(Members::from(members.membership())),
             members_position: members.log_id().as_ref().map(Position::from),
             version,
+            root: root.to_vec(),
         }
     }
 
     /// The position applied last.
     pub(super) fn log_id(&self) -> Option<raft::LogId> {
         self.position.map(raft::LogId::from)
+    }
+
+    /// The root there.
+    pub(super) fn root(&self) -> io::Result<Hash> {
+        from_slice(&self.root).ok_or_else(|| corrupted("a root is not 32 bytes long"))
+    }
+
+    /// The last revision that can be part of it.
+    pub(super) fn revision(&self) -> u64 {
+        self.position.map_or(0, |position| position.index)
     }
 
     /// The membership in force there.
@@ -224,22 +294,24 @@ mod tests {
     #[test]
     fn stored_bytes_stay_as_they_are() {
         let position = Position { term: 3, node: 1, index: 300 };
-        let proposal = Proposal { expected_version: 7, events: vec![b"{}".to_vec(), b"[]".to_vec()] };
+        let events = vec![b"{}".to_vec(), b"[]".to_vec()];
+        let proposal = Proposal { expected_version: 7, events, root_version: 5, root: vec![0xab; 2] };
         let entry = Entry { position: Some(position), payload: Some(Payload::Proposal(proposal)) };
-        let nodes = BTreeMap::from([(1, "a:1".to_owned())]);
+        let nodes = BTreeMap::from([(1, Member { name: "n".into(), peer: "a:1".into(), api: "u".into() })]);
         let members = Members { voters: vec![Voters { nodes: vec![1, 2] }], nodes };
         let applied = Applied {
             position: Some(position),
             members: Some(members),
             members_position: Some(Position { term: 1, node: 1, index: 1 }),
             version: 9,
+            root: vec![0xcd; 2],
         };
-        let change = Change { events: vec![b"{}".to_vec()] };
+        let change = Change { events: vec![b"{}".to_vec()], number: 8 };
         let vote = Vote { term: 3, node: 1, committed: true };
         let golden = [
-            (entry.encode_to_vec(), "0a070803100118ac021a0a080712027b7d12025b5d"),
-            (applied.encode_to_vec(), "0a070803100118ac02120f0a040a020102120708011203613a311a060801100118012009"),
-            (change.encode_to_vec(), "0a027b7d"),
+            (entry.encode_to_vec(), "0a070803100118ac021a10080712027b7d12025b5d18052202abab"),
+            (applied.encode_to_vec(), "0a070803100118ac0212170a040a0201021a0f0801120b0a016e1203613a311a01751a060801100118012009"),
+            (change.encode_to_vec(), "0a027b7d1008"),
             (vote.encode_to_vec(), "080310011801"),
         ];
         for (bytes, expected) in golden {

@@ -18,7 +18,8 @@ use prost::Message as _;
 use super::{
     format,
     raft::{self, Types},
-    store::{Batch, Durability, LOG, META, Store, meta_key},
+    disk::{Durability, Family},
+    store::{Batch, Store, meta_key},
 };
 
 /// Entries read at once for a peer stop growing here, so a peer far behind cannot fill memory.
@@ -37,7 +38,7 @@ impl Log {
 
     fn read(&self, start: u64, end: u64, bytes_max: usize) -> io::Result<Vec<raft::Entry>> {
         let (mut entries, mut bytes): (Vec<raft::Entry>, usize) = (Vec::new(), 0);
-        self.store.scan(LOG, start, |index, value| {
+        self.store.scan(Family::Log, start, |index, value| {
             if index >= end || bytes >= bytes_max {
                 return Ok(false);
             }
@@ -53,7 +54,7 @@ impl Log {
     }
 
     fn position(&self, key: &str) -> io::Result<Option<raft::LogId>> {
-        let Some(bytes) = self.store.get(META, key)? else { return Ok(None) };
+        let Some(bytes) = self.store.get(Family::Meta, key)? else { return Ok(None) };
         Ok(Some(format::decode::<format::Position>(&bytes)?.into()))
     }
 }
@@ -81,7 +82,7 @@ impl RaftLogReader<Types> for Log {
     }
 
     async fn read_vote(&mut self) -> Result<Option<raft::Vote>, io::Error> {
-        let Some(bytes) = self.store.get(META, meta_key::VOTE)? else { return Ok(None) };
+        let Some(bytes) = self.store.get(Family::Meta, meta_key::VOTE)? else { return Ok(None) };
         Ok(Some(format::decode::<format::Vote>(&bytes)?.into()))
     }
 }
@@ -91,7 +92,7 @@ impl RaftLogStorage<Types> for Log {
 
     async fn get_log_state(&mut self) -> Result<LogState<Types>, io::Error> {
         let purged = self.position(meta_key::PURGED)?;
-        let last = match self.store.last(LOG)? {
+        let last = match self.store.last(Family::Log)? {
             Some((_, bytes)) => Some(raft::Entry::try_from(format::decode::<format::Entry>(&bytes)?)?.log_id),
             None => purged,
         };
@@ -103,13 +104,13 @@ impl RaftLogStorage<Types> for Log {
     }
 
     async fn save_vote(&mut self, vote: &raft::Vote) -> Result<(), io::Error> {
-        let mut batch = Batch::new(&self.store)?;
+        let mut batch = Batch::default();
         batch.put_meta(meta_key::VOTE, &format::Vote::from(vote).encode_to_vec());
         self.store.commit_synced(batch).await
     }
 
     async fn save_committed(&mut self, committed: Option<raft::LogId>) -> Result<(), io::Error> {
-        let mut batch = Batch::new(&self.store)?;
+        let mut batch = Batch::default();
         match committed {
             Some(id) => batch.put_meta(meta_key::COMMITTED, &format::Position::from(&id).encode_to_vec()),
             None => batch.delete_meta(meta_key::COMMITTED),
@@ -126,10 +127,10 @@ impl RaftLogStorage<Types> for Log {
         I: IntoIterator<Item = raft::Entry> + OptionalSend,
         I::IntoIter: OptionalSend,
     {
-        let mut batch = Batch::new(&self.store)?;
+        let mut batch = Batch::default();
         for entry in entries {
             let index = entry.log_id.index;
-            batch.put_entry(index, &format::Entry::from(entry).encode_to_vec());
+            batch.put_entry(index, format::Entry::from(entry).encode_to_vec());
         }
         // A crash before this returns leaves entries nobody was told of; a crash after it loses none.
         self.store.commit_synced(batch).await?;
@@ -138,15 +139,15 @@ impl RaftLogStorage<Types> for Log {
     }
 
     async fn truncate_after(&mut self, last: Option<raft::LogId>) -> Result<(), io::Error> {
-        let mut batch = Batch::new(&self.store)?;
+        let mut batch = Batch::default();
         batch.delete_entries_from(last.map_or(0, |id| id.index.saturating_add(1)));
         self.store.commit_synced(batch).await
     }
 
     async fn purge(&mut self, upto: raft::LogId) -> Result<(), io::Error> {
-        let mut batch = Batch::new(&self.store)?;
+        let mut batch = Batch::default();
         batch.put_meta(meta_key::PURGED, &format::Position::from(&upto).encode_to_vec());
         batch.delete_entries_to(upto.index);
-        self.store.commit(batch, Durability::Written)
+        self.store.commit_synced(batch).await
     }
 }

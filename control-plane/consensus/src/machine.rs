@@ -17,10 +17,12 @@ use prost::Message as _;
 use tokio::sync::watch;
 
 use super::{
+    disk::{Durability, Family},
     format,
+    gate::Roster,
     raft::{self, Outcome, Proposal, Types},
     snapshot::{SnapshotBuilder, SnapshotFile, Snapshots},
-    store::{Batch, Durability, EVENTS, META, Store, meta_key},
+    store::{Batch, Store, meta_key},
 };
 
 /// A proposal that took effect: its events and the revision they made.
@@ -53,6 +55,7 @@ pub(super) struct Machine {
     members: raft::StoredMembers,
     version: u64,
     revision: watch::Sender<u64>,
+    roster: watch::Sender<Roster>,
     /// Stored changes that are void; a few tens of thousands at most, for each snapshot takes them.
     void: Vec<u64>,
 }
@@ -77,6 +80,7 @@ impl Machine {
             members: raft::StoredMembers::default(),
             version: 0,
             revision: watch::Sender::new(0),
+            roster: watch::Sender::default(),
             void: Vec::new(),
         };
         machine.fold()?;
@@ -88,8 +92,13 @@ impl Machine {
         self.revision.subscribe()
     }
 
+    /// Tells who is a member and who was.
+    pub(super) fn roster(&self) -> watch::Receiver<Roster> {
+        self.roster.subscribe()
+    }
+
     fn fold(&mut self) -> io::Result<()> {
-        let applied: format::Applied = match self.store.get(META, meta_key::APPLIED)? {
+        let applied: format::Applied = match self.store.get(Family::Meta, meta_key::APPLIED)? {
             Some(bytes) => format::decode(&bytes)?,
             None => format::Applied::default(),
         };
@@ -97,7 +106,7 @@ impl Machine {
         self.applier.reset();
         self.void.clear();
         let mut revision = 0;
-        self.store.scan(EVENTS, 0, |index, bytes| {
+        self.store.scan(Family::Events, 0, |index, bytes| {
             let stored: format::Change = format::decode(bytes)?;
             self.void.extend(self.applier.apply(&Change { revision: index, events: stored.events })?);
             revision = index;
@@ -109,13 +118,13 @@ impl Machine {
     }
 
     /// What happens to a proposal here; the same on every node, for it depends on applied proposals only.
-    fn admit(&mut self, index: u64, proposal: Proposal, batch: &mut Batch<'_>, changes: &mut Vec<Change>) -> Outcome {
+    fn admit(&mut self, index: u64, proposal: Proposal, batch: &mut Batch, changes: &mut Vec<Change>) -> Outcome {
         if proposal.expected_version != self.version {
             return Outcome::Conflict { version: self.version };
         }
         self.version += 1;
         let stored = format::Change { events: proposal.events };
-        batch.put_change(index, &stored.encode_to_vec());
+        batch.put_change(index, stored.encode_to_vec());
         changes.push(Change { revision: index, events: stored.events });
         Outcome::Applied
     }
@@ -138,7 +147,7 @@ impl RaftStateMachine<Types> for Machine {
             taken.push(entry);
         }
         let store = self.store.clone();
-        let mut batch = Batch::new(&store)?;
+        let mut batch = Batch::default();
         for (entry, responder) in taken {
             self.position = Some(entry.log_id);
             let outcome = match entry.payload {
@@ -180,10 +189,10 @@ impl RaftStateMachine<Types> for Machine {
             ..format::Applied::new(meta.last_log_id.as_ref(), &meta.last_membership, 0)
         };
         {
-            let mut batch = Batch::new(&self.store)?;
+            let mut batch = Batch::default();
             batch.delete_changes();
             kept.read(|revision, change| {
-                batch.put_change(revision, &change.encode_to_vec());
+                batch.put_change(revision, change.encode_to_vec());
                 Ok(())
             })?;
             batch.put_meta(meta_key::APPLIED, &applied.encode_to_vec());

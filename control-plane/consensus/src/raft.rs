@@ -4,8 +4,10 @@
 
 use std::fmt;
 
-use openraft::{BasicNode, EntryPayload, impls::leader_id_adv};
+use openraft::{EntryPayload, impls::leader_id_adv};
 use serde::{Deserialize, Serialize};
+
+use super::transport::Member;
 
 /// A wish to append events, as it is replicated. Its bytes are a disk format (see `format`).
 #[derive(Clone, PartialEq, Eq, prost::Message, Serialize, Deserialize)]
@@ -42,16 +44,16 @@ openraft::declare_raft_types!(
         D = Proposal,
         R = Outcome,
         NodeId = u64,
-        Node = BasicNode,
-        AsyncRuntime = openraft_rt_tokio::TokioRuntime,
+        Node = Member,
+        AsyncRuntime = super::runtime::NodeRuntime,
 );
 
 pub(super) type LeaderId = leader_id_adv::LeaderId<u64, u64>;
 pub(super) type LogId = openraft::LogId<LeaderId>;
 pub(super) type Vote = openraft::Vote<LeaderId>;
-pub(super) type Payload = EntryPayload<Proposal, u64, BasicNode>;
+pub(super) type Payload = EntryPayload<Proposal, u64, Member>;
 pub(super) type Entry = openraft::Entry<LeaderId, Payload>;
-pub(super) type Members = openraft::Membership<u64, BasicNode>;
-pub(super) type StoredMembers = openraft::StoredMembership<LeaderId, u64, BasicNode>;
-pub(super) type SnapshotMeta = openraft::SnapshotMeta<LeaderId, u64, BasicNode>;
-pub(super) type Snapshot = openraft::Snapshot<LeaderId, u64, BasicNode, super::snapshot::SnapshotFile>;
+pub(super) type Members = openraft::Membership<u64, Member>;
+pub(super) type StoredMembers = openraft::StoredMembership<LeaderId, u64, Member>;
+pub(super) type SnapshotMeta = openraft::SnapshotMeta<LeaderId, u64, Member>;
+pub(super) type Snapshot = openraft::Snapshot<LeaderId, u64, Member, super::snapshot::SnapshotFile>;

@@ -5,69 +5,73 @@
 //! revision order; then SHA-256 of all that precedes. A file is written beside its name, synced and renamed, so a
 //! name always stands for a whole file. A file that does not verify is never used. Only the newest is kept.
 
-use std::{
-    fs::{self, File},
-    io::{self, BufReader, BufWriter, Read, Write},
-    path::{Path, PathBuf},
-};
+use std::io::{self, BufReader, BufWriter, Read, Write};
 
 use aws_lc_rs::digest::{Context, Digest, SHA256, SHA256_OUTPUT_LEN};
 use openraft::RaftSnapshotBuilder;
 use prost::Message;
 
 use super::{
+    disk::{Durability, Family},
     format::{self, Applied, SnapshotChange, SnapshotHeader},
     raft::{self, Types},
-    store::{Batch, Durability, EVENTS, Store},
+    store::{Batch, Store},
 };
 
 const MAGIC: &[u8] = b"bailiwick/snapshot/v1\n";
 /// One change is one proposal, which admission bounds far below this.
 const MESSAGE_BYTES_MAX: u32 = 64 * 1024 * 1024;
-const SUFFIX: &str = "snapshot";
+const SUFFIX: &str = ".snapshot";
 
-/// A verified snapshot on the disk.
-#[derive(Clone, Debug, PartialEq, Eq)]
+/// A snapshot on the disk.
+#[derive(Clone, Debug)]
 pub(super) struct SnapshotFile {
-    path: PathBuf,
+    store: Store,
+    name: String,
 }
 
-/// The folder that holds the newest snapshot.
+/// The files of snapshots.
 #[derive(Clone, Debug)]
 pub(super) struct Snapshots {
-    folder: PathBuf,
+    store: Store,
 }
 
 impl Snapshots {
-    /// Opens or creates the folder.
-    pub(super) fn open(folder: PathBuf) -> io::Result<Self> {
-        fs::create_dir_all(&folder)?;
-        Ok(Self { folder })
+    /// Snapshots on the disk of `store`.
+    pub(super) const fn open(store: Store) -> Self {
+        Self { store }
     }
 
     /// The newest snapshot that verifies.
     pub(super) fn newest(&self) -> io::Result<Option<raft::Snapshot>> {
-        let mut paths = self.paths()?;
-        while let Some(path) = paths.pop() {
-            let file = SnapshotFile { path };
+        let mut names = self.names()?;
+        while let Some(name) = names.pop() {
+            let file = self.file(name);
             match file.applied() {
                 Ok(applied) => return Ok(Some(snapshot(&applied, file)?)),
-                Err(error) => tracing::warn!(path = %file.path.display(), %error, "snapshot does not verify; ignored"),
+                Err(error) => tracing::warn!(name = %file.name, %error, "snapshot does not verify; ignored"),
             }
         }
         Ok(None)
     }
 
+    /// The snapshot in a file that has come from elsewhere, if it verifies.
+    pub(super) fn arrived(&self, name: &str) -> io::Result<raft::Snapshot> {
+        let file = self.file(name.to_owned());
+        let applied = file.applied()?;
+        snapshot(&applied, file)
+    }
+
     /// Takes over a snapshot from elsewhere, unless it lies here already.
     pub(super) fn keep(&self, from: &SnapshotFile) -> io::Result<SnapshotFile> {
         let applied = from.applied()?;
-        let path = self.path(&applied);
-        if path != from.path {
-            let partial = path.with_extension("partial");
-            fs::copy(&from.path, &partial)?;
-            self.publish(&partial, &path)?;
+        let kept = self.file(name(&applied));
+        if kept.name != from.name || !std::sync::Arc::ptr_eq(self.store.disk(), from.store.disk()) {
+            let mut out = self.store.disk().blob_create(&kept.name)?;
+            io::copy(&mut from.open()?, &mut out)?;
+            out.publish()?;
+            self.forget_others(&kept.name)?;
         }
-        let kept = SnapshotFile { path };
         kept.applied()?;
         Ok(kept)
     }
@@ -75,16 +79,15 @@ impl Snapshots {
     fn write(&self, store: &Store, applied: Applied) -> io::Result<SnapshotFile> {
         let last = applied.position.map_or(0, |position| position.index);
         let mut changes = 0;
-        store.scan(EVENTS, 0, |revision, _| {
+        store.scan(Family::Events, 0, |revision, _| {
             changes += u64::from(revision <= last);
             Ok(revision <= last)
         })?;
-        let path = self.path(&applied);
-        let partial = path.with_extension("partial");
-        let mut out = Hashing::new(BufWriter::new(File::create(&partial)?));
+        let name = name(&applied);
+        let mut out = Hashing::new(BufWriter::new(self.store.disk().blob_create(&name)?));
         out.write_all(MAGIC)?;
         write_message(&mut out, &SnapshotHeader { applied: Some(applied), changes })?;
-        store.scan(EVENTS, 0, |revision, bytes| {
+        store.scan(Family::Events, 0, |revision, bytes| {
             if revision > last {
                 return Ok(false);
             }
@@ -93,45 +96,41 @@ impl Snapshots {
         })?;
         let (mut file, digest) = out.finish();
         file.write_all(digest.as_ref())?;
-        file.flush()?;
-        drop(file);
-        self.publish(&partial, &path)?;
-        Ok(SnapshotFile { path })
+        let file = file.into_inner().map_err(io::IntoInnerError::into_error)?;
+        file.publish()?;
+        self.forget_others(&name)?;
+        Ok(self.file(name))
     }
 
-    /// Makes a finished file the snapshot, then removes older ones.
-    fn publish(&self, partial: &Path, path: &Path) -> io::Result<()> {
-        File::open(partial)?.sync_all()?;
-        fs::rename(partial, path)?;
-        File::open(&self.folder)?.sync_all()?;
-        for other in self.paths()? {
-            if other != path {
-                fs::remove_file(other)?;
-            }
-        }
-        Ok(())
+    fn forget_others(&self, kept: &str) -> io::Result<()> {
+        let mut names = self.names()?;
+        names.retain(|name| name != kept);
+        names.iter().try_for_each(|name| self.store.disk().blob_remove(name))
     }
 
-    /// Names sort by position.
-    fn path(&self, applied: &Applied) -> PathBuf {
-        let position = applied.position.unwrap_or_default();
-        self.folder.join(format!("{:020}-{}-{}.{SUFFIX}", position.index, position.term, position.node))
+    fn file(&self, name: String) -> SnapshotFile {
+        SnapshotFile { store: self.store.clone(), name }
     }
 
-    fn paths(&self) -> io::Result<Vec<PathBuf>> {
-        let mut paths = Vec::new();
-        for entry in fs::read_dir(&self.folder)? {
-            let path = entry?.path();
-            if path.extension().is_some_and(|extension| extension == SUFFIX) {
-                paths.push(path);
-            }
-        }
-        paths.sort();
-        Ok(paths)
+    fn names(&self) -> io::Result<Vec<String>> {
+        let mut names = self.store.disk().blob_list()?;
+        names.retain(|name| name.ends_with(SUFFIX));
+        Ok(names)
     }
 }
 
+/// Names sort by position.
+fn name(applied: &Applied) -> String {
+    let position = applied.position.unwrap_or_default();
+    format!("{:020}-{}-{}{SUFFIX}", position.index, position.term, position.node)
+}
+
 impl SnapshotFile {
+    /// Its bytes.
+    pub(super) fn open(&self) -> io::Result<Box<dyn Read + Send>> {
+        self.store.disk().blob_open(&self.name)
+    }
+
     /// How far it goes. Verifies the whole file.
     pub(super) fn applied(&self) -> io::Result<Applied> {
         self.read(|_, _| Ok(()))
@@ -139,7 +138,7 @@ impl SnapshotFile {
 
     /// Hands over every change in order. What was handed over counts only if this returns `Ok`.
     pub(super) fn read(&self, mut visit: impl FnMut(u64, format::Change) -> io::Result<()>) -> io::Result<Applied> {
-        let mut input = Hashing::new(BufReader::new(File::open(&self.path)?));
+        let mut input = Hashing::new(BufReader::new(self.open()?));
         let mut magic = [0; MAGIC.len()];
         input.read_exact(&mut magic)?;
         if magic != MAGIC {
@@ -184,7 +183,7 @@ impl RaftSnapshotBuilder<Types> for SnapshotBuilder {
         let void = std::mem::take(&mut self.void);
         let build = move || {
             // Nobody else removes changes meanwhile, so what is counted in the file is what is written to it.
-            let mut batch = Batch::new(&store)?;
+            let mut batch = Batch::default();
             void.into_iter().for_each(|revision| batch.delete_change(revision));
             store.commit(batch, Durability::Written)?;
             snapshots.write(&store, applied)

@@ -1,48 +1,39 @@
-//! The one RocksDB of a control-plane node, and the contract of what it keeps.
+//! What a control-plane node keeps, and the contract of it.
 //!
 //! # Storage contract
-//! | column family | key | value | written |
+//! | family | key | value | written |
 //! |---|---|---|---|
 //! | `log` | index, big endian | `format::Entry` | synced before Raft is told |
-//! | `meta` | a name | vote; how far purged, committed, applied; node; format | vote, node and format synced |
+//! | `meta` | a name | vote; how far purged, committed, applied; birth; starts; format | all but committed, applied synced |
 //! | `events` | revision, big endian | `format::Change` | in one batch with `meta/applied`, not synced |
+//! | `tree` | first leaf (64 bits, big endian), level (8 bits) | hash of forgotten changes | in one batch with removing them |
 //!
-//! 1. All families share one write-ahead log, so a crash keeps a prefix of all writes in the order they were made.
+//! 1. A crash keeps a prefix of all writes in the order they were made (`disk`).
 //! 2. Nothing is acknowledged that is not in a synced prefix: a vote before it is cast, an entry before it counts.
-//! 3. `events` and `meta/applied` change in one batch. A crash may forget that batch; the entries it came from are
-//!    still in `log`, because purging them is a later write (rule 1). They are applied again, from the same bytes.
+//! 3. `events` and `meta/applied`, with the root of all changes, change in one batch. A crash may forget that batch;
+//!    the entries it came from are still in `log`, because purging them is a later write. They are applied again.
 //! 4. The state is the fold of `events`, and nothing else is kept of it. Nothing in it is edited; only changes that
-//!    later ones made void are removed, when a snapshot is made.
+//!    later ones made void are removed, when a snapshot is made, and `tree` keeps their hashes.
 //! 5. After any failed write the node stops; it never writes again over a log of which the end is unknown.
 //!
 //! Called by `log`, `machine` and `snapshot`. Deliberately absent: meaning of events (`domain`).
 
-use std::{io, path::Path, sync::Arc};
-
-use rocksdb::{
-    BoundColumnFamily, ColumnFamilyDescriptor, DB, DBCompressionType, DBRecoveryMode, Direction, IteratorMode, Options,
-    WriteBatch, WriteOptions,
+use std::{
+    io,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
 };
 
+use openraft::type_config::TypeConfigExt as _;
 use tokio::sync::watch;
 
-use crate::format;
-
-/// Column family of the Raft log.
-pub(super) const LOG: &str = "log";
-/// Column family of single values.
-pub(super) const META: &str = "meta";
-/// Column family of applied changes.
-pub(super) const EVENTS: &str = "events";
-
-/// The only layout so far; another one is refused rather than guessed.
-const FORMAT_VERSION: u64 = 1;
-/// A write-ahead log larger than this makes RocksDB flush, which bounds recovery time after a crash.
-const WAL_BYTES_MAX: u64 = 64 * 1024 * 1024;
-/// Memory per column family before it is written to a file.
-const WRITE_BUFFER_BYTES: usize = 8 * 1024 * 1024;
-/// RocksDB's own diagnostic files: enough to look back a little, small enough to forget.
-const DIAGNOSTIC_FILES_MAX: usize = 4;
+use crate::{
+    disk::{Disk, Durability, FORMAT_VERSION, Family, Write, corrupted, other_layout},
+    format,
+    raft::Types,
+};
 
 /// Single values in `meta`.
 pub(super) mod meta_key {
@@ -50,207 +41,280 @@ pub(super) mod meta_key {
     pub(crate) const PURGED: &str = "purged";
     pub(crate) const COMMITTED: &str = "committed";
     pub(crate) const APPLIED: &str = "applied";
+    pub(crate) const CLUSTER: &str = "cluster";
+    pub(crate) const INCARNATION: &str = "incarnation";
     pub(crate) const NODE: &str = "node";
+    pub(crate) const STARTS: &str = "starts";
     pub(crate) const FORMAT: &str = "format";
+    /// Followed by a peer's node id.
+    pub(crate) const PEER_STARTS: &str = "peer-starts/";
 }
 
-/// Whether a write must be on the disk before it returns.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Durability {
-    /// Synced: survives the host.
-    Synced,
-    /// In the operating system's hands: survives the process.
-    Written,
+/// Hex digits of a cluster id and of an incarnation.
+const CLUSTER_ID_DIGITS: usize = 32;
+const INCARNATION_DIGITS: usize = 16;
+
+/// Whom a data directory belongs to. Claimed when it is first opened and insisted on ever after.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Birth {
+    /// Which cluster: 32 lower-case hex digits, the same for as long as it lives, restored backups included.
+    pub cluster_id: String,
+    /// Which life of the cluster: 16 lower-case hex digits, new when it is restored from a backup.
+    pub incarnation: String,
+    /// Which node; never reused.
+    pub node_id: u64,
 }
 
-/// A handle on the database; clones share it.
+impl Birth {
+    /// Whom the data on `disk` belongs to; nobody while it is empty.
+    ///
+    /// # Errors
+    /// When the disk cannot be read, or another version of this program wrote it.
+    pub fn read(disk: &dyn Disk) -> io::Result<Option<Self>> {
+        let value = |key: &str| disk.get(Family::Meta, key.as_bytes());
+        match value(meta_key::FORMAT)? {
+            None if disk.last(Family::Log)?.is_some() || disk.last(Family::Events)?.is_some() => {
+                return Err(corrupted("the data directory has rows and no layout"));
+            }
+            None => return Ok(None),
+            Some(found) if found == FORMAT_VERSION.to_be_bytes() => {}
+            Some(found) => return Err(other_layout(&format::index_of(&found)?.to_string())),
+        }
+        let missing = || corrupted("the data directory does not say whom it belongs to");
+        let text = |key| String::from_utf8(value(key)?.ok_or_else(missing)?).map_err(|_| missing());
+        let birth = Self {
+            cluster_id: text(meta_key::CLUSTER)?,
+            incarnation: text(meta_key::INCARNATION)?,
+            node_id: format::index_of(&value(meta_key::NODE)?.ok_or_else(missing)?)?,
+        };
+        Ok(Some(birth))
+    }
+
+    pub(crate) fn check(&self) -> io::Result<()> {
+        let digits = |text: &str, count| {
+            text.len() == count && text.bytes().all(|byte| byte.is_ascii_digit() || (b'a'..=b'f').contains(&byte))
+        };
+        if digits(&self.cluster_id, CLUSTER_ID_DIGITS) && digits(&self.incarnation, INCARNATION_DIGITS) {
+            return Ok(());
+        }
+        Err(io::Error::new(io::ErrorKind::InvalidInput, "a cluster id or an incarnation has the wrong form"))
+    }
+}
+
+impl std::fmt::Display for Birth {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "node {} of cluster {}, incarnation {}", self.node_id, self.cluster_id, self.incarnation)
+    }
+}
+
+/// A handle on the disk; clones share it.
 #[derive(Clone)]
 pub(super) struct Store(Arc<Open>);
 
-/// The open database. Fields are dropped in this order: first it is closed, then whoever waits is told.
+/// The open disk. Fields are dropped in this order: first it is let go, then whoever waits is told.
 struct Open {
-    db: DB,
+    disk: Arc<dyn Disk>,
+    birth: Birth,
+    starts: u64,
+    /// Set by the first write that fails (rule 5).
+    failed: AtomicBool,
     closed: watch::Sender<()>,
 }
 
 impl std::fmt::Debug for Store {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Store").field("path", &self.0.db.path()).finish()
+        f.debug_struct("Store").field("disk", &self.0.disk).finish_non_exhaustive()
     }
 }
 
 impl Store {
-    /// Opens or creates the database. A layout or a node id other than this one's is refused.
-    pub(super) fn open(path: &Path, node_id: u64) -> io::Result<Self> {
-        let mut options = Options::default();
-        options.create_if_missing(true);
-        options.create_missing_column_families(true);
-        options.set_max_total_wal_size(WAL_BYTES_MAX);
-        // The default goes on with what lies before a damaged write and forgets the acknowledged ones behind it. Only
-        // the end of a log may be torn, by a crash during the last write; damage elsewhere must be seen.
-        options.set_wal_recovery_mode(DBRecoveryMode::TolerateCorruptedTailRecords);
-        options.set_paranoid_checks(true);
-        options.set_keep_log_file_num(DIAGNOSTIC_FILES_MAX);
-        let families = [LOG, META, EVENTS].map(|name| ColumnFamilyDescriptor::new(name, family_options()));
-        let db = DB::open_cf_descriptors(&options, path, families).map_err(storage)?;
-        let store = Self(Arc::new(Open { db, closed: watch::Sender::new(()) }));
-        store.claim(meta_key::FORMAT, FORMAT_VERSION)?;
-        store.claim(meta_key::NODE, node_id)?;
-        Ok(store)
+    /// Claims an empty disk for `birth`, or insists that it belongs to it; counts the start. Blocks.
+    pub(super) fn open(disk: Arc<dyn Disk>, birth: Birth) -> io::Result<Self> {
+        birth.check()?;
+        let mut batch = Batch::default();
+        let mut starts = 1;
+        match Birth::read(disk.as_ref())? {
+            None => {
+                batch.put_meta(meta_key::FORMAT, &FORMAT_VERSION.to_be_bytes());
+                batch.put_meta(meta_key::CLUSTER, birth.cluster_id.as_bytes());
+                batch.put_meta(meta_key::INCARNATION, birth.incarnation.as_bytes());
+                batch.put_meta(meta_key::NODE, &birth.node_id.to_be_bytes());
+            }
+            Some(found) if found == birth => {
+                let before = disk.get(Family::Meta, meta_key::STARTS.as_bytes())?;
+                starts += before.map_or(Ok(0), |bytes| format::index_of(&bytes))?;
+            }
+            Some(found) => {
+                let text = format!("this data directory belongs to {found}, not to {birth}");
+                return Err(io::Error::new(io::ErrorKind::InvalidData, text));
+            }
+        }
+        batch.put_meta(meta_key::STARTS, &starts.to_be_bytes());
+        disk.write(batch.writes, Durability::Synced)?;
+        let (failed, closed) = (AtomicBool::new(false), watch::Sender::new(()));
+        Ok(Self(Arc::new(Open { disk, birth, starts, failed, closed })))
     }
 
-    /// Ends when the database has been closed, after the last clone of this handle.
+    /// Whom the data belongs to.
+    pub(super) fn birth(&self) -> &Birth {
+        &self.0.birth
+    }
+
+    /// How often this data directory has been opened, this time included. An older copy of it has fewer.
+    pub(super) fn starts(&self) -> u64 {
+        self.0.starts
+    }
+
+    /// The disk, for files.
+    pub(super) fn disk(&self) -> &Arc<dyn Disk> {
+        &self.0.disk
+    }
+
+    /// Ends when the disk has been let go, after the last clone of this handle.
     pub(super) fn closed(&self) -> watch::Receiver<()> {
         self.0.closed.subscribe()
     }
 
-    /// Writes `value` the first time; afterwards insists on it.
-    fn claim(&self, key: &str, value: u64) -> io::Result<()> {
-        match self.get(META, key)? {
-            None => {
-                let mut batch = Batch::new(self)?;
-                batch.put_meta(key, &value.to_be_bytes());
-                self.commit(batch, Durability::Synced)
-            }
-            Some(found) if found == value.to_be_bytes() => Ok(()),
-            Some(found) => Err(io::Error::new(
-                io::ErrorKind::InvalidData,
-                format!("this data directory has {key} {}, expected {value}", format::index_of(&found).unwrap_or(0)),
-            )),
-        }
+    /// The highest number of starts that peer `node` has shown.
+    pub(super) fn peer_starts(&self, node: u64) -> io::Result<u64> {
+        let key = format!("{}{node}", meta_key::PEER_STARTS);
+        self.get(Family::Meta, key)?.map_or(Ok(0), |bytes| format::index_of(&bytes))
+    }
+
+    /// Remembers it. Blocks until it is on the disk.
+    pub(super) fn set_peer_starts(&self, node: u64, starts: u64) -> io::Result<()> {
+        let mut batch = Batch::default();
+        batch.put_meta(&format!("{}{node}", meta_key::PEER_STARTS), &starts.to_be_bytes());
+        self.commit(batch, Durability::Synced)
     }
 
     /// One value.
-    pub(super) fn get(&self, family: &str, key: impl AsRef<[u8]>) -> io::Result<Option<Vec<u8>>> {
-        self.0.db.get_cf(&self.family(family)?, key).map_err(storage)
+    pub(super) fn get(&self, family: Family, key: impl AsRef<[u8]>) -> io::Result<Option<Vec<u8>>> {
+        self.0.disk.get(family, key.as_ref())
     }
 
-    /// The greatest key of a family with its value.
-    pub(super) fn last(&self, family: &str) -> io::Result<Option<(u64, Vec<u8>)>> {
-        let handle = self.family(family)?;
-        let Some(row) = self.0.db.iterator_cf(&handle, IteratorMode::End).next() else { return Ok(None) };
-        let (key, value) = row.map_err(storage)?;
-        Ok(Some((format::index_of(&key)?, value.into_vec())))
+    /// The greatest number of a family with its value.
+    pub(super) fn last(&self, family: Family) -> io::Result<Option<(u64, Vec<u8>)>> {
+        let Some((key, value)) = self.0.disk.last(family)? else { return Ok(None) };
+        Ok(Some((format::index_of(&key)?, value)))
     }
 
-    /// Rows from `start` (inclusive) in order, handed to `visit` until it says `false`.
+    /// Rows from number `start` (inclusive) in order, handed to `visit` until it says `false`.
     pub(super) fn scan(
         &self,
-        family: &str,
+        family: Family,
         start: u64,
         mut visit: impl FnMut(u64, &[u8]) -> io::Result<bool>,
     ) -> io::Result<()> {
-        let handle = self.family(family)?;
-        let from = start.to_be_bytes();
-        for row in self.0.db.iterator_cf(&handle, IteratorMode::From(&from, Direction::Forward)) {
-            let (key, value) = row.map_err(storage)?;
-            if !visit(format::index_of(&key)?, &value)? {
-                break;
-            }
-        }
-        Ok(())
+        let numbered = &mut |key: &[u8], value: &[u8]| visit(format::index_of(key)?, value);
+        self.0.disk.scan(family, &start.to_be_bytes(), numbered)
     }
 
     /// Writes a batch whole or not at all. Blocks; `Synced` waits for the disk.
-    pub(super) fn commit(&self, batch: Batch<'_>, durability: Durability) -> io::Result<()> {
-        self.commit_raw(batch.writes, durability)
+    pub(super) fn commit(&self, batch: Batch, durability: Durability) -> io::Result<()> {
+        self.guarded(|disk| disk.write(batch.writes, durability))
+    }
+
+    /// Waits until everything written is on the disk. Blocks.
+    pub(super) fn sync(&self) -> io::Result<()> {
+        self.guarded(Disk::sync)
     }
 
     /// As [`Store::commit`], off the async threads: a sync can take many milliseconds.
-    pub(super) async fn commit_synced(&self, batch: Batch<'_>) -> io::Result<()> {
-        let (store, writes) = (self.clone(), batch.writes);
-        tokio::task::spawn_blocking(move || store.commit_raw(writes, Durability::Synced))
-            .await
-            .map_err(io::Error::other)?
+    pub(super) async fn commit_synced(&self, batch: Batch) -> io::Result<()> {
+        let delay = self.0.disk.sync_delay();
+        // A simulated crash may come before the write as well as between the write and the answer.
+        self.pause(delay / 2).await;
+        let written = self.run(move |store| store.commit(batch, Durability::Synced)).await;
+        self.pause(delay / 2).await;
+        written
     }
 
-    fn commit_raw(&self, writes: WriteBatch, durability: Durability) -> io::Result<()> {
-        let mut options = WriteOptions::default();
-        options.set_sync(durability == Durability::Synced);
-        self.0.db.write_opt(writes, &options).map_err(storage)
+    /// Does what may block where that does no harm.
+    pub(super) async fn run<T: Send + 'static>(
+        &self,
+        work: impl FnOnce(&Self) -> io::Result<T> + Send + 'static,
+    ) -> io::Result<T> {
+        if self.0.disk.inline() {
+            return work(self);
+        }
+        let store = self.clone();
+        tokio::task::spawn_blocking(move || work(&store)).await.map_err(io::Error::other)?
     }
 
-    /// Makes RocksDB write a file where it cannot, as a full or failing disk would.
-    #[cfg(test)]
-    pub(super) fn break_for_test(&self) {
-        self.0.db.flush_cf(&self.family(EVENTS).unwrap()).unwrap_err();
+    /// Lets (virtual) time pass.
+    pub(super) async fn pause(&self, delay: std::time::Duration) {
+        if !delay.is_zero() {
+            Types::sleep(delay).await;
+        }
     }
 
-    fn family(&self, name: &str) -> io::Result<Arc<BoundColumnFamily<'_>>> {
-        self.0
-            .db
-            .cf_handle(name)
-            .ok_or_else(|| io::Error::new(io::ErrorKind::NotFound, format!("no column family {name}")))
+    fn guarded(&self, act: impl FnOnce(&dyn Disk) -> io::Result<()>) -> io::Result<()> {
+        if self.0.failed.load(Ordering::Acquire) {
+            return Err(io::Error::other("an earlier write failed; nothing is written any more"));
+        }
+        act(self.0.disk.as_ref()).inspect_err(|_| self.0.failed.store(true, Ordering::Release))
     }
-}
-
-fn family_options() -> Options {
-    let mut options = Options::default();
-    options.set_compression_type(DBCompressionType::Lz4);
-    options.set_write_buffer_size(WRITE_BUFFER_BYTES);
-    options
 }
 
 /// Writes that happen together.
-pub(super) struct Batch<'a> {
-    writes: WriteBatch,
-    log: Arc<BoundColumnFamily<'a>>,
-    meta: Arc<BoundColumnFamily<'a>>,
-    events: Arc<BoundColumnFamily<'a>>,
+#[derive(Debug, Default)]
+pub(super) struct Batch {
+    writes: Vec<Write>,
 }
 
-impl<'a> Batch<'a> {
-    /// An empty batch.
-    pub(super) fn new(store: &'a Store) -> io::Result<Self> {
-        Ok(Self {
-            writes: WriteBatch::default(),
-            log: store.family(LOG)?,
-            meta: store.family(META)?,
-            events: store.family(EVENTS)?,
-        })
-    }
-
+impl Batch {
     pub(super) fn put_meta(&mut self, key: &str, value: &[u8]) {
-        self.writes.put_cf(&self.meta, key, value);
+        self.put(Family::Meta, key.as_bytes().to_vec(), value.to_vec());
     }
 
     pub(super) fn delete_meta(&mut self, key: &str) {
-        self.writes.delete_cf(&self.meta, key);
+        self.writes.push(Write::Delete { family: Family::Meta, key: key.as_bytes().to_vec() });
     }
 
-    pub(super) fn put_entry(&mut self, index: u64, value: &[u8]) {
-        self.writes.put_cf(&self.log, index.to_be_bytes(), value);
+    pub(super) fn put_entry(&mut self, index: u64, value: Vec<u8>) {
+        self.put(Family::Log, index.to_be_bytes().to_vec(), value);
     }
 
     /// Removes log entries from `start` on.
     pub(super) fn delete_entries_from(&mut self, start: u64) {
-        self.writes.delete_range_cf(&self.log, start.to_be_bytes().as_slice(), BEYOND_EVERY_KEY.as_slice());
+        self.delete_range(Family::Log, start.to_be_bytes().to_vec(), BEYOND_EVERY_KEY.to_vec());
     }
 
     /// Removes log entries up to and including `last`.
     pub(super) fn delete_entries_to(&mut self, last: u64) {
         let end = last.saturating_add(1).to_be_bytes();
-        self.writes.delete_range_cf(&self.log, 0_u64.to_be_bytes().as_slice(), end.as_slice());
+        self.delete_range(Family::Log, 0_u64.to_be_bytes().to_vec(), end.to_vec());
     }
 
-    pub(super) fn put_change(&mut self, revision: u64, value: &[u8]) {
-        self.writes.put_cf(&self.events, revision.to_be_bytes(), value);
+    pub(super) fn put_change(&mut self, revision: u64, value: Vec<u8>) {
+        self.put(Family::Events, revision.to_be_bytes().to_vec(), value);
     }
 
     /// Removes a void change.
     pub(super) fn delete_change(&mut self, revision: u64) {
-        self.writes.delete_cf(&self.events, revision.to_be_bytes());
+        self.writes.push(Write::Delete { family: Family::Events, key: revision.to_be_bytes().to_vec() });
     }
 
-    /// Removes every applied change: a snapshot's follow.
+    /// Removes every applied change and what stands for forgotten ones: a snapshot's follow.
     pub(super) fn delete_changes(&mut self) {
-        self.writes.delete_range_cf(&self.events, 0_u64.to_be_bytes().as_slice(), BEYOND_EVERY_KEY.as_slice());
+        for family in [Family::Events, Family::Tree] {
+            self.delete_range(family, 0_u64.to_be_bytes().to_vec(), BEYOND_EVERY_KEY.to_vec());
+        }
+    }
+
+    pub(super) fn put(&mut self, family: Family, key: Vec<u8>, value: Vec<u8>) {
+        self.writes.push(Write::Put { family, key, value });
+    }
+
+    pub(super) fn delete(&mut self, family: Family, key: Vec<u8>) {
+        self.writes.push(Write::Delete { family, key });
+    }
+
+    fn delete_range(&mut self, family: Family, start: Vec<u8>, end: Vec<u8>) {
+        self.writes.push(Write::DeleteRange { family, start, end });
     }
 }
 
-/// Longer than any key of eight bytes, so greater than all of them.
-const BEYOND_EVERY_KEY: [u8; 9] = [0xff; 9];
-
-fn storage(error: rocksdb::Error) -> io::Error {
-    io::Error::other(error)
-}
+/// Longer than any key of a number, so greater than all of them.
+const BEYOND_EVERY_KEY: [u8; 10] = [0xff; 10];

@@ -13,7 +13,7 @@ use serde_json::Value;
 use crate::{
     Manifest, Rejection, ResourceRef, State, apply, checkpoint, consent,
     event::{Change, Event},
-    node, requests, token_key, tool,
+    join_token, member, node, requests, secret, token_key, tool,
 };
 
 /// What can be asked.
@@ -71,6 +71,23 @@ pub enum Command {
     RegisterTokenKey(token_key::TokenKey),
     /// Who signs tokens and what audiences are made from.
     SetIssuer(token_key::Issuer),
+    /// Begin a cluster, or begin it anew from a backup, with one member.
+    FoundCluster(member::FoundCluster),
+    /// Leave for somebody to become a member.
+    CreateJoinToken(join_token::CreateJoinToken),
+    /// Become a member.
+    Enrol(member::Enrol),
+    /// Get a fresh certificate, as a member; a control plane may say that it listens elsewhere now.
+    RenewMember(member::RenewMember),
+    /// Be a member no more.
+    RemoveMember(member::RemoveMember),
+    /// Keep a secret in its next edition.
+    SealSecret(secret::SealSecret),
+    /// All secrets are sealed under the master key of this name now.
+    RotateMasterKey {
+        /// Its name.
+        master: String,
+    },
 }
 
 /// A tool as its server shows it.
@@ -148,6 +165,16 @@ pub enum Answer {
     Changes(Vec<ResourceChange>),
     /// What the token says (IssueToken).
     Granted(Grant),
+    /// Until when the join token is good, Unix seconds (CreateJoinToken).
+    JoinToken {
+        /// Unix seconds.
+        expires_at: u64,
+    },
+    /// The member's node id; 0 for all but control planes (FoundCluster, Enrol, RenewMember).
+    Member {
+        /// The id.
+        node_id: u64,
+    },
 }
 
 /// What happened, or with a dry run would happen, to one resource.
@@ -223,7 +250,7 @@ pub struct Grant {
 pub fn decide(state: &State, command: Command, context: &Context) -> Result<Decision, Rejection> {
     requests::check(context)?;
     if let Some(earlier) = state.requests.earlier(&context.request_id) {
-        return Ok(repeat(state, &command, earlier));
+        return repeat(state, &command, earlier);
     }
     match command {
         Command::Apply { manifests, discovered } => apply::decide_apply(state, &manifests, &discovered, context),
@@ -240,25 +267,41 @@ pub fn decide(state: &State, command: Command, context: &Context) -> Result<Deci
         Command::CommitCheckpoint(commit) => checkpoint::decide_commit(state, &commit, context),
         Command::RegisterTokenKey(key) => token_key::decide_register(state, key, context),
         Command::SetIssuer(issuer) => token_key::decide_set_issuer(state, issuer, context),
+        Command::FoundCluster(wish) => member::decide_found(state, wish, context),
+        Command::CreateJoinToken(wish) => join_token::decide_create(state, wish, context),
+        Command::Enrol(wish) => member::decide_enrol(state, wish, context),
+        Command::RenewMember(wish) => member::decide_renew(state, wish, context),
+        Command::RemoveMember(wish) => member::decide_remove(state, &wish, context),
+        Command::SealSecret(wish) => secret::decide_seal(state, wish, context),
+        Command::RotateMasterKey { master } => secret::decide_rotated(state, master, context),
     }
 }
 
 /// The answer a request got before, as far as it can still be told.
-fn repeat(state: &State, command: &Command, earlier: &requests::Remembered) -> Decision {
+fn repeat(state: &State, command: &Command, earlier: &requests::Remembered) -> Result<Decision, Rejection> {
     let answer = match command {
         Command::IssueToken(_) => {
             earlier.consent.as_deref().and_then(|id| consent::grant_of(state, id)).map_or(Answer::Done, Answer::Granted)
         }
         Command::Apply { manifests, .. } => Answer::Changes(apply::unchanged(state, manifests)),
         Command::Delete { .. } | Command::PinTools { .. } => Answer::Changes(Vec::new()),
+        Command::CreateJoinToken(wish) => join_token::repeat(state, wish)?,
+        Command::FoundCluster(member::FoundCluster { name, .. })
+        | Command::Enrol(member::Enrol { name, .. })
+        | Command::RenewMember(member::RenewMember { name, .. }) => {
+            Answer::Member { node_id: state.members.get(name).map_or(0, |member| member.node_id) }
+        }
         Command::RevokeConsent { .. }
         | Command::ReportTools { .. }
         | Command::RegisterNode { .. }
         | Command::CommitCheckpoint(_)
         | Command::RegisterTokenKey(_)
-        | Command::SetIssuer(_) => Answer::Done,
+        | Command::SetIssuer(_)
+        | Command::RemoveMember(_)
+        | Command::SealSecret(_)
+        | Command::RotateMasterKey { .. } => Answer::Done,
     };
-    Decision { answer, repeated: Some(earlier.revision), ..Decision::default() }
+    Ok(Decision { answer, repeated: Some(earlier.revision), ..Decision::default() })
 }
 
 impl Context {

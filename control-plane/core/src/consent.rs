@@ -203,7 +203,7 @@ pub(crate) fn forgettable(state: &State, now_seconds: u64) -> Vec<(u64, String)>
     let horizon = now_seconds.saturating_sub(ENDED_CONSENT_KEPT_SECONDS);
     state
         .consent_expiries
-        .iter()
+        .keys()
         .take_while(|(expires_at, _)| *expires_at < horizon)
         .take(FORGOTTEN_AT_ONCE_MAX)
         .cloned()
@@ -269,7 +269,7 @@ pub(crate) fn evolve_granted(state: &mut State, event: &ConsentGranted, actor: &
     if let Some(replaced) = state.consents.get(&id) {
         state.consent_expiries.remove(&(replaced.granted.expires_at, id.clone()));
     }
-    state.consent_expiries.insert((event.expires_at, id.clone()));
+    state.consent_expiries.insert((event.expires_at, id.clone()), ());
     let granted_by = actor.to_owned();
     state.consents.insert(id, Consent { granted: event.clone(), granted_by, changed, revoked: None, token: None });
 }

@@ -3,13 +3,31 @@
 //! Events are used as they stand inside ledger records, and those know no 64-bit numbers (RFC 8785 numbers are
 //! doubles). Absent: any other encoding.
 
-use serde::{Deserialize, Deserializer, Serializer, de::Error};
+use std::fmt;
+
+use serde::{
+    Deserializer, Serializer,
+    de::{Error, Visitor},
+};
 
 pub(crate) fn serialize<S: Serializer>(number: &u64, serializer: S) -> Result<S::Ok, S::Error> {
     serializer.collect_str(number)
 }
 
 pub(crate) fn deserialize<'de, D: Deserializer<'de>>(deserializer: D) -> Result<u64, D::Error> {
-    let text = String::deserialize(deserializer)?;
-    text.parse().map_err(|_| D::Error::custom(format_args!("`{text}` is not a decimal number of 64 bits")))
+    deserializer.deserialize_str(Decimal)
+}
+
+struct Decimal;
+
+impl Visitor<'_> for Decimal {
+    type Value = u64;
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("a string of decimal digits")
+    }
+
+    fn visit_str<E: Error>(self, text: &str) -> Result<u64, E> {
+        text.parse().map_err(|_| E::custom(format_args!("`{text}` is not a decimal number of 64 bits")))
+    }
 }

@@ -12,8 +12,11 @@ use crate::{
     agent::{AgentApplied, AgentDeleted},
     checkpoint::CheckpointCommitted,
     consent::{ConsentGranted, ConsentRevoked, TokenIssued},
+    join_token::JoinTokenCreated,
+    member::{ClusterFounded, MemberEnrolled, MemberMoved, MemberRemoved},
     node::{NodeDeleted, NodeEpochOpened},
     policy::{PolicyApplied, PolicyDeleted},
+    secret::{MasterKeyRotated, SecretSealed},
     server::{ServerApplied, ServerDeleted},
     token_key::{IssuerSet, TokenKeyRegistered},
     tool::{ToolApproved, ToolDriftObserved, ToolsPinned},
@@ -53,6 +56,15 @@ macro_rules! changes {
             #[must_use]
             pub const fn type_word(&self) -> &'static str {
                 match self { $(Self::$variant(_) => $word,)* }
+            }
+
+            /// Reads the payload that a `type` word names out of a whole event, passing over what else is in it;
+            /// `None` for a word that is not known.
+            pub(crate) fn read(word: &str, event: &[u8]) -> Option<Result<Self, serde_json::Error>> {
+                match word {
+                    $($word => Some(serde_json::from_slice::<$variant>(event).map(Self::$variant)),)*
+                    _ => None,
+                }
             }
         }
 
@@ -105,11 +117,25 @@ changes! {
     TokenKeyRegistered("token_key_registered"),
     /// Who signs tokens, and what audiences are made from.
     IssuerSet("issuer_set"),
+    /// A cluster begins, or begins anew from a backup, with one member.
+    ClusterFounded("cluster_founded"),
+    /// Somebody may become a member.
+    JoinTokenCreated("join_token_created"),
+    /// A join token was redeemed: there is a new member.
+    MemberEnrolled("member_enrolled"),
+    /// A control plane listens elsewhere.
+    MemberMoved("member_moved"),
+    /// A member is one no more.
+    MemberRemoved("member_removed"),
+    /// A secret is kept in its next edition, sealed under a master key.
+    SecretSealed("secret_sealed"),
+    /// All secrets are sealed under this master key.
+    MasterKeyRotated("master_key_rotated"),
 }
 
 /// The event as the ledger records it: with the revision it got, without tool definitions (their hashes stay), as
-/// those may be larger than a record. `None` for what the ledger itself caused: recording a checkpoint would make
-/// the next one necessary.
+/// those may be larger than a record. `None` for what the ledger itself caused (recording a checkpoint would make
+/// the next one necessary) and for ciphertexts, which the ledger need not keep for ever.
 #[must_use]
 pub fn recorded(event: &Event, revision: u64) -> Option<Value> {
     let mut fields = match serde_json::to_value(event) {
@@ -118,7 +144,7 @@ pub fn recorded(event: &Event, revision: u64) -> Option<Value> {
         Ok(_) | Err(_) => Map::new(),
     };
     match &event.change {
-        Change::CheckpointCommitted(_) => return None,
+        Change::CheckpointCommitted(_) | Change::SecretSealed(_) => return None,
         Change::NodeEpochOpened(_) => {
             fields.insert("epoch".into(), revision.to_string().into());
         }
@@ -145,7 +171,13 @@ pub fn recorded(event: &Event, revision: u64) -> Option<Value> {
         | Change::TokenIssued(_)
         | Change::NodeDeleted(_)
         | Change::TokenKeyRegistered(_)
-        | Change::IssuerSet(_) => {}
+        | Change::IssuerSet(_)
+        | Change::ClusterFounded(_)
+        | Change::JoinTokenCreated(_)
+        | Change::MemberEnrolled(_)
+        | Change::MemberMoved(_)
+        | Change::MemberRemoved(_)
+        | Change::MasterKeyRotated(_) => {}
     }
     fields.insert("revision".into(), revision.to_string().into());
     Some(Value::Object(fields))

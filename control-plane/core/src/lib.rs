@@ -4,7 +4,7 @@
 //! [`Rejection`]; [`evolve`] applies an event to the [`State`]; `view` derives the config stream's entries from it and
 //! `show` the manifests with status that people read. `control-plane/server` replicates the events and does all I/O.
 //! Invariants: [`evolve`] is total and deterministic; [`decide`] sees no clock and no randomness but its [`Context`];
-//! an apply happens whole or not at all; no secret is in a command, an event or the state.
+//! an apply happens whole or not at all; no secret is in a command, an event or the state, but sealed.
 //! Deliberately absent: Raft, storage, gRPC (server); Cedar (`policy`); signing tokens (`token`).
 
 pub mod agent;
@@ -14,16 +14,21 @@ pub mod command;
 pub mod consent;
 mod decimal;
 pub mod event;
+pub mod join_token;
 pub mod manifest;
+pub mod member;
 pub mod node;
 pub mod policy;
 pub mod problem;
 pub mod rejection;
 pub mod requests;
 pub mod resource;
+pub mod secret;
 pub mod server;
 pub mod show;
 pub mod state;
+pub mod table;
+pub mod stored;
 pub mod token_key;
 pub mod tool;
 pub mod user;

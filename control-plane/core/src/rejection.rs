@@ -118,6 +118,79 @@ pub enum Rejection {
         /// To.
         size: u64,
     },
+    /// A secret was sealed meanwhile.
+    #[error("{column}/{key} was sealed meanwhile: its next edition is {next}")]
+    SecretEdition {
+        /// Kind of secret.
+        column: String,
+        /// Which of its kind.
+        key: String,
+        /// The edition that would be taken.
+        next: u64,
+    },
+    /// Not all secrets are sealed under the key.
+    #[error("not all secrets are sealed under master key {master} yet")]
+    SecretsUnderOther {
+        /// Name of the key.
+        master: String,
+    },
+    /// There is a cluster already.
+    #[error("the cluster is founded already")]
+    ClusterFounded,
+    /// The join token was shown to an earlier request with this id, and nobody keeps its secret.
+    #[error("this request made a join token already, which is shown only once; ask for another")]
+    JoinTokenShown,
+    /// No such token, or not any more.
+    #[error(
+        "the join token is not known, was used or has expired (it is good once, for ten minutes); \
+         create another with `bailiwick cluster join-token`"
+    )]
+    JoinTokenInvalid,
+    /// The token was made for somebody else.
+    #[error("the join token is for the {what} \"{wanted}\"")]
+    JoinTokenForOther {
+        /// Role or name.
+        what: &'static str,
+        /// Which.
+        wanted: String,
+    },
+    /// There is a member of this name.
+    #[error(
+        "there is a member \"{name}\" already; remove it first, or use a join token made for that name and role \
+         if the same node comes back with an empty disk (never a control plane)"
+    )]
+    MemberNameTaken {
+        /// The name.
+        name: String,
+    },
+    /// There is no such member.
+    #[error("there is no member \"{0}\"")]
+    MemberUnknown(String),
+    /// The key is not the one the member enrolled with.
+    #[error("member \"{name}\" enrolled with another key")]
+    MemberKeyDiffers {
+        /// The member.
+        name: String,
+    },
+    /// Without it nobody could vote.
+    #[error("member \"{member}\" is the last voter; a cluster without one could change nothing ever after")]
+    LastVoter {
+        /// The member.
+        member: String,
+    },
+    /// Too few of the voters that remain answer.
+    #[error(
+        "without \"{member}\" only {answering} of {voters} voters answer, which is no majority; bring others back \
+         first, or use --force"
+    )]
+    MajorityLost {
+        /// The member.
+        member: String,
+        /// Voters that would remain.
+        voters: usize,
+        /// Of those, how many answer.
+        answering: usize,
+    },
 }
 
 /// What kind of answer a rejection is.
@@ -139,7 +212,7 @@ impl Rejection {
     pub const fn class(&self) -> Class {
         match self {
             Self::Invalid(_) | Self::LifetimeOutOfBounds { .. } | Self::Malformed { .. } => Class::Invalid,
-            Self::NotFound(_) | Self::ToolUnknown { .. } => Class::NotFound,
+            Self::NotFound(_) | Self::ToolUnknown { .. } | Self::MemberUnknown(_) => Class::NotFound,
             Self::InUse(_)
             | Self::NotDeletable { .. }
             | Self::ConsentRevoked(_)
@@ -149,8 +222,19 @@ impl Rejection {
             | Self::NodeRoleConflict { .. }
             | Self::TooManyRuns { .. }
             | Self::CheckpointConflict { .. }
-            | Self::CheckpointProof { .. } => Class::Conflict,
-            Self::Inactive(_) | Self::LevelAboveCeiling { .. } => Class::Forbidden,
+            | Self::CheckpointProof { .. }
+            | Self::SecretEdition { .. }
+            | Self::SecretsUnderOther { .. }
+            | Self::ClusterFounded
+            | Self::JoinTokenShown
+            | Self::MemberNameTaken { .. }
+            | Self::LastVoter { .. }
+            | Self::MajorityLost { .. } => Class::Conflict,
+            Self::Inactive(_)
+            | Self::LevelAboveCeiling { .. }
+            | Self::JoinTokenInvalid
+            | Self::JoinTokenForOther { .. }
+            | Self::MemberKeyDiffers { .. } => Class::Forbidden,
         }
     }
 

@@ -4,14 +4,13 @@
 //! event and is not remembered: carried out again it decides afresh. Bounded; the oldest are forgotten first.
 //! Also here: what identifiers of a request may look like, as they end up in events and records.
 
-use std::collections::{BTreeMap, VecDeque};
-
 use serde::{Deserialize, Serialize};
 
 use crate::{
     Rejection,
     command::Context,
     event::{Change, Event},
+    table::{self, Table},
 };
 
 /// How many requests are remembered: minutes of heavy administration, and far longer than any client retries.
@@ -22,11 +21,21 @@ pub const ID_CHARS_MAX: usize = 128;
 pub const ACTOR_BYTES_MAX: usize = 320;
 
 /// The requests carried out lately.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
 pub struct Requests {
-    by_id: BTreeMap<String, Remembered>,
-    oldest_first: VecDeque<String>,
+    by_id: Table<String, Remembered>,
+    /// Ids by a number that grows with each.
+    #[serde(with = "table::as_list")]
+    oldest_first: Table<u64, String>,
 }
+
+impl PartialEq for Requests {
+    fn eq(&self, other: &Self) -> bool {
+        self.by_id == other.by_id && self.oldest_first.values().eq(other.oldest_first.values())
+    }
+}
+
+impl Eq for Requests {}
 
 /// What is remembered of a request.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -48,16 +57,18 @@ impl Requests {
         if event.request_id.is_empty() {
             return;
         }
-        let oldest_first = &mut self.oldest_first;
-        let remembered = self.by_id.entry(event.request_id.clone()).or_insert_with(|| {
-            oldest_first.push_back(event.request_id.clone());
-            Remembered { revision, consent: None }
-        });
-        if let Change::ConsentGranted(granted) = &event.change {
+        if !self.by_id.contains_key(&event.request_id) {
+            self.by_id.insert(event.request_id.clone(), Remembered { revision, consent: None });
+            let next = self.oldest_first.last_key().map_or(0, |last| last + 1);
+            self.oldest_first.insert(next, event.request_id.clone());
+        }
+        if let (Change::ConsentGranted(granted), Some(remembered)) =
+            (&event.change, self.by_id.get_mut(&event.request_id))
+        {
             remembered.consent = Some(granted.consent.clone());
         }
         while self.oldest_first.len() > REQUESTS_REMEMBERED_MAX {
-            if let Some(oldest) = self.oldest_first.pop_front() {
+            if let Some((_, oldest)) = self.oldest_first.pop_first() {
                 self.by_id.remove(&oldest);
             }
         }

@@ -1,11 +1,12 @@
 //! The state: everything that follows from the events so far, and how one more event changes it.
 //!
 //! Every node holds a `State` and calls [`evolve`] for each committed event in order; `decide` reads it, `view` and
-//! `show` derive from it. It serialises for snapshots. Maps are ordered, so equal states have equal bytes.
+//! `show` derive from it. Maps are ordered, so equal states serialise to equal bytes; what can be large is a `Table`,
+//! so a copy costs next to nothing.
 //! Invariant: [`evolve`] is total: it never fails, even for an event that no state like this could have led to.
 //! Absent: what an event does to its aggregate (the aggregate's own file).
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 
@@ -14,10 +15,14 @@ use crate::{
     checkpoint::{self, Checkpoint},
     consent::{self, Consent},
     event::{Change, Event},
+    join_token::{self, JoinToken},
+    member::{self, Cluster, Member},
     node::{self, Node},
     policy::{self, Policy},
     requests::Requests,
+    secret::{self, Secret},
     server::{self, Server},
+    table::{self, Table},
     token_key::{self, Issuer, StoredTokenKey},
     tool,
     user::{self, User},
@@ -30,27 +35,40 @@ pub struct State {
     /// Revision of the last event; 0 before the first.
     pub revision: u64,
     /// Servers by name, each with its tools.
-    pub servers: BTreeMap<String, Server>,
+    pub servers: Table<String, Server>,
     /// Virtual servers by name.
-    pub virtual_servers: BTreeMap<String, VirtualServer>,
+    pub virtual_servers: Table<String, VirtualServer>,
     /// Users by name.
-    pub users: BTreeMap<String, User>,
+    pub users: Table<String, User>,
     /// Agents by name.
-    pub agents: BTreeMap<String, Agent>,
+    pub agents: Table<String, Agent>,
     /// Policies by name.
-    pub policies: BTreeMap<String, Policy>,
+    pub policies: Table<String, Policy>,
     /// Consents by id.
-    pub consents: BTreeMap<String, Consent>,
+    pub consents: Table<String, Consent>,
     /// (expiry in Unix seconds, consent): what to forget first.
-    pub consent_expiries: BTreeSet<(u64, String)>,
+    #[serde(with = "table::as_set")]
+    pub consent_expiries: Table<(u64, String), ()>,
     /// Nodes by name.
-    pub nodes: BTreeMap<String, Node>,
+    pub nodes: Table<String, Node>,
     /// The last committed checkpoint by log origin.
     pub checkpoints: BTreeMap<String, Checkpoint>,
     /// Token-signing public keys by key id.
     pub token_keys: BTreeMap<String, StoredTokenKey>,
     /// Who signs tokens; absent until set.
     pub issuer: Option<Issuer>,
+    /// Which cluster this is; absent until it is founded.
+    pub cluster: Option<Cluster>,
+    /// Nodes and administrators by name.
+    pub members: BTreeMap<String, Member>,
+    /// The highest node id that any control plane ever had.
+    pub node_ids_given: u64,
+    /// Join tokens that nobody redeemed, by id.
+    pub join_tokens: BTreeMap<String, JoinToken>,
+    /// Sealed secrets by column and key (`secret::name`).
+    pub secrets: BTreeMap<String, Secret>,
+    /// Name of the master key that all secrets were last sealed anew under.
+    pub master_key: Option<String>,
     /// Requests carried out lately.
     pub requests: Requests,
 }
@@ -89,6 +107,13 @@ pub fn evolve(state: &mut State, event: &Event, revision: u64) {
         Change::CheckpointCommitted(change) => checkpoint::evolve_committed(state, change, changed),
         Change::TokenKeyRegistered(change) => token_key::evolve_registered(state, change, changed),
         Change::IssuerSet(change) => token_key::evolve_issuer(state, change),
+        Change::ClusterFounded(change) => member::evolve_founded(state, change, changed),
+        Change::JoinTokenCreated(change) => join_token::evolve_created(state, change, changed),
+        Change::MemberEnrolled(change) => member::evolve_enrolled(state, change, changed),
+        Change::MemberMoved(change) => member::evolve_moved(state, change, changed),
+        Change::MemberRemoved(change) => member::evolve_removed(state, change),
+        Change::SecretSealed(change) => secret::evolve_sealed(state, change, changed),
+        Change::MasterKeyRotated(change) => secret::evolve_rotated(state, change),
     }
     state.requests.remember(event, revision);
     state.revision = revision;

@@ -4,7 +4,7 @@
 //! snapshot. Invariant: the changes applied to the entries before give the entries after, so the digest
 //! (`bailiwick_proto::config_digest`) of both planes agrees. Keys: `server/…`, `tool/<server>/<tool>`,
 //! `virtual_server/…`, `user/…`, `agent/…`, `policy/…`, `consent/…`, `token_key/…`, `issuer/`.
-//! Absent: nodes, checkpoints and hidden tools, which no data plane decides with; framing and leases (server).
+//! Absent: nodes, members, checkpoints and hidden tools, which no data plane decides with; framing and leases (server).
 
 use std::collections::BTreeSet;
 
@@ -184,6 +184,13 @@ fn keys_touched(before: &State, event: &Event) -> Vec<String> {
         Change::TokenIssued(_)
         | Change::NodeEpochOpened(_)
         | Change::NodeDeleted(_)
-        | Change::CheckpointCommitted(_) => Vec::new(),
+        | Change::CheckpointCommitted(_)
+        | Change::ClusterFounded(_)
+        | Change::JoinTokenCreated(_)
+        | Change::MemberEnrolled(_)
+        | Change::MemberMoved(_)
+        | Change::MemberRemoved(_)
+        | Change::SecretSealed(_)
+        | Change::MasterKeyRotated(_) => Vec::new(),
     }
 }

@@ -1,10 +1,39 @@
 //! Time and randomness: the only place of this package that asks the operating system for either.
 //!
-//! Called where a request enters; everything further in gets both as arguments.
+//! Called where a request enters; everything further in gets both as arguments. A simulation has [`Surroundings`] of
+//! its own.
 
-use std::time::{SystemTime, UNIX_EPOCH};
+use std::{
+    fmt::Debug,
+    time::{SystemTime, UNIX_EPOCH},
+};
 
 use aws_lc_rs::{error::Unspecified, rand};
+
+/// Where the commands of a node get their time and their identifiers from.
+pub trait Surroundings: Debug + Send + Sync + 'static {
+    /// Microseconds since 1970, UTC.
+    fn now_micros(&self) -> u64;
+    /// Unguessable bytes.
+    ///
+    /// # Errors
+    /// When there are none.
+    fn random(&self) -> Result<[u8; 16], Unspecified>;
+}
+
+/// The operating system.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Host;
+
+impl Surroundings for Host {
+    fn now_micros(&self) -> u64 {
+        now_micros()
+    }
+
+    fn random(&self) -> Result<[u8; 16], Unspecified> {
+        random()
+    }
+}
 
 /// Microseconds since 1970, UTC.
 pub(crate) fn now_micros() -> u64 {

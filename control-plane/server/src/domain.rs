@@ -10,14 +10,14 @@ mod projection;
 mod tests;
 mod writer;
 
-use std::time::Duration;
+use std::{sync::Arc, time::Duration};
 
 use bailiwick_control_plane_core::{Command, Context, Decision, FreshIds, Rejection, State, command::Answer, decide};
 use tokio::sync::{mpsc, oneshot};
 
 pub(crate) use self::projection::{Committed, Projection, Shared, read_event};
 pub(crate) use self::writer::run as run_writer;
-use crate::clock;
+use crate::clock::{Host, Surroundings};
 use bailiwick_consensus::{Consensus, ConsensusError};
 
 /// Commands waiting for the writer; more are refused, so that callers see pressure instead of growing delay.
@@ -36,16 +36,19 @@ pub(crate) struct Caller {
 
 /// What a committed command came to.
 #[derive(Clone, Debug)]
-pub(crate) struct Written {
+pub struct Written {
     /// The revision it made; of the earlier time, if it was a repeat; the current one, if nothing changed.
-    pub(crate) revision: u64,
-    pub(crate) answer: Answer,
-    pub(crate) warnings: Vec<String>,
+    pub revision: u64,
+    /// What the command came to.
+    pub answer: Answer,
+    /// Worth telling whoever asked.
+    pub warnings: Vec<String>,
 }
 
 /// Why a command had no effect, or none that is known.
 #[derive(Debug, thiserror::Error)]
-pub(crate) enum WriteError {
+pub enum WriteError {
+    /// The state does not allow it.
     #[error(transparent)]
     Rejected(#[from] Rejection),
     /// Nothing was changed.
@@ -79,13 +82,28 @@ pub(crate) struct Domain {
     consensus: Consensus,
     shared: Shared,
     mailbox: mpsc::Sender<Request>,
+    surroundings: Arc<dyn Surroundings>,
 }
 
 impl Domain {
     /// A handle, and the writer's end of its mailbox.
     pub(crate) fn new(consensus: Consensus, shared: Shared) -> (Self, mpsc::Receiver<Request>) {
+        Self::within(consensus, shared, Arc::new(Host))
+    }
+
+    /// As [`Domain::new`], with time and identifiers from elsewhere.
+    pub(crate) fn within(
+        consensus: Consensus,
+        shared: Shared,
+        surroundings: Arc<dyn Surroundings>,
+    ) -> (Self, mpsc::Receiver<Request>) {
         let (mailbox, requests) = mpsc::channel(MAILBOX_MAX);
-        (Self { consensus, shared, mailbox }, requests)
+        (Self { consensus, shared, mailbox, surroundings }, requests)
+    }
+
+    /// This node's part in the cluster.
+    pub(crate) const fn consensus(&self) -> &Consensus {
+        &self.consensus
     }
 
     /// Looks at the state as of the last change applied here.
@@ -102,7 +120,7 @@ impl Domain {
     /// Carries a command out and waits until it is committed and applied here.
     pub(crate) async fn write(&self, command: Command, caller: Caller) -> Result<Written, WriteError> {
         let (reply, answer) = oneshot::channel();
-        let request = Request { command, context: context(caller)?, reply };
+        let request = Request { command, context: self.context(caller)?, reply };
         self.mailbox.try_send(request).map_err(|error| match error {
             mpsc::error::TrySendError::Full(_) => WriteError::Busy,
             mpsc::error::TrySendError::Closed(_) => WriteError::Stopping,
@@ -113,16 +131,18 @@ impl Domain {
 
     /// What a command would do now.
     pub(crate) async fn rehearse(&self, command: Command, caller: Caller) -> Result<Written, WriteError> {
-        let context = context(caller)?;
+        let context = self.context(caller)?;
         let rehearsed = self.read_latest(|state| (state.revision, decide(state, command, &context))).await?;
         let (revision, decision): (u64, Result<Decision, Rejection>) = rehearsed;
         let Decision { answer, warnings, .. } = decision?;
         Ok(Written { revision, answer, warnings })
     }
-}
 
-fn context(caller: Caller) -> Result<Context, WriteError> {
-    let fresh = |prefix: &str| clock::random_id(prefix).map_err(|_| WriteError::Randomness);
-    let ids = FreshIds { consent: fresh("c-")?, session: fresh("s-")?, token: fresh("t-")? };
-    Ok(Context { now_micros: clock::now_micros(), actor: caller.actor, request_id: caller.request_id, ids })
+    fn context(&self, caller: Caller) -> Result<Context, WriteError> {
+        let random = || self.surroundings.random().map_err(|_| WriteError::Randomness);
+        let fresh = |prefix: &str| Ok::<_, WriteError>(format!("{prefix}{}", hex::encode(random()?)));
+        let ids = FreshIds { consent: fresh("c-")?, session: fresh("s-")?, token: fresh("t-")? };
+        let now_micros = self.surroundings.now_micros();
+        Ok(Context { now_micros, actor: caller.actor, request_id: caller.request_id, ids })
+    }
 }

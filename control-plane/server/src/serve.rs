@@ -23,6 +23,7 @@ use tonic::transport::{Server, server::TcpIncoming};
 use crate::{
     admin::AdminService,
     checkpoints::CheckpointService,
+    clock,
     config::ControlPlaneConfig,
     config_stream::{self, ConfigService, feed::Feed, nodes::Nodes, wire::ConfigServer},
     domain::{Caller, Domain, Projection, Shared, run_writer},
@@ -31,7 +32,7 @@ use crate::{
     metrics::Metrics,
     recorder::Recorder,
 };
-use bailiwick_consensus::{Consensus, ConsensusError};
+use bailiwick_consensus::{Alone, Applier, Birth, Consensus, ConsensusError, Member, Options, RocksDisk, Timers};
 
 /// Longest wait at start for a leader and for everything acknowledged before to be applied.
 const READY_WAIT_MAX: Duration = Duration::from_secs(60);
@@ -145,7 +146,7 @@ pub async fn serve(
 
     let (shared, feed) = (Shared::default(), Arc::new(Feed::new()));
     let projection = Projection::new(shared.clone(), Arc::clone(&feed));
-    let consensus = Consensus::open(&config.data_dir.join("raft"), config.node_id, Box::new(projection)).await?;
+    let consensus = open_consensus(&config, Box::new(projection)).await?;
     let supervisor = Supervisor::new(shutdown.child());
     let started = start(&config, stream, Parts { shared, feed, keys, listeners }, &consensus, &supervisor).await;
     if let Err(error) = started {
@@ -155,6 +156,33 @@ pub async fn serve(
     }
     tracing::info!(%grpc_addr, %http_addr, %ops_addr, node = %config.node, "control plane serves");
     Ok(Running { grpc_addr, http_addr, ops_addr, supervisor, consensus })
+}
+
+/// Opens the data directory; an empty one becomes a cluster of this node alone.
+async fn open_consensus(config: &ControlPlaneConfig, applier: Box<dyn Applier>) -> Result<Consensus, ConsensusError> {
+    let folder = config.data_dir.join("raft");
+    let opened = tokio::task::spawn_blocking(move || {
+        std::fs::create_dir_all(&folder)?;
+        let disk = RocksDisk::open(&folder)?;
+        Ok::<_, io::Error>((Birth::read(&disk)?, disk))
+    });
+    let (birth, disk) = opened.await.map_err(io::Error::other)??;
+    let fresh = || io::Error::other("the operating system gives no randomness");
+    let birth = match birth {
+        Some(birth) => birth,
+        None => Birth {
+            cluster_id: hex::encode(clock::random::<16>().map_err(|_| fresh())?),
+            incarnation: hex::encode(clock::random::<8>().map_err(|_| fresh())?),
+            node_id: config.node_id,
+        },
+    };
+    let (disk, transport, timers) = (Arc::new(disk), Arc::new(Alone), Timers::default());
+    let consensus = Consensus::open(Options { disk, birth, transport, applier, timers }).await?;
+    if !consensus.is_initialized().await? {
+        let api = format!("http://{}", config.listen);
+        consensus.initialize(Member { name: config.node.clone(), peer: String::new(), api }).await?;
+    }
+    Ok(consensus)
 }
 
 /// What is opened before anything runs.

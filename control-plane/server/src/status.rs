@@ -49,6 +49,16 @@ pub(crate) fn of_consensus(error: &ConsensusError) -> Status {
             tracing::error!(%error, "the control plane's storage failed");
             Status::unavailable("the control plane's storage failed; nothing acknowledged is lost; see its log")
         }
+        ConsensusError::Unconfirmed { .. } => {
+            Status::unavailable("no leader confirms what this control-plane node knows; try again")
+        }
+        ConsensusError::Refused(refusal) => {
+            tracing::error!(%refusal, "the cluster refuses this node");
+            Status::unavailable("this control-plane node takes no part in the cluster any more; ask another one")
+        }
+        ConsensusError::Membership { detail } => Status::failed_precondition(format!("not now: {detail}")),
+        ConsensusError::NoSuchMember { node_id } => Status::not_found(format!("node {node_id} is no such member")),
+        ConsensusError::NoSuccessor => Status::unavailable("no other voter has taken the lead; try again"),
         ConsensusError::Stopped => Status::unavailable("the control plane is stopping"),
     }
 }

@@ -108,6 +108,7 @@ impl Catalogue {
             self.staged = Some((revision, entries));
             return Ok(None);
         }
+        entries.settle();
         if entries.digest().as_slice() != chunk.digest.as_slice() {
             return Err(CatalogueError::Digest { revision });
         }
@@ -139,6 +140,7 @@ impl Catalogue {
         for change in &delta.changes {
             self.entries.apply(change);
         }
+        self.entries.settle();
         let fault = if self.entries.digest().as_slice() != delta.digest.as_slice() {
             CatalogueError::Digest { revision: delta.to }
         } else if self.entries.len() > ENTRIES_MAX {
@@ -150,6 +152,7 @@ impl Catalogue {
         for (key, value) in before.into_iter().rev() {
             self.entries.apply(&v1::EntryChange { key, value });
         }
+        self.entries.settle();
         self.restrict(delta);
         Err(fault)
     }
@@ -165,6 +168,7 @@ impl Catalogue {
             }
         }
         if narrowed {
+            self.entries.settle();
             self.put_in_force();
         }
     }

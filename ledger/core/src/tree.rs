@@ -121,6 +121,23 @@ impl Frontier {
         Ok(())
     }
 
+    /// Adds the `2^level` leaves of a complete subtree of which only the hash is known. The size must be a multiple of
+    /// that many.
+    pub fn push_subtree(&mut self, level: u8, hash: Hash) -> Result<(), TreeError> {
+        let leaves = 1_u64.checked_shl(u32::from(level)).filter(|leaves| *leaves <= SIZE_MAX);
+        let leaves = leaves.filter(|leaves| self.size.is_multiple_of(*leaves)).ok_or(TreeError::OutOfRange)?;
+        let size = self.size.checked_add(leaves).filter(|size| *size <= SIZE_MAX).ok_or(TreeError::OutOfRange)?;
+        let (mut hash, mut index, mut level) = (hash, self.size >> level, level);
+        while index & 1 == 1 {
+            let left = self.hashes.pop().ok_or(TreeError::MissingHash { level, index: index - 1 })?;
+            hash = node_hash(&left, &hash);
+            (index, level) = (index >> 1, level + 1);
+        }
+        self.hashes.push(hash);
+        self.size = size;
+        Ok(())
+    }
+
     /// The root of the tree.
     #[must_use]
     pub fn root(&self) -> Hash {

@@ -254,11 +254,11 @@ fn a_node_gets_a_new_epoch_for_every_run_and_keeps_it_when_it_asks_again() {
     let register =
         |key: u8| Command::RegisterNode { node: "dp-1".into(), role: Role::DataPlane, public_key: [key; 32] };
     world.run(register(1)).unwrap();
-    let first = world.state.nodes["dp-1"].epoch;
+    let first = world.state.nodes.get("dp-1").unwrap().epoch;
     assert_eq!(first, world.state.revision);
     assert_eq!(world.run(register(1)).unwrap().repeated, Some(first));
     world.run(register(2)).unwrap();
-    assert!(world.state.nodes["dp-1"].epoch > first);
+    assert!(world.state.nodes.get("dp-1").unwrap().epoch > first);
     let other = Command::RegisterNode { node: "dp-1".into(), role: Role::Ledger, public_key: [3; 32] };
     assert_eq!(world.run(other).unwrap_err(), Rejection::NodeRoleConflict { node: "dp-1".into() });
     for name in ["control-plane", "", "A", "a/b"] {

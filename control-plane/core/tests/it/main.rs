@@ -7,7 +7,10 @@
 mod checkpoints;
 mod commands;
 mod events;
+mod longevity;
 mod manifests;
+mod members;
 mod properties;
+mod secrets;
 mod tools;
 mod world;

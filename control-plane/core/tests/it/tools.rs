@@ -122,10 +122,10 @@ fn definitions_that_cannot_be_trusted_are_left_out() {
     shown.push(tool("query_data", "{}"));
     let decision = world.report("finance", &shown).unwrap();
     assert_eq!(decision.warnings.len(), 7, "{:?}", decision.warnings);
-    assert_eq!(world.state.servers["finance"].tools.len(), 3);
+    assert_eq!(world.state.servers.get("finance").unwrap().tools.len(), 3);
     let many: Vec<_> = (0..2_000).map(|number| tool(&format!("t{number}"), "{}")).collect();
     world.report("finance", &many).unwrap();
-    assert_eq!(world.state.servers["finance"].tools.len(), 1_024);
+    assert_eq!(world.state.servers.get("finance").unwrap().tools.len(), 1_024);
 }
 
 const TWO_PLAIN: &str = "{naming: plain, servers: [{server: finance}, {server: ledger}]}";

@@ -52,6 +52,8 @@ pub(crate) struct World {
     pub(crate) state: State,
     pub(crate) entries: Entries,
     pub(crate) events: Vec<Event>,
+    /// The same events, with the revision each group of them made.
+    pub(crate) changes: Vec<(u64, Vec<Event>)>,
     pub(crate) seconds: u64,
     requests: u64,
 }
@@ -99,6 +101,7 @@ impl World {
             self.entries.apply(&change);
         }
         self.events.extend_from_slice(events);
+        self.changes.push((revision, events.to_vec()));
         self.invariant_deltas_lead_to_the_snapshot();
         self.invariant_everything_named_exists();
         self.invariant_plain_names_are_unique();
@@ -152,7 +155,7 @@ impl World {
         for virtual_server in self.state.virtual_servers.values().filter(|one| one.spec.naming == Naming::Plain) {
             let mut names = BTreeSet::new();
             for entry in &virtual_server.spec.servers {
-                for (name, tool) in &self.state.servers[&entry.server].tools {
+                for (name, tool) in &self.state.servers.get(&entry.server).unwrap().tools {
                     assert!(tool.pinned.is_none() || names.insert(name), "{name} is shown twice");
                 }
             }
@@ -201,7 +204,7 @@ pub(crate) fn actions(decision: &Decision) -> Vec<String> {
             let line = |kind: Kind, name: &str, action: &str| format!("{action} {kind}/{name}");
             changes.iter().map(|one| line(one.resource.kind, &one.resource.name, one.action.as_str())).collect()
         }
-        Answer::Done | Answer::Granted(_) => Vec::new(),
+        Answer::Done | Answer::Granted(_) | Answer::JoinToken { .. } | Answer::Member { .. } => Vec::new(),
     }
 }
 

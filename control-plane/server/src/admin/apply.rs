@@ -131,7 +131,7 @@ fn refused(problems: Vec<Problem>) -> v1::ApplyResponse {
 fn applied(written: Written) -> v1::ApplyResponse {
     let changes = match written.answer {
         Answer::Changes(changes) => changes.into_iter().map(change).collect(),
-        Answer::Done | Answer::Granted(_) => Vec::new(),
+        Answer::Done | Answer::Granted(_) | Answer::JoinToken { .. } | Answer::Member { .. } => Vec::new(),
     };
     v1::ApplyResponse { revision: written.revision, changes, problems: Vec::new(), warnings: written.warnings }
 }

@@ -78,6 +78,7 @@ impl Feed {
             for change in &changes {
                 inner.entries.apply(change);
             }
+            inner.entries.settle();
             inner.digest = inner.entries.digest();
         }
         let delta = v1::Delta { from, to, changes, digest: inner.digest.to_vec() };

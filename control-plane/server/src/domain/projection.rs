@@ -9,7 +9,7 @@ use std::{
     sync::{Arc, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard},
 };
 
-use bailiwick_control_plane_core::{Event, State, checkpoint, view};
+use bailiwick_control_plane_core::{Event, State, checkpoint, evolve, secret, stored, view};
 
 use crate::config_stream::feed::Feed;
 use bailiwick_consensus::{Applier, Change};
@@ -61,11 +61,13 @@ impl Applier for Projection {
     fn apply(&mut self, change: &Change) -> io::Result<Option<u64>> {
         let events = change.events.iter().map(|bytes| read_event(bytes)).collect::<io::Result<Vec<Event>>>()?;
         let mut committed = self.shared.write();
-        let (from, void) = (committed.state.revision, checkpoint::made_void_by(&committed.state, &events));
-        let changes = view::evolve_all(&mut committed.state, &events, change.revision);
+        let (from, void) = (committed.state.revision, made_void_by(&committed.state, &events));
         committed.version += 1;
-        drop(committed);
-        if !self.replaying {
+        if self.replaying {
+            events.iter().for_each(|event| evolve(&mut committed.state, event, change.revision));
+        } else {
+            let changes = view::evolve_all(&mut committed.state, &events, change.revision);
+            drop(committed);
             self.feed.advance(from, change.revision, changes);
         }
         Ok(void)
@@ -84,7 +86,36 @@ impl Applier for Projection {
     }
 }
 
+/// The revision of the change that the next one leaves without effect, so that the log may forget it.
+fn made_void_by(state: &State, events: &[Event]) -> Option<u64> {
+    checkpoint::made_void_by(state, events).or_else(|| secret::made_void_by(state, events))
+}
+
 /// Reads an event as stored. One that cannot be read stops the node: going on would mean to skip it.
 pub(crate) fn read_event(bytes: &[u8]) -> io::Result<Event> {
-    serde_json::from_slice(bytes).map_err(|error| io::Error::new(io::ErrorKind::InvalidData, error))
+    stored::read(bytes).map_err(|error| io::Error::new(io::ErrorKind::InvalidData, error))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn change(revision: u64, events: &[&str]) -> Change {
+        Change { revision, events: events.iter().map(|event| event.as_bytes().to_vec()).collect() }
+    }
+
+    #[test]
+    fn a_change_of_an_unknown_type_stops_the_node_and_takes_nothing_in() {
+        let shared = Shared::default();
+        let mut projection = Projection::new(shared.clone(), Arc::new(Feed::new()));
+        let known = r#"{"type":"user_deleted","actor":"a","request_id":"","time":"1","name":"u"}"#;
+        let later = r#"{"type":"user_suspended","actor":"a","request_id":"","time":"2","name":"u"}"#;
+        projection.apply(&change(1, &[known])).unwrap();
+        let error = projection.apply(&change(2, &[known, later])).unwrap_err();
+        assert_eq!(error.kind(), io::ErrorKind::InvalidData);
+        assert!(error.to_string().contains("`user_suspended`"), "{error}");
+        assert!(error.to_string().contains("upgrade this node"), "{error}");
+        assert_eq!(shared.read().state.revision, 1, "nothing of the change is in the state");
+        assert_eq!(shared.read().version, 1);
+    }
 }

@@ -9,7 +9,7 @@ use tempfile::TempDir;
 
 use super::*;
 use crate::{config_stream::feed::Feed, metrics::Metrics};
-use bailiwick_consensus::{Outcome, Proposal};
+use bailiwick_consensus::{Alone, Birth, Member, Options, Outcome, Proposal, RocksDisk, Timers};
 
 fn issuer(n: u64) -> Issuer {
     Issuer { issuer: format!("http://127.0.0.1:{n}"), mcp_url: "http://127.0.0.1/mcp".into() }
@@ -38,7 +38,15 @@ async fn a_decision_never_meets_another_state_than_its_own() {
     let folder = TempDir::new().unwrap();
     let shared = Shared::default();
     let projection = Projection::new(shared.clone(), Arc::new(Feed::new()));
-    let consensus = Consensus::open(folder.path(), 1, Box::new(projection)).await.unwrap();
+    let options = Options {
+        disk: Arc::new(RocksDisk::open(folder.path()).unwrap()),
+        birth: Birth { cluster_id: "0".repeat(32), incarnation: "0".repeat(16), node_id: 1 },
+        transport: Arc::new(Alone),
+        applier: Box::new(projection),
+        timers: Timers::default(),
+    };
+    let consensus = Consensus::open(options).await.unwrap();
+    consensus.initialize(Member::default()).await.unwrap();
     consensus.ready(Duration::from_secs(10)).await.unwrap();
     let (domain, mailbox) = Domain::new(consensus.clone(), shared.clone());
     let metrics = Metrics::register(&Registry::new());

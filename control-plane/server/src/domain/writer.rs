@@ -159,9 +159,14 @@ fn again_later(error: &ConsensusError) -> WriteError {
         ConsensusError::NotLeader { leader } => ConsensusError::NotLeader { leader: *leader }.into(),
         ConsensusError::Storage { detail } => ConsensusError::Storage { detail: detail.clone() }.into(),
         ConsensusError::Stopped => ConsensusError::Stopped.into(),
-        ConsensusError::OutcomeUnknown | ConsensusError::NoLeader(_) | ConsensusError::Open(_) => {
-            WriteError::OutcomeUnknown
-        }
+        ConsensusError::Refused(refusal) => ConsensusError::Refused(*refusal).into(),
+        ConsensusError::Unconfirmed { leader } => ConsensusError::Unconfirmed { leader: *leader }.into(),
+        ConsensusError::OutcomeUnknown
+        | ConsensusError::NoLeader(_)
+        | ConsensusError::Membership { .. }
+        | ConsensusError::NoSuchMember { .. }
+        | ConsensusError::NoSuccessor
+        | ConsensusError::Open(_) => WriteError::OutcomeUnknown,
     }
 }
 

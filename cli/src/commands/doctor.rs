@@ -1,0 +1,180 @@
+//! `doctor`: looks at this machine, the nodes its configuration names, and the cluster, and says what to do.
+//!
+//! Facts are gathered here, as many as can be: a node that is down hides its own, never the others'. What facts mean
+//! is decided by pure checks, one file each. Changes nothing, except for a small file it writes into each data folder
+//! and removes again. Exit code 1 if anything fails; warnings do not.
+
+mod clock;
+mod disk;
+mod finding;
+mod limits;
+mod look;
+mod members;
+mod reach;
+mod secrets;
+
+use std::{collections::BTreeMap, net::SocketAddr, path::PathBuf, time::Duration};
+
+use bailiwick_proto::v1::{Member, MembersRequest, cluster_client::ClusterClient};
+use serde_json::json;
+use tonic::transport::Endpoint;
+
+use self::finding::{Finding, Level, worst};
+use crate::{
+    args::DoctorArgs,
+    config::{self, NodeConfig},
+    failure::Failure,
+    output::{print, table},
+};
+
+/// Longest wait for the cluster's description: the node asked asks the others.
+const MEMBERS_WAIT_MAX: Duration = Duration::from_secs(10);
+
+/// The listener of a control plane that speaks TLS.
+const GRPC: &str = "gRPC";
+
+/// A node that the configuration names.
+struct Node {
+    name: String,
+    data_dir: PathBuf,
+    ops: SocketAddr,
+    listeners: Vec<(&'static str, SocketAddr)>,
+}
+
+pub(crate) async fn run(admin: &str, args: DoctorArgs) -> Result<(), Failure> {
+    let begun = clock::Moment::now();
+    let config = config::load(args.config.as_deref())?;
+    let nodes = nodes(&config);
+    let mut findings = vec![limits::check(&limits::look())];
+    findings.extend(disks(&nodes));
+    findings.extend(running(&nodes).await?);
+    findings.extend(stream(&config).await);
+    findings.extend(cluster(admin, &nodes).await);
+    findings.push(clock::check_step(begun.stepped()));
+    let result = worst(&findings);
+    let items: Vec<_> = findings.iter().map(Finding::to_json).collect();
+    print(args.output, &json!({ "result": result.as_str(), "items": items }), || report(&findings));
+    if result == Level::Fail { Err(Failure::Said) } else { Ok(()) }
+}
+
+/// Everything, the worst last, where a terminal shows it.
+fn report(findings: &[Finding]) -> String {
+    let mut sorted: Vec<&Finding> = findings.iter().collect();
+    sorted.sort_by_key(|finding| finding.level);
+    let row = |finding: &&Finding| {
+        let said = [finding.detail.as_str(), finding.advice].into_iter().filter(|text| !text.is_empty());
+        let said = said.collect::<Vec<_>>().join(" — ");
+        vec![finding.level.as_str().to_owned(), finding.check.to_owned(), finding.subject.clone(), said]
+    };
+    let rows: Vec<Vec<String>> = sorted.iter().map(row).collect();
+    table(&["RESULT", "CHECK", "OF", "FOUND"], &rows)
+}
+
+fn nodes(config: &NodeConfig) -> Vec<Node> {
+    let mut nodes = Vec::new();
+    if let Some(one) = &config.control_plane {
+        let listeners = vec![(GRPC, one.listen), ("HTTP", one.http_listen)];
+        nodes.push(Node { name: one.node.clone(), data_dir: one.data_dir.clone(), ops: one.ops_listen, listeners });
+    }
+    if let Some(one) = &config.data_plane {
+        let listeners = vec![("MCP", one.listen)];
+        nodes.push(Node { name: one.node.clone(), data_dir: one.data_dir.clone(), ops: one.ops_listen, listeners });
+    }
+    if let Some(one) = &config.ledger {
+        let listeners = vec![("HTTP", one.listen)];
+        nodes.push(Node { name: "ledger".into(), data_dir: one.data_dir.clone(), ops: one.ops_listen, listeners });
+    }
+    nodes
+}
+
+fn disks(nodes: &[Node]) -> Vec<Finding> {
+    let look = |node: &Node| match disk::look(&node.data_dir) {
+        Ok(disk) => disk::check(&disk),
+        Err(error) => {
+            let advice = "it is made at the first start; if the node ran before, its disk is not mounted";
+            vec![Finding::warn("disk", node.data_dir.display().to_string(), error.to_string(), advice)]
+        }
+    };
+    nodes.iter().flat_map(look).collect()
+}
+
+async fn running(nodes: &[Node]) -> Result<Vec<Finding>, Failure> {
+    let client = reach::client().map_err(Failure::refused)?;
+    let mut findings = Vec::new();
+    for node in nodes {
+        let health = reach::health(&client, node.ops).await;
+        findings.push(reach::check_health(&node.name, health.as_ref()));
+        if health.is_none() {
+            continue;
+        }
+        for (what, address) in &node.listeners {
+            findings.push(reach::check_listener(&node.name, what, *address, reach::listens(*address).await));
+        }
+    }
+    Ok(findings)
+}
+
+async fn stream(config: &NodeConfig) -> Option<Finding> {
+    let address = reach::stream_address(&config.nats.as_ref()?.url)?;
+    let connects = reach::connects(&address).await;
+    Some(reach::check_stream(&address, connects))
+}
+
+/// The cluster as the first endpoint that answers describes it, and a look at each of its nodes.
+async fn cluster(admin: &str, nodes: &[Node]) -> Vec<Finding> {
+    let mut why = String::new();
+    for url in admin.split(',').map(str::trim).filter(|url| !url.is_empty()) {
+        match members_of(url).await {
+            Ok(members) => {
+                let mut findings = members::check(&members);
+                findings.extend(listeners_of(&members, nodes).await);
+                return findings;
+            }
+            Err(error) => why = format!("{url}: {error}"),
+        }
+    }
+    let advice = "name a node that runs with --admin or BAILIWICK_ADMIN; before `cluster init` there is none";
+    let mut findings = vec![Finding::fail("members", "cluster", why, advice)];
+    findings.extend(listeners_of(&[], nodes).await);
+    findings
+}
+
+async fn members_of(url: &str) -> Result<Vec<Member>, String> {
+    let said = |error: tonic::transport::Error| error.to_string();
+    let endpoint = Endpoint::from_shared(url.to_owned()).map_err(said)?;
+    let channel = endpoint.connect_timeout(MEMBERS_WAIT_MAX).timeout(MEMBERS_WAIT_MAX).connect().await.map_err(said)?;
+    let answer = ClusterClient::new(channel).members(MembersRequest {}).await;
+    answer.map(|answer| answer.into_inner().items).map_err(|status| status.message().to_owned())
+}
+
+/// Certificate and clock of every control-plane node, the configuration's own included.
+async fn listeners_of(members: &[Member], nodes: &[Node]) -> Vec<Finding> {
+    let mut addresses: BTreeMap<String, String> = BTreeMap::new();
+    for node in nodes {
+        if let Some((_, address)) = node.listeners.iter().find(|(what, _)| *what == GRPC) {
+            addresses.insert(node.name.clone(), reach::connectable(*address).to_string());
+        }
+    }
+    for member in members {
+        if let Some(authority) = member.api_address.strip_prefix("https://") {
+            addresses.insert(member.name.clone(), authority.trim_end_matches('/').to_owned());
+        }
+    }
+    let looks = addresses.iter().map(|(name, address)| async move { listener_of(name, look::look(address).await) });
+    futures::future::join_all(looks).await.into_iter().flatten().collect()
+}
+
+/// What a look at the TLS listener of `name` came to; nothing where nobody listens, which others report.
+fn listener_of(name: &str, seen: std::io::Result<look::Seen>) -> Vec<Finding> {
+    let Ok(seen) = seen else { return Vec::new() };
+    let now = clock::now_millis() / 1_000;
+    let certificate = match secrets::read_certificate(&seen.certificate) {
+        Ok(certificate) => secrets::check_certificate(name, &certificate, now),
+        Err(error) => {
+            let advice = "something else listens there, or a proxy ends TLS before the node: let TCP through";
+            Finding::fail("certificate", name, error, advice)
+        }
+    };
+    let clock = seen.skew.map(|skew| clock::check(name, skew));
+    std::iter::once(certificate).chain(clock).collect()
+}

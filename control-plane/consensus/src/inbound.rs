@@ -1,0 +1,88 @@
+//! What this node answers its peers.
+//!
+//! `Consensus::handle` gets a request with the id that the transport has proven. The gate decides whether the sender
+//! is talked to at all; then the Raft library answers, and answers only once what it promises is on the disk.
+//! Absent: how snapshots arrive (`arrival`).
+
+use std::io;
+
+use openraft::{ReadPolicy, errors::LinearizableReadError, errors::RaftError};
+use prost::Message as _;
+
+use super::{
+    Consensus, format,
+    messages::{Answer, Ask, ReadFrom, Reply, Request},
+    transport::{Introduction, PEER_MESSAGE_BYTES_MAX, Refusal},
+};
+
+impl Consensus {
+    /// Answers a request of node `from`, whose identity the transport has proven.
+    ///
+    /// # Errors
+    /// When the bytes are no request of that node, or this node has stopped: then the caller gets no answer.
+    pub async fn handle(&self, from: u64, request: Vec<u8>) -> io::Result<Vec<u8>> {
+        if request.len() > PEER_MESSAGE_BYTES_MAX {
+            return Err(invalid("a peer's request is too long"));
+        }
+        let request: Request = format::decode(&request)?;
+        let introduction = request.from.ok_or_else(|| invalid("a peer's request names no sender"))?;
+        if introduction.node_id != from {
+            return Err(io::Error::new(io::ErrorKind::PermissionDenied, "a peer's request names another sender"));
+        }
+        if let Some(failure) = self.failure() {
+            return Err(io::Error::other(failure));
+        }
+        let answer = match self.admit(request.to, &introduction).await? {
+            Ok(()) => self.answer(from, request.ask.ok_or_else(|| invalid("a peer's request asks nothing"))?).await?,
+            Err(refusal) => Answer::Refused(refusal.code()),
+        };
+        Ok(Reply { from: Some(self.gate.own().clone()), answer: Some(answer) }.encode_to_vec())
+    }
+
+    async fn admit(&self, to: u64, introduction: &Introduction) -> io::Result<Result<(), Refusal>> {
+        if to != self.gate.own().node_id {
+            return Ok(Err(Refusal::OtherNode));
+        }
+        self.gate.meet(introduction).await
+    }
+
+    async fn answer(&self, from: u64, ask: Ask) -> io::Result<Answer> {
+        Ok(match ask {
+            Ask::Append(append) => {
+                let request = append.try_into()?;
+                Answer::Append(self.raft.append_entries(request).await.map_err(io::Error::other)?.into())
+            }
+            Ask::Vote(candidacy) => {
+                let request = candidacy.try_into()?;
+                Answer::Vote(self.raft.vote(request).await.map_err(io::Error::other)?.into())
+            }
+            Ask::PreVote(candidacy) => {
+                let request = candidacy.try_into()?;
+                Answer::Vote(self.raft.pre_vote(request).await.map_err(io::Error::other)?.into())
+            }
+            Ask::Transfer(transfer) => {
+                let request = transfer.try_into()?;
+                let taken = self.raft.handle_transfer_leader(request).await.map_err(io::Error::other)?;
+                Answer::Transfer(taken.is_ok())
+            }
+            Ask::Snapshot(chunk) => Answer::Snapshot(self.arrivals.take(&self.raft, from, chunk).await?),
+            Ask::ReadIndex(_) => Answer::ReadIndex(self.read_from().await?),
+        })
+    }
+
+    /// From which index on a read is current. Only a node that a majority still follows can say.
+    async fn read_from(&self) -> io::Result<ReadFrom> {
+        match self.raft.get_read_linearizer(ReadPolicy::ReadIndex).await {
+            Ok(linearizer) => Ok(ReadFrom { index: Some(linearizer.read_log_id().index()), leader: None }),
+            Err(RaftError::APIError(LinearizableReadError::ForwardToLeader(forward))) => {
+                Ok(ReadFrom { index: None, leader: forward.leader_id })
+            }
+            Err(RaftError::APIError(LinearizableReadError::QuorumNotEnough(_))) => Ok(ReadFrom::default()),
+            Err(RaftError::Fatal(error)) => Err(io::Error::other(error)),
+        }
+    }
+}
+
+fn invalid(what: &'static str) -> io::Error {
+    io::Error::new(io::ErrorKind::InvalidData, what)
+}

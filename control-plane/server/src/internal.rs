@@ -1,0 +1,154 @@
+//! What control planes ask of each other besides consensus: gRPC service `bailiwick.v1.Internal`, and its callers.
+//!
+//! Data planes are connected to any one control plane; so whoever needs to know how far all of them are, or needs one
+//! that can look at a server, asks all. An answer that does not come in time is left out: what is shown is what is known.
+//! Called by `admin` and `cluster`. Absent: who may call (`authorisation`).
+
+use std::{collections::BTreeMap, sync::Arc, time::Duration};
+
+use bailiwick_control_plane_core::State;
+use bailiwick_proto::v1::{self, internal_client::InternalClient, internal_server::Internal};
+use bailiwick_runtime::MasterKeys;
+use futures::{StreamExt as _, future::join_all, stream::FuturesUnordered};
+use tonic::{Request, Response, Status, transport::Channel};
+
+use crate::{
+    config_stream::nodes::{DISCOVERY_WAIT_MAX, Nodes, Progress},
+    domain::Domain,
+    links::{Colleague, Links, colleagues},
+};
+
+/// Longest wait for a colleague to describe itself: it has nothing to compute.
+const DESCRIBE_WAIT_MAX: Duration = Duration::from_millis(1_500);
+/// Largest answer of a colleague: ten thousand nodes' progress, or a server's whole tool list.
+const MESSAGE_BYTES_MAX: usize = 16 * 1024 * 1024;
+
+/// What this node knows, and whom to ask for the rest. Also serves [`Internal`].
+#[derive(Clone, Debug)]
+pub(crate) struct Colleagues {
+    pub(crate) domain: Domain,
+    pub(crate) nodes: Arc<Nodes>,
+    pub(crate) links: Links,
+    pub(crate) master_keys: MasterKeys,
+}
+
+#[tonic::async_trait]
+impl Internal for Colleagues {
+    async fn discover(&self, request: Request<v1::DiscoverRequest>) -> Result<Response<v1::DiscoverResponse>, Status> {
+        let server = request.into_inner().server.ok_or_else(|| Status::invalid_argument("no server is named"))?;
+        Ok(Response::new(match self.nodes.discover(server).await {
+            None => v1::DiscoverResponse::default(),
+            Some(Ok(tools)) => v1::DiscoverResponse { looked: true, tools, error: String::new() },
+            Some(Err(error)) => v1::DiscoverResponse { looked: true, tools: Vec::new(), error },
+        }))
+    }
+
+    async fn describe(&self, _: Request<v1::DescribeRequest>) -> Result<Response<v1::DescribeResponse>, Status> {
+        Ok(Response::new(self.describe_self()))
+    }
+}
+
+impl Colleagues {
+    /// What this node knows of itself and of the nodes connected to it.
+    fn describe_self(&self) -> v1::DescribeResponse {
+        let consensus = self.domain.consensus();
+        let (log_size, root) = consensus.root();
+        let own = consensus.node_id();
+        let member = v1::Member {
+            role: "control-plane".to_owned(),
+            leader: *consensus.leader().borrow() == Some(own),
+            node_id: own,
+            reachable: true,
+            revision: self.domain.read(|state| state.revision),
+            log_size,
+            log_root: hex::encode(root),
+            version: env!("CARGO_PKG_VERSION").to_owned(),
+            master_keys: self.master_keys.names(),
+            ..v1::Member::default()
+        };
+        let connected = self.nodes.progress().into_iter().map(|(name, progress)| v1::ConnectedNode {
+            name,
+            acknowledged_revision: progress.acknowledged,
+            refused: progress.refused,
+        });
+        v1::DescribeResponse { member: Some(member), connected: connected.collect() }
+    }
+
+    /// What each control plane that answers says of itself, by node id; this one included.
+    pub(crate) async fn describe_all(&self) -> BTreeMap<u64, v1::DescribeResponse> {
+        let asked = self.others().into_iter().map(|other| async move {
+            let mut client = self.client(&other)?;
+            let answer = tokio::time::timeout(DESCRIBE_WAIT_MAX, client.describe(v1::DescribeRequest {})).await;
+            match answer {
+                Ok(Ok(described)) => Some((other.node_id, described.into_inner())),
+                Ok(Err(status)) => {
+                    tracing::debug!(colleague = %other.name, %status, "a control plane does not describe itself");
+                    self.links.forget(other.node_id);
+                    None
+                }
+                Err(_) => {
+                    self.links.forget(other.node_id);
+                    None
+                }
+            }
+        });
+        let mut described: BTreeMap<u64, v1::DescribeResponse> = join_all(asked).await.into_iter().flatten().collect();
+        described.insert(self.domain.consensus().node_id(), self.describe_self());
+        described
+    }
+
+    /// How far each connected node has come, wherever it is connected.
+    pub(crate) async fn progress(&self) -> BTreeMap<String, Progress> {
+        let mut all = self.nodes.progress();
+        let described = self.describe_all().await;
+        for node in described.into_values().flat_map(|described| described.connected) {
+            let known = all.entry(node.name).or_default();
+            // A node that has just moved may be listed twice: the later word counts.
+            if node.acknowledged_revision >= known.acknowledged {
+                known.acknowledged = node.acknowledged_revision;
+                known.refused = node.refused;
+            }
+        }
+        all
+    }
+
+    /// Asks one data plane, wherever one is connected, what `server` shows now; `None` when there is none.
+    pub(crate) async fn discover(&self, server: v1::Server) -> Option<Result<Vec<v1::ToolDefinition>, String>> {
+        if let Some(found) = self.nodes.discover(server.clone()).await {
+            return Some(found);
+        }
+        let mut asked: FuturesUnordered<_> = self
+            .others()
+            .into_iter()
+            .map(|other| {
+                let request = v1::DiscoverRequest { server: Some(server.clone()) };
+                async move {
+                    let mut client = self.client(&other)?;
+                    let answer = tokio::time::timeout(DISCOVERY_WAIT_MAX, client.discover(request)).await;
+                    Some(answer.ok()?.ok()?.into_inner()).filter(|answer| answer.looked)
+                }
+            })
+            .collect();
+        while let Some(answer) = asked.next().await {
+            if let Some(v1::DiscoverResponse { tools, error, .. }) = answer {
+                return Some(if error.is_empty() { Ok(tools) } else { Err(error) });
+            }
+        }
+        None
+    }
+
+    fn others(&self) -> Vec<Colleague> {
+        let own = self.domain.consensus().node_id();
+        self.domain.read(|state: &State| colleagues(state, own))
+    }
+
+    fn client(&self, other: &Colleague) -> Option<InternalClient<Channel>> {
+        match self.links.to(other) {
+            Ok(channel) => Some(InternalClient::new(channel).max_decoding_message_size(MESSAGE_BYTES_MAX)),
+            Err(error) => {
+                tracing::warn!(colleague = %other.name, %error, "a control plane cannot be asked");
+                None
+            }
+        }
+    }
+}

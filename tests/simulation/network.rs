@@ -1,0 +1,168 @@
+//! A simulated network between nodes: it delays, loses, repeats and reorders messages, and can be cut anywhere.
+//!
+//! A call is two messages, each with a fate of its own drawn from the seed: a lost answer leaves the caller not
+//! knowing while the effect is there. Cuts are one-way and per pair, and hold for messages that arrive while they last.
+//! The receiver's part of a call runs under the receiver's [`Life`], so a paused node takes messages in when it wakes.
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    io,
+    sync::{Arc, Mutex, Weak},
+    time::Duration,
+};
+
+use async_trait::async_trait;
+use bailiwick_consensus::{Consensus, Lane, Member, Transport, runtime::hosted};
+use tokio::sync::oneshot;
+
+use crate::{
+    life::Life,
+    random::Random,
+    world::{World, fnv, lock},
+};
+
+/// How messages fare.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Weather {
+    pub(crate) delay_millis: (u64, u64),
+    /// Of a thousand messages, this many are late by up to `late_millis`.
+    pub(crate) late_per_mille: u64,
+    pub(crate) late_millis: u64,
+    pub(crate) lost_per_mille: u64,
+    pub(crate) repeated_per_mille: u64,
+}
+
+impl Weather {
+    /// A good network in one building.
+    pub(crate) const CALM: Self =
+        Self { delay_millis: (0, 3), late_per_mille: 5, late_millis: 40, lost_per_mille: 0, repeated_per_mille: 0 };
+}
+
+/// The network of one simulation.
+#[derive(Debug)]
+pub(crate) struct Network {
+    world: Arc<World>,
+    random: Random,
+    inner: Mutex<Inner>,
+}
+
+#[derive(Debug)]
+struct Inner {
+    weather: Weather,
+    /// (from, to) pairs that nothing passes between.
+    cut: BTreeSet<(u64, u64)>,
+    nodes: BTreeMap<u64, (Arc<Life>, Consensus)>,
+}
+
+impl Network {
+    pub(crate) fn new(world: &Arc<World>) -> Arc<Self> {
+        let inner = Inner { weather: Weather::CALM, cut: BTreeSet::new(), nodes: BTreeMap::new() };
+        Arc::new(Self { world: world.clone(), random: world.random("network"), inner: Mutex::new(inner) })
+    }
+
+    /// The network as a life of node `from` reaches it.
+    pub(crate) fn of(self: &Arc<Self>, from: u64, life: &Arc<Life>) -> Arc<Port> {
+        Arc::new(Port { network: Arc::downgrade(self), from, life: life.clone() })
+    }
+
+    /// From now on calls to the node end here.
+    pub(crate) fn attach(&self, node: u64, life: &Arc<Life>, consensus: &Consensus) {
+        lock(&self.inner).nodes.insert(node, (life.clone(), consensus.clone()));
+    }
+
+    pub(crate) fn detach(&self, node: u64) {
+        lock(&self.inner).nodes.remove(&node);
+    }
+
+    pub(crate) fn weather(&self, weather: Weather) {
+        lock(&self.inner).weather = weather;
+    }
+
+    pub(crate) fn cut(&self, from: u64, to: u64) {
+        lock(&self.inner).cut.insert((from, to));
+    }
+
+    /// Mends every cut.
+    pub(crate) fn mend(&self) {
+        lock(&self.inner).cut.clear();
+    }
+
+    /// How long until a message arrives; `None` when it never does.
+    pub(crate) fn fate(&self) -> Option<Duration> {
+        let weather = lock(&self.inner).weather;
+        if self.random.chance(weather.lost_per_mille) {
+            return None;
+        }
+        let (from, to) = weather.delay_millis;
+        let late =
+            if self.random.chance(weather.late_per_mille) { self.random.below(weather.late_millis) } else { 0 };
+        Some(self.random.millis(from, to) + Duration::from_millis(late))
+    }
+
+    fn repeats(&self) -> bool {
+        let per_mille = lock(&self.inner).weather.repeated_per_mille;
+        self.random.chance(per_mille)
+    }
+
+    fn passes(&self, from: u64, to: u64) -> bool {
+        !lock(&self.inner).cut.contains(&(from, to))
+    }
+
+    /// Takes a request to its receiver and the answer back.
+    async fn carry(self: Arc<Self>, from: u64, to: u64, request: Vec<u8>, answer: oneshot::Sender<io::Result<Vec<u8>>>) {
+        let Some(delay) = self.fate() else { return };
+        tokio::time::sleep(delay).await;
+        if !self.passes(from, to) {
+            return;
+        }
+        let receiver = lock(&self.inner).nodes.get(&to).cloned();
+        let Some((life, consensus)) = receiver.filter(|(life, _)| !life.is_over()) else {
+            // Nobody listens there: a host that is up says so at once.
+            drop(answer.send(Err(io::Error::new(io::ErrorKind::ConnectionRefused, "nobody listens"))));
+            return;
+        };
+        self.world.trace(format_args!("{from} -> {to} {} bytes {:016x}", request.len(), fnv(0, &request)));
+        let answered = hosted(life, async move { consensus.handle(from, request).await }).await;
+        let Some(delay) = self.fate() else { return };
+        tokio::time::sleep(delay).await;
+        if !self.passes(to, from) {
+            return;
+        }
+        let digest = answered.as_ref().map_or(0, |bytes| fnv(0, bytes));
+        self.world.trace(format_args!("{to} => {from} {} {digest:016x}", answered.is_ok()));
+        // A peer's error reaches the caller as an error; of which kind, a stream's reset would not say.
+        drop(answer.send(answered));
+    }
+}
+
+/// The network as one life of one node reaches it.
+#[derive(Debug)]
+pub(crate) struct Port {
+    network: Weak<Network>,
+    from: u64,
+    life: Arc<Life>,
+}
+
+#[async_trait]
+impl Transport for Port {
+    async fn call(&self, to: u64, _: &Member, _: Lane, request: Vec<u8>, timeout: Duration) -> io::Result<Vec<u8>> {
+        let network = self.network.upgrade().ok_or_else(|| io::Error::other("the simulation is over"))?;
+        let (answer, answered) = oneshot::channel();
+        if !self.life.is_over() {
+            if network.repeats() {
+                let (ignored, _) = oneshot::channel();
+                tokio::task::spawn(network.clone().carry(self.from, to, request.clone(), ignored));
+            }
+            tokio::task::spawn(network.carry(self.from, to, request, answer));
+        }
+        match tokio::time::timeout(timeout, answered).await {
+            Ok(Ok(answer)) => answer,
+            // A lost message is silence, until the caller has waited long enough.
+            Ok(Err(_)) => {
+                tokio::time::sleep(timeout).await;
+                Err(io::ErrorKind::TimedOut.into())
+            }
+            Err(_) => Err(io::ErrorKind::TimedOut.into()),
+        }
+    }
+}

@@ -15,6 +15,7 @@ package_for() {
     curl) command -v curl >/dev/null || echo curl ;;
     certificates) [ -s /etc/ssl/certs/ca-certificates.crt ] || echo ca-certificates ;;
     python) command -v python3 >/dev/null || echo python3 ;;
+    namespaces) command -v ip >/dev/null && command -v unshare >/dev/null || echo iproute2 ;;
     venv) python3 -c 'import venv, ensurepip' >/dev/null 2>&1 || echo python3-venv ;;
     *) die "unknown capability: $1" ;;
   esac

@@ -1,4 +1,5 @@
-//! The configuration file of a node: one TOML section per role, and `[nats]` for the event stream.
+//! The configuration file of a node: one TOML section per role, `[nats]` for the event stream, and
+//! `[master_key]` for what every role's secrets are sealed under.
 //!
 //! A file may hold several sections, so that one file describes one machine; a role reads only its own.
 
@@ -8,7 +9,10 @@ use bailiwick_control_plane::ControlPlaneConfig;
 use bailiwick_data_plane::DataPlaneConfig;
 use bailiwick_ledger::LedgerConfig;
 use bailiwick_proto::subjects;
-use bailiwick_runtime::event_stream::{NatsOptions, StreamSpec};
+use bailiwick_runtime::{
+    MasterKeyConfig,
+    event_stream::{NatsOptions, StreamSpec},
+};
 use serde::Deserialize;
 
 use crate::failure::Failure;
@@ -20,6 +24,8 @@ const MESSAGE_AGE_MAX: Duration = Duration::from_secs(7 * 24 * 3600);
 #[serde(deny_unknown_fields)]
 pub(crate) struct NodeConfig {
     pub(crate) nats: Option<NatsOptions>,
+    #[serde(default)]
+    pub(crate) master_key: MasterKeyConfig,
     pub(crate) control_plane: Option<ControlPlaneConfig>,
     pub(crate) data_plane: Option<DataPlaneConfig>,
     pub(crate) ledger: Option<LedgerConfig>,

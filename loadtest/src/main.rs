@@ -1,35 +1,48 @@
-//! `bailiwick-loadtest`: closed-loop load on MCP endpoints, and the ratio between two of them.
+//! `bailiwick-loadtest`: closed-loop load on MCP endpoints and on control planes, and what a disk and a large state cost.
 //!
-//! Sends the same modern `tools/call` over a fixed number of connections for a fixed number of calls, first to the
-//! server itself and then through the gateway, in turns within one run, so that a drifting machine affects both alike.
-//! Only figures measured in the same run are ever compared. Loops are bounded by the number of calls.
+//! Without a subcommand it sends the same modern `tools/call` over a fixed number of connections for a fixed number of
+//! calls, first to the server itself and then through the gateway, in turns within one run, so that a drifting machine
+//! affects both alike. `fsync`, `cluster`, `failover`, `replay` and `snapshot` measure the control plane (README.md).
+//! Only figures measured in the same run are ever compared. Loops are bounded by a number of calls or a time.
 
+mod admin;
 mod client;
+mod commit;
+mod disk;
+mod failover;
+mod figures;
+mod nodes;
+mod population;
+mod replay;
 mod report;
+mod slow_disk;
+mod snapshot;
 
-use std::process::ExitCode;
+use std::{path::PathBuf, process::ExitCode, time::Duration};
 
-use anyhow::{Result, bail};
-use clap::Parser;
+use anyhow::{Context as _, Result, bail};
+use clap::{Parser, Subcommand};
 use client::{Load, Target};
 use report::Report;
 
-/// Load on an MCP server, directly and through Bailiwick.
+/// Load on an MCP server, directly and through Bailiwick; and on the control plane.
 #[derive(Debug, Parser)]
-#[command(name = "bailiwick-loadtest", version)]
+#[command(name = "bailiwick-loadtest", version, args_conflicts_with_subcommands = true, subcommand_negates_reqs = true)]
 struct Args {
+    #[command(subcommand)]
+    control_plane: Option<ControlPlane>,
     /// The MCP endpoint behind the gateway, e.g. http://127.0.0.1:9801/mcp.
     #[arg(long, value_name = "URL")]
     direct: Option<String>,
     /// The endpoint to measure, e.g. http://127.0.0.1:8420/mcp/finance.
-    #[arg(long, value_name = "URL")]
-    url: String,
+    #[arg(long, value_name = "URL", required = true)]
+    url: Option<String>,
     /// Bearer token for --url.
     #[arg(long, default_value = "")]
     token: String,
     /// The tool to call.
-    #[arg(long)]
-    tool: String,
+    #[arg(long, required = true)]
+    tool: Option<String>,
     /// Its arguments, as JSON.
     #[arg(long, default_value = "{}")]
     arguments: String,
@@ -47,6 +60,34 @@ struct Args {
     json: bool,
 }
 
+/// What is measured of the control plane.
+#[derive(Debug, Subcommand)]
+enum ControlPlane {
+    /// Synced appends of one kilobyte a second: what the disk can do.
+    Fsync {
+        /// A folder on that disk.
+        #[arg(long, value_name = "DIR")]
+        data: PathBuf,
+        /// For how long.
+        #[arg(long, default_value_t = 5, value_parser = clap::value_parser!(u64).range(1..=600))]
+        seconds: u64,
+        /// Print JSON instead of a line.
+        #[arg(long)]
+        json: bool,
+    },
+    Cluster(commit::Args),
+    Failover(failover::Args),
+    Replay(replay::Args),
+    Snapshot(snapshot::Args),
+    /// One opening of a populated node, for `replay`.
+    #[command(hide = true)]
+    Opened {
+        /// As of `replay`.
+        #[arg(long)]
+        data: PathBuf,
+    },
+}
+
 #[tokio::main]
 async fn main() -> ExitCode {
     match run(Args::parse()).await {
@@ -59,13 +100,31 @@ async fn main() -> ExitCode {
 }
 
 async fn run(args: Args) -> Result<()> {
+    match args.control_plane {
+        None => mcp(args).await,
+        Some(ControlPlane::Fsync { data, seconds, json }) => {
+            let measured = move || disk::measure(&data, Duration::from_secs(seconds), Duration::ZERO);
+            let syncs = tokio::task::spawn_blocking(measured).await??;
+            println!("{}", if json { format!("{:#}", syncs.json()) } else { syncs.line() });
+            Ok(())
+        }
+        Some(ControlPlane::Cluster(args)) => commit::run(args).await,
+        Some(ControlPlane::Failover(args)) => Box::pin(failover::run(args)).await,
+        Some(ControlPlane::Replay(args)) => replay::run(args).await,
+        Some(ControlPlane::Snapshot(args)) => Box::pin(snapshot::run(args)).await,
+        Some(ControlPlane::Opened { data }) => replay::open_once(&data).await,
+    }
+}
+
+async fn mcp(args: Args) -> Result<()> {
+    let (url, tool) = (args.url.context("--url is missing")?, args.tool.context("--tool is missing")?);
     let load = Load {
-        tool: args.tool,
+        tool,
         arguments: serde_json::from_str(&args.arguments)?,
         calls: args.calls,
         connections: args.connections,
     };
-    let gateway = Target::new("gateway", args.url, args.token)?;
+    let gateway = Target::new("gateway", url, args.token)?;
     let direct = args.direct.map(|url| Target::new("direct", url, String::new())).transpose()?;
     let targets: Vec<&Target> = direct.iter().chain([&gateway]).collect();
     let mut report = Report::default();

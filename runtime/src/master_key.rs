@@ -127,7 +127,14 @@ pub struct Sealed {
 #[derive(Clone)]
 pub struct MasterKeys {
     source: Arc<MasterKeyConfig>,
-    keys: Arc<ArcSwap<Vec<MasterKey>>>,
+    keys: Arc<ArcSwap<Held>>,
+}
+
+/// What was read, and from which text.
+struct Held {
+    keys: Vec<MasterKey>,
+    /// SHA-256: the same text is not read twice, as a passphrase costs a second.
+    text: [u8; 32],
 }
 
 struct MasterKey {
@@ -147,8 +154,8 @@ impl MasterKeys {
     /// # Errors
     /// [`MasterKeyError`] with advice.
     pub fn load(config: &MasterKeyConfig) -> Result<Self, MasterKeyError> {
-        let keys = named(config.read()?);
-        Ok(Self { source: Arc::new(config.clone()), keys: Arc::new(ArcSwap::from_pointee(keys)) })
+        let held = read(config, None)?.ok_or(MasterKeyError::NotConfigured)?;
+        Ok(Self { source: Arc::new(config.clone()), keys: Arc::new(ArcSwap::from_pointee(held)) })
     }
 
     /// Reads them again, so that a key can be added without a restart; what was held stays held when that fails.
@@ -156,26 +163,28 @@ impl MasterKeys {
     /// # Errors
     /// As [`MasterKeys::load`].
     pub fn reload(&self) -> Result<(), MasterKeyError> {
-        self.keys.store(Arc::new(named(self.source.read()?)));
+        if let Some(held) = read(&self.source, Some(self.keys.load().text))? {
+            self.keys.store(Arc::new(held));
+        }
         Ok(())
     }
 
     /// Names of the keys held, newest first.
     #[must_use]
     pub fn names(&self) -> Vec<String> {
-        self.keys.load().iter().map(|key| key.name.clone()).collect()
+        self.keys.load().keys.iter().map(|key| key.name.clone()).collect()
     }
 
     /// Name of the newest key.
     #[must_use]
     pub fn newest(&self) -> String {
-        self.keys.load().first().map_or_else(String::new, |key| key.name.clone())
+        self.keys.load().keys.first().map_or_else(String::new, |key| key.name.clone())
     }
 
     /// Whether the key of that name is held.
     #[must_use]
     pub fn holds(&self, name: &str) -> bool {
-        self.keys.load().iter().any(|key| key.name == name)
+        self.keys.load().keys.iter().any(|key| key.name == name)
     }
 
     /// Seals a secret under the newest key.
@@ -229,12 +238,23 @@ impl MasterKeys {
     }
 
     fn cipher(&self, name: &str) -> Result<LessSafeKey, MasterKeyError> {
-        let keys = self.keys.load();
+        let held = self.keys.load();
         let missing = || MasterKeyError::Missing { wanted: name.to_owned(), held: self.names() };
-        let key = keys.iter().find(|key| key.name == name).ok_or_else(missing)?;
+        let key = held.keys.iter().find(|key| key.name == name).ok_or_else(missing)?;
         // INVARIANT: a master key has the length of an AES-256 key, the only thing that can be wrong with one.
         UnboundKey::new(&AES_256_GCM, key.bytes.as_ref()).map(LessSafeKey::new).map_err(|_| missing())
     }
+}
+
+/// The keys, unless they come from the text that is known already.
+fn read(config: &MasterKeyConfig, known: Option<[u8; 32]>) -> Result<Option<Held>, MasterKeyError> {
+    let text = config.text()?;
+    let mut hash = [0; 32];
+    hash.iter_mut().zip(digest(&SHA256, text.as_bytes()).as_ref()).for_each(|(to, from)| *to = *from);
+    if known == Some(hash) {
+        return Ok(None);
+    }
+    Ok(Some(Held { keys: named(config.read(&text)?), text: hash }))
 }
 
 fn named(keys: Vec<Zeroizing<[u8; MASTER_KEY_BYTES]>>) -> Vec<MasterKey> {

@@ -66,9 +66,8 @@ impl Canon {
     pub(crate) fn root(&self, node: u64, version: u64, root: &Hash) {
         let expected = usize::try_from(version).ok().and_then(|version| lock(&self.inner).roots.get(version).copied());
         if expected.as_ref() != Some(root) {
-            let show = |root: &Hash| format!("{:02x}{:02x}{:02x}{:02x}", root[0], root[1], root[2], root[3]);
-            let detail = format!("node {node} has root {} at version {version}, not {expected:?}", show(root));
-            self.world.violate("root", detail);
+            let (root, expected) = (hex::encode(root), expected.map(hex::encode));
+            self.world.violate("root", format!("node {node} has {root} at version {version}, not {expected:?}"));
         }
     }
 
@@ -135,7 +134,8 @@ impl Inner {
     fn record(&mut self, revision: u64, digest: u64, events: &[Vec<u8>]) -> Option<(&'static str, String)> {
         self.changes.insert(revision, digest);
         // INVARIANT: a tree of a few thousand leaves is far below its largest size.
-        drop(self.frontier.push(leaf_hash(revision, events), &mut Vec::new()));
+        let leaf = leaf_hash(revision, events, self.frontier.size());
+        drop(self.frontier.push(leaf, &mut Vec::new()));
         self.roots.push(self.frontier.root());
         let mut twice = None;
         let requests: BTreeSet<String> = events
@@ -153,20 +153,27 @@ impl Inner {
     }
 }
 
-/// RFC 6962's leaf over the revision and the stored change (`events` as field 1 of a protobuf message).
-fn leaf_hash(revision: u64, events: &[Vec<u8>]) -> Hash {
+/// RFC 6962's leaf over the revision and the stored change: a protobuf message of `events` (1) and `number` (2).
+fn leaf_hash(revision: u64, events: &[Vec<u8>], number: u64) -> Hash {
     let mut leaf = revision.to_be_bytes().to_vec();
     for event in events {
         leaf.push(0x0a);
-        let mut length = event.len();
-        while length >= 0x80 {
-            leaf.push((length % 0x80) as u8 | 0x80);
-            length /= 0x80;
-        }
-        leaf.push(length as u8);
+        push_varint(&mut leaf, event.len() as u64);
         leaf.extend_from_slice(event);
     }
+    if number > 0 {
+        leaf.push(0x10);
+        push_varint(&mut leaf, number);
+    }
     tree::leaf_hash(&leaf)
+}
+
+fn push_varint(bytes: &mut Vec<u8>, mut number: u64) {
+    while number >= 0x80 {
+        bytes.push((number % 0x80) as u8 | 0x80);
+        number /= 0x80;
+    }
+    bytes.push(number as u8);
 }
 
 /// Stands in front of one node's applier, for one life.

@@ -15,7 +15,7 @@ use std::{
 };
 
 use aws_lc_rs::error::Unspecified;
-use bailiwick_consensus::{Birth, ConsensusError, Options, Timers, runtime::hosted};
+use bailiwick_consensus::{Birth, ConsensusError, LogLength, Options, Timers, runtime::hosted};
 use bailiwick_control_plane::{Replica, Surroundings};
 use tokio::{sync::oneshot, time};
 
@@ -41,15 +41,8 @@ pub(crate) struct Cluster {
     pub(crate) network: Arc<Network>,
     pub(crate) canon: Arc<Canon>,
     random: Random,
-    log: LogPolicy,
+    log_length: LogLength,
     nodes: Mutex<BTreeMap<u64, Node>>,
-}
-
-/// When logs are shortened; small numbers make snapshots travel.
-#[derive(Clone, Copy, Debug)]
-pub(crate) struct LogPolicy {
-    pub(crate) snapshot_every: u64,
-    pub(crate) kept: u64,
 }
 
 /// One node, up or down.
@@ -77,13 +70,13 @@ pub(crate) enum Asked<T> {
 }
 
 impl Cluster {
-    pub(crate) fn new(world: &Arc<World>, log: LogPolicy) -> Arc<Self> {
+    pub(crate) fn new(world: &Arc<World>, log_length: LogLength) -> Arc<Self> {
         Arc::new(Self {
             world: world.clone(),
             network: Network::new(world),
             canon: Canon::new(world),
             random: world.random("cluster"),
-            log,
+            log_length,
             nodes: Mutex::default(),
         })
     }
@@ -118,7 +111,7 @@ impl Cluster {
         let clock = Clock { world: self.world.clone(), skew_micros: node.skew_micros.clone(), random: self.random.clone() };
         let (disk, transport) = (node.machine.of(&life), self.network.of(id, &life));
         let birth = Birth { cluster_id: CLUSTER_ID.into(), incarnation: INCARNATION.into(), node_id: id };
-        let LogPolicy { snapshot_every, kept } = self.log;
+        let log_length = self.log_length;
         let canon = self.canon.clone();
         drop(nodes);
         let (cluster, own) = (self.clone(), life.clone());
@@ -128,7 +121,8 @@ impl Cluster {
                 birth,
                 transport,
                 applier: canon.witness(id, applier),
-                timers: Timers { snapshot_every, log_kept: kept, ..Timers::default() },
+                timers: Timers::default(),
+                log_length,
             };
             match Replica::open(Arc::new(clock), options).await {
                 Ok((replica, writer)) => {
@@ -164,7 +158,7 @@ impl Cluster {
         }
         self.world.trace(format_args!("node {id} stops: {failure}"));
         let expected = match failure {
-            ConsensusError::Storage { detail } => detail.contains("simulated"),
+            ConsensusError::Storage { detail } => detail.contains("simulated") || detail.contains("earlier write failed"),
             ConsensusError::Open(error) => error.to_string().contains("simulated"),
             // Said by others: it was removed.
             ConsensusError::Refused(bailiwick_consensus::Refusal::Removed) => true,

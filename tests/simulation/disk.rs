@@ -7,7 +7,7 @@
 
 use std::{
     collections::BTreeMap,
-    io::{self, Cursor, Read, Write as _},
+    io::{self, Cursor, Read},
     ops::Bound,
     sync::{Arc, Mutex},
     time::Duration,
@@ -94,6 +94,11 @@ impl Machine {
 
     pub(crate) fn fail(&self, failing: bool) {
         lock(&self.content).failing = failing;
+    }
+
+    /// Takes back what [`Machine::crash_after`] asked for.
+    pub(crate) fn mend(&self) {
+        lock(&self.content).crash_after = None;
     }
 
     /// The life that uses the disk ends in the middle of the write that many writes from now.

@@ -210,7 +210,7 @@ const fn nothing_happened(error: &WriteError) -> bool {
         WriteError::Rejected(_)
         | WriteError::Busy
         | WriteError::Randomness
-        | WriteError::Consensus(ConsensusError::NotLeader { .. }) => true,
+        | WriteError::Consensus(ConsensusError::NotLeader { .. } | ConsensusError::Unconfirmed { .. }) => true,
         WriteError::OutcomeUnknown | WriteError::Consensus(_) | WriteError::Stopping => false,
     }
 }

@@ -15,7 +15,7 @@ use bailiwick_control_plane::ControlPlaneConfig;
 use bailiwick_data_plane::DataPlaneConfig;
 use bailiwick_ledger::LedgerConfig;
 use bailiwick_proto::v1::{IssueTokenRequest, ManifestFile};
-use bailiwick_runtime::{EventStream, Shutdown};
+use bailiwick_runtime::{EventStream, MasterKeyConfig, Shutdown};
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 
@@ -102,6 +102,8 @@ impl Running {
 }
 
 async fn serve(data: &Path, ports: Ports, spool_bytes_max: Option<u64>, stop: &Shutdown) -> Result<Running, Failure> {
+    // Beside the roles' folders, so that a copy of one of those holds no secret in clear.
+    let master_key = MasterKeyConfig::ensure_file(&data.join("master.key")).map_err(Failure::refused)?;
     let grpc_url = format!("http://{}", loopback(ports.grpc));
     let control_plane = ControlPlaneConfig {
         data_dir: data.join("control-plane"),
@@ -110,11 +112,13 @@ async fn serve(data: &Path, ports: Ports, spool_bytes_max: Option<u64>, stop: &S
         ops_listen: loopback(ports.control_plane_ops),
         issuer: format!("http://{}", loopback(ports.http)),
         mcp_url: format!("http://{}/mcp", loopback(ports.mcp)),
+        master_key: master_key.clone(),
         ..ControlPlaneConfig::default()
     };
     let ledger = LedgerConfig {
         data_dir: data.join("ledger"),
-        control_plane: grpc_url.clone(),
+        control_plane: grpc_url.clone().into(),
+        master_key: master_key.clone(),
         listen: loopback(ports.ledger),
         ops_listen: loopback(ports.ledger_ops),
         ..LedgerConfig::default()
@@ -122,7 +126,8 @@ async fn serve(data: &Path, ports: Ports, spool_bytes_max: Option<u64>, stop: &S
     let mut data_plane = DataPlaneConfig {
         data_dir: data.join("data-plane"),
         node: "data-plane-1".to_owned(),
-        control_plane: grpc_url,
+        control_plane: grpc_url.into(),
+        master_key,
         listen: loopback(ports.mcp),
         ops_listen: loopback(ports.data_plane_ops),
         ..DataPlaneConfig::default()

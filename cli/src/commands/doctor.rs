@@ -16,6 +16,7 @@ mod secrets;
 use std::{collections::BTreeMap, net::SocketAddr, path::PathBuf, time::Duration};
 
 use bailiwick_proto::v1::{Member, MembersRequest, cluster_client::ClusterClient};
+use bailiwick_runtime::MasterKeyConfig;
 use serde_json::json;
 use tonic::transport::Endpoint;
 
@@ -47,6 +48,7 @@ pub(crate) async fn run(admin: &str, args: DoctorArgs) -> Result<(), Failure> {
     let nodes = nodes(&config);
     let mut findings = vec![limits::check(&limits::look())];
     findings.extend(disks(&nodes));
+    findings.extend(master_key(&config.master_key, &nodes));
     findings.extend(running(&nodes).await?);
     findings.extend(stream(&config).await);
     findings.extend(cluster(admin, &nodes).await);
@@ -82,7 +84,7 @@ fn nodes(config: &NodeConfig) -> Vec<Node> {
     }
     if let Some(one) = &config.ledger {
         let listeners = vec![("HTTP", one.listen)];
-        nodes.push(Node { name: "ledger".into(), data_dir: one.data_dir.clone(), ops: one.ops_listen, listeners });
+        nodes.push(Node { name: one.node.clone(), data_dir: one.data_dir.clone(), ops: one.ops_listen, listeners });
     }
     nodes
 }
@@ -98,6 +100,17 @@ fn disks(nodes: &[Node]) -> Vec<Finding> {
     nodes.iter().flat_map(look).collect()
 }
 
+fn master_key(config: &MasterKeyConfig, nodes: &[Node]) -> Vec<Finding> {
+    let folders: Vec<PathBuf> = nodes.iter().map(|node| node.data_dir.clone()).collect();
+    let files = [&config.file, &config.passphrase_file];
+    let files = files.into_iter().flatten().map(|file| secrets::check_key_file(&secrets::look(file, &folders)));
+    if nodes.is_empty() || !config.is_empty() {
+        return files.collect();
+    }
+    let advice = "set `file` in [master_key] to a file made with `openssl rand -hex 32`, mode 0600";
+    vec![Finding::fail("master-key", "configuration", "no master key is named", advice)]
+}
+
 async fn running(nodes: &[Node]) -> Result<Vec<Finding>, Failure> {
     let client = reach::client().map_err(Failure::refused)?;
     let mut findings = Vec::new();
@@ -107,6 +120,7 @@ async fn running(nodes: &[Node]) -> Result<Vec<Finding>, Failure> {
         if health.is_none() {
             continue;
         }
+        findings.extend(secrets::renewed(&node.data_dir).map(|age| secrets::check_renewal(&node.name, age)));
         for (what, address) in &node.listeners {
             findings.push(reach::check_listener(&node.name, what, *address, reach::listens(*address).await));
         }

@@ -20,7 +20,8 @@ const NATS_RETRY_PAUSE: Duration = Duration::from_secs(1);
 
 pub(crate) async fn control_plane(args: RoleArgs) -> Result<(), Failure> {
     let file = start(&args)?;
-    let config = file.control_plane.unwrap_or_default();
+    let mut config = file.control_plane.unwrap_or_default();
+    config.master_key = file.master_key;
     refuse("control_plane", config.check())?;
     let stop = stop_on_signal();
     let Some(stream) = connect(file.nats, &stop).await? else { return Ok(()) };
@@ -30,7 +31,8 @@ pub(crate) async fn control_plane(args: RoleArgs) -> Result<(), Failure> {
 
 pub(crate) async fn data_plane(args: RoleArgs) -> Result<(), Failure> {
     let file = start(&args)?;
-    let config = file.data_plane.unwrap_or_default();
+    let mut config = file.data_plane.unwrap_or_default();
+    config.master_key = file.master_key;
     refuse("data_plane", config.check())?;
     let stop = stop_on_signal();
     let Some(stream) = connect(file.nats, &stop).await? else { return Ok(()) };
@@ -40,7 +42,8 @@ pub(crate) async fn data_plane(args: RoleArgs) -> Result<(), Failure> {
 
 pub(crate) async fn ledger(args: RoleArgs) -> Result<(), Failure> {
     let file = start(&args)?;
-    let config = file.ledger.unwrap_or_default();
+    let mut config = file.ledger.unwrap_or_default();
+    config.master_key = file.master_key;
     refuse("ledger", config.check())?;
     let stop = stop_on_signal();
     let Some(stream) = connect(file.nats, &stop).await? else { return Ok(()) };

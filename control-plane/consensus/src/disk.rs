@@ -6,7 +6,11 @@
 //! unknown, so `store` never writes again. A read of damaged bytes is an error ([`corrupted`]), never other bytes.
 //! Absent: what the rows mean (`store`).
 
+#[cfg(test)]
+pub(crate) mod memory;
 mod rocks;
+#[cfg(test)]
+mod tests;
 
 use std::{
     fmt::Debug,

@@ -5,10 +5,12 @@
 
 use std::{collections::BTreeMap, io};
 
+use bailiwick_ledger_core::hash::{Hash, from_slice};
 use openraft::{Membership, StoredMembership, entry::RaftEntry as _, vote::RaftLeaderId as _};
 use prost::{Message, Oneof};
 
 use super::{
+    disk::corrupted,
     raft::{self, Proposal},
     transport::Member,
 };
@@ -88,6 +90,15 @@ pub(super) struct Applied {
     /// Root of the Merkle log over them.
     #[prost(bytes = "vec", tag = "5")]
     pub(super) root: Vec<u8>,
+    /// Nodes that were members and are none any more.
+    #[prost(uint64, repeated, tag = "6")]
+    pub(super) former: Vec<u64>,
+    /// Of which chain the newest proposals are that took effect.
+    #[prost(uint64, tag = "7")]
+    pub(super) chain: u64,
+    /// How many proposals had taken effect before the first of these.
+    #[prost(uint64, tag = "8")]
+    pub(super) chain_since: u64,
 }
 
 /// One applied proposal. With its revision before them, these bytes are a leaf of the Merkle log (`merkle`).
@@ -215,7 +226,8 @@ impl TryFrom<&Members> for raft::Members {
 
     fn try_from(members: &Members) -> io::Result<Self> {
         let voters = members.voters.iter().map(|set| set.nodes.iter().copied().collect()).collect();
-        Membership::new(voters, members.nodes.clone()).map_err(|error| io::Error::new(io::ErrorKind::InvalidData, error))
+        Membership::new(voters, members.nodes.clone())
+            .map_err(|error| io::Error::new(io::ErrorKind::InvalidData, error))
     }
 }
 
@@ -260,6 +272,9 @@ impl Applied {
             members_position: members.log_id().as_ref().map(Position::from),
             version,
             root: root.to_vec(),
+            former: Vec::new(),
+            chain: 0,
+            chain_since: 0,
         }
     }
 
@@ -295,7 +310,7 @@ mod tests {
     fn stored_bytes_stay_as_they_are() {
         let position = Position { term: 3, node: 1, index: 300 };
         let events = vec![b"{}".to_vec(), b"[]".to_vec()];
-        let proposal = Proposal { expected_version: 7, events, root_version: 5, root: vec![0xab; 2] };
+        let proposal = Proposal { expected_version: 7, events, root_version: 5, root: vec![0xab; 2], base_version: 0, chain: 0 };
         let entry = Entry { position: Some(position), payload: Some(Payload::Proposal(proposal)) };
         let nodes = BTreeMap::from([(1, Member { name: "n".into(), peer: "a:1".into(), api: "u".into() })]);
         let members = Members { voters: vec![Voters { nodes: vec![1, 2] }], nodes };
@@ -305,12 +320,18 @@ mod tests {
             members_position: Some(Position { term: 1, node: 1, index: 1 }),
             version: 9,
             root: vec![0xcd; 2],
+            former: vec![3],
+            chain: 0,
+            chain_since: 0,
         };
         let change = Change { events: vec![b"{}".to_vec()], number: 8 };
         let vote = Vote { term: 3, node: 1, committed: true };
         let golden = [
             (entry.encode_to_vec(), "0a070803100118ac021a10080712027b7d12025b5d18052202abab"),
-            (applied.encode_to_vec(), "0a070803100118ac0212170a040a0201021a0f0801120b0a016e1203613a311a01751a060801100118012009"),
+            (
+                applied.encode_to_vec(),
+                "0a070803100118ac0212170a040a0201021a0f0801120b0a016e1203613a311a01751a0608011001180120092a02cdcd320103",
+            ),
             (change.encode_to_vec(), "0a027b7d1008"),
             (vote.encode_to_vec(), "080310011801"),
         ];

@@ -7,7 +7,11 @@
 //! for ids are never used again and a count of starts never falls.
 //! Absent: certificates, which prove the id (the transport).
 
-use std::{collections::BTreeMap, io};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    io,
+    sync::PoisonError,
+};
 
 use tokio::sync::{Mutex, watch};
 
@@ -18,7 +22,7 @@ use super::{
 };
 
 /// Ids remembered: far more than a cluster ever has members, in all its life.
-const SEEN_MAX: usize = 4096;
+const MET_MAX: usize = 4096;
 
 /// How a node was seen last.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -27,12 +31,29 @@ struct Seen {
     run: u64,
 }
 
+impl Seen {
+    /// A start is counted on the disk before anything is said, so one number never stands for two runs.
+    fn is_older_than(self, seen: Self) -> bool {
+        self.starts < seen.starts || (self.starts == seen.starts && self.run != seen.run)
+    }
+}
+
+/// What is known of a node that was met.
+#[derive(Clone, Copy, Debug)]
+struct Met {
+    seen: Option<Seen>,
+    /// Why it was refused the last time, if it was.
+    refusal: Option<Refusal>,
+}
+
 /// The gate of one node.
 #[derive(Debug)]
 pub(super) struct Gate {
     own: Introduction,
     store: Store,
-    seen: Mutex<BTreeMap<u64, Seen>>,
+    met: Mutex<BTreeMap<u64, Met>>,
+    /// The last refusal heard, and from whom.
+    told: std::sync::Mutex<Option<(u64, Refusal)>>,
     roster: watch::Receiver<Roster>,
     verdict: watch::Sender<Option<Refusal>>,
 }
@@ -40,12 +61,19 @@ pub(super) struct Gate {
 /// Ids that are members, and ids that were and are not any more, as of what is applied here.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(super) struct Roster {
-    pub(super) former: std::collections::BTreeSet<u64>,
+    pub(super) former: BTreeSet<u64>,
 }
 
 impl Gate {
     pub(super) fn new(own: Introduction, store: Store, roster: watch::Receiver<Roster>) -> Self {
-        Self { own, store, seen: Mutex::default(), roster, verdict: watch::Sender::new(None) }
+        Self {
+            own,
+            store,
+            met: Mutex::default(),
+            told: std::sync::Mutex::default(),
+            roster,
+            verdict: watch::Sender::new(None),
+        }
     }
 
     /// How this node presents itself.
@@ -59,28 +87,33 @@ impl Gate {
 
     /// Decides whether to talk to `other`, and remembers having met it.
     pub(super) async fn meet(&self, other: &Introduction) -> io::Result<Result<(), Refusal>> {
-        if let Err(refusal) = self.judge(other) {
-            tracing::warn!(node = other.node_id, %refusal, "a peer is refused");
-            return Ok(Err(refusal));
+        let mut met = self.met.lock().await;
+        if met.len() >= MET_MAX && !met.contains_key(&other.node_id) {
+            return Ok(Err(Refusal::OtherNode));
         }
-        let now = Seen { starts: other.starts, run: other.run };
-        let mut seen = self.seen.lock().await;
-        let before = match seen.get(&other.node_id) {
-            Some(before) => Some(*before),
-            None => self.recall(other.node_id)?,
+        let before = match met.get(&other.node_id) {
+            Some(before) => *before,
+            None => Met { seen: self.recall(other.node_id)?, refusal: None },
         };
-        if before.is_some_and(|before| now.starts < before.starts || (now.starts == before.starts && now != before)) {
-            tracing::error!(node = other.node_id, starts = now.starts, "a peer runs on an older copy of its data");
-            return Ok(Err(Refusal::OlderCopy));
+        let now = Seen { starts: other.starts, run: other.run };
+        let refusal = self
+            .judge(other)
+            .err()
+            .or_else(|| before.seen.is_some_and(|seen| now.is_older_than(seen)).then_some(Refusal::OlderCopy));
+        if refusal != before.refusal {
+            match refusal {
+                Some(why) => tracing::error!(node = other.node_id, starts = other.starts, %why, "a peer is refused"),
+                None => tracing::info!(node = other.node_id, starts = other.starts, "a peer is not refused any more"),
+            }
         }
-        if before != Some(now) {
+        let mut seen = before.seen;
+        if refusal.is_none() && seen != Some(now) {
             // Before anything it says counts: after a crash here an older copy must still be told from this one.
             self.remember(other.node_id, now).await?;
+            seen = Some(now);
         }
-        if seen.len() < SEEN_MAX || seen.contains_key(&other.node_id) {
-            seen.insert(other.node_id, now);
-        }
-        Ok(Ok(()))
+        met.insert(other.node_id, Met { seen, refusal });
+        Ok(refusal.map_or(Ok(()), Err))
     }
 
     fn judge(&self, other: &Introduction) -> Result<(), Refusal> {
@@ -101,9 +134,20 @@ impl Gate {
 
     /// Takes in what a peer said of this node. Some of it is final.
     pub(super) fn told(&self, by: u64, refusal: Refusal) {
-        tracing::error!(peer = by, %refusal, "this node is refused by a peer");
+        let mut told = self.told.lock().unwrap_or_else(PoisonError::into_inner);
+        if told.replace((by, refusal)) != Some((by, refusal)) {
+            tracing::error!(peer = by, why = %refusal, "this node is refused by a peer");
+        }
         if matches!(refusal, Refusal::Removed | Refusal::OlderCopy) {
             self.verdict.send_replace(Some(refusal));
+        }
+    }
+
+    /// Notices when what is applied here says that this node was removed.
+    pub(super) fn look_for_removal(&self) {
+        if self.roster.borrow().former.contains(&self.own.node_id) && self.verdict.borrow().is_none() {
+            tracing::error!("this node has been removed from the cluster");
+            self.verdict.send_replace(Some(Refusal::Removed));
         }
     }
 

@@ -6,12 +6,11 @@
 
 use std::io;
 
-use openraft::{ReadPolicy, errors::LinearizableReadError, errors::RaftError};
 use prost::Message as _;
 
 use super::{
     Consensus, format,
-    messages::{Answer, Ask, ReadFrom, Reply, Request},
+    messages::{Answer, Ask, Reply, Request},
     transport::{Introduction, PEER_MESSAGE_BYTES_MAX, Refusal},
 };
 
@@ -68,18 +67,6 @@ impl Consensus {
             Ask::Snapshot(chunk) => Answer::Snapshot(self.arrivals.take(&self.raft, from, chunk).await?),
             Ask::ReadIndex(_) => Answer::ReadIndex(self.read_from().await?),
         })
-    }
-
-    /// From which index on a read is current. Only a node that a majority still follows can say.
-    async fn read_from(&self) -> io::Result<ReadFrom> {
-        match self.raft.get_read_linearizer(ReadPolicy::ReadIndex).await {
-            Ok(linearizer) => Ok(ReadFrom { index: Some(linearizer.read_log_id().index()), leader: None }),
-            Err(RaftError::APIError(LinearizableReadError::ForwardToLeader(forward))) => {
-                Ok(ReadFrom { index: None, leader: forward.leader_id })
-            }
-            Err(RaftError::APIError(LinearizableReadError::QuorumNotEnough(_))) => Ok(ReadFrom::default()),
-            Err(RaftError::Fatal(error)) => Err(io::Error::other(error)),
-        }
     }
 }
 

@@ -10,16 +10,28 @@
 //! Deliberately absent: what events mean (`domain`, `core`), sockets and certificates (`Transport`).
 
 mod arrival;
+mod backup;
+mod changes;
+#[cfg(test)]
+mod crash_matrix;
 mod disk;
+mod error;
+#[cfg(test)]
+mod fixture;
 mod format;
 mod gate;
 mod inbound;
 mod log;
+#[cfg(test)]
+mod longevity;
 mod machine;
 mod membership;
+mod merkle;
 mod messages;
 mod network;
+mod options;
 mod raft;
+mod reading;
 pub mod runtime;
 mod snapshot;
 mod store;
@@ -27,16 +39,17 @@ mod store;
 mod tests;
 mod transport;
 
-use std::{io, sync::Arc, time::Duration};
+use std::{io, pin::Pin, sync::Arc, time::Duration};
 
 use futures::{
-    TryStreamExt as _,
+    Stream, TryStreamExt as _,
     future::{Either, select},
 };
 use openraft::{
-    AsyncRuntime as _, Config, Raft, ReadPolicy, ServerState, SnapshotPolicy,
+    AsyncRuntime as _, Raft, ServerState,
     async_runtime::watch::WatchReceiver as _,
-    errors::{ClientWriteError, Fatal, LinearizableReadError, RaftError},
+    errors::Fatal,
+    raft::WriteResult,
     type_config::TypeConfigExt as _,
 };
 use rand::Rng as _;
@@ -44,10 +57,11 @@ use tokio::sync::watch;
 
 use self::{
     arrival::Arrivals,
+    error::{fatal, refused},
     gate::Gate,
     log::Log,
     machine::Machine,
-    messages::{Answer, Ask},
+    merkle::Roots,
     network::Network,
     raft::Types,
     runtime::NodeRuntime,
@@ -55,131 +69,22 @@ use self::{
     store::Store,
 };
 pub use self::{
+    backup::{BackupSummary, backup_changes, restore, verify_backup},
     disk::{BlobWriter, Corrupted, Disk, Durability, Family, RocksDisk, Visit, Write},
+    error::ConsensusError,
     machine::{Applier, Change},
     membership::Membership,
+    merkle::Diverged,
+    options::{LogLength, Options, Timers},
     raft::{Outcome, Proposal},
     store::Birth,
     transport::{Alone, Introduction, Lane, Member, PEER_MESSAGE_BYTES_MAX, Refusal, Transport},
 };
 
-/// Entries between snapshots. The state is stored as it is applied, so a snapshot only serves to shorten the log (and
-/// peers far behind), and each holds the whole event log: rarely is enough.
-const SNAPSHOT_EVERY: u64 = 20_000;
-/// Entries kept in the log behind a snapshot, for peers a little behind.
-const LOG_KEPT: u64 = 1_000;
-/// A peer further behind than this gets a snapshot; more than what lies between two snapshots and is kept.
-const LAG_MAX: u64 = 2 * SNAPSHOT_EVERY;
-/// Entries in one append; their bytes are bounded where they are read.
-const APPEND_ENTRIES_MAX: u64 = 1024;
-/// First pauses before a peer that cannot be reached is tried again: a restart goes unnoticed, a dead peer is cheap.
-const RETRY_PAUSES: &str = "20ms 50ms 100ms 200ms ...500ms";
 /// Longest wait for others to let go of the disk at shutdown.
 const CLOSE_WAIT_MAX: Duration = Duration::from_secs(5);
-/// Longest wait for the leader to say from where on a read is current, and for that to be applied here.
-const READ_WAIT_MAX: Duration = Duration::from_secs(5);
 /// Proposals in one call; the domain groups no more than this.
-pub const PROPOSALS_MAX: usize = 64;
-
-/// When a leader is missed.
-///
-/// A follower begins an election when it has heard nothing for `election_max` (for so long it is bound to its leader)
-/// and then a random time between `election_min` and `election_max`. With the default that is 0.55 to 0.7 s after the
-/// leader's last sign of life: five heartbeats may be lost or a disk may take half a second for a sync before anybody
-/// doubts the leader, and two votes (each a sync, tens of milliseconds) still end within a second.
-/// A leader that a majority has not confirmed for `election_max` takes no writes.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Timers {
-    /// Between signs of life; also the longest round trip to a voter that counts as one.
-    pub heartbeat: Duration,
-    /// Shortest further wait.
-    pub election_min: Duration,
-    /// Longest further wait, and how long a follower is bound.
-    pub election_max: Duration,
-}
-
-impl Default for Timers {
-    fn default() -> Self {
-        Self {
-            heartbeat: Duration::from_millis(100),
-            election_min: Duration::from_millis(200),
-            election_max: Duration::from_millis(350),
-        }
-    }
-}
-
-/// What a node is made of.
-pub struct Options {
-    /// Its data directory.
-    pub disk: Arc<dyn Disk>,
-    /// Whom the data belongs to: claimed at the first opening, insisted on afterwards.
-    pub birth: Birth,
-    /// How it reaches its peers.
-    pub transport: Arc<dyn Transport>,
-    /// What takes in the changes.
-    pub applier: Box<dyn Applier>,
-    /// When a leader is missed.
-    pub timers: Timers,
-}
-
-impl std::fmt::Debug for Options {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Options").field("birth", &self.birth).field("timers", &self.timers).finish_non_exhaustive()
-    }
-}
-
-/// Why consensus cannot do what was asked.
-#[derive(Debug, thiserror::Error)]
-pub enum ConsensusError {
-    /// Another node leads, or none does yet. Nothing was changed.
-    #[error("this node does not lead the cluster")]
-    NotLeader {
-        /// The leader's id, where known.
-        leader: Option<u64>,
-    },
-    /// Leadership was lost while the proposal was under way: it may still take effect. Ask again with its id.
-    #[error("leadership changed before the outcome was known")]
-    OutcomeUnknown,
-    /// No leader that a majority follows has confirmed that the state known here is current.
-    #[error("no leader confirms what this node knows")]
-    Unconfirmed {
-        /// Who leads as far as known here.
-        leader: Option<u64>,
-    },
-    /// The disk failed; this node has stopped and must be restarted. Nothing acknowledged is lost.
-    #[error("storage failed: {detail}; nothing acknowledged is lost, start again once the disk works")]
-    Storage {
-        /// What the storage said.
-        detail: String,
-    },
-    /// The cluster will have nothing to do with this node any more; it has stopped.
-    #[error("a member of the cluster refuses this node: {0}")]
-    Refused(Refusal),
-    /// A change of the membership is not possible now.
-    #[error("the membership cannot be changed: {detail}")]
-    Membership {
-        /// Why.
-        detail: String,
-    },
-    /// No such node belongs to the cluster (as a voter, where only a voter will do).
-    #[error("node {node_id} is no such member")]
-    NoSuchMember {
-        /// The id asked for.
-        node_id: u64,
-    },
-    /// Nobody can take over, or nobody did in time.
-    #[error("no other voter has taken the lead")]
-    NoSuccessor,
-    /// Shut down.
-    #[error("consensus has stopped")]
-    Stopped,
-    /// Did not come up in time.
-    #[error("no leader within {0:?}")]
-    NoLeader(Duration),
-    /// The data directory cannot be opened.
-    #[error("cannot open the data directory: {0}")]
-    Open(#[from] io::Error),
-}
+pub const PROPOSALS_MAX: usize = 256;
 
 /// A proposal that was committed: where, and what became of it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -198,6 +103,8 @@ pub struct Consensus {
     gate: Arc<Gate>,
     network: Network,
     arrivals: Arrivals,
+    snapshots: Snapshots,
+    roots: Roots,
     revisions: watch::Receiver<u64>,
     leader: watch::Receiver<Option<u64>>,
 }
@@ -215,20 +122,21 @@ impl Consensus {
     /// # Errors
     /// When the directory cannot be opened, belongs to another node, or holds what cannot be read.
     pub async fn open(options: Options) -> Result<Self, ConsensusError> {
-        let Options { disk, birth, transport, applier, timers } = options;
-        let config = Arc::new(config(timers).validate().map_err(io::Error::other)?);
+        let Options { disk, birth, transport, applier, timers, log_length } = options;
+        let config = Arc::new(options::config(timers, log_length).validate().map_err(io::Error::other)?);
         let node_id = birth.node_id;
         let (store, snapshots, machine) = recover(disk, birth, applier).await?;
-        let revisions = machine.revisions();
+        let (revisions, roots) = (machine.revisions(), machine.roots());
         let own = introduction(&store);
         let gate = Arc::new(Gate::new(own, store.clone(), machine.roster()));
         let network = Network::new(transport, Arc::clone(&gate));
         let log = Log::new(store.clone());
-        let raft = Raft::new(node_id, config, network.clone(), log, machine).await.map_err(fatal)?;
+        let raft = Raft::new(node_id, config, network.clone(), log, machine).await;
+        let raft = raft.map_err(|error| roots.diverged().map_or_else(|| fatal(error), ConsensusError::Diverged))?;
         let (known, leader) = watch::channel(None);
-        drop(Types::spawn(observe(raft.clone(), gate.verdict(), known)));
-        let arrivals = Arrivals::new(store.clone(), snapshots);
-        Ok(Self { raft, store, gate, network, arrivals, revisions, leader })
+        drop(Types::spawn(observe(raft.clone(), Arc::clone(&gate), known)));
+        let arrivals = Arrivals::new(store.clone(), snapshots.clone());
+        Ok(Self { raft, store, gate, network, arrivals, snapshots, roots, revisions, leader })
     }
 
     /// This node's id.
@@ -243,17 +151,14 @@ impl Consensus {
         self.gate.own().clone()
     }
 
-    /// Decides whether to talk to a node that presented itself (and proved its id), and remembers it.
+    /// Decides whether to talk to a node that presented itself and proved its id, and remembers having met it. What
+    /// this node holds against another is never to be reported as a [`Refusal`] inside a failed call: that would mean
+    /// that the other refuses this node.
     ///
     /// # Errors
-    /// A [`Refusal`] inside; anything else when the disk fails.
-    pub async fn meet(&self, other: &Introduction) -> io::Result<()> {
-        self.gate.meet(other).await?.map_err(Refusal::into_io)
-    }
-
-    /// Takes in what a peer said when it refused this node; some of it ends this node.
-    pub fn refused(&self, by: u64, refusal: Refusal) {
-        self.gate.told(by, refusal);
+    /// When the disk fails.
+    pub async fn meet(&self, other: &Introduction) -> io::Result<Result<(), Refusal>> {
+        self.gate.meet(other).await
     }
 
     /// Waits until this node knows a leader and has applied everything it had acknowledged before.
@@ -275,60 +180,20 @@ impl Consensus {
     /// # Errors
     /// When no answer can be given for the rest. Proposals without an answer may still take effect.
     pub async fn propose(&self, proposals: Vec<Proposal>) -> Result<Vec<Committed>, ConsensusError> {
-        let count = proposals.len();
-        let mut answers = match self.raft.client_write_many(proposals).await {
-            Ok(answers) => answers,
-            Err(error) => return Err(self.cause(error).await),
-        };
-        let mut committed = Vec::with_capacity(count);
-        loop {
-            match answers.try_next().await {
-                Ok(Some(Ok(answer))) => {
-                    committed.push(Committed { revision: answer.log_id.index, outcome: answer.response });
-                }
-                Ok(Some(Err(error))) => return Err(refused(error)),
-                Ok(None) if committed.len() == count => return Ok(committed),
-                Ok(None) => return Err(self.cause(Fatal::Stopped).await),
-                Err(error) => return Err(self.cause(error).await),
-            }
-        }
+        self.submit(proposals).await?.committed().await
     }
 
-    /// Returns once every write acknowledged before this call, by any leader, is part of what is read here. On any
-    /// node: one that does not lead asks the leader, and waits until it has applied as much.
+    /// Appends proposals in order, without waiting for what becomes of them. Those of a later call come after them.
     ///
     /// # Errors
-    /// [`ConsensusError::Unconfirmed`] when no leader that a majority follows could be asked.
-    pub async fn linearizable(&self) -> Result<(), ConsensusError> {
-        if let Some(failure) = self.failure() {
-            return Err(failure);
+    /// When this node has stopped.
+    pub async fn submit(&self, mut proposals: Vec<Proposal>) -> Result<Submitted, ConsensusError> {
+        let count = proposals.len();
+        proposals.iter_mut().for_each(|proposal| self.roots.stamp(proposal));
+        match self.raft.client_write_many(proposals).await {
+            Ok(answers) => Ok(Submitted { consensus: self.clone(), answers: Box::pin(answers), count }),
+            Err(error) => Err(self.cause(error).await),
         }
-        match self.raft.ensure_linearizable(ReadPolicy::ReadIndex).await {
-            Ok(_) => Ok(()),
-            Err(RaftError::APIError(LinearizableReadError::ForwardToLeader(forward))) => match forward.leader_id {
-                Some(leader) if leader != self.node_id() => self.follow(leader).await,
-                leader => Err(ConsensusError::Unconfirmed { leader }),
-            },
-            Err(RaftError::APIError(LinearizableReadError::QuorumNotEnough(_))) => {
-                Err(ConsensusError::Unconfirmed { leader: None })
-            }
-            Err(RaftError::Fatal(error)) => Err(self.cause(error).await),
-        }
-    }
-
-    /// Learns from the leader how far a current state goes, and waits for that much.
-    async fn follow(&self, leader: u64) -> Result<(), ConsensusError> {
-        let unconfirmed = || ConsensusError::Unconfirmed { leader: Some(leader) };
-        let member = self.membership().get(leader).cloned().ok_or_else(unconfirmed)?;
-        let asked = self.network.ask(leader, &member, Lane::Control, Ask::ReadIndex(true), READ_WAIT_MAX).await;
-        let answer = asked.map_err(|error| {
-            tracing::debug!(leader, %error, "the leader gives no read index");
-            self.failure().unwrap_or_else(unconfirmed)
-        })?;
-        let Answer::ReadIndex(from) = answer else { return Err(unconfirmed()) };
-        let Some(index) = from.index else { return Err(ConsensusError::Unconfirmed { leader: from.leader }) };
-        let applied = self.raft.wait(Some(READ_WAIT_MAX)).applied_index_at_least(Some(index), "read index").await;
-        applied.map(drop).map_err(|_| self.failure().unwrap_or_else(unconfirmed))
     }
 
     /// Whether this node leads as far as it knows.
@@ -359,6 +224,7 @@ impl Consensus {
     #[must_use]
     pub fn failure(&self) -> Option<ConsensusError> {
         let refused = self.gate.verdict().borrow().map(ConsensusError::Refused);
+        let refused = refused.or_else(|| self.roots.diverged().map(ConsensusError::Diverged));
         refused.or_else(|| self.raft.metrics().borrow_watched().running_state.clone().err().map(fatal))
     }
 
@@ -387,16 +253,57 @@ impl Consensus {
         })
     }
 
-    /// Hands the lead to another voter if there is one, stops taking part, and returns once the directory is free for
-    /// another process. Nothing needs flushing: what was acknowledged is on the disk.
-    pub async fn shutdown(self) {
-        if self.is_leader() && !self.only_voter() {
-            match self.transfer_leadership(None).await {
-                Ok(leader) => tracing::info!(leader, "another node leads from here on"),
-                Err(error) => tracing::warn!(%error, "the lead could not be handed over"),
-            }
+    /// How many changes are applied here, and the root of the Merkle log over them. Equal on all nodes that have
+    /// applied as many.
+    #[must_use]
+    pub fn root(&self) -> (u64, [u8; 32]) {
+        self.roots.newest()
+    }
+
+    /// The root after `version` changes; unknown when that is long ago or still to come.
+    #[must_use]
+    pub fn root_at(&self, version: u64) -> Option<[u8; 32]> {
+        self.roots.at(version)
+    }
+
+    /// Writes a backup of what is applied here, and says what is in it. Blocks on the disk and on `out`; the node goes
+    /// on meanwhile. Ask [`Consensus::linearizable`] first for one that holds everything acknowledged until now.
+    ///
+    /// # Errors
+    /// When what is stored cannot be read, or `out` fails.
+    pub fn backup(&self, created_unix_ms: u64, out: impl io::Write) -> io::Result<BackupSummary> {
+        backup::write(&self.store, &self.snapshots, created_unix_ms, out)
+    }
+
+    /// Hands the lead to another voter, if this node has it and there is one, so that nobody has to miss this node
+    /// before it goes. Peers must still be able to call it meanwhile.
+    pub async fn hand_over(&self) {
+        if !self.is_leader() || self.only_voter() {
+            return;
         }
+        match self.transfer_leadership(None).await {
+            Ok(leader) => tracing::info!(leader, "another node leads from here on"),
+            Err(error) => tracing::warn!(%error, "the lead could not be handed over"),
+        }
+    }
+
+    /// Hands over the lead, stops taking part, and returns once the directory is free for another process. Nothing
+    /// needs flushing: what was acknowledged is on the disk.
+    pub async fn shutdown(self) {
+        self.hand_over().await;
         self.halt().await;
+    }
+
+    /// Makes a snapshot now, rather than once enough entries have gathered, and returns when it is on the disk. The log
+    /// before it is shortened then.
+    ///
+    /// # Errors
+    /// When this node has stopped.
+    pub async fn shorten_log(&self) -> Result<(), ConsensusError> {
+        let last = *self.revisions.borrow();
+        self.raft.trigger().snapshot().await.map_err(fatal)?;
+        let made = self.raft.wait(None).metrics(|m| m.snapshot.is_some_and(|id| id.index >= last), "snapshot").await;
+        made.map(drop).map_err(|_| self.failure().unwrap_or(ConsensusError::Stopped))
     }
 
     /// Stops without handing over the lead, as a crash would.
@@ -416,12 +323,51 @@ impl Consensus {
     async fn cause(&self, error: Fatal<Types>) -> ConsensusError {
         match error {
             Fatal::Stopped => self.failed().await,
-            Fatal::StorageError(_) | Fatal::Panicked => fatal(error),
+            Fatal::StorageError(_) | Fatal::Panicked => {
+                self.roots.diverged().map_or_else(|| fatal(error), ConsensusError::Diverged)
+            }
         }
     }
 
     fn only_voter(&self) -> bool {
         self.raft.metrics().borrow_watched().membership_config.voter_ids().count() == 1
+    }
+}
+
+/// Proposals on their way.
+pub struct Submitted {
+    consensus: Consensus,
+    answers: Answers,
+    count: usize,
+}
+
+type Answers = Pin<Box<dyn Stream<Item = Result<WriteResult<Types>, Fatal<Types>>> + Send>>;
+
+impl std::fmt::Debug for Submitted {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Submitted").field("count", &self.count).finish_non_exhaustive()
+    }
+}
+
+impl Submitted {
+    /// Waits until each proposal is committed, synced and applied here. The answers stand in their order.
+    ///
+    /// # Errors
+    /// When no answer can be given for the rest. Proposals without an answer may still take effect.
+    pub async fn committed(self) -> Result<Vec<Committed>, ConsensusError> {
+        let Self { consensus, mut answers, count } = self;
+        let mut committed = Vec::with_capacity(count);
+        loop {
+            match answers.try_next().await {
+                Ok(Some(Ok(answer))) => {
+                    committed.push(Committed { revision: answer.log_id.index, outcome: answer.response });
+                }
+                Ok(Some(Err(error))) => return Err(refused(error)),
+                Ok(None) if committed.len() == count => return Ok(committed),
+                Ok(None) => return Err(consensus.cause(Fatal::Stopped).await),
+                Err(error) => return Err(consensus.cause(error).await),
+            }
+        }
     }
 }
 
@@ -434,6 +380,7 @@ async fn recover(
         let store = Store::open(disk, birth)?;
         let snapshots = Snapshots::open(store.clone());
         let machine = Machine::recover(store.clone(), snapshots.clone(), applier)?;
+        Log::check(&store)?;
         Ok((store, snapshots, machine))
     };
     if disk.inline() {
@@ -453,16 +400,13 @@ fn introduction(store: &Store) -> Introduction {
     }
 }
 
-/// Follows what the library reports for as long as it runs, and stops it when the cluster refuses this node.
-async fn observe(
-    raft: Raft<Types, Machine>,
-    mut verdict: watch::Receiver<Option<Refusal>>,
-    leader: watch::Sender<Option<u64>>,
-) {
-    let mut metrics = raft.metrics();
+/// Follows what the library reports for as long as it runs, and stops it when this node is no member any more.
+async fn observe(raft: Raft<Types, Machine>, gate: Arc<Gate>, leader: watch::Sender<Option<u64>>) {
+    let (mut metrics, mut verdict) = (raft.metrics(), gate.verdict());
     loop {
         let current = metrics.borrow_and_update().current_leader;
         leader.send_if_modified(|known| std::mem::replace(known, current) != current);
+        gate.look_for_removal();
         let refused = verdict.borrow_and_update().is_some();
         if refused {
             break;
@@ -474,45 +418,5 @@ async fn observe(
     }
     if let Err(error) = raft.shutdown().await {
         tracing::warn!(%error, "consensus did not stop cleanly");
-    }
-}
-
-fn config(timers: Timers) -> Config {
-    let millis = |duration: Duration| u64::try_from(duration.as_millis()).unwrap_or(u64::MAX);
-    Config {
-        cluster_name: "bailiwick".to_owned(),
-        heartbeat_interval: millis(timers.heartbeat),
-        election_timeout_min: millis(timers.election_min),
-        election_timeout_max: millis(timers.election_max),
-        snapshot_policy: SnapshotPolicy::LogsSinceLast(SNAPSHOT_EVERY),
-        replication_lag_threshold: LAG_MAX,
-        max_payload_entries: APPEND_ENTRIES_MAX,
-        max_in_snapshot_log_to_keep: LOG_KEPT,
-        purge_batch_size: LOG_KEPT,
-        enable_pre_vote: Some(true),
-        // A leader that restarts has to be elected: what it applied before may not have been synced.
-        enable_leader_restore: Some(false),
-        allow_log_reversion: Some(false),
-        backoff: RETRY_PAUSES.to_owned(),
-        ..Config::default()
-    }
-}
-
-fn fatal(error: Fatal<Types>) -> ConsensusError {
-    match error {
-        Fatal::StorageError(error) => ConsensusError::Storage { detail: error.to_string() },
-        Fatal::Panicked => {
-            ConsensusError::Storage { detail: "a storage or consensus task ended abnormally".to_owned() }
-        }
-        Fatal::Stopped => ConsensusError::Stopped,
-    }
-}
-
-fn refused(error: ClientWriteError<Types>) -> ConsensusError {
-    match error {
-        ClientWriteError::ForwardToLeader(forward) => ConsensusError::NotLeader { leader: forward.leader_id },
-        ClientWriteError::LogEntryDiscarded(_)
-        | ClientWriteError::ChangeMembershipError(_)
-        | ClientWriteError::PreconditionFailed(_) => ConsensusError::OutcomeUnknown,
     }
 }

@@ -1,7 +1,13 @@
 //! The Raft log and vote on the store: what has been promised to peers survives every crash.
 //!
-//! Implements the library's log traits and keeps the storage contract of `store`. Each write is synced before it is
-//! reported, and one write ends before the next begins. Absent: applying entries (`machine`).
+//! Implements the library's log traits and keeps the storage contract of `store`. Entries are written as they come and
+//! reported once a sync that began after the write has ended; one sync serves all that waited for it (`group`). Votes,
+//! truncations and purges are synced before the library goes on. A log with a hole is refused at start and when read.
+//! Absent: applying entries (`machine`).
+
+mod group;
+#[cfg(test)]
+mod tests;
 
 use std::{
     fmt::Debug,
@@ -15,10 +21,11 @@ use openraft::{
 };
 use prost::Message as _;
 
+use self::group::Group;
 use super::{
+    disk::{Durability, Family, corrupted},
     format,
     raft::{self, Types},
-    disk::{Durability, Family},
     store::{Batch, Store, meta_key},
 };
 
@@ -29,11 +36,45 @@ const READ_BYTES_MAX: usize = 4 * 1024 * 1024;
 #[derive(Clone, Debug)]
 pub(super) struct Log {
     store: Store,
+    group: Group,
 }
 
 impl Log {
-    pub(super) const fn new(store: Store) -> Self {
-        Self { store }
+    pub(super) fn new(store: Store) -> Self {
+        Self { group: Group::new(store.clone()), store }
+    }
+
+    /// Reads the whole log once and insists that nothing acknowledged is missing. Blocks.
+    pub(super) fn check(store: &Store) -> io::Result<()> {
+        let log = Self::new(store.clone());
+        let applied: Option<format::Applied> =
+            store.get(Family::Meta, meta_key::APPLIED)?.map(|bytes| format::decode(&bytes)).transpose()?;
+        // Entries up to here may be gone: a snapshot or the state holds what they did.
+        let settled = log.position(meta_key::PURGED)?.max(applied.and_then(|applied| applied.log_id()));
+        let (mut first, mut last) = (None, None);
+        store.scan(Family::Log, 0, |index, value| {
+            let id = raft::Entry::try_from(format::decode::<format::Entry>(value)?)?.log_id;
+            if id.index != index || last.is_some_and(|last: raft::LogId| last >= id || last.index + 1 != index) {
+                return Err(hole(index));
+            }
+            first = first.or(Some(index));
+            last = Some(id);
+            Ok(true)
+        })?;
+        let expected = settled.map_or(0, |settled| settled.index.saturating_add(1));
+        if let Some(first) = first.filter(|first| *first > expected) {
+            return Err(hole(first));
+        }
+        let committed = log.position(meta_key::COMMITTED)?;
+        if committed > last.max(settled) {
+            return Err(corrupted("the log ends before what is known to be committed"));
+        }
+        let vote = store.get(Family::Meta, meta_key::VOTE)?.map(|bytes| format::decode::<format::Vote>(&bytes));
+        let term = vote.transpose()?.map_or(0, |vote| vote.term);
+        if last.is_some_and(|last| last.leader_id.term > term) {
+            return Err(corrupted("the vote is older than the log"));
+        }
+        Ok(())
     }
 
     fn read(&self, start: u64, end: u64, bytes_max: usize) -> io::Result<Vec<raft::Entry>> {
@@ -44,7 +85,7 @@ impl Log {
             }
             let entry = raft::Entry::try_from(format::decode::<format::Entry>(value)?)?;
             if entry.log_id.index != index || entries.last().is_some_and(|last| last.log_id.index + 1 != index) {
-                return Err(io::Error::new(io::ErrorKind::InvalidData, format!("the log has a hole before {index}")));
+                return Err(hole(index));
             }
             bytes += value.len();
             entries.push(entry);
@@ -132,9 +173,9 @@ impl RaftLogStorage<Types> for Log {
             let index = entry.log_id.index;
             batch.put_entry(index, format::Entry::from(entry).encode_to_vec());
         }
-        // A crash before this returns leaves entries nobody was told of; a crash after it loses none.
-        self.store.commit_synced(batch).await?;
-        callback.io_completed(Ok(()));
+        // A crash after this and before the sync ends may leave entries that nobody was told of; after it, all of them.
+        self.store.commit(batch, Durability::Written)?;
+        self.group.report_synced(callback);
         Ok(())
     }
 
@@ -150,4 +191,8 @@ impl RaftLogStorage<Types> for Log {
         batch.delete_entries_to(upto.index);
         self.store.commit_synced(batch).await
     }
+}
+
+fn hole(index: u64) -> io::Error {
+    corrupted(format!("the log has a hole before {index}"))
 }

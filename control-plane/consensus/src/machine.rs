@@ -1,29 +1,38 @@
 //! The state machine: committed proposals become changes, in order, once.
 //!
-//! Decides nothing about meaning: it checks versions, stores the events of each accepted proposal with the progress
-//! they make in one batch, hands them to the [`Applier`], and only then lets the answer go.
-//! After a restart the applier first gets every stored change again, then Raft replays what the log holds beyond.
+//! Decides nothing about meaning: it checks versions and roots, stores the events of each accepted proposal with the
+//! progress they make in one batch, hands them to the [`Applier`], and only then lets the answer go. After a restart
+//! the applier first gets every stored change again (`fold`), then Raft replays what the log holds beyond.
 //! Changes that later ones made void are forgotten when a snapshot is made, as the log is shortened then.
 //! Absent: repeats of a request, which the domain knows by the request ids in its events.
+
+mod fold;
+#[cfg(test)]
+mod tests;
 
 use std::io;
 
 use futures::{Stream, TryStreamExt as _};
 use openraft::{
     OptionalSend,
-    storage::{EntryResponder, RaftStateMachine},
+    storage::{ApplyResponder, EntryResponder, RaftStateMachine},
 };
 use prost::Message as _;
 use tokio::sync::watch;
 
+use self::fold::Folded;
 use super::{
-    disk::{Durability, Family},
+    disk::Durability,
     format,
     gate::Roster,
+    merkle::{Roots, leaf},
     raft::{self, Outcome, Proposal, Types},
     snapshot::{SnapshotBuilder, SnapshotFile, Snapshots},
     store::{Batch, Store, meta_key},
 };
+
+/// Entries applied in one write: a follower that catches up neither fills memory nor holds a thread for long.
+const APPLY_AT_ONCE: usize = 512;
 
 /// A proposal that took effect: its events and the revision they made.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -46,45 +55,33 @@ pub trait Applier: Send + Sync + 'static {
     fn publish(&mut self, version: u64);
 }
 
-/// The stored state and the one being folded from it.
+/// The stored state and the one folded from it.
 pub(super) struct Machine {
     store: Store,
     snapshots: Snapshots,
-    applier: Box<dyn Applier>,
-    position: Option<raft::LogId>,
-    members: raft::StoredMembers,
-    version: u64,
+    /// Elsewhere while a snapshot is being installed.
+    folded: Option<Folded>,
+    roots: Roots,
     revision: watch::Sender<u64>,
     roster: watch::Sender<Roster>,
-    /// Stored changes that are void; a few tens of thousands at most, for each snapshot takes them.
-    void: Vec<u64>,
 }
 
 impl std::fmt::Debug for Machine {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Machine")
-            .field("position", &self.position)
-            .field("version", &self.version)
-            .finish_non_exhaustive()
+        f.debug_struct("Machine").field("store", &self.store).finish_non_exhaustive()
     }
 }
 
 impl Machine {
-    /// Folds the stored changes into `applier`.
+    /// Ends what a crash interrupted and folds the stored changes into `applier`. Blocks.
     pub(super) fn recover(store: Store, snapshots: Snapshots, applier: Box<dyn Applier>) -> io::Result<Self> {
-        let mut machine = Self {
-            store,
-            snapshots,
-            applier,
-            position: None,
-            members: raft::StoredMembers::default(),
-            version: 0,
-            revision: watch::Sender::new(0),
-            roster: watch::Sender::default(),
-            void: Vec::new(),
-        };
-        machine.fold()?;
-        Ok(machine)
+        snapshots.recover()?;
+        let (mut folded, roots) = (Folded::new(applier), Roots::default());
+        folded.load(&store, &roots)?;
+        let (revision, roster) = (watch::Sender::new(0), watch::Sender::default());
+        let machine = Self { store, snapshots, folded: None, roots, revision, roster };
+        machine.announce(&folded);
+        Ok(Self { folded: Some(folded), ..machine })
     }
 
     /// Tells of each new revision.
@@ -97,37 +94,94 @@ impl Machine {
         self.roster.subscribe()
     }
 
-    fn fold(&mut self) -> io::Result<()> {
-        let applied: format::Applied = match self.store.get(Family::Meta, meta_key::APPLIED)? {
-            Some(bytes) => format::decode(&bytes)?,
-            None => format::Applied::default(),
-        };
-        (self.position, self.members, self.version) = (applied.log_id(), applied.stored_members()?, applied.version);
-        self.applier.reset();
-        self.void.clear();
-        let mut revision = 0;
-        self.store.scan(Family::Events, 0, |index, bytes| {
-            let stored: format::Change = format::decode(bytes)?;
-            self.void.extend(self.applier.apply(&Change { revision: index, events: stored.events })?);
-            revision = index;
-            Ok(true)
-        })?;
-        self.applier.publish(self.version);
-        self.revision.send_replace(revision);
+    /// The newest roots.
+    pub(super) fn roots(&self) -> Roots {
+        self.roots.clone()
+    }
+
+    fn announce(&self, folded: &Folded) {
+        self.revision.send_if_modified(|known| std::mem::replace(known, folded.revision) != folded.revision);
+        let roster = Roster { former: folded.former.clone() };
+        self.roster.send_if_modified(|known| {
+            let changed = *known != roster;
+            *known = roster;
+            changed
+        });
+    }
+
+    /// Applies some entries: stores what they change, hands it over, answers.
+    fn take_in(&mut self, entries: Vec<EntryResponder<Types>>) -> io::Result<()> {
+        let mut folded = self.folded.take().ok_or_else(half_installed)?;
+        let (mut batch, mut changes, mut answers) = (Batch::default(), Vec::new(), Vec::new());
+        for (entry, responder) in entries {
+            let index = entry.log_id.index;
+            folded.position = Some(entry.log_id);
+            let outcome = match entry.payload {
+                raft::Payload::Blank => Outcome::Applied,
+                raft::Payload::Membership(members) => {
+                    folded.set_members(raft::StoredMembers::new(Some(entry.log_id), members));
+                    Outcome::Applied
+                }
+                raft::Payload::Normal(proposal) => {
+                    self.compare(index, &proposal)?;
+                    self.admit(index, proposal, &mut folded, &mut batch, &mut changes)?
+                }
+            };
+            answers.extend(responder.map(|responder| (responder, outcome)));
+        }
+        batch.put_meta(meta_key::APPLIED, &folded.applied().encode_to_vec());
+        // A crash here replays these entries from the synced log.
+        self.store.commit(batch, Durability::Written)?;
+        for change in &changes {
+            folded.void.extend(folded.applier.apply(change)?);
+        }
+        if let Some(last) = changes.last() {
+            folded.applier.publish(folded.tree.version());
+            folded.revision = last.revision;
+        }
+        self.announce(&folded);
+        self.folded = Some(folded);
+        answers.into_iter().for_each(|(responder, outcome): (ApplyResponder<Types>, _)| responder.send(outcome));
         Ok(())
     }
 
-    /// What happens to a proposal here; the same on every node, for it depends on applied proposals only.
-    fn admit(&mut self, index: u64, proposal: Proposal, batch: &mut Batch, changes: &mut Vec<Change>) -> Outcome {
-        if proposal.expected_version != self.version {
-            return Outcome::Conflict { version: self.version };
-        }
-        self.version += 1;
-        let stored = format::Change { events: proposal.events };
-        batch.put_change(index, stored.encode_to_vec());
-        changes.push(Change { revision: index, events: stored.events });
-        Outcome::Applied
+    /// Stops the node before anything of a proposal is stored whose proposer had applied other changes.
+    fn compare(&self, index: u64, proposal: &Proposal) -> io::Result<()> {
+        self.roots.compare(proposal, index).map_err(|diverged| {
+            tracing::error!(%diverged, "this node stops");
+            io::Error::new(io::ErrorKind::InvalidData, diverged)
+        })
     }
+
+    /// What happens to a proposal here; the same on every node, for it depends on applied proposals only.
+    fn admit(
+        &self,
+        index: u64,
+        proposal: Proposal,
+        folded: &mut Folded,
+        batch: &mut Batch,
+        changes: &mut Vec<Change>,
+    ) -> io::Result<Outcome> {
+        let version = folded.tree.version();
+        if proposal.expected_version != version {
+            return Ok(Outcome::Conflict { version });
+        }
+        if !folded.run.leads_to(&proposal) {
+            return Ok(Outcome::Conflict { version });
+        }
+        folded.run.note(&proposal);
+        let stored = format::Change { events: proposal.events, number: version };
+        let bytes = stored.encode_to_vec();
+        folded.tree.push(version, leaf(index, &bytes))?;
+        self.roots.note(&folded.tree);
+        batch.put_change(index, bytes);
+        changes.push(Change { revision: index, events: stored.events });
+        Ok(Outcome::Applied)
+    }
+}
+
+fn half_installed() -> io::Error {
+    io::Error::other("a snapshot was not installed; this node must be restarted")
 }
 
 impl RaftStateMachine<Types> for Machine {
@@ -135,74 +189,55 @@ impl RaftStateMachine<Types> for Machine {
     type SnapshotBuilder = SnapshotBuilder;
 
     async fn applied_state(&mut self) -> Result<(Option<raft::LogId>, raft::StoredMembers), io::Error> {
-        Ok((self.position, self.members.clone()))
+        let folded = self.folded.as_ref().ok_or_else(half_installed)?;
+        Ok((folded.position, folded.members.clone()))
     }
 
     async fn apply<S>(&mut self, mut entries: S) -> Result<(), io::Error>
     where
         S: Stream<Item = Result<EntryResponder<Types>, io::Error>> + Unpin + OptionalSend,
     {
-        let (mut changes, mut answers, mut taken) = (Vec::new(), Vec::new(), Vec::new());
-        while let Some(entry) = entries.try_next().await? {
-            taken.push(entry);
+        loop {
+            let mut some = Vec::new();
+            while some.len() < APPLY_AT_ONCE
+                && let Some(entry) = entries.try_next().await?
+            {
+                some.push(entry);
+            }
+            let full = some.len() == APPLY_AT_ONCE;
+            if !some.is_empty() {
+                self.take_in(some)?;
+            }
+            if !full {
+                return Ok(());
+            }
+            tokio::task::yield_now().await;
         }
-        let store = self.store.clone();
-        let mut batch = Batch::default();
-        for (entry, responder) in taken {
-            self.position = Some(entry.log_id);
-            let outcome = match entry.payload {
-                raft::Payload::Blank => Outcome::Applied,
-                raft::Payload::Membership(members) => {
-                    self.members = raft::StoredMembers::new(Some(entry.log_id), members);
-                    Outcome::Applied
-                }
-                raft::Payload::Normal(proposal) => self.admit(entry.log_id.index, proposal, &mut batch, &mut changes),
-            };
-            answers.extend(responder.map(|responder| (responder, outcome)));
-        }
-        let applied = format::Applied::new(self.position.as_ref(), &self.members, self.version);
-        batch.put_meta(meta_key::APPLIED, &applied.encode_to_vec());
-        // A crash here replays these entries from the synced log.
-        store.commit(batch, Durability::Written)?;
-        for change in &changes {
-            self.void.extend(self.applier.apply(change)?);
-        }
-        if let Some(last) = changes.last() {
-            self.applier.publish(self.version);
-            self.revision.send_replace(last.revision);
-        }
-        for (responder, outcome) in answers {
-            responder.send(outcome);
-        }
-        Ok(())
     }
 
     async fn get_snapshot_builder(&mut self) -> SnapshotBuilder {
-        let applied = format::Applied::new(self.position.as_ref(), &self.members, self.version);
-        SnapshotBuilder::new(self.store.clone(), self.snapshots.clone(), applied, std::mem::take(&mut self.void))
+        let taken = self.folded.as_mut().map(|folded| (folded.applied(), std::mem::take(&mut folded.void)));
+        let (applied, void) = taken.unwrap_or_default();
+        SnapshotBuilder::new(self.snapshots.clone(), applied, void)
     }
 
     async fn install_snapshot(&mut self, meta: &raft::SnapshotMeta, snapshot: SnapshotFile) -> Result<(), io::Error> {
-        let kept = self.snapshots.keep(&snapshot)?;
-        let applied = format::Applied {
-            version: kept.applied()?.version,
-            ..format::Applied::new(meta.last_log_id.as_ref(), &meta.last_membership, 0)
+        let mut folded = self.folded.take().ok_or_else(half_installed)?;
+        let (snapshots, roots, meta) = (self.snapshots.clone(), self.roots.clone(), meta.clone());
+        // Off the async threads: heartbeats go on meanwhile.
+        let install = move |store: &Store| {
+            snapshots.install(&meta, &snapshot)?;
+            folded.load(store, &roots)?;
+            Ok(folded)
         };
-        {
-            let mut batch = Batch::default();
-            batch.delete_changes();
-            kept.read(|revision, change| {
-                batch.put_change(revision, change.encode_to_vec());
-                Ok(())
-            })?;
-            batch.put_meta(meta_key::APPLIED, &applied.encode_to_vec());
-            // A crash before this leaves the kept file, which is newer than what is applied and installed at start.
-            self.store.commit(batch, Durability::Synced)?;
-        }
-        self.fold()
+        let folded = self.store.run(install).await?;
+        self.announce(&folded);
+        self.folded = Some(folded);
+        Ok(())
     }
 
     async fn get_current_snapshot(&mut self) -> Result<Option<raft::Snapshot>, io::Error> {
-        self.snapshots.newest()
+        let snapshots = self.snapshots.clone();
+        self.store.run(move |_| snapshots.newest()).await
     }
 }

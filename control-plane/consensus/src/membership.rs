@@ -10,9 +10,7 @@ use std::{
     time::Duration,
 };
 
-use openraft::{
-    ChangeMembers, async_runtime::watch::WatchReceiver as _, errors::ClientWriteError, errors::RaftError,
-};
+use openraft::{ChangeMembers, async_runtime::watch::WatchReceiver as _, errors::ClientWriteError, errors::RaftError};
 
 use super::{Consensus, ConsensusError, raft::Types, transport::Member};
 
@@ -155,7 +153,8 @@ impl Consensus {
         }
         self.raft.trigger().transfer_leader(to).await.map_err(super::fatal)?;
         let other = |leader: Option<u64>| leader.is_some_and(|leader| leader != own);
-        let taken = self.raft.wait(Some(TRANSFER_WAIT_MAX)).metrics(|m| other(m.current_leader), "leader transfer").await;
+        let taken =
+            self.raft.wait(Some(TRANSFER_WAIT_MAX)).metrics(|m| other(m.current_leader), "leader transfer").await;
         match taken.ok().and_then(|metrics| metrics.current_leader) {
             Some(leader) => Ok(leader),
             None => Err(self.failure().unwrap_or(ConsensusError::NoSuccessor)),

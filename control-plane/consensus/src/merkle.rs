@@ -76,7 +76,10 @@ impl Tree {
             return Ok(());
         }
         let (own, theirs) = (to_hex(&self.root()), to_hex(root));
-        Err(corrupted(format!("the changes give version {} and root {own}, not {version} and {theirs}", self.version())))
+        Err(corrupted(format!(
+            "the changes give version {} and root {own}, not {version} and {theirs}",
+            self.version()
+        )))
     }
 }
 
@@ -101,6 +104,16 @@ impl Roots {
     pub(super) fn restart(&self, tree: &Tree) {
         let mut ring = self.lock();
         (ring.first, ring.roots) = (tree.version(), VecDeque::from([tree.root()]));
+    }
+
+    /// Becomes what `other` is.
+    pub(super) fn replace(&self, other: &Self) {
+        let (first, roots) = {
+            let mut other = other.lock();
+            (other.first, std::mem::take(&mut other.roots))
+        };
+        let mut ring = self.lock();
+        (ring.first, ring.roots) = (first, roots);
     }
 
     /// Takes in the root of `tree`, one change after the newest; a gap begins anew.

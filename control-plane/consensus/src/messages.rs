@@ -5,9 +5,7 @@
 
 use std::io;
 
-use openraft::raft::{
-    AppendEntriesRequest, AppendEntriesResponse, TransferLeaderRequest, VoteRequest, VoteResponse,
-};
+use openraft::raft::{AppendEntriesRequest, AppendEntriesResponse, TransferLeaderRequest, VoteRequest, VoteResponse};
 use prost::{Message, Oneof};
 
 use super::{
@@ -239,7 +237,9 @@ impl From<AppendEntriesResponse<Types>> for Appended {
             AppendEntriesResponse::Success => AppendOutcome::Whole(true),
             AppendEntriesResponse::PartialSuccess(Some(id)) => AppendOutcome::Part(Position::from(&id)),
             // Nothing of it: the sender asks anew from before.
-            AppendEntriesResponse::PartialSuccess(None) | AppendEntriesResponse::Conflict => AppendOutcome::Conflict(true),
+            AppendEntriesResponse::PartialSuccess(None) | AppendEntriesResponse::Conflict => {
+                AppendOutcome::Conflict(true)
+            }
             AppendEntriesResponse::HigherVote(vote) => AppendOutcome::Later(Vote::from(&vote)),
         };
         Self { outcome: Some(outcome) }

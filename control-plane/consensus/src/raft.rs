@@ -18,6 +18,20 @@ pub struct Proposal {
     /// At least one; opaque here.
     #[prost(bytes = "vec", repeated, tag = "2")]
     pub events: Vec<Vec<u8>>,
+    /// A version that the proposer had applied; consensus fills it in.
+    #[prost(uint64, tag = "3")]
+    pub root_version: u64,
+    /// The root of the Merkle log there: a replica with another one stops.
+    #[prost(bytes = "vec", tag = "4")]
+    pub root: Vec<u8>,
+    /// How many of `expected_version` had taken effect when it was decided; the rest were proposals of the same chain,
+    /// on their way. Means nothing without a chain.
+    #[prost(uint64, tag = "5")]
+    pub base_version: u64,
+    /// Who decided it, and everything on its way that it was decided on: one writer in one life of a process.
+    /// 0: it was decided on nothing that was still on its way.
+    #[prost(uint64, tag = "6")]
+    pub chain: u64,
 }
 
 impl fmt::Display for Proposal {

@@ -46,6 +46,12 @@ pub(super) mod meta_key {
     pub(crate) const NODE: &str = "node";
     pub(crate) const STARTS: &str = "starts";
     pub(crate) const FORMAT: &str = "format";
+    /// The name of the snapshot's file.
+    pub(crate) const SNAPSHOT: &str = "snapshot";
+    /// The name of a snapshot's file while its rows replace the stored ones.
+    pub(crate) const INSTALLING: &str = "installing";
+    /// There while a restore is under way.
+    pub(crate) const RESTORING: &str = "restoring";
     /// Followed by a peer's node id.
     pub(crate) const PEER_STARTS: &str = "peer-starts/";
 }
@@ -72,6 +78,10 @@ impl Birth {
     /// When the disk cannot be read, or another version of this program wrote it.
     pub fn read(disk: &dyn Disk) -> io::Result<Option<Self>> {
         let value = |key: &str| disk.get(Family::Meta, key.as_bytes());
+        if value(meta_key::RESTORING)?.is_some() {
+            let text = "a restore into this data directory was interrupted; restore the backup again";
+            return Err(io::Error::new(io::ErrorKind::InvalidData, text));
+        }
         match value(meta_key::FORMAT)? {
             None if disk.last(Family::Log)?.is_some() || disk.last(Family::Events)?.is_some() => {
                 return Err(corrupted("the data directory has rows and no layout"));
@@ -134,12 +144,7 @@ impl Store {
         let mut batch = Batch::default();
         let mut starts = 1;
         match Birth::read(disk.as_ref())? {
-            None => {
-                batch.put_meta(meta_key::FORMAT, &FORMAT_VERSION.to_be_bytes());
-                batch.put_meta(meta_key::CLUSTER, birth.cluster_id.as_bytes());
-                batch.put_meta(meta_key::INCARNATION, birth.incarnation.as_bytes());
-                batch.put_meta(meta_key::NODE, &birth.node_id.to_be_bytes());
-            }
+            None => batch.put_birth(&birth),
             Some(found) if found == birth => {
                 let before = disk.get(Family::Meta, meta_key::STARTS.as_bytes())?;
                 starts += before.map_or(Ok(0), |bytes| format::index_of(&bytes))?;
@@ -151,8 +156,28 @@ impl Store {
         }
         batch.put_meta(meta_key::STARTS, &starts.to_be_bytes());
         disk.write(batch.writes, Durability::Synced)?;
+        Ok(Self::of(disk, birth, starts))
+    }
+
+    /// An empty disk, or one that a restore was interrupted on, to be filled for `birth`. It belongs to nobody until
+    /// [`Batch::put_birth`] is committed. Blocks.
+    pub(super) fn restoring(disk: Arc<dyn Disk>, birth: &Birth) -> io::Result<Self> {
+        birth.check()?;
+        let interrupted = disk.get(Family::Meta, meta_key::RESTORING.as_bytes())?.is_some();
+        if !interrupted && let Some(found) = Birth::read(disk.as_ref())? {
+            let text = format!("this data directory belongs to {found}; a backup needs an empty one");
+            return Err(io::Error::new(io::ErrorKind::AlreadyExists, text));
+        }
+        let mut batch = Batch::default();
+        batch.put_meta(meta_key::RESTORING, &[1]);
+        batch.delete_changes();
+        disk.write(batch.writes, Durability::Synced)?;
+        Ok(Self::of(disk, birth.clone(), 0))
+    }
+
+    fn of(disk: Arc<dyn Disk>, birth: Birth, starts: u64) -> Self {
         let (failed, closed) = (AtomicBool::new(false), watch::Sender::new(()));
-        Ok(Self(Arc::new(Open { disk, birth, starts, failed, closed })))
+        Self(Arc::new(Open { disk, birth, starts, failed, closed }))
     }
 
     /// Whom the data belongs to.
@@ -173,19 +198,6 @@ impl Store {
     /// Ends when the disk has been let go, after the last clone of this handle.
     pub(super) fn closed(&self) -> watch::Receiver<()> {
         self.0.closed.subscribe()
-    }
-
-    /// The highest number of starts that peer `node` has shown.
-    pub(super) fn peer_starts(&self, node: u64) -> io::Result<u64> {
-        let key = format!("{}{node}", meta_key::PEER_STARTS);
-        self.get(Family::Meta, key)?.map_or(Ok(0), |bytes| format::index_of(&bytes))
-    }
-
-    /// Remembers it. Blocks until it is on the disk.
-    pub(super) fn set_peer_starts(&self, node: u64, starts: u64) -> io::Result<()> {
-        let mut batch = Batch::default();
-        batch.put_meta(&format!("{}{node}", meta_key::PEER_STARTS), &starts.to_be_bytes());
-        self.commit(batch, Durability::Synced)
     }
 
     /// One value.
@@ -266,6 +278,15 @@ pub(super) struct Batch {
 impl Batch {
     pub(super) fn put_meta(&mut self, key: &str, value: &[u8]) {
         self.put(Family::Meta, key.as_bytes().to_vec(), value.to_vec());
+    }
+
+    /// Makes the data belong to `birth`.
+    pub(super) fn put_birth(&mut self, birth: &Birth) {
+        self.put_meta(meta_key::FORMAT, &FORMAT_VERSION.to_be_bytes());
+        self.put_meta(meta_key::CLUSTER, birth.cluster_id.as_bytes());
+        self.put_meta(meta_key::INCARNATION, birth.incarnation.as_bytes());
+        self.put_meta(meta_key::NODE, &birth.node_id.to_be_bytes());
+        self.delete_meta(meta_key::RESTORING);
     }
 
     pub(super) fn delete_meta(&mut self, key: &str) {

@@ -2,36 +2,37 @@
 //!
 //! Writes are commands of the domain; reads look at the latest committed state. What is wrong with manifests comes
 //! back as problems with file, line and key, and then nothing was applied; everything else that is refused is a gRPC
-//! status (`status`). Absent: who may call (mutual TLS and roles are a later part; the listener is loopback only).
+//! status (`status`). Any node answers: writes are handed to the leader before they come here (`forward`), reads are made
+//! current. Absent: who may call (`authorisation`).
 
 mod apply;
 mod token;
 
-use std::{str::FromStr as _, sync::Arc};
+use std::{collections::BTreeMap, str::FromStr as _};
 
-use bailiwick_control_plane_core::{Kind, Rejection, ResourceRef, State, show};
+use bailiwick_control_plane_core::{Kind, Rejection, ResourceRef, State, member, show};
 use bailiwick_proto::v1::{self, admin_server::Admin};
 use serde_json::Value;
 use tonic::{Request, Response, Status};
 
 use crate::{
+    authorisation::Who,
     clock,
-    config_stream::nodes::{Nodes, Progress},
-    domain::{Caller, Domain},
+    config_stream::nodes::Progress,
+    domain::Domain,
+    internal::Colleagues,
     keys::Keys,
     metrics::Metrics,
     status,
 };
 
-/// Whoever reaches the loopback listener is the administrator.
-const ADMIN: &str = "admin";
 const MICROS: u64 = 1_000_000;
 
 /// Serves [`Admin`].
 #[derive(Clone, Debug)]
 pub(crate) struct AdminService {
     pub(crate) domain: Domain,
-    pub(crate) nodes: Arc<Nodes>,
+    pub(crate) colleagues: Colleagues,
     pub(crate) keys: Keys,
     /// This control-plane node's own name.
     pub(crate) node: String,
@@ -41,22 +42,26 @@ pub(crate) struct AdminService {
 #[tonic::async_trait]
 impl Admin for AdminService {
     async fn apply(&self, request: Request<v1::ApplyRequest>) -> Result<Response<v1::ApplyResponse>, Status> {
-        self.apply_manifests(request.into_inner()).await.map(Response::new)
+        let actor = actor(&request);
+        self.apply_manifests(actor, request.into_inner()).await.map(Response::new)
     }
 
     async fn delete(&self, request: Request<v1::DeleteRequest>) -> Result<Response<v1::ApplyResponse>, Status> {
-        self.delete_resources(request.into_inner()).await.map(Response::new)
+        let actor = actor(&request);
+        self.delete_resources(actor, request.into_inner()).await.map(Response::new)
     }
 
     async fn pin_tools(&self, request: Request<v1::PinToolsRequest>) -> Result<Response<v1::ApplyResponse>, Status> {
-        self.approve_tools(request.into_inner()).await.map(Response::new)
+        let actor = actor(&request);
+        self.approve_tools(actor, request.into_inner()).await.map(Response::new)
     }
 
     async fn issue_token(
         &self,
         request: Request<v1::IssueTokenRequest>,
     ) -> Result<Response<v1::IssueTokenResponse>, Status> {
-        self.grant_token(request.into_inner()).await.map(Response::new)
+        let actor = actor(&request);
+        self.grant_token(actor, request.into_inner()).await.map(Response::new)
     }
 
     async fn get(&self, request: Request<v1::GetRequest>) -> Result<Response<v1::GetResponse>, Status> {
@@ -67,7 +72,7 @@ impl Admin for AdminService {
         let (revision, items) = self.domain.read_latest(find).await.map_err(|error| status::of_consensus(&error))?;
         let mut items = items.map_err(|rejection| status::of_rejection(&rejection))?;
         if kind == Kind::Node {
-            let progress = self.nodes.progress();
+            let progress = self.colleagues.progress().await;
             for item in &mut items {
                 let name = item.pointer("/metadata/name").and_then(Value::as_str).unwrap_or_default();
                 let of_node = progress.get(name).cloned();
@@ -79,15 +84,10 @@ impl Admin for AdminService {
     }
 
     async fn status(&self, _: Request<v1::StatusRequest>) -> Result<Response<v1::StatusResponse>, Status> {
-        let progress = self.nodes.progress();
+        let described = self.colleagues.describe_all().await;
+        let progress = self.colleagues.progress_in(&described);
         let describe = |state: &State| {
-            let mut nodes = vec![v1::NodeStatus {
-                name: self.node.clone(),
-                role: "control-plane".to_owned(),
-                connected: true,
-                acknowledged_revision: state.revision,
-                ..v1::NodeStatus::default()
-            }];
+            let mut nodes = self.control_planes(state, &described);
             nodes.extend(state.nodes.iter().map(|(name, node)| {
                 let seen = progress.get(name).cloned();
                 let connected = seen.is_some();
@@ -107,6 +107,23 @@ impl Admin for AdminService {
         };
         let described = self.domain.read_latest(describe).await.map_err(|error| status::of_consensus(&error))?;
         Ok(Response::new(described))
+    }
+}
+
+impl AdminService {
+    /// The control planes; this one alone where no cluster was founded.
+    fn control_planes(&self, state: &State, described: &BTreeMap<u64, v1::DescribeResponse>) -> Vec<v1::NodeStatus> {
+        let status = |name: &str, revision: Option<u64>| v1::NodeStatus {
+            name: name.to_owned(),
+            role: "control-plane".to_owned(),
+            connected: revision.is_some(),
+            acknowledged_revision: revision.unwrap_or_default(),
+            ..v1::NodeStatus::default()
+        };
+        let revision = |id: u64| Some(described.get(&id)?.member.as_ref()?.revision);
+        let all: Vec<_> =
+            member::control_planes(state).map(|(name, one)| status(name, revision(one.node_id))).collect();
+        if all.is_empty() { vec![status(&self.node, Some(state.revision))] } else { all }
     }
 }
 
@@ -131,6 +148,6 @@ fn add_progress(item: &mut Value, progress: Option<&Progress>) {
     }
 }
 
-fn admin(request_id: String) -> Caller {
-    Caller { actor: ADMIN.to_owned(), request_id }
+fn actor<T>(request: &Request<T>) -> String {
+    request.extensions().get::<Who>().unwrap_or(&Who::Anonymous).actor()
 }

@@ -23,7 +23,7 @@ pub trait Surroundings: Debug + Send + Sync + 'static {
 
 /// The operating system.
 #[derive(Clone, Copy, Debug)]
-pub(crate) struct Host;
+pub struct Host;
 
 impl Surroundings for Host {
     fn now_micros(&self) -> u64 {

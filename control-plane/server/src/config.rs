@@ -1,42 +1,70 @@
 //! What a control-plane node needs to know before it starts: where its data lives, who it is, where it listens.
 //!
 //! Read from TOML by the command line (through `runtime`), or built in code for the embedded mode. `check` is pure
-//! and reports every mistake at once, before anything binds or opens. The event stream's address is not here: the
-//! caller connects it and passes it to `serve`.
+//! and reports every mistake at once, before anything binds or opens. Which cluster the node belongs to, and its id,
+//! are in its data directory; an empty one needs a join token, unless it is to begin a cluster. The event stream's
+//! address is not here: the caller connects it and passes it to `serve`.
 
 use std::{
+    fmt,
     net::{IpAddr, Ipv4Addr, SocketAddr},
     path::PathBuf,
 };
 
 use axum::http::Uri;
 use bailiwick_proto::names;
-use bailiwick_runtime::config::ConfigProblems;
+use bailiwick_runtime::{MasterKeyConfig, config::ConfigProblems, connect::Targets};
 use serde::{Deserialize, Serialize};
 
 /// Configuration of one control-plane node. Every key has a default fit for one machine.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+/// Prints no join token.
+#[derive(Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct ControlPlaneConfig {
-    /// Holds `raft/` (the log and the state) and `keys/` (secret keys, mode 0600).
+    /// Holds `raft/` (the log and the state) and `keys/` (this node's own key, sealed).
     pub data_dir: PathBuf,
-    /// This node's name, for people.
+    /// This node's name; unique in its cluster.
     pub node: String,
-    /// This node's id in the cluster. Must never change for one data directory.
-    pub node_id: u64,
-    /// Administration, configuration and checkpoints (gRPC).
+    /// Administration, configuration and checkpoints (gRPC): TLS, and plain text from this machine.
     pub listen: SocketAddr,
+    /// The other control planes (QUIC, UDP).
+    pub peer_listen: SocketAddr,
     /// Token keys and authorization-server metadata (HTTP).
     pub http_listen: SocketAddr,
     /// `/livez`, `/readyz`, `/metrics`.
     pub ops_listen: SocketAddr,
+    /// Where the other control planes reach `peer_listen` (`host:port`); the address itself if absent.
+    pub advertise_peer: Option<String>,
+    /// Where everybody reaches `listen` (`https://host:port`); the address itself if absent.
+    pub advertise_api: Option<String>,
+    /// With an empty data directory: control planes of the cluster to join, any that answers (`https://host:port`).
+    pub join: Vec<String>,
+    /// With an empty data directory: what `bailiwick cluster join-token` printed. Used once, then of no use to anybody.
+    #[serde(skip_serializing)]
+    pub join_token: Option<String>,
+    /// A file that holds the join token.
+    pub join_token_file: Option<PathBuf>,
+    /// Whether `listen` takes plain text from this machine, whose users then are administrators.
+    pub loopback_plaintext: bool,
     /// `iss` of every token: the URL at which clients reach `http_listen`.
     pub issuer: String,
     /// The URL at which agents reach the data planes, up to `/mcp`: audiences are this, `/`, and the virtual server.
     pub mcp_url: String,
-    /// The gRPC and operations listeners are plain text without authentication: beyond loopback, anyone in reach is
-    /// an administrator.
+    /// The operations listener is plain text without authentication: beyond loopback, anyone in reach reads metrics.
     pub danger_listen_beyond_loopback: bool,
+    /// With an empty data directory: begin a cluster of this node alone. For the embedded mode; others say
+    /// `bailiwick cluster init`.
+    #[serde(skip)]
+    pub found: bool,
+    /// The section `[master_key]` of the file: what the cluster's secrets are sealed under.
+    #[serde(skip)]
+    pub master_key: MasterKeyConfig,
+}
+
+impl fmt::Debug for ControlPlaneConfig {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("ControlPlaneConfig").field("data_dir", &self.data_dir).field("node", &self.node).finish_non_exhaustive()
+    }
 }
 
 impl Default for ControlPlaneConfig {
@@ -44,13 +72,21 @@ impl Default for ControlPlaneConfig {
         Self {
             data_dir: PathBuf::from("bailiwick-data/control-plane"),
             node: "control-plane-1".to_owned(),
-            node_id: 1,
             listen: loopback(8431),
+            peer_listen: loopback(8432),
             http_listen: loopback(8430),
             ops_listen: loopback(8433),
+            advertise_peer: None,
+            advertise_api: None,
+            join: Vec::new(),
+            join_token: None,
+            join_token_file: None,
+            loopback_plaintext: true,
             issuer: "http://127.0.0.1:8430".to_owned(),
             mcp_url: "http://127.0.0.1:8420/mcp".to_owned(),
             danger_listen_beyond_loopback: false,
+            found: false,
+            master_key: MasterKeyConfig::default(),
         }
     }
 }
@@ -60,11 +96,25 @@ const fn loopback(port: u16) -> SocketAddr {
 }
 
 impl ControlPlaneConfig {
-    /// A node that keeps its data under `data_dir` and takes any free loopback ports.
+    /// A node that keeps its data under `data_dir`, begins a cluster there if there is none, and takes any free
+    /// loopback ports.
     #[must_use]
     pub fn embedded(data_dir: PathBuf) -> Self {
-        let (listen, http_listen, ops_listen) = (loopback(0), loopback(0), loopback(0));
-        Self { data_dir, listen, http_listen, ops_listen, ..Self::default() }
+        let free = loopback(0);
+        let (listen, peer_listen, http_listen, ops_listen) = (free, free, free, free);
+        Self { data_dir, listen, peer_listen, http_listen, ops_listen, found: true, ..Self::default() }
+    }
+
+    /// Where the other control planes reach this node, which listens on `bound`.
+    #[must_use]
+    pub fn peer_address(&self, bound: SocketAddr) -> String {
+        self.advertise_peer.clone().unwrap_or_else(|| bound.to_string())
+    }
+
+    /// Where everybody reaches this node's API, which listens on `bound`.
+    #[must_use]
+    pub fn api_address(&self, bound: SocketAddr) -> String {
+        self.advertise_api.clone().unwrap_or_else(|| format!("https://{bound}"))
     }
 
     /// # Errors
@@ -75,25 +125,44 @@ impl ControlPlaneConfig {
         if self.data_dir.as_os_str().is_empty() {
             wrong("data_dir", "must name a folder".to_owned());
         }
-        if !names::is_resource_name(&self.node) {
+        if !names::is_resource_name(&self.node) || self.node.chars().all(|c| c.is_ascii_digit()) {
             let rule = "must be 1 to 63 lower-case letters, digits and inner hyphens, dots or underscores";
             wrong("node", rule.to_owned());
         }
-        if self.node_id == 0 {
-            wrong("node_id", "must be at least 1".to_owned());
-        }
-        for (key, address) in [("listen", self.listen), ("ops_listen", self.ops_listen)] {
-            if !address.ip().is_loopback() && !self.danger_listen_beyond_loopback {
-                let why =
-                    "the listener has no authentication: use a loopback address, or set danger_listen_beyond_loopback";
-                wrong(key, format!("{address}: {why}"));
-            }
+        if !self.ops_listen.ip().is_loopback() && !self.danger_listen_beyond_loopback {
+            let why = "the listener has no authentication: use a loopback address, or set danger_listen_beyond_loopback";
+            wrong("ops_listen", format!("{}: {why}", self.ops_listen));
         }
         let (listen, http, ops) = (self.listen, self.http_listen, self.ops_listen);
         for (key, address, others) in [("http_listen", http, &[listen][..]), ("ops_listen", ops, &[listen, http])] {
             if address.port() != 0 && others.contains(&address) {
                 wrong(key, format!("{address} is taken by another listener of this file"));
             }
+        }
+        // Others have to find this node.
+        for (key, address, told) in [
+            ("advertise_api", self.listen, &self.advertise_api),
+            ("advertise_peer", self.peer_listen, &self.advertise_peer),
+        ] {
+            if address.ip().is_unspecified() && told.is_none() {
+                wrong(key, format!("needed, as {address} says nothing about where others reach this node"));
+            }
+        }
+        if let Some(url) = &self.advertise_api
+            && !Targets::parse(&[url]).is_ok_and(|targets| targets.all_tls())
+        {
+            wrong("advertise_api", "must be of the form https://host:port".to_owned());
+        }
+        if let Some(peer) = &self.advertise_peer
+            && !is_host_and_port(peer)
+        {
+            wrong("advertise_peer", "must be of the form host:port".to_owned());
+        }
+        if !self.join.is_empty() && !Targets::parse(&self.join).is_ok_and(|targets| targets.all_tls()) {
+            wrong("join", "must be URLs of the form https://host:port".to_owned());
+        }
+        if self.join_token.is_some() && self.join_token_file.is_some() {
+            wrong("join_token_file", "there is a join_token already".to_owned());
         }
         for (key, url) in [("issuer", &self.issuer), ("mcp_url", &self.mcp_url)] {
             if !is_base_url(url) {
@@ -102,6 +171,12 @@ impl ControlPlaneConfig {
         }
         problems.into_result()
     }
+}
+
+fn is_host_and_port(text: &str) -> bool {
+    text.rsplit_once(':').is_some_and(|(host, port)| {
+        !host.is_empty() && !host.contains(['/', '@', ' ']) && port.parse::<u16>().is_ok_and(|port| port > 0)
+    })
 }
 
 fn is_base_url(url: &str) -> bool {
@@ -130,17 +205,32 @@ mod tests {
         let config = ControlPlaneConfig {
             data_dir: PathBuf::new(),
             node: "Node 1".into(),
-            node_id: 0,
             listen: "0.0.0.0:8431".parse().unwrap(),
+            peer_listen: "0.0.0.0:8432".parse().unwrap(),
             http_listen: "0.0.0.0:8431".parse().unwrap(),
             ops_listen: "0.0.0.0:8431".parse().unwrap(),
             issuer: "ftp://x".into(),
             mcp_url: "http://127.0.0.1:8420/mcp/".into(),
-            danger_listen_beyond_loopback: false,
+            advertise_api: Some("http://plain:1".into()),
+            join: vec!["https://h:1/path".into()],
+            join_token: Some("bwj1".into()),
+            join_token_file: Some("token".into()),
+            ..ControlPlaneConfig::default()
         };
         let keys: Vec<_> = config.check().unwrap_err().0.into_iter().map(|problem| problem.key).collect();
-        let expected =
-            ["data_dir", "node", "node_id", "listen", "ops_listen", "http_listen", "ops_listen", "issuer", "mcp_url"];
+        let expected = [
+            "data_dir",
+            "node",
+            "ops_listen",
+            "http_listen",
+            "ops_listen",
+            "advertise_peer",
+            "advertise_api",
+            "join",
+            "join_token_file",
+            "issuer",
+            "mcp_url",
+        ];
         assert_eq!(keys, expected);
     }
 

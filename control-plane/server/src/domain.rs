@@ -15,7 +15,7 @@ use std::{sync::Arc, time::Duration};
 use bailiwick_control_plane_core::{Command, Context, Decision, FreshIds, Rejection, State, command::Answer, decide};
 use tokio::sync::{mpsc, oneshot};
 
-pub(crate) use self::projection::{Committed, Projection, Shared, read_event};
+pub(crate) use self::projection::{Projection, Shared, read_event};
 pub(crate) use self::writer::run as run_writer;
 use crate::clock::{Host, Surroundings};
 use bailiwick_consensus::{Consensus, ConsensusError};

@@ -174,7 +174,7 @@ impl Gate {
                     let mut again = rebuilt(&parts, &body);
                     again.extensions_mut().insert(who.clone());
                     let response = run(inner.clone(), again).await?;
-                    if status::says_not_leader(response.headers()) { Fate::Void } else { Fate::Answered(response) }
+                    if status::says_void(response.headers()) { Fate::Void } else { Fate::Answered(response) }
                 }
                 Leader::There(_) | Leader::Nobody if handed_on => return Err(status::not_leader()),
                 Leader::There(leader) => self.hand_on(&leader, rebuilt(&parts, &body), who).await?,
@@ -201,7 +201,7 @@ impl Gate {
         let replaced = leaders.wait_for(|now| now.is_some_and(|now| now != leader.node_id));
         tokio::select! {
             answer = channel.oneshot(request) => match answer {
-                Ok(response) if status::says_not_leader(response.headers()) => Ok(Fate::Void),
+                Ok(response) if status::says_void(response.headers()) => Ok(Fate::Void),
                 Ok(response) => Ok(Fate::Answered(response)),
                 Err(error) if never_sent(&error) => {
                     tracing::debug!(leader = %leader.name, %error, "the leader cannot be reached");

@@ -99,14 +99,18 @@ impl Colleagues {
 
     /// How far each connected node has come, wherever it is connected.
     pub(crate) async fn progress(&self) -> BTreeMap<String, Progress> {
+        self.progress_in(&self.describe_all().await)
+    }
+
+    /// The same, from what was just described.
+    pub(crate) fn progress_in(&self, described: &BTreeMap<u64, v1::DescribeResponse>) -> BTreeMap<String, Progress> {
         let mut all = self.nodes.progress();
-        let described = self.describe_all().await;
-        for node in described.into_values().flat_map(|described| described.connected) {
-            let known = all.entry(node.name).or_default();
+        for node in described.values().flat_map(|described| &described.connected) {
+            let known = all.entry(node.name.clone()).or_default();
             // A node that has just moved may be listed twice: the later word counts.
             if node.acknowledged_revision >= known.acknowledged {
                 known.acknowledged = node.acknowledged_revision;
-                known.refused = node.refused;
+                known.refused.clone_from(&node.refused);
             }
         }
         all

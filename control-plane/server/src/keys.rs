@@ -1,95 +1,74 @@
-//! The node's secret keys: files of mode 0600 under `keys/` of its data directory, made at the first start.
+//! The cluster's secret keys, opened and ready for use: what services hold.
 //!
-//! `token-signing.pk8` signs access tokens (its public half becomes an event); `session-sealing.key` goes to data
-//! planes over the config stream, so that any of them can open a session another one sealed. Neither is ever in
-//! replicated state, a snapshot, a record or a log line.
+//! `vault` opens them from replicated state and puts every change in here; whoever holds [`Keys`] sees it at once. Until
+//! the first leader has made them there are none, and services say so. Never in a record or a log line.
 
-use std::{io, path::Path, sync::Arc};
+use std::{fmt, sync::Arc};
 
-use aws_lc_rs::digest::{SHA256, digest};
 use bailiwick_control_plane_core::token_key::TokenKey;
 use bailiwick_proto::v1::{self, config_frame};
-use bailiwick_runtime::private_file;
-use bailiwick_token::{Algorithm, KeyError, SigningKey};
+use bailiwick_runtime::{authority::Authority, identity::fingerprint};
+use bailiwick_token::{KeyError, SigningKey};
+use tokio::sync::watch;
 
-use crate::{clock, config_stream::wire::Frame};
+use crate::config_stream::wire::Frame;
 
-/// AES-256.
-const SEALING_KEY_BYTES: usize = 32;
-
-/// A key that cannot be used.
-#[derive(Debug, thiserror::Error)]
-pub enum KeysError {
-    /// A file cannot be read or made.
-    #[error("cannot use the key file {path}: {source}")]
-    File {
-        /// Which.
-        path: String,
-        /// Why.
-        source: io::Error,
-    },
-    /// The token-signing key is no Ed25519 key.
-    #[error("the token-signing key: {0}")]
-    Signing(#[from] KeyError),
+/// The keys of the moment. Cannot be printed.
+#[derive(Clone, Default)]
+pub(crate) struct KeySet {
+    pub(super) authority: Option<Arc<Authority>>,
+    pub(super) signing: Option<Arc<SigningKey>>,
+    pub(super) sealing: Option<Frame>,
 }
 
-/// The keys, ready for use. Cannot be printed.
-#[derive(Clone)]
-pub(crate) struct Keys {
-    pub(crate) signing: Arc<SigningKey>,
-    /// What data planes get.
-    pub(crate) frame: Frame,
-}
-
-impl std::fmt::Debug for Keys {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Keys").field("signing", &self.signing.kid()).finish_non_exhaustive()
+impl fmt::Debug for KeySet {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("KeySet").field("signing", &self.signing.as_ref().map(|key| key.kid())).finish_non_exhaustive()
     }
 }
+
+/// The keys as they are from moment to moment; cheap to clone.
+#[derive(Clone, Debug)]
+pub(crate) struct Keys(watch::Receiver<Arc<KeySet>>);
 
 impl Keys {
-    /// Reads the keys below `folder`, making those that do not exist.
-    pub(crate) fn open(folder: &Path) -> Result<Self, KeysError> {
-        let signing = file(&folder.join("token-signing.pk8"), || {
-            SigningKey::generate_pkcs8(Algorithm::EdDsa).map(|der| der.to_vec()).map_err(io::Error::other)
-        })?;
-        let sealing = file(&folder.join("session-sealing.key"), || {
-            clock::random::<SEALING_KEY_BYTES>().map(|key| key.to_vec()).map_err(io::Error::other)
-        })?;
-        if sealing.len() != SEALING_KEY_BYTES {
-            let source = io::Error::new(io::ErrorKind::InvalidData, "not 32 bytes long");
-            return Err(KeysError::File { path: "session-sealing.key".to_owned(), source });
-        }
-        // The id names the key without telling anything about it.
-        let id = hex::encode(digest(&SHA256, &sealing)).chars().take(16).collect();
-        let keys = v1::Keys { session_sealing: vec![v1::SealingKey { id, key: sealing }] };
-        let signing = Arc::new(SigningKey::from_pkcs8(Algorithm::EdDsa, &signing)?);
-        Ok(Self { signing, frame: Frame::encode(config_frame::Frame::Keys(keys)) })
+    pub(crate) const fn new(keys: watch::Receiver<Arc<KeySet>>) -> Self {
+        Self(keys)
     }
 
-    /// The public half of the signing key, as the domain registers it.
-    pub(crate) fn token_key(&self) -> Result<TokenKey, KeysError> {
-        let jwk = self.signing.public_jwk();
-        Ok(TokenKey { kid: jwk.kid.clone(), alg: jwk.alg.as_str().to_owned(), jwk: jwk.to_json()? })
+    /// Signs access tokens.
+    pub(crate) fn signing(&self) -> Option<Arc<SigningKey>> {
+        self.0.borrow().signing.clone()
+    }
+
+    /// Signs certificates.
+    pub(crate) fn authority(&self) -> Option<Arc<Authority>> {
+        self.0.borrow().authority.clone()
+    }
+
+    /// What a join token pins.
+    pub(crate) fn authority_fingerprint(&self) -> Option<[u8; 32]> {
+        self.authority().map(|authority| fingerprint(authority.certificate()))
+    }
+
+    /// What data planes share, as a frame.
+    pub(crate) fn frame(&self) -> Option<Frame> {
+        self.0.borrow().sealing.clone()
+    }
+
+    /// Waits for other keys.
+    pub(crate) async fn changed(&mut self) -> Result<(), watch::error::RecvError> {
+        self.0.changed().await
     }
 }
 
-fn file(path: &Path, make: impl FnOnce() -> io::Result<Vec<u8>>) -> Result<Vec<u8>, KeysError> {
-    private_file::read_or_create(path, make)
-        .map_err(|source| KeysError::File { path: path.display().to_string(), source })
+/// The sealing key as data planes get it.
+pub(super) fn sealing_frame(id: String, key: Vec<u8>) -> Frame {
+    Frame::encode(config_frame::Frame::Keys(v1::Keys { session_sealing: vec![v1::SealingKey { id, key }] }))
 }
 
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn keys_stay_the_same_and_cannot_be_printed() {
-        let folder = tempfile::tempdir().unwrap();
-        let (first, again) = (Keys::open(folder.path()).unwrap(), Keys::open(folder.path()).unwrap());
-        assert_eq!(first.token_key().unwrap(), again.token_key().unwrap());
-        assert_eq!(first.frame.decode(), again.frame.decode());
-        let printed = format!("{first:?}");
-        assert!(printed.len() < 100, "{printed}");
-    }
+/// The public half of a signing key, as the domain registers it.
+pub(super) fn token_key(signing: &SigningKey) -> Result<TokenKey, KeyError> {
+    let jwk = signing.public_jwk();
+    Ok(TokenKey { kid: jwk.kid.clone(), alg: jwk.alg.as_str().to_owned(), jwk: jwk.to_json()? })
 }

@@ -3,23 +3,43 @@
 //! Read in this order: `consensus` (an ordered, durable log), `domain` (commands decided and replicated, state folded),
 //! `config_stream` (how data planes learn what is in force), `admin` and `checkpoints` (what people and the ledger
 //! ask), `recorder` (every event to the ledger), `http` (keys for everyone), `serve` (what starts and stops when).
-//! The command line calls [`serve()`]. What commands and events mean is in `bailiwick-control-plane-core`.
+//! For a cluster of several: `peers` (consensus among them), `birth` and `offline` (how a node becomes one of them),
+//! `enrolment` and `authority` (how others do), `authorisation` and `forward` (who may call what, and where it is done),
+//! `leadership`, `vault` (its secrets), `cluster` and `internal`. The command line calls [`serve()`]. What commands and events mean is in `bailiwick-control-plane-core`.
 
 mod admin;
+mod announce;
+mod authorisation;
+mod authority;
+mod birth;
 mod checkpoints;
 mod clock;
+mod cluster;
 mod config;
 mod config_stream;
 mod domain;
+mod enrolment;
+mod forward;
 mod http;
+mod internal;
 mod keys;
+mod leadership;
+mod links;
 mod metrics;
+mod offline;
+mod peers;
 mod recorder;
+mod replica;
 mod serve;
 mod status;
+mod vault;
 
 pub use self::{
+    clock::{Host, Surroundings},
     config::ControlPlaneConfig,
-    keys::KeysError,
+    domain::{WriteError, Written},
+    offline::{Begun, init, restore},
+    replica::Replica,
     serve::{ControlPlaneError, Running, serve},
+    vault::VaultError,
 };

@@ -27,6 +27,11 @@ pub(crate) struct Metrics {
     records_published: Counter,
     records_waiting: Gauge,
     tokens_issued: Counter,
+    handed_on: Counter,
+    leads: Gauge,
+    term: Gauge,
+    members: Family<Labels, Gauge>,
+    diverged: Gauge,
 }
 
 impl Metrics {
@@ -43,6 +48,11 @@ impl Metrics {
             records_published: Counter::default(),
             records_waiting: Gauge::default(),
             tokens_issued: Counter::default(),
+            handed_on: Counter::default(),
+            leads: Gauge::default(),
+            term: Gauge::default(),
+            members: Family::default(),
+            diverged: Gauge::default(),
         };
         let help = "Commands by what became of them: committed, unchanged, rejected or failed";
         registry.register("bailiwick_control_plane_writes", help, metrics.writes.clone());
@@ -69,7 +79,38 @@ impl Metrics {
             &metrics.records_published,
         );
         add("bailiwick_control_plane_tokens_issued", "Access tokens minted", &metrics.tokens_issued);
+        add("bailiwick_control_plane_handed_on", "Requests handed on to the leader", &metrics.handed_on);
+        metrics.register_cluster(registry);
         metrics
+    }
+
+    fn register_cluster(&self, registry: &Registry) {
+        let add = |name: &str, help: &str, gauge: &Gauge| registry.register(name, help, gauge.clone());
+        add("bailiwick_control_plane_leads", "1 while this node leads the cluster, else 0", &self.leads);
+        add("bailiwick_control_plane_term", "Term this node is in; grows with each election", &self.term);
+        let help = "1 once this node has found that its event log differs from the others': it has stopped, keep its data";
+        add("bailiwick_control_plane_diverged", help, &self.diverged);
+        let help = "Control planes in consensus, by what they do: voter or learner";
+        registry.register("bailiwick_control_plane_members", help, self.members.clone());
+    }
+
+    /// How consensus stands.
+    pub(crate) fn consensus(&self, leads: bool, term: u64, voters: usize, learners: usize) {
+        self.leads.set(i64::from(leads));
+        self.term.set(gauge(term));
+        for (kind, count) in [("voter", voters), ("learner", learners)] {
+            self.members.get_or_create(&vec![("kind", kind)]).set(i64::try_from(count).unwrap_or(i64::MAX));
+        }
+    }
+
+    /// This node's event log is not that of the others.
+    pub(crate) fn diverged(&self) {
+        self.diverged.set(1);
+    }
+
+    /// A request went on to the leader.
+    pub(crate) fn handed_on(&self) {
+        self.handed_on.inc();
     }
 
     /// A command ended in `outcome`.

@@ -1,41 +1,57 @@
 //! The control plane's life in one process: what starts in which order, and what stops in which.
 //!
-//! Start: check the configuration, bind the listeners, read the keys, open consensus (which folds the stored events),
-//! wait until this node can serve, start the writer, state the issuer and the token key, then serve. Stop: the
-//! listeners finish what they are doing and config sessions end; with the last of them the writer ends; consensus
-//! stops last. What was acknowledged is on the disk at every moment, so none of this is needed for safety.
+//! Start: check the configuration, bind the listeners, open the data directory and learn whom it belongs to (`birth`),
+//! open consensus (which folds the stored events), certify this node, then serve; what only a leader does waits until
+//! this node leads (`leadership`). Nobody is waited for: a node whose colleagues are down serves what it can and says
+//! why it is not ready. Stop: the lead is handed over first; then the listeners finish what they are doing and config
+//! sessions end; with the last of them the writer ends; consensus and peers stop last. What was acknowledged is on the
+//! disk at every moment, so none of this is needed for safety.
 
 use std::{io, net::SocketAddr, path::PathBuf, sync::Arc, time::Duration};
 
-use bailiwick_control_plane_core::{Command, token_key::Issuer};
-use bailiwick_proto::v1::{admin_server::AdminServer, checkpoints_server::CheckpointsServer};
+use bailiwick_consensus::{Applier, Birth, Consensus, ConsensusError, LogLength, Member, Options, Timers};
+use bailiwick_control_plane_core::token_key::Issuer;
+use bailiwick_enrolment::EnrolError;
+use bailiwick_proto::v1::{
+    admin_server::AdminServer, checkpoints_server::CheckpointsServer, cluster_server::ClusterServer,
+    enrolment_server::EnrolmentServer, internal_server::InternalServer,
+};
 use bailiwick_runtime::{
     EventStream, OnEnd, Shutdown, Supervisor,
     config::ConfigProblems,
+    identity::IdentityError,
     listen::{self, BindError},
+    master_key::MasterKeyError,
     metrics::Registry,
     ops::{self, Readiness},
     tasks::TaskFailed,
+    tls,
 };
 use tokio::{net::TcpListener, sync::watch};
-use tonic::transport::{Server, server::TcpIncoming};
+use tonic::transport::Server;
 
 use crate::{
     admin::AdminService,
+    announce,
+    birth::{Addresses, Home, new_cluster},
     checkpoints::CheckpointService,
-    clock,
+    cluster::ClusterService,
     config::ControlPlaneConfig,
     config_stream::{self, ConfigService, feed::Feed, nodes::Nodes, wire::ConfigServer},
-    domain::{Caller, Domain, Projection, Shared, run_writer},
+    domain::{Domain, Projection, Shared, run_writer},
+    enrolment::EnrolmentService,
+    forward::Gate,
     http,
-    keys::{Keys, KeysError},
+    internal::Colleagues,
+    leadership::Duties,
+    links::Links,
     metrics::Metrics,
-    recorder::Recorder,
+    peers::Peers,
+    vault::VaultError,
 };
-use bailiwick_consensus::{Alone, Applier, Birth, Consensus, ConsensusError, Member, Options, RocksDisk, Timers};
 
-/// Longest wait at start for a leader and for everything acknowledged before to be applied.
-const READY_WAIT_MAX: Duration = Duration::from_secs(60);
+/// Longest wait at start of a node that is alone until it leads.
+pub(crate) const READY_WAIT_MAX: Duration = Duration::from_secs(60);
 /// Largest message of an administrator: the largest manifests the domain takes, with room.
 const ADMIN_MESSAGE_BYTES_MAX: usize = 4 * 1024 * 1024;
 /// Largest answer: every consent there may be, with room.
@@ -45,8 +61,11 @@ const KEEPALIVE_INTERVAL: Duration = Duration::from_secs(10);
 const KEEPALIVE_TIMEOUT: Duration = Duration::from_secs(10);
 /// Streams and calls together on one connection.
 const STREAMS_PER_CONNECTION_MAX: u32 = 128;
-/// Condition in `/readyz`.
+/// How often the metrics look at consensus.
+const METRICS_EVERY: Duration = Duration::from_secs(1);
+/// Conditions in `/readyz`.
 const READY_CONSENSUS: &str = "consensus";
+const READY_DIVERGED: &str = "history";
 
 /// What keeps a control plane from starting, or ended it.
 #[derive(Debug, thiserror::Error)]
@@ -57,10 +76,18 @@ pub enum ControlPlaneError {
     /// An address is taken.
     #[error(transparent)]
     Bind(#[from] BindError),
+    /// The address for peers is taken.
+    #[error("cannot listen for peers on {addr} (UDP, `control_plane.peer_listen`): {source}")]
+    Peers {
+        /// Which.
+        addr: SocketAddr,
+        /// Why.
+        source: io::Error,
+    },
     /// A bound listener does not tell its address.
     #[error("a listener does not tell its address: {0}")]
     Address(io::Error),
-    /// The data directory cannot be made.
+    /// The data directory cannot be made or opened.
     #[error("cannot use {path}: {source}")]
     Folder {
         /// Which.
@@ -68,16 +95,50 @@ pub enum ControlPlaneError {
         /// Why.
         source: io::Error,
     },
-    /// A secret key cannot be used.
+    /// There is no master key, or not the right one.
     #[error(transparent)]
-    Keys(#[from] KeysError),
+    MasterKey(#[from] MasterKeyError),
+    /// The data directory is empty and nothing says what it should become.
+    #[error(
+        "this node belongs to no cluster: begin one with `bailiwick cluster init --config FILE`, or run `bailiwick \
+         cluster join-token control-plane` on a member and set `join` and `join_token_file` in [control_plane]"
+    )]
+    NotMember,
+    /// The data directory belongs to a cluster already.
+    #[error("the data directory is that of node {node_id} of cluster {cluster_id} already; nothing was changed")]
+    AlreadyMember {
+        /// Which cluster.
+        cluster_id: String,
+        /// Which node.
+        node_id: u64,
+    },
+    /// This node cannot become a member, or its own keys cannot be read.
+    #[error(transparent)]
+    Enrolment(#[from] EnrolError),
+    /// What this node keeps of its membership cannot be used.
+    #[error(transparent)]
+    Identity(#[from] IdentityError),
+    /// This node cannot certify itself.
+    #[error("this node cannot certify itself: {0}")]
+    Certificate(String),
+    /// The cluster's secrets cannot be opened or made.
+    #[error(transparent)]
+    Vault(#[from] VaultError),
     /// The log cannot be opened or led.
     #[error(transparent)]
     Consensus(#[from] ConsensusError),
+    /// The backup is damaged, or does not fit.
+    #[error("the backup {path} cannot be restored: {source}")]
+    Backup {
+        /// Which.
+        path: PathBuf,
+        /// Why.
+        source: io::Error,
+    },
     /// What this node states at start was refused.
     #[error("cannot state {what}: {why}")]
     Statement {
-        /// Issuer or key.
+        /// What.
         what: &'static str,
         /// Why.
         why: String,
@@ -92,12 +153,15 @@ pub enum ControlPlaneError {
 pub struct Running {
     /// Administration, configuration and checkpoints (gRPC).
     pub grpc_addr: SocketAddr,
+    /// The other control planes (QUIC, UDP).
+    pub peer_addr: SocketAddr,
     /// Token keys and metadata (HTTP).
     pub http_addr: SocketAddr,
     /// `/livez`, `/readyz`, `/metrics`.
     pub ops_addr: SocketAddr,
     supervisor: Supervisor,
     consensus: Consensus,
+    peers: Peers,
 }
 
 impl Running {
@@ -109,6 +173,7 @@ impl Running {
         let ended = self.supervisor.ended().await;
         let failure = self.consensus.failure();
         self.consensus.shutdown().await;
+        self.peers.close().await;
         match (ended, failure) {
             (Err(_), Some(failure)) => Err(failure.into()),
             (ended, _) => Ok(ended?),
@@ -140,104 +205,147 @@ pub async fn serve(
     let address = |listener: &TcpListener| listener.local_addr().map_err(ControlPlaneError::Address);
     let (grpc_addr, http_addr, ops_addr) =
         (address(&listeners.grpc)?, address(&listeners.http)?, address(&listeners.ops)?);
-    let folder = |source| ControlPlaneError::Folder { path: config.data_dir.clone(), source };
-    std::fs::create_dir_all(&config.data_dir).map_err(folder)?;
-    let keys = Keys::open(&config.data_dir.join("keys"))?;
+    let home = Home::open(&config).await?;
+    let unbound = |source| ControlPlaneError::Peers { addr: config.peer_listen, source };
+    let peers = Peers::bind(home.identity.clone(), config.peer_listen).map_err(unbound)?;
+    let peer_addr = peers.local_addr().map_err(ControlPlaneError::Address)?;
+    let addresses = Addresses { peer: config.peer_address(peer_addr), api: config.api_address(grpc_addr) };
+    let birth = match home.belongs(&config, &addresses).await? {
+        Some(birth) => birth,
+        None if config.found => new_cluster().map_err(ConsensusError::Open)?,
+        None => return Err(ControlPlaneError::NotMember),
+    };
 
     let (shared, feed) = (Shared::default(), Arc::new(Feed::new()));
     let projection = Projection::new(shared.clone(), Arc::clone(&feed));
-    let consensus = open_consensus(&config, Box::new(projection)).await?;
-    let supervisor = Supervisor::new(shutdown.child());
-    let started = start(&config, stream, Parts { shared, feed, keys, listeners }, &consensus, &supervisor).await;
+    let consensus = open_consensus(&home, &birth, &peers, Box::new(projection)).await?;
+    peers.serve(Arc::new(consensus.clone()));
+    let supervisor = Supervisor::new(Shutdown::new());
+    let parts = Parts { shared, feed, home, birth, addresses, listeners, consensus: consensus.clone(), peers: peers.clone() };
+    let started = Box::pin(start(&config, stream, parts, &supervisor)).await;
     if let Err(error) = started {
         supervisor.shutdown().request();
         consensus.shutdown().await;
+        peers.close().await;
         return Err(error);
     }
-    tracing::info!(%grpc_addr, %http_addr, %ops_addr, node = %config.node, "control plane serves");
-    Ok(Running { grpc_addr, http_addr, ops_addr, supervisor, consensus })
+    supervisor.spawn("control-plane-stop", OnEnd::Critical, stop(shutdown, consensus.clone(), supervisor.shutdown().clone()));
+    tracing::info!(%grpc_addr, %peer_addr, %http_addr, %ops_addr, node = %config.node, "control plane serves");
+    Ok(Running { grpc_addr, peer_addr, http_addr, ops_addr, supervisor, consensus, peers })
 }
 
-/// Opens the data directory; an empty one becomes a cluster of this node alone.
-async fn open_consensus(config: &ControlPlaneConfig, applier: Box<dyn Applier>) -> Result<Consensus, ConsensusError> {
-    let folder = config.data_dir.join("raft");
-    let opened = tokio::task::spawn_blocking(move || {
-        std::fs::create_dir_all(&folder)?;
-        let disk = RocksDisk::open(&folder)?;
-        Ok::<_, io::Error>((Birth::read(&disk)?, disk))
-    });
-    let (birth, disk) = opened.await.map_err(io::Error::other)??;
-    let fresh = || io::Error::other("the operating system gives no randomness");
-    let birth = match birth {
-        Some(birth) => birth,
-        None => Birth {
-            cluster_id: hex::encode(clock::random::<16>().map_err(|_| fresh())?),
-            incarnation: hex::encode(clock::random::<8>().map_err(|_| fresh())?),
-            node_id: config.node_id,
-        },
+async fn open_consensus(
+    home: &Home,
+    birth: &Birth,
+    peers: &Peers,
+    applier: Box<dyn Applier>,
+) -> Result<Consensus, ConsensusError> {
+    let options = Options {
+        disk: Arc::clone(&home.disk),
+        birth: birth.clone(),
+        transport: Arc::new(peers.clone()),
+        applier,
+        timers: Timers::default(),
+        log_length: LogLength::default(),
     };
-    let (disk, transport, timers) = (Arc::new(disk), Arc::new(Alone), Timers::default());
-    let consensus = Consensus::open(Options { disk, birth, transport, applier, timers }).await?;
-    if !consensus.is_initialized().await? {
-        let api = format!("http://{}", config.listen);
-        consensus.initialize(Member { name: config.node.clone(), peer: String::new(), api }).await?;
+    Consensus::open(options).await
+}
+
+/// When this process is to stop: has another node lead first, then stops everything here.
+async fn stop(asked: Shutdown, consensus: Consensus, everything: Shutdown) {
+    tokio::select! {
+        () = asked.requested() => {
+            consensus.hand_over().await;
+            everything.request();
+        }
+        () = everything.requested() => {}
     }
-    Ok(consensus)
 }
 
 /// What is opened before anything runs.
 struct Parts {
     shared: Shared,
     feed: Arc<Feed>,
-    keys: Keys,
+    home: Home,
+    birth: Birth,
+    addresses: Addresses,
     listeners: Listeners,
+    consensus: Consensus,
+    peers: Peers,
 }
 
 async fn start(
     config: &ControlPlaneConfig,
     stream: EventStream,
     parts: Parts,
-    consensus: &Consensus,
     supervisor: &Supervisor,
 ) -> Result<(), ControlPlaneError> {
-    let Parts { shared, feed, keys, listeners } = parts;
+    let Parts { shared, feed, home, birth, addresses, listeners, consensus, peers } = parts;
     let (readiness, registry) = (Readiness::new(), Registry::new());
-    readiness.not_ready(READY_CONSENSUS, "starting");
+    readiness.not_ready(READY_CONSENSUS, "no leader is known yet");
     let metrics = Metrics::register(&registry);
     let stop = supervisor.shutdown().clone();
     let operations = ops::serve(listeners.ops, readiness.clone(), registry, stop.clone());
     supervisor.spawn("control-plane-ops", OnEnd::Critical, ended("operations", operations));
-
-    consensus.ready(READY_WAIT_MAX).await?;
     let (domain, mailbox) = Domain::new(consensus.clone(), shared.clone());
     let writer = run_writer(mailbox, consensus.clone(), shared, metrics.clone());
     supervisor.spawn("control-plane-writer", OnEnd::Critical, writer);
-    state_identity(config, &keys, &domain).await?;
+
+    domain.read(|state| home.vault.take_in(state))?;
+    alone(config, &home, &birth, &addresses, &domain).await?;
+    let own = home.certify(config, &birth)?;
+    let links = Links::new(home.identity.clone());
+    supervise(supervisor, &domain, &home, &feed, &metrics, &readiness, &peers);
+    supervisor.spawn("control-plane-certificate", OnEnd::Critical, own.clone().keep(home.vault.keys(), stop.clone()));
+    let announcing = announce::run(domain.clone(), links.clone(), own, addresses, stop.clone());
+    supervisor.spawn("control-plane-announce", OnEnd::Finish, announcing);
+    let issuer = Issuer { issuer: config.issuer.clone(), mcp_url: config.mcp_url.clone() };
+    let (vault, node) = (home.vault.clone(), config.node.clone());
+    let duties = Duties { domain: domain.clone(), vault, issuer, node, stream, metrics: metrics.clone() };
+    if consensus.is_leader() {
+        // So that a node that is alone has all it needs before it serves.
+        duties.state_once().await.map_err(|error| ControlPlaneError::Statement {
+            what: "the issuer",
+            why: error.to_string(),
+        })?;
+        readiness.ready(READY_CONSENSUS);
+    }
+    supervisor.spawn("control-plane-leadership", OnEnd::Critical, duties.run(stop.clone()));
 
     let (beats, heartbeats) = watch::channel(None);
-    supervisor.spawn(
-        "control-plane-heartbeat",
-        OnEnd::Critical,
-        config_stream::beat(domain.clone(), beats, stop.clone()),
-    );
-    let recorder = Recorder::new(consensus.clone(), stream, metrics.clone());
-    supervisor.spawn("control-plane-recorder", OnEnd::Critical, recorder.run(stop.clone()));
-    let watched = watch_consensus(consensus.clone(), stop.clone());
-    supervisor.spawn("control-plane-consensus", OnEnd::Critical, watched);
-
+    let beating = config_stream::beat(domain.clone(), beats, beaten(readiness), stop.clone());
+    supervisor.spawn("control-plane-heartbeat", OnEnd::Critical, beating);
     let nodes = Arc::new(Nodes::default());
+    let colleagues = Colleagues {
+        domain: domain.clone(),
+        nodes: Arc::clone(&nodes),
+        links: links.clone(),
+        master_keys: home.vault.masters().clone(),
+    };
     let configs = ConfigServer(Arc::new(ConfigService {
         domain: domain.clone(),
         feed,
-        nodes: Arc::clone(&nodes),
-        keys: keys.frame.clone(),
+        nodes,
+        keys: home.vault.keys(),
         heartbeats,
         supervisor: supervisor.clone(),
         shutdown: stop.clone(),
         metrics: metrics.clone(),
     }));
-    let checkpoints = CheckpointsServer::new(CheckpointService { domain: domain.clone() });
-    let admin = AdminService { domain: domain.clone(), nodes, keys, node: config.node.clone(), metrics };
+    let admin = AdminService {
+        domain: domain.clone(),
+        colleagues: colleagues.clone(),
+        keys: home.vault.keys(),
+        node: config.node.clone(),
+        metrics: metrics.clone(),
+    };
+    let cluster = ClusterService {
+        domain: domain.clone(),
+        colleagues: colleagues.clone(),
+        vault: home.vault.clone(),
+        supervisor: supervisor.clone(),
+    };
+    let enrolment = EnrolmentService { domain: domain.clone(), keys: home.vault.keys() };
     let admin = AdminServer::new(admin)
         .max_decoding_message_size(ADMIN_MESSAGE_BYTES_MAX)
         .max_encoding_message_size(ANSWER_BYTES_MAX);
@@ -245,37 +353,101 @@ async fn start(
         .http2_keepalive_interval(Some(KEEPALIVE_INTERVAL))
         .http2_keepalive_timeout(Some(KEEPALIVE_TIMEOUT))
         .max_concurrent_streams(STREAMS_PER_CONNECTION_MAX)
+        .layer(Gate { domain: domain.clone(), links, metrics })
         .add_service(admin)
         .add_service(configs)
-        .add_service(checkpoints);
-    let incoming = TcpIncoming::from(listeners.grpc).with_nodelay(Some(true));
+        .add_service(CheckpointsServer::new(CheckpointService { domain: domain.clone() }))
+        .add_service(ClusterServer::new(cluster))
+        .add_service(EnrolmentServer::new(enrolment))
+        .add_service(InternalServer::new(colleagues).max_encoding_message_size(ANSWER_BYTES_MAX));
+    let incoming = tls::incoming(listeners.grpc, &home.identity, config.loopback_plaintext, supervisor)?;
     let until = stop.clone();
     let serving = grpc.serve_with_incoming_shutdown(incoming, async move { until.requested().await });
     supervisor.spawn("control-plane-grpc", OnEnd::Critical, ended("gRPC", serving));
     supervisor.spawn("control-plane-http", OnEnd::Critical, ended("HTTP", http::serve(listeners.http, domain, stop)));
-    readiness.ready(READY_CONSENSUS);
     Ok(())
 }
 
-/// Who signs tokens and with which key, as events; nothing happens when they say so already.
-async fn state_identity(config: &ControlPlaneConfig, keys: &Keys, domain: &Domain) -> Result<(), ControlPlaneError> {
-    let issuer = Issuer { issuer: config.issuer.clone(), mcp_url: config.mcp_url.clone() };
-    let statements =
-        [("the token key", Command::RegisterTokenKey(keys.token_key()?)), ("the issuer", Command::SetIssuer(issuer))];
-    for (what, command) in statements {
-        let caller = Caller { actor: format!("node:{}", config.node), request_id: String::new() };
-        let stated = domain.write(command, caller).await;
-        stated.map_err(|error| ControlPlaneError::Statement { what, why: error.to_string() })?;
+/// A node that is the only voter waits for nobody: it leads before it serves, and founds its cluster if that was not
+/// done, or was broken off.
+async fn alone(
+    config: &ControlPlaneConfig,
+    home: &Home,
+    birth: &Birth,
+    addresses: &Addresses,
+    domain: &Domain,
+) -> Result<(), ControlPlaneError> {
+    let consensus = domain.consensus();
+    if config.found && !consensus.is_initialized().await? {
+        let member = Member { name: config.node.clone(), peer: addresses.peer.clone(), api: addresses.api.clone() };
+        consensus.initialize(member).await?;
     }
-    Ok(())
+    let voters = consensus.membership().voters;
+    if voters.len() != 1 || !voters.contains_key(&consensus.node_id()) {
+        return Ok(());
+    }
+    consensus.ready(READY_WAIT_MAX).await?;
+    domain.read_latest(|_| ()).await?;
+    let anew = |state: &bailiwick_control_plane_core::State| {
+        state.cluster.as_ref().is_none_or(|cluster| cluster.incarnation != birth.incarnation)
+    };
+    if domain.read(anew) { Box::pin(home.found(config, birth, addresses, domain)).await } else { Ok(()) }
+}
+
+/// Watches over what must not end.
+fn supervise(
+    supervisor: &Supervisor,
+    domain: &Domain,
+    home: &Home,
+    feed: &Feed,
+    metrics: &Metrics,
+    readiness: &Readiness,
+    peers: &Peers,
+) {
+    let stop = supervisor.shutdown();
+    let following = home.vault.clone().follow(domain.clone(), feed.revisions(), stop.clone());
+    supervisor.spawn("control-plane-vault", OnEnd::Critical, async move {
+        if let Err(error) = following.await {
+            tracing::error!(%error, "this node cannot open the cluster's secrets and ends");
+        }
+    });
+    let (served, until) = (peers.clone(), stop.clone());
+    supervisor.spawn("control-plane-peers", OnEnd::Critical, async move {
+        let _stopped = until.or_stop(served.ended()).await;
+    });
+    let consensus = domain.consensus().clone();
+    let watched = watch_consensus(consensus.clone(), metrics.clone(), readiness.clone(), stop.clone());
+    supervisor.spawn("control-plane-consensus", OnEnd::Critical, watched);
+    let (metrics, until) = (metrics.clone(), stop.clone());
+    supervisor.spawn("control-plane-metrics", OnEnd::Critical, async move {
+        while until.or_stop(tokio::time::sleep(METRICS_EVERY)).await.is_some() {
+            let members = consensus.membership();
+            metrics.consensus(consensus.is_leader(), consensus.term(), members.voters.len(), members.learners.len());
+        }
+    });
+}
+
+/// Ready is a node that can prove that its state is current: it knows a leader and has caught up.
+fn beaten(readiness: Readiness) -> impl Fn(Result<(), &ConsensusError>) + Send {
+    move |proven| match proven {
+        Ok(()) => readiness.ready(READY_CONSENSUS),
+        Err(error) => readiness.not_ready(READY_CONSENSUS, error.to_string()),
+    }
 }
 
 /// A node whose storage failed can answer nothing more, so it ends: whoever supervises the process starts it again,
-/// and with a working disk it goes on with all it acknowledged.
-async fn watch_consensus(consensus: Consensus, shutdown: Shutdown) {
-    if let Some(failure) = shutdown.or_stop(consensus.failed()).await {
-        tracing::error!(error = %failure, "consensus has stopped; this node ends and has to be started again");
+/// and with a working disk it goes on with all it acknowledged. One whose history differs from the others' must not go
+/// on at all: it stays, refuses, and shows the alarm until somebody looks.
+async fn watch_consensus(consensus: Consensus, metrics: Metrics, readiness: Readiness, shutdown: Shutdown) {
+    let Some(failure) = shutdown.or_stop(consensus.failed()).await else { return };
+    if let ConsensusError::Diverged(_) = failure {
+        metrics.diverged();
+        readiness.not_ready(READY_DIVERGED, failure.to_string());
+        tracing::error!(error = %failure, "ALARM: this node's history differs from the others'; it serves no more");
+        shutdown.requested().await;
+        return;
     }
+    tracing::error!(error = %failure, "consensus has stopped; this node ends and has to be started again");
 }
 
 async fn ended<E: std::fmt::Display>(what: &'static str, served: impl Future<Output = Result<(), E>>) {

@@ -3,15 +3,20 @@
 //! Called by `calls` for every recorded payload. The salt is HMAC-SHA256 under this node's commitment key over node,
 //! epoch, request id and field, so whoever holds the key can open a commitment later and nobody else can guess what
 //! was committed to. The request id rather than the sequence number names the record, because the commitment to a
-//! large payload is computed before the record gets its place. The key lies in `DATA/keys/commitment.key` (0600).
+//! large payload is computed before the record gets its place. The key lies in `DATA/keys/commitment.key`,
+//! sealed.
 
-use std::{fmt, io, path::Path};
+use std::{fmt, path::Path};
 
 use aws_lc_rs::{
     hmac,
     rand::{SecureRandom, SystemRandom},
 };
-use bailiwick_runtime::private_file;
+use bailiwick_runtime::{
+    MasterKeys,
+    sealed_file::{self, SealedFileError},
+};
+use zeroize::Zeroizing;
 
 /// Bytes of the commitment key.
 const KEY_BYTES: usize = 32;
@@ -27,15 +32,14 @@ impl fmt::Debug for CommitmentKey {
 
 impl CommitmentKey {
     /// Reads the node's key, or makes it at the first start.
-    pub(crate) fn load(path: &Path) -> io::Result<Self> {
-        let bytes = private_file::read_or_create(path, || {
-            let mut key = vec![0; KEY_BYTES];
-            SystemRandom::new().fill(&mut key).map_err(|_| io::Error::other("no randomness"))?;
+    pub(crate) fn load(path: &Path, master_keys: &MasterKeys) -> Result<Self, SealedFileError> {
+        let bytes = sealed_file::read_or_create(path, master_keys, || {
+            let mut key = Zeroizing::new(vec![0; KEY_BYTES]);
+            SystemRandom::new().fill(&mut key).map_err(|_| std::io::Error::other("no randomness"))?;
             Ok(key)
         })?;
         if bytes.len() != KEY_BYTES {
-            let message = format!("{} does not hold a key of {KEY_BYTES} bytes", path.display());
-            return Err(io::Error::new(io::ErrorKind::InvalidData, message));
+            return Err(SealedFileError::Damaged(path.display().to_string()));
         }
         Ok(Self(hmac::Key::new(hmac::HMAC_SHA256, &bytes)))
     }
@@ -57,7 +61,9 @@ mod tests {
     fn a_salt_is_the_same_after_a_restart_and_differs_for_every_field_of_every_record() {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("keys/commitment.key");
-        let (one, again) = (CommitmentKey::load(&path).unwrap(), CommitmentKey::load(&path).unwrap());
+        let keys = crate::tests::master_keys();
+        let load = || CommitmentKey::load(&path, &keys);
+        let (one, again) = (load().unwrap(), load().unwrap());
         let salt = one.salt("n", 7, "r-1", "args");
         assert_eq!(again.salt("n", 7, "r-1", "args"), salt);
         for other in
@@ -65,8 +71,8 @@ mod tests {
         {
             assert_ne!(other, salt);
         }
-        assert!(!format!("{one:?}").contains(&hex::encode(std::fs::read(&path).unwrap())));
-        private_file::write(&path, b"short").unwrap();
-        assert!(CommitmentKey::load(&path).is_err());
+        assert_eq!(format!("{one:?}"), "CommitmentKey(…)");
+        sealed_file::write(&path, &keys, b"short").unwrap();
+        assert!(load().is_err());
     }
 }

@@ -10,12 +10,13 @@ use std::{
     time::Duration,
 };
 
+use bailiwick_enrolment::{TokenText, Urls};
 use bailiwick_ledger_core::{
     chain::{CONTROL_NODE, LEDGER_NODE},
     record::is_node_name,
 };
 use bailiwick_proto::subjects;
-use bailiwick_runtime::config::ConfigProblems;
+use bailiwick_runtime::{MasterKeyConfig, config::ConfigProblems};
 use serde::Deserialize;
 
 /// Smallest useful spool: some hundred records and a reserve for the outcomes of calls under way.
@@ -39,8 +40,15 @@ pub struct DataPlaneConfig {
     pub listen: SocketAddr,
     /// `/livez`, `/readyz`, `/metrics`. Port 0 picks a free one.
     pub ops_listen: SocketAddr,
-    /// Config gRPC of the control plane.
-    pub control_plane: String,
+    /// gRPC of the control planes: one URL or a list, any of which will do. `https`, or `http` on this machine.
+    pub control_plane: Urls,
+    /// Leave to join, for the first start with `https`.
+    pub join_token: Option<TokenText>,
+    /// A file with that.
+    pub join_token_file: Option<PathBuf>,
+    /// The section `[master_key]` of the file: what this node's keys are sealed under.
+    #[serde(skip)]
+    pub master_key: MasterKeyConfig,
     /// Browser origins that may call, besides loopback ones, as `scheme://host[:port]`.
     pub allowed_origins: Vec<String>,
     /// Bytes of records kept on disk until a published checkpoint covers them.
@@ -77,7 +85,10 @@ impl Default for DataPlaneConfig {
             region: subjects::DEFAULT_REGION.to_owned(),
             listen: SocketAddr::from((Ipv4Addr::LOCALHOST, 8420)),
             ops_listen: SocketAddr::from((Ipv4Addr::LOCALHOST, 8421)),
-            control_plane: "http://127.0.0.1:8431".to_owned(),
+            control_plane: "http://127.0.0.1:8431".into(),
+            join_token: None,
+            join_token_file: None,
+            master_key: MasterKeyConfig::default(),
             allowed_origins: Vec::new(),
             spool_bytes_max: 256 * 1024 * 1024,
             max_staleness_ms: 24 * 60 * 60 * 1000,
@@ -123,11 +134,8 @@ impl DataPlaneConfig {
             "region",
             format!("`{}` is not lower-case letters, digits and hyphens", self.region),
         );
-        require(
-            http_authority(&self.control_plane).is_some(),
-            "control_plane",
-            format!("`{}` is not an http:// or https:// URL", self.control_plane),
-        );
+        let urls = self.control_plane.check();
+        require(urls.is_ok(), "control_plane", urls.err().unwrap_or_default());
         for origin in &self.allowed_origins {
             let is_origin = http_authority(origin).is_some_and(|authority| origin.ends_with(authority));
             require(is_origin, "allowed_origins", format!("`{origin}` is not of the form scheme://host[:port]"));

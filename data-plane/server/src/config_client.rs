@@ -1,6 +1,6 @@
 //! The config client: registers this run, follows the config stream, looks at servers when asked.
 //!
-//! One task owns the catalogue (`data-plane/core`). It reconnects for ever with growing, jittered pauses, resumes at
+//! One task owns the catalogue (`data-plane/core`). It reconnects for ever, to the next control plane if there are several, with growing, jittered pauses, resumes at
 //! the revision and digest it holds, and asks for everything anew when a frame does not fit. Every applied revision
 //! is acknowledged; one whose policies do not compile is refused by name while the rest of it applies. What it learns
 //! goes into `config_state`; the node keeps serving from there while the control plane is away.
@@ -11,6 +11,7 @@ mod backoff;
 use std::{sync::Arc, time::Duration};
 
 use bailiwick_data_plane_core::{Applied, Catalogue, CatalogueError, session::SessionKeys};
+use bailiwick_enrolment::ControlPlane;
 use bailiwick_ledger_core::key::PublicKey;
 use bailiwick_proto::v1::{
     Ack, ConfigFrame, Discover, Discovered, Hello, Nack, NodeMessage, RegisterNodeRequest, config_client,
@@ -19,10 +20,7 @@ use bailiwick_proto::v1::{
 use bailiwick_runtime::tasks::{OnEnd, Supervisor};
 use tokio::sync::{Semaphore, mpsc};
 use tokio_stream::wrappers::ReceiverStream;
-use tonic::{
-    Streaming,
-    transport::{Channel, Endpoint},
-};
+use tonic::{Streaming, transport::Channel};
 
 pub(crate) use self::backoff::Backoff;
 use crate::{
@@ -33,10 +31,9 @@ use crate::{
 
 /// Longest wait for a connection or the answer to one request.
 const REQUEST_WAIT_MAX: Duration = Duration::from_secs(10);
-/// A stream silent for so long is dead: heartbeats come several times in it.
-const SILENCE_MAX: Duration = Duration::from_secs(30);
-/// Probes of an idle connection, so that a vanished peer is noticed.
-const KEEP_ALIVE: Duration = Duration::from_secs(10);
+/// A stream silent for so long is dead, or its control plane is cut off from the others: heartbeats come several times
+/// in it. Half of the lease they carry, so that another control plane can renew it in time.
+const SILENCE_MAX: Duration = Duration::from_secs(5);
 /// Largest frame: a chunk of a snapshot or a delta with many policies.
 const FRAME_BYTES_MAX: usize = 32 * 1024 * 1024;
 /// Answers waiting to be sent up.
@@ -51,22 +48,16 @@ const ERROR_CHARS_MAX: usize = 2048;
 /// The control plane's service.
 pub(crate) type Client = config_client::ConfigClient<Channel>;
 
-/// A client that connects when it is first used.
-///
-/// # Errors
-/// The URL is not one.
-pub(crate) fn client(url: &str) -> Result<Client, tonic::transport::Error> {
-    let endpoint = Endpoint::from_shared(url.to_owned())?
-        .connect_timeout(REQUEST_WAIT_MAX)
-        .http2_keep_alive_interval(KEEP_ALIVE)
-        .keep_alive_while_idle(true);
-    Ok(Client::new(endpoint.connect_lazy()).max_decoding_message_size(FRAME_BYTES_MAX))
+/// A client that connects when it is first used, to the first control plane that can be reached.
+pub(crate) fn client(control_plane: &ControlPlane) -> Client {
+    Client::new(control_plane.channel()).max_decoding_message_size(FRAME_BYTES_MAX)
 }
 
 /// Registers this run's key until it succeeds; the epoch it got.
-pub(crate) async fn register(client: &mut Client, node: &str, public_key: &PublicKey) -> u64 {
+pub(crate) async fn register(control_plane: &ControlPlane, node: &str, public_key: &PublicKey) -> u64 {
     let mut backoff = Backoff::default();
     loop {
+        let mut client = client(control_plane);
         let request = RegisterNodeRequest {
             node: node.to_owned(),
             public_key: public_key.to_vec(),
@@ -77,6 +68,7 @@ pub(crate) async fn register(client: &mut Client, node: &str, public_key: &Publi
             Ok(Err(status)) => tracing::warn!(%status, "this node cannot be registered; trying again"),
             Err(_) => tracing::warn!("no answer to this node's registration; trying again"),
         }
+        control_plane.advance();
         backoff.pause().await;
     }
 }
@@ -84,7 +76,7 @@ pub(crate) async fn register(client: &mut Client, node: &str, public_key: &Publi
 /// What the stream's task needs.
 #[derive(Debug)]
 pub(crate) struct ConfigStream {
-    pub(crate) client: Client,
+    pub(crate) control_plane: ControlPlane,
     pub(crate) node: String,
     pub(crate) epoch: u64,
     pub(crate) state: Arc<ConfigState>,
@@ -108,7 +100,7 @@ enum StreamEnd {
 
 impl ConfigStream {
     /// Follows the stream for ever.
-    pub(crate) async fn run(mut self) {
+    pub(crate) async fn run(self) {
         let mut catalogue = Catalogue::new();
         let mut backoff = Backoff::default();
         let discoveries = Arc::new(Semaphore::new(DISCOVERIES_MAX));
@@ -118,6 +110,8 @@ impl ConfigStream {
             let end = self.follow(&mut catalogue, resume, &mut frames, &discoveries).await;
             catalogue.stream_ended();
             self.metrics.config_connected.set(0);
+            // Perhaps another one is better off.
+            self.control_plane.advance();
             tracing::warn!(%end, revision = catalogue.revision(), "the config stream ended; connecting again");
             resume = !matches!(end, StreamEnd::Refused(_));
             if !resume {
@@ -130,7 +124,7 @@ impl ConfigStream {
     }
 
     async fn follow(
-        &mut self,
+        &self,
         catalogue: &mut Catalogue,
         resume: bool,
         frames: &mut u64,
@@ -142,7 +136,8 @@ impl ConfigStream {
         if up.send(NodeMessage { message: Some(Up::Hello(hello)) }).await.is_err() {
             return StreamEnd::Closed;
         }
-        let opened = tokio::time::timeout(REQUEST_WAIT_MAX, self.client.stream(ReceiverStream::new(messages))).await;
+        let mut client = client(&self.control_plane);
+        let opened = tokio::time::timeout(REQUEST_WAIT_MAX, client.stream(ReceiverStream::new(messages))).await;
         let mut stream: Streaming<ConfigFrame> = match opened {
             Ok(Ok(stream)) => stream.into_inner(),
             Ok(Err(status)) => return StreamEnd::Unreachable(status),

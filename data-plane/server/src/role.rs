@@ -1,7 +1,7 @@
 //! A data-plane node's life in one process: what starts in which order, and what stops in which.
 //!
-//! Start: check the configuration, bind the listeners, recover the spool, read or make the commitment key; then
-//! register this run with the control plane, open its chain, follow the configuration. Until the first configuration is
+//! Start: check the configuration, bind the listeners, recover the spool, read or make the commitment key; become
+//! a member of the cluster; then register this run with the control plane, open its chain, follow the configuration. Until the first configuration is
 //! in force every request gets 503. Stop: accept nothing more and let calls under way finish, within a bound; close the
 //! chain and hand over its last records; then the rest. Calls that do not finish in time are recorded as unknown.
 
@@ -14,13 +14,17 @@ use std::{
     time::Duration,
 };
 
+use bailiwick_enrolment::{self as enrolment, ControlPlane, EnrolError, Joining};
 use bailiwick_ledger_core::key::NodeSigner;
 use bailiwick_runtime::{
-    EventStream, OnEnd, Shutdown, Supervisor,
+    EventStream, MasterKeys, OnEnd, Shutdown, Supervisor,
     config::ConfigProblems,
+    identity::Role,
     listen,
+    master_key::MasterKeyError,
     metrics::Registry,
     ops::{self, Readiness},
+    sealed_file::SealedFileError,
     tasks::TaskFailed,
 };
 use tokio::{
@@ -33,7 +37,7 @@ use crate::{
     calls::Calls,
     commitments::CommitmentKey,
     config::DataPlaneConfig,
-    config_client::{self, Client, ConfigStream},
+    config_client::{self, ConfigStream},
     config_state::ConfigState,
     listener::{self, BODY_ROOM_BYTES, Gateway, Guard},
     metrics::Metrics,
@@ -71,6 +75,15 @@ pub enum DataPlaneError {
     /// The spool cannot be recovered.
     #[error("the spool cannot be opened: {0}")]
     Spool(String),
+    /// There is no master key, or not the right one.
+    #[error(transparent)]
+    MasterKey(#[from] MasterKeyError),
+    /// A sealed key cannot be opened.
+    #[error(transparent)]
+    Key(#[from] SealedFileError),
+    /// The node is no member of the cluster.
+    #[error(transparent)]
+    Enrolment(#[from] EnrolError),
     /// No key can be made, or TLS cannot be set up.
     #[error("cryptography is not usable: {0}")]
     Crypto(String),
@@ -126,11 +139,10 @@ pub async fn serve(
         opened.map_err(|error| DataPlaneError::Spool(error.to_string()))??
     };
     let upstream = Upstream::new(config.upstream.clone()).map_err(|error| DataPlaneError::Crypto(error.to_string()))?;
-    let client = config_client::client(&config.control_plane)
-        .map_err(|_| ConfigProblems::of("control_plane", "is not a URL"))?;
-    let Opened { lock, run } = opened;
+    let Opened { lock, run, master_keys } = opened;
     let (readiness, registry) = (Readiness::new(), Registry::new());
     let supervisor = Supervisor::new(shutdown.child());
+    let control_plane = enrolment::join(joining(&config, master_keys), &supervisor).await?;
     let node = Node {
         state: Arc::new(ConfigState::new(Duration::from_millis(config.max_staleness_ms))),
         upstream: Arc::new(upstream),
@@ -143,7 +155,7 @@ pub async fn serve(
         supervisor: supervisor.clone(),
         config,
     };
-    node.start(mcp, run, client, stream);
+    node.start(mcp, run, control_plane, stream);
     let serving = node.stages.late.clone();
     let ops = ops::serve(operations, readiness.clone(), registry, serving);
     supervisor.spawn("data-plane-ops", OnEnd::Critical, async move {
@@ -161,6 +173,7 @@ pub async fn serve(
 struct Opened {
     lock: File,
     run: Run,
+    master_keys: MasterKeys,
 }
 
 /// What this run's chain starts from.
@@ -177,8 +190,9 @@ fn open(config: &DataPlaneConfig) -> Result<Opened, DataPlaneError> {
     let unusable = |path: PathBuf| move |source| DataPlaneError::DataDir { path, source };
     std::fs::create_dir_all(&folder).map_err(unusable(folder.clone()))?;
     let lock = lock(&config.data_dir.join("lock")).map_err(unusable(config.data_dir.clone()))?;
-    let key_path = config.data_dir.join("keys").join("commitment.key");
-    let commitments = CommitmentKey::load(&key_path).map_err(unusable(key_path))?;
+    config.master_key.outside(&config.data_dir)?;
+    let master_keys = MasterKeys::load(&config.master_key)?;
+    let commitments = CommitmentKey::load(&commitment_key(config), &master_keys)?;
     let broken = |error: RecoveryError| DataPlaneError::Spool(error.to_string());
     let opened = Spool::open(Arc::new(RealDisk), &folder, config.spool_bytes_max);
     let (spool, recovered) = opened.map_err(|error| broken(error.into()))?;
@@ -186,7 +200,25 @@ fn open(config: &DataPlaneConfig) -> Result<Opened, DataPlaneError> {
     let mut seed = [0; 32];
     aws_lc_rs::rand::fill(&mut seed).map_err(|_| DataPlaneError::Crypto("no randomness".to_owned()))?;
     let signer = NodeSigner::from_seed(&seed).map_err(|error| DataPlaneError::Crypto(error.to_string()))?;
-    Ok(Opened { lock, run: Run { spool, recovered, recovery, commitments, signer } })
+    Ok(Opened { lock, run: Run { spool, recovered, recovery, commitments, signer }, master_keys })
+}
+
+fn commitment_key(config: &DataPlaneConfig) -> PathBuf {
+    config.data_dir.join("keys").join("commitment.key")
+}
+
+fn joining(config: &DataPlaneConfig, master_keys: MasterKeys) -> Joining {
+    Joining {
+        role: Role::DataPlane,
+        name: config.node.clone(),
+        urls: config.control_plane.clone(),
+        join_token: config.join_token.clone(),
+        join_token_file: config.join_token_file.clone(),
+        keys: config.data_dir.join("keys"),
+        master_keys,
+        sealed_files: vec![commitment_key(config)],
+        version: env!("CARGO_PKG_VERSION").to_owned(),
+    }
 }
 
 /// Two processes must never write one spool. The lock goes with the process, however it ends.
@@ -226,7 +258,7 @@ struct Node {
 }
 
 impl Node {
-    fn start(&self, mcp: TcpListener, run: Run, client: Client, stream: EventStream) {
+    fn start(&self, mcp: TcpListener, run: Run, control_plane: ControlPlane, stream: EventStream) {
         self.readiness.not_ready("config", "none received yet");
         self.readiness.not_ready("spool", "not open yet");
         let gateway = Arc::new(Gateway {
@@ -248,7 +280,7 @@ impl Node {
         self.supervisor.spawn("mcp-listener", OnEnd::Critical, listener::serve(mcp, gateway, accepting, late));
         let (node, late) = (self.clone(), self.stages.late.clone());
         self.supervisor.spawn("config-stream", OnEnd::Critical, async move {
-            late.or_stop(Box::pin(node.follow(run, client, stream))).await;
+            late.or_stop(Box::pin(node.follow(run, control_plane, stream))).await;
         });
         let (node, late) = (self.clone(), self.stages.late.clone());
         self.supervisor.spawn("readiness", OnEnd::Critical, async move {
@@ -257,8 +289,8 @@ impl Node {
     }
 
     /// Registers this run, opens its chain, then follows the configuration for ever.
-    async fn follow(self, run: Run, mut client: Client, stream: EventStream) {
-        let epoch = config_client::register(&mut client, &self.config.node, run.signer.public_key()).await;
+    async fn follow(self, run: Run, control_plane: ControlPlane, stream: EventStream) {
+        let epoch = config_client::register(&control_plane, &self.config.node, run.signer.public_key()).await;
         let start = recorder::Start {
             node: self.config.node.clone(),
             region: self.config.region.clone(),
@@ -289,7 +321,8 @@ impl Node {
         // Set once: this function runs once.
         drop(self.calls.set(Arc::new(calls)));
         let reports = ToolReports {
-            client: client.clone(),
+            client: config_client::client(&control_plane),
+            control_plane: control_plane.clone(),
             node: self.config.node.clone(),
             state: Arc::clone(&self.state),
             upstream: Arc::clone(&self.upstream),
@@ -299,7 +332,7 @@ impl Node {
             late.or_stop(reports.run()).await;
         });
         let stream = ConfigStream {
-            client,
+            control_plane,
             node: self.config.node,
             epoch,
             state: self.state,

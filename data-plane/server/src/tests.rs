@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 
 use bailiwick_ledger_core::record::{Effect, Kind, Record, Status};
 use bailiwick_proto::v1::{Discover, Entry, Server, config_frame::Frame, node_message::Message as Up};
-use bailiwick_runtime::{EventStream, Shutdown};
+use bailiwick_runtime::{EventStream, MasterKeyConfig, Shutdown};
 use reqwest::{Client, RequestBuilder, Response};
 use serde_json::{Value, json};
 
@@ -27,6 +27,14 @@ use crate::{
 
 /// Few, so that a test can fill them.
 const CALLS_MAX: usize = 8;
+
+pub(crate) fn master_key() -> MasterKeyConfig {
+    MasterKeyConfig { key: Some("0123".repeat(16)), ..MasterKeyConfig::default() }
+}
+
+pub(crate) fn master_keys() -> bailiwick_runtime::MasterKeys {
+    bailiwick_runtime::MasterKeys::load(&master_key()).unwrap()
+}
 
 struct World {
     server: FakeServer,
@@ -53,6 +61,7 @@ impl Node {
             listen: ([127, 0, 0, 1], 0).into(),
             ops_listen: ([127, 0, 0, 1], 0).into(),
             control_plane: control_plane.into(),
+            master_key: master_key(),
             allowed_origins: vec!["https://app.example".into()],
             drain_ms: 3_000,
             calls_max: CALLS_MAX,

@@ -7,12 +7,13 @@
 use std::{collections::BTreeSet, sync::Arc, time::Duration};
 
 use bailiwick_data_plane_core::Config;
+use bailiwick_enrolment::ControlPlane;
 use bailiwick_proto::v1::{ReportToolsRequest, Server};
 use futures::{StreamExt, stream};
 use tokio::time::Instant;
 
 use crate::{
-    config_client::{Backoff, Client},
+    config_client::{self, Backoff, Client},
     config_state::ConfigState,
     upstream::Upstream,
 };
@@ -27,6 +28,7 @@ const REPORT_WAIT_MAX: Duration = Duration::from_secs(10);
 /// What the task needs.
 #[derive(Debug)]
 pub(crate) struct ToolReports {
+    pub(crate) control_plane: ControlPlane,
     pub(crate) client: Client,
     pub(crate) node: String,
     pub(crate) state: Arc<ConfigState>,
@@ -35,7 +37,7 @@ pub(crate) struct ToolReports {
 
 impl ToolReports {
     /// Reports for ever.
-    pub(crate) async fn run(self) {
+    pub(crate) async fn run(mut self) {
         let mut changes = self.state.changes();
         let mut backoff = Backoff::default();
         let mut waiting = BTreeSet::new();
@@ -57,7 +59,10 @@ impl ToolReports {
                 next_round = Instant::now() + INTERVAL;
             }
             let due = config.servers.values().filter(|server| whole_round || waiting.contains(&server.name));
-            self.report_all(due.cloned().collect()).await;
+            if !self.report_all(due.cloned().collect()).await {
+                // It may be cut off from the others; whoever is tried first now is the config stream's affair.
+                self.client = config_client::client(&self.control_plane);
+            }
             let pause = if waiting.is_empty() { INTERVAL } else { backoff.next() };
             tokio::select! {
                 () = tokio::time::sleep(pause) => {}
@@ -67,11 +72,13 @@ impl ToolReports {
         }
     }
 
-    async fn report_all(&self, servers: Vec<Server>) {
-        stream::iter(servers).for_each_concurrent(SERVERS_AT_ONCE, |server| self.report(server)).await;
+    /// Whether all reports were taken.
+    async fn report_all(&self, servers: Vec<Server>) -> bool {
+        let taken = stream::iter(servers).map(|server| self.report(server)).buffer_unordered(SERVERS_AT_ONCE);
+        taken.fold(true, |all, taken| async move { all && taken }).await
     }
 
-    async fn report(&self, server: Server) {
+    async fn report(&self, server: Server) -> bool {
         let (tools, error) = match self.upstream.list_tools(&server).await {
             Ok(tools) => (tools, String::new()),
             Err(fault) => {
@@ -82,9 +89,15 @@ impl ToolReports {
         let request = ReportToolsRequest { node: self.node.clone(), server: server.name, tools, error };
         let mut client = self.client.clone();
         match tokio::time::timeout(REPORT_WAIT_MAX, client.report_tools(request)).await {
-            Ok(Ok(_)) => {}
-            Ok(Err(status)) => tracing::debug!(%status, "a tool report was not taken"),
-            Err(_) => tracing::debug!("no answer to a tool report"),
+            Ok(Ok(_)) => true,
+            Ok(Err(status)) => {
+                tracing::debug!(%status, "a tool report was not taken");
+                false
+            }
+            Err(_) => {
+                tracing::debug!("no answer to a tool report");
+                false
+            }
         }
     }
 }

@@ -9,9 +9,9 @@ use std::{
     path::PathBuf,
 };
 
-use axum::http::Uri;
-use bailiwick_proto::subjects;
-use bailiwick_runtime::config::ConfigProblems;
+use bailiwick_enrolment::{TokenText, Urls};
+use bailiwick_proto::{names, subjects};
+use bailiwick_runtime::{MasterKeyConfig, config::ConfigProblems};
 use serde::{Deserialize, Serialize};
 
 /// The control plane keeps one committed checkpoint per origin and takes no longer names.
@@ -23,14 +23,24 @@ const REGION_CHARS_MAX: usize = 32;
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct LedgerConfig {
-    /// Holds `db/` (the log) and `keys/` (the signing key, mode 0600).
+    /// Holds `db/` (the log) and `keys/` (the signing key, sealed).
     pub data_dir: PathBuf,
     /// The log's name: first line of every checkpoint and name of its key. Must never change for one log.
     pub origin: String,
     /// Whose `checkpoint.<region>` subject carries this ledger's notices.
     pub region: String,
-    /// URL of the control plane's gRPC listener.
-    pub control_plane: String,
+    /// Name of this node among the members of the cluster.
+    pub node: String,
+    /// gRPC of the control planes: one URL or a list, any of which will do. `https`, or `http` on this machine.
+    pub control_plane: Urls,
+    /// Leave to join, for the first start with `https`.
+    #[serde(skip_serializing)]
+    pub join_token: Option<TokenText>,
+    /// A file with that.
+    pub join_token_file: Option<PathBuf>,
+    /// The section `[master_key]` of the file: what this node's keys are sealed under.
+    #[serde(skip)]
+    pub master_key: MasterKeyConfig,
     /// Queries, tiles and proofs.
     pub listen: SocketAddr,
     /// `/livez`, `/readyz`, `/metrics`.
@@ -45,7 +55,11 @@ impl Default for LedgerConfig {
             data_dir: PathBuf::from("bailiwick-data/ledger"),
             origin: "bailiwick.local/ledger".to_owned(),
             region: subjects::DEFAULT_REGION.to_owned(),
-            control_plane: "http://127.0.0.1:8431".to_owned(),
+            node: "ledger".to_owned(),
+            control_plane: "http://127.0.0.1:8431".into(),
+            join_token: None,
+            join_token_file: None,
+            master_key: MasterKeyConfig::default(),
             listen: loopback(8440),
             ops_listen: loopback(8441),
             danger_listen_beyond_loopback: false,
@@ -61,7 +75,7 @@ impl LedgerConfig {
     /// A ledger that keeps its data under `data_dir`, asks `control_plane`, and takes any free loopback ports.
     #[must_use]
     pub fn embedded(data_dir: PathBuf, control_plane: String) -> Self {
-        Self { data_dir, control_plane, listen: loopback(0), ops_listen: loopback(0), ..Self::default() }
+        Self { data_dir, control_plane: control_plane.into(), listen: loopback(0), ops_listen: loopback(0), ..Self::default() }
     }
 
     /// # Errors
@@ -82,8 +96,12 @@ impl LedgerConfig {
             let rule = format!("must be 1 to {REGION_CHARS_MAX} lower-case letters, digits or hyphens");
             wrong("region", rule);
         }
-        if !is_grpc_url(&self.control_plane) {
-            wrong("control_plane", "must be a URL such as http://127.0.0.1:8431".to_owned());
+        if !names::is_resource_name(&self.node) {
+            let rule = "must be 1 to 63 lower-case letters, digits and inner hyphens, dots or underscores";
+            wrong("node", rule.to_owned());
+        }
+        if let Err(why) = self.control_plane.check() {
+            wrong("control_plane", why);
         }
         for (key, address) in [("listen", self.listen), ("ops_listen", self.ops_listen)] {
             if !address.ip().is_loopback() && !self.danger_listen_beyond_loopback {
@@ -108,10 +126,6 @@ fn is_region(region: &str) -> bool {
     !region.is_empty() && region.len() <= REGION_CHARS_MAX && region.chars().all(fits)
 }
 
-fn is_grpc_url(url: &str) -> bool {
-    url.parse::<Uri>().is_ok_and(|uri| matches!(uri.scheme_str(), Some("http" | "https")) && uri.host().is_some())
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -132,6 +146,7 @@ mod tests {
             listen: "0.0.0.0:8440".parse().unwrap(),
             ops_listen: "0.0.0.0:8440".parse().unwrap(),
             danger_listen_beyond_loopback: false,
+            ..LedgerConfig::default()
         };
         let keys: Vec<_> = config.check().unwrap_err().0.into_iter().map(|problem| problem.key).collect();
         assert_eq!(keys, ["data_dir", "origin", "region", "control_plane", "listen", "ops_listen", "ops_listen"]);

@@ -3,7 +3,11 @@
 //! Errors of single requests (`http`), writes (`store`) and publications (`checkpoints`) have their own types; only
 //! what ends the role is here, for the command line to show.
 
-use bailiwick_runtime::{config::ConfigProblems, event_stream::StreamError, listen::BindError, tasks::TaskFailed};
+use bailiwick_enrolment::EnrolError;
+use bailiwick_runtime::{
+    config::ConfigProblems, event_stream::StreamError, listen::BindError, master_key::MasterKeyError,
+    sealed_file::SealedFileError, tasks::TaskFailed,
+};
 
 use crate::store::StoreError;
 
@@ -21,6 +25,15 @@ pub enum LedgerError {
         /// Why.
         source: std::io::Error,
     },
+    /// There is no master key, or not the right one.
+    #[error(transparent)]
+    MasterKey(#[from] MasterKeyError),
+    /// A sealed key cannot be opened.
+    #[error(transparent)]
+    Sealed(#[from] SealedFileError),
+    /// The node is no member of the cluster.
+    #[error(transparent)]
+    Enrolment(#[from] EnrolError),
     /// The signing key is not one.
     #[error("{0} holds no Ed25519 key")]
     Key(std::path::PathBuf),

@@ -151,3 +151,8 @@ pub(crate) fn verify_store(store: &Arc<Store>) -> Report {
     let reader = Reader { store: Arc::clone(store), note, size };
     verify_export(&reader, &Trust { keys: vec![key], earlier: vec![] })
 }
+
+/// A master key of no consequence.
+pub(crate) fn master_key() -> bailiwick_runtime::MasterKeyConfig {
+    bailiwick_runtime::MasterKeyConfig { key: Some("0123".repeat(16)), ..Default::default() }
+}

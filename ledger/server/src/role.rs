@@ -1,13 +1,14 @@
 //! The ledger's life in one process: what starts in which order, and what stops in which.
 //!
-//! Start: check the configuration, bind both listeners, open the store, read or make the key, connect the stream, then
-//! spawn the tasks. Stop: the sequencer finishes the group in hand; the publisher tries once more to publish; then the
+//! Start: check the configuration, bind both listeners, open the store, read or make the key, become a member
+//! of the cluster, connect the stream, then spawn the tasks. Stop: the sequencer finishes the group in hand; the publisher tries once more to publish; then the
 //! HTTP listeners close. A failing task requests the same ordered stop.
 
-use std::{net::SocketAddr, path::Path, sync::Arc};
+use std::{net::SocketAddr, sync::Arc};
 
+use bailiwick_enrolment::{self as enrolment, ControlPlane, Joining};
 use bailiwick_runtime::{
-    EventStream, OnEnd, Shutdown, Supervisor, config::ConfigProblems, listen, metrics::Registry, ops, ops::Readiness,
+    EventStream, MasterKeys, OnEnd, Shutdown, Supervisor, identity::Role, listen, metrics::Registry, ops, ops::Readiness,
 };
 use tokio::{
     net::TcpListener,
@@ -51,6 +52,7 @@ struct Opened {
     store: SharedStore,
     identity: Arc<Identity>,
     published: Option<Arc<Published>>,
+    master_keys: MasterKeys,
 }
 
 /// Starts a ledger; returns once it serves. It stops when `shutdown` is requested.
@@ -60,8 +62,8 @@ pub async fn serve(config: LedgerConfig, stream: EventStream, shutdown: Shutdown
     config.check()?;
     // Bound before anything is opened, so that a second ledger on the same addresses leaves no trace.
     let listeners = bind(&config).await?;
-    let (data_dir, origin) = (config.data_dir.clone(), config.origin.clone());
-    let opened = tokio::task::spawn_blocking(move || open(&data_dir, &origin)).await;
+    let opening = config.clone();
+    let opened = tokio::task::spawn_blocking(move || open(&opening)).await;
     run(config, stream, opened.map_err(|_| StoreError::Interrupted)??, listeners, shutdown).await
 }
 
@@ -82,21 +84,46 @@ async fn run(
     let ops_addr = listeners.ops.local_addr().map_err(LedgerError::Address)?;
     let verifier_key = opened.identity.verifier.to_string();
     let supervisor = Supervisor::new(shutdown.child());
-    start(&config, stream, opened, listeners, &supervisor).await?;
+    let joined = enrolment::join(joining(&config, opened.master_keys.clone()), &supervisor).await;
+    let started = match joined {
+        Ok(control_plane) => start(&config, stream, opened, listeners, control_plane, &supervisor).await,
+        Err(error) => Err(error.into()),
+    };
+    if let Err(error) = started {
+        supervisor.shutdown().request();
+        return Err(error);
+    }
     tracing::info!(%http_addr, %ops_addr, origin = %config.origin, "ledger serves");
     Ok(Running { http_addr, ops_addr, verifier_key, supervisor })
 }
 
-fn open(data_dir: &Path, origin: &str) -> Result<Opened, LedgerError> {
+fn joining(config: &LedgerConfig, master_keys: MasterKeys) -> Joining {
+    Joining {
+        role: Role::Ledger,
+        name: config.node.clone(),
+        urls: config.control_plane.clone(),
+        join_token: config.join_token.clone(),
+        join_token_file: config.join_token_file.clone(),
+        keys: config.data_dir.join("keys"),
+        master_keys,
+        sealed_files: vec![identity::file(&config.data_dir)],
+        version: env!("CARGO_PKG_VERSION").to_owned(),
+    }
+}
+
+fn open(config: &LedgerConfig) -> Result<Opened, LedgerError> {
+    let (data_dir, origin) = (config.data_dir.as_path(), config.origin.as_str());
     let folder = |source| LedgerError::Folder { path: data_dir.to_owned(), source };
     std::fs::create_dir_all(data_dir).map_err(folder)?;
+    config.master_key.outside(data_dir)?;
+    let master_keys = MasterKeys::load(&config.master_key)?;
     let database = data_dir.join("db");
     let store = Store::open(&database)?;
-    let identity = identity::load(data_dir, origin)?;
+    let identity = identity::load(data_dir, &master_keys, origin)?;
     store.bind_identity(origin, &identity.verifier.to_string())?;
     let newest = store.latest_checkpoint()?;
     let published = newest.map(|(size, note)| Arc::new(Published { size, note }));
-    Ok(Opened { store: SharedStore::new(database, store), identity: Arc::new(identity), published })
+    Ok(Opened { store: SharedStore::new(database, store), identity: Arc::new(identity), published, master_keys })
 }
 
 struct Listeners {
@@ -116,9 +143,10 @@ async fn start(
     stream: EventStream,
     opened: Opened,
     listeners: Listeners,
+    control_plane: ControlPlane,
     supervisor: &Supervisor,
 ) -> Result<(), LedgerError> {
-    let Opened { store, identity, published } = opened;
+    let Opened { store, identity, published, master_keys: _ } = opened;
     let (readiness, registry) = (Readiness::new(), Registry::new());
     let metrics = Metrics::register(&registry);
     let stages = Stages { intake: Shutdown::new(), publishing: Shutdown::new(), serving: Shutdown::new() };
@@ -128,13 +156,12 @@ async fn start(
     let covered = published.as_ref().map_or_else(Vec::new, |published| covered_by(published.size, progress.chains));
     let (published_sender, published) = watch::channel(published);
     let (standing_sender, standing) = watch::channel(Standing::Unknown);
-    let url = || ConfigProblems::of("control_plane", "is not a URL");
     let publisher = Publisher {
         store: store.clone(),
         identity: Arc::clone(&identity),
         region: config.region.clone(),
         stream: stream.clone(),
-        commitments: Commitments::new(&config.control_plane).ok_or_else(url)?,
+        commitments: Commitments::new(control_plane),
         readiness: readiness.clone(),
         metrics: metrics.clone(),
         size: size.clone(),

@@ -94,16 +94,21 @@ impl MasterKeyConfig {
         Ok(Self::from_file(path.to_owned()))
     }
 
-    pub(super) fn read(&self) -> Result<Vec<Zeroizing<[u8; MASTER_KEY_BYTES]>>, MasterKeyError> {
-        let Self { file, key, passphrase_file, passphrase, .. } = self;
-        let inline = |text: &String| Zeroizing::new(text.clone());
-        match (file, key, passphrase_file, passphrase) {
+    /// What keys are made from.
+    pub(super) fn text(&self) -> Result<Zeroizing<String>, MasterKeyError> {
+        match (&self.file, &self.key, &self.passphrase_file, &self.passphrase) {
             (None, None, None, None) => Err(MasterKeyError::NotConfigured),
-            (Some(file), None, None, None) => each_line(&text(file)?, plain),
-            (None, Some(key), None, None) => each_line(&inline(key), plain),
-            (None, None, Some(file), None) => each_line(&text(file)?, |line, words| self.derived(line, words)),
-            (None, None, None, Some(words)) => each_line(&inline(words), |line, words| self.derived(line, words)),
+            (Some(file), None, None, None) | (None, None, Some(file), None) => text(file),
+            (None, Some(text), None, None) | (None, None, None, Some(text)) => Ok(Zeroizing::new(text.clone())),
             _ => Err(MasterKeyError::Ambiguous),
+        }
+    }
+
+    pub(super) fn read(&self, text: &str) -> Result<Vec<Zeroizing<[u8; MASTER_KEY_BYTES]>>, MasterKeyError> {
+        if self.passphrase.is_some() || self.passphrase_file.is_some() {
+            each_line(text, |line, words| self.derived(line, words))
+        } else {
+            each_line(text, plain)
         }
     }
 

@@ -103,7 +103,8 @@ fn sync(disk: &Disk, probe: Probe) -> [Finding; 2] {
     );
     let in_memory = matches!(disk.filesystem.as_str(), "tmpfs" | "ramfs");
     let speed = if probe.mean < SYNC_IMPLAUSIBLE && !in_memory {
-        let advice = "no disk is that fast: a write cache without battery, or a sync switched off, loses what it confirmed";
+        let advice =
+            "no disk is that fast: a write cache without battery, or a sync switched off, loses what it confirmed";
         Finding::warn("disk-sync", subject(disk), detail, advice)
     } else if probe.mean >= SYNC_TOO_SLOW {
         Finding::fail("disk-sync", subject(disk), detail, "too slow for a log: elections will follow; use another disk")
@@ -220,12 +221,8 @@ mod tests {
 
     fn disk() -> Disk {
         let room = Room { free_bytes: 1 << 40, total_bytes: 1 << 41, free_inodes: 1 << 20, total_inodes: 1 << 21 };
-        let probe = Probe {
-            syncs: 64,
-            mean: Duration::from_micros(800),
-            slowest: Duration::from_millis(4),
-            read_back: true,
-        };
+        let probe =
+            Probe { syncs: 64, mean: Duration::from_micros(800), slowest: Duration::from_millis(4), read_back: true };
         Disk { folder: "/data".into(), filesystem: "ext4".into(), room, probe: Ok(probe) }
     }
 
@@ -301,9 +298,12 @@ mod tests {
             let room = Room { free_bytes: free, total_bytes: total, ..disk().room };
             check_one(&Disk { room, ..disk() }, "disk-space", expected);
         }
-        for (free, total, expected) in
-            [(0, 0, Level::Ok), (500_000, 1_000_000, Level::Ok), (10_000, 1_000_000, Level::Warn), (10, 1_000, Level::Fail)]
-        {
+        for (free, total, expected) in [
+            (0, 0, Level::Ok),
+            (500_000, 1_000_000, Level::Ok),
+            (10_000, 1_000_000, Level::Warn),
+            (10, 1_000, Level::Fail),
+        ] {
             let room = Room { free_inodes: free, total_inodes: total, ..disk().room };
             check_one(&Disk { room, ..disk() }, "disk-inodes", expected);
         }
@@ -315,12 +315,9 @@ mod tests {
                       28 27 0:24 / /var/lib rw - xfs /dev/vdb rw\n\
                       29 27 0:25 / /var/lib/my\\040data rw shared:2 master:3 - tmpfs tmpfs rw\n\
                       30 28 0:26 / /var/lib rw - btrfs /dev/vdc rw\n";
-        for (path, expected) in [
-            ("/etc", "ext4"),
-            ("/var/lib/x", "btrfs"),
-            ("/var/library", "ext4"),
-            ("/var/lib/my data/raft", "tmpfs"),
-        ] {
+        for (path, expected) in
+            [("/etc", "ext4"), ("/var/lib/x", "btrfs"), ("/var/library", "ext4"), ("/var/lib/my data/raft", "tmpfs")]
+        {
             assert_eq!(filesystem_of(mounts, Path::new(path)).as_deref(), Some(expected), "{path}");
         }
         assert_eq!(filesystem_of("", Path::new("/")), None);

@@ -51,7 +51,10 @@ mod tests {
         for (limits, expected) in [
             ("Max open files            256                  4096                 files", Level::Fail),
             ("Max open files            1024                 524288               files", Level::Warn),
-            ("Max processes  1 1 x\nMax open files            65536                65536                files", Level::Ok),
+            (
+                "Max processes  1 1 x\nMax open files            65536                65536                files",
+                Level::Ok,
+            ),
             ("Max open files            unlimited            unlimited            files", Level::Ok),
             ("", Level::Warn),
         ] {

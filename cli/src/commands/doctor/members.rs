@@ -100,7 +100,11 @@ fn changing(control: &[&Member]) -> Vec<Finding> {
         let advice = "if it stays so for minutes, the node cannot catch up: look at its log and network";
         Finding::warn("membership", member.name.clone(), member.membership.clone(), advice)
     };
-    control.iter().filter(|member| matches!(member.membership.as_str(), "joining" | "leaving")).map(|m| finding(&m)).collect()
+    control
+        .iter()
+        .filter(|member| matches!(member.membership.as_str(), "joining" | "leaving"))
+        .map(|m| finding(&m))
+        .collect()
 }
 
 fn behind(control: &[&Member]) -> Vec<Finding> {
@@ -121,7 +125,8 @@ fn roots(control: &[&Member]) -> Finding {
     }
     if let Some((size, differing)) = at_size.iter().find(|(_, roots)| roots.len() > 1) {
         let sides: Vec<String> = differing.values().map(|names| names.join("+")).collect();
-        let advice = "stop the nodes of the smaller side, rebuild them under new names; keep their disks to find out why";
+        let advice =
+            "stop the nodes of the smaller side, rebuild them under new names; keep their disks to find out why";
         let detail = format!("at {size} changes the histories differ: {}", sides.join(" against "));
         return Finding::fail("roots", "cluster", detail, advice);
     }
@@ -148,7 +153,8 @@ fn versions(members: &[Member]) -> Finding {
 /// The newest key of any node must be held by all, or one of them cannot open what the next rotation seals.
 fn master_keys(control: &[&Member]) -> Vec<Finding> {
     let holding: Vec<&&Member> = control.iter().filter(|member| !member.master_keys.is_empty()).collect();
-    let newest: BTreeSet<&str> = holding.iter().filter_map(|member| member.master_keys.first().map(String::as_str)).collect();
+    let newest: BTreeSet<&str> =
+        holding.iter().filter_map(|member| member.master_keys.first().map(String::as_str)).collect();
     let mut findings = Vec::new();
     for member in &holding {
         let held: BTreeSet<&str> = member.master_keys.iter().map(String::as_str).collect();

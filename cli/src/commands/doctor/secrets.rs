@@ -8,12 +8,20 @@ use std::{
     fs, io,
     os::unix::fs::PermissionsExt,
     path::{Path, PathBuf},
+    time::Duration,
 };
 
 use bailiwick_runtime::identity;
 use rustls::pki_types::CertificateDer;
 
 use super::finding::Finding;
+
+/// Where a member keeps its membership, sealed; written anew at each renewal.
+const MEMBERSHIP: &str = "keys/identity.member";
+/// How long a certificate counts.
+const CERTIFICATE_LIFE: Duration = Duration::from_secs(60 * 60);
+/// Renewed at half of that; some minutes for tries.
+const RENEWAL_LATE: Duration = Duration::from_secs(36 * 60);
 
 /// What is known of a master key file.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -85,7 +93,8 @@ pub(crate) fn check_certificate(subject: &str, certificate: &Certificate, now: i
     let minutes = |seconds: i64| seconds.div_euclid(60);
     if left <= 0 {
         let detail = format!("{identity} expired {} min ago", minutes(-left));
-        let advice = "others refuse this node: it renews as soon as it reaches a control plane; see its log and the clocks";
+        let advice =
+            "others refuse this node: it renews as soon as it reaches a control plane; see its log and the clocks";
         return Finding::fail("certificate", subject, detail, advice);
     }
     if *not_before > now {
@@ -99,6 +108,27 @@ pub(crate) fn check_certificate(subject: &str, certificate: &Certificate, now: i
         return Finding::warn("certificate", subject, detail, advice);
     }
     Finding::ok("certificate", subject, detail)
+}
+
+/// When a node's membership, with its certificate, was written last; `None` if it has none.
+pub(crate) fn renewed(data_folder: &Path) -> Option<Duration> {
+    let written = fs::metadata(data_folder.join(MEMBERSHIP)).and_then(|found| found.modified()).ok()?;
+    Some(written.elapsed().unwrap_or_default())
+}
+
+/// Whether a node that runs renews its certificate. The file is sealed, but its age tells.
+pub(crate) fn check_renewal(node: &str, age: Duration) -> Finding {
+    let detail = format!("renewed {} min ago", age.as_secs() / 60);
+    if age < RENEWAL_LATE {
+        return Finding::ok("renewal", node, detail);
+    }
+    let advice =
+        "see its log: it needs a control plane with a leader, and a clock that agrees; it renews after expiry too";
+    if age < CERTIFICATE_LIFE {
+        Finding::warn("renewal", node, detail, advice)
+    } else {
+        Finding::fail("renewal", node, detail, advice)
+    }
 }
 
 #[cfg(test)]
@@ -145,6 +175,20 @@ mod tests {
             assert_eq!(found.level, expected, "at {now}: {found:?}");
             assert_eq!(found.advice.is_empty(), expected == Level::Ok);
         }
+    }
+
+    #[test]
+    fn a_membership_that_is_not_written_anew_shows_that_renewal_fails() {
+        for (minutes, expected) in
+            [(0, Level::Ok), (35, Level::Ok), (40, Level::Warn), (59, Level::Warn), (60, Level::Fail)]
+        {
+            assert_eq!(check_renewal("dp", Duration::from_secs(minutes * 60)).level, expected, "{minutes}");
+        }
+        let folder = tempfile::tempdir().unwrap();
+        assert_eq!(renewed(folder.path()), None, "not a member yet");
+        fs::create_dir(folder.path().join("keys")).unwrap();
+        fs::write(folder.path().join(MEMBERSHIP), "sealed").unwrap();
+        assert!(renewed(folder.path()).unwrap() < Duration::from_secs(60));
     }
 
     #[test]

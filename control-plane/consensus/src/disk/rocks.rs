@@ -12,8 +12,8 @@ use std::{
 };
 
 use rocksdb::{
-    BoundColumnFamily, ColumnFamilyDescriptor, DB, DBCompressionType, DBRecoveryMode, Direction, ErrorKind,
-    IteratorMode, Options, WriteBatch, WriteOptions,
+    BoundColumnFamily, ColumnFamilyDescriptor, DB, DBCompressionType, DBRecoveryMode, ErrorKind, IteratorMode, Options,
+    WriteBatch, WriteOptions,
 };
 
 use super::{BlobWriter, Disk, Durability, Family, Visit, Write, corrupted};
@@ -149,8 +149,7 @@ impl Disk for RocksDisk {
 
     fn blob_list(&self) -> io::Result<Vec<String>> {
         let finished = paths(&self.blobs)?.into_iter().filter(|path| path.extension().is_none_or(|e| e != UNFINISHED));
-        let mut names: Vec<String> =
-            finished.filter_map(|path| Some(path.file_name()?.to_str()?.to_owned())).collect();
+        let mut names: Vec<String> = finished.filter_map(|path| Some(path.file_name()?.to_str()?.to_owned())).collect();
         names.sort();
         Ok(names)
     }

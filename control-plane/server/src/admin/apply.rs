@@ -13,10 +13,10 @@ use bailiwick_proto::v1;
 use futures::{StreamExt as _, stream};
 use tonic::Status;
 
-use super::{AdminService, admin};
+use super::AdminService;
 use crate::{
     config_stream::definition,
-    domain::{WriteError, Written},
+    domain::{Caller, WriteError, Written},
     status,
 };
 
@@ -29,17 +29,25 @@ const DISCOVERIES_TOGETHER: usize = 8;
 type Discovered = BTreeMap<String, Result<Vec<ToolDefinition>, String>>;
 
 impl AdminService {
-    pub(super) async fn apply_manifests(&self, request: v1::ApplyRequest) -> Result<v1::ApplyResponse, Status> {
+    pub(super) async fn apply_manifests(
+        &self,
+        actor: String,
+        request: v1::ApplyRequest,
+    ) -> Result<v1::ApplyResponse, Status> {
         let manifests = match parse(request.files) {
             Ok(manifests) => manifests,
             Err(problems) => return Ok(refused(problems)),
         };
         let discovered = self.discover(&manifests).await;
         let command = Command::Apply { manifests, discovered };
-        self.carry_out(command, request.request_id, request.dry_run).await
+        self.carry_out(command, Caller { actor, request_id: request.request_id }, request.dry_run).await
     }
 
-    pub(super) async fn delete_resources(&self, request: v1::DeleteRequest) -> Result<v1::ApplyResponse, Status> {
+    pub(super) async fn delete_resources(
+        &self,
+        actor: String,
+        request: v1::DeleteRequest,
+    ) -> Result<v1::ApplyResponse, Status> {
         let mut resources = Vec::new();
         for resource in request.resources {
             match Kind::from_str(&resource.kind) {
@@ -53,33 +61,38 @@ impl AdminService {
             Ok(manifests) => resources.extend(manifests.iter().map(Manifest::resource)),
             Err(problems) => return Ok(refused(problems)),
         }
-        self.carry_out(Command::Delete { resources }, request.request_id, request.dry_run).await
+        let caller = Caller { actor, request_id: request.request_id };
+        self.carry_out(Command::Delete { resources }, caller, request.dry_run).await
     }
 
-    pub(super) async fn approve_tools(&self, request: v1::PinToolsRequest) -> Result<v1::ApplyResponse, Status> {
+    pub(super) async fn approve_tools(
+        &self,
+        actor: String,
+        request: v1::PinToolsRequest,
+    ) -> Result<v1::ApplyResponse, Status> {
         let known = self.domain.read(|state| {
             let spec = &state.servers.get(&request.server)?.spec;
             Some(server(&request.server, spec.endpoint.url.clone(), spec.timeout_ms()))
         });
         let discovered = match known {
-            Some(server) => self.nodes.discover(server).await.and_then(Result::ok),
+            Some(server) => self.colleagues.discover(server).await.and_then(Result::ok),
             None => None,
         };
         let discovered = discovered.map(|tools| tools.into_iter().map(definition).collect());
         let command = Command::PinTools { server: request.server, tools: request.tools, discovered };
-        self.carry_out(command, request.request_id, false).await
+        self.carry_out(command, Caller { actor, request_id: request.request_id }, false).await
     }
 
     async fn carry_out(
         &self,
         command: Command,
-        request_id: String,
+        caller: Caller,
         dry_run: bool,
     ) -> Result<v1::ApplyResponse, Status> {
         let done = if dry_run {
-            self.domain.rehearse(command, admin(request_id)).await
+            self.domain.rehearse(command, caller).await
         } else {
-            self.domain.write(command, admin(request_id)).await
+            self.domain.write(command, caller).await
         };
         match done {
             Ok(written) => Ok(applied(written)),
@@ -104,7 +117,7 @@ impl AdminService {
         });
         let looked = stream::iter(wanted).map(|server| async move {
             let name = server.name.clone();
-            Some((name, self.nodes.discover(server).await?))
+            Some((name, self.colleagues.discover(server).await?))
         });
         let found: Vec<_> = looked.buffer_unordered(DISCOVERIES_TOGETHER).collect().await;
         let definitions = |tools: Vec<v1::ToolDefinition>| tools.into_iter().map(definition).collect();

@@ -8,8 +8,8 @@ use bailiwick_proto::v1;
 use bailiwick_token::{Actor, Claims, mint};
 use tonic::Status;
 
-use super::{AdminService, MICROS, admin};
-use crate::{clock, status};
+use super::{AdminService, MICROS};
+use crate::{clock, domain::Caller, status};
 
 /// What every token is good for until there are finer scopes.
 const SCOPE: &str = "mcp:tools";
@@ -17,7 +17,11 @@ const SCOPE: &str = "mcp:tools";
 const CLIENT: &str = "bailiwick-admin";
 
 impl AdminService {
-    pub(super) async fn grant_token(&self, request: v1::IssueTokenRequest) -> Result<v1::IssueTokenResponse, Status> {
+    pub(super) async fn grant_token(
+        &self,
+        actor: String,
+        request: v1::IssueTokenRequest,
+    ) -> Result<v1::IssueTokenResponse, Status> {
         let level = match request.level.as_str() {
             "" => None,
             word => Some(word.parse().map_err(|error| Status::invalid_argument(format!("level: {error}")))?),
@@ -31,7 +35,8 @@ impl AdminService {
             reason: request.reason,
             client: CLIENT.to_owned(),
         });
-        let written = self.domain.write(command, admin(request.request_id)).await.map_err(status::of_write)?;
+        let caller = Caller { actor, request_id: request.request_id };
+        let written = self.domain.write(command, caller).await.map_err(status::of_write)?;
         let Answer::Granted(grant) = written.answer else {
             return Err(Status::already_exists(
                 "this request id was used for something else, or its consent is forgotten",
@@ -40,7 +45,8 @@ impl AdminService {
         let issuer = self.domain.read(issuer).ok_or_else(|| Status::unavailable("the issuer is not set yet"))?;
         let resource = format!("{}/{}", issuer.1, grant.virtual_server);
         let claims = claims(&grant, issuer.0, resource.clone())?;
-        let token = mint(&claims, &self.keys.signing).map_err(|error| {
+        let signing = self.keys.signing().ok_or_else(|| Status::unavailable("the token key is not made yet"))?;
+        let token = mint(&claims, &signing).map_err(|error| {
             tracing::error!(%error, "a token could not be minted");
             Status::internal("the token could not be minted; its consent stands")
         })?;

@@ -14,6 +14,7 @@ use tokio_stream::wrappers::ReceiverStream;
 use tonic::{Status, Streaming};
 
 use super::{ConfigService, feed::CatchUp, nodes::Seat, wire::Frame};
+use crate::keys::Keys;
 
 /// Frames encoded and handed over but not sent; the feed keeps the rest.
 const FRAMES_AHEAD_MAX: usize = 16;
@@ -79,10 +80,10 @@ impl Session<'_> {
         asked: mpsc::Receiver<v1::Discover>,
     ) -> End {
         // From here on no revision is missed.
-        let revisions = self.service.feed.revisions();
+        let (revisions, keys) = (self.service.feed.revisions(), self.service.keys.clone());
         let greeted = self.greet(node).await;
         let served = match greeted {
-            Ok(()) => self.follow(messages, asked, revisions).await,
+            Ok(()) => self.follow(node, messages, asked, revisions, keys).await,
             Err(end) => Err(end),
         };
         let end = served.err().unwrap_or(End::Gone);
@@ -101,17 +102,19 @@ impl Session<'_> {
             CatchUp::Snapshot(snapshot) => self.send_snapshot(&snapshot).await?,
         }
         self.revision = revision;
-        if node.is_data_plane {
-            self.send(self.service.keys.clone()).await?;
+        if node.is_data_plane && let Some(keys) = self.service.keys.frame() {
+            self.send(keys).await?;
         }
         Ok(())
     }
 
     async fn follow(
         &mut self,
+        node: &Node,
         mut messages: impl Stream<Item = Result<v1::NodeMessage, Status>> + Unpin,
         mut asked: mpsc::Receiver<v1::Discover>,
         mut revisions: watch::Receiver<u64>,
+        mut keys: Keys,
     ) -> Result<(), End> {
         use tokio_stream::StreamExt as _;
         let mut heartbeats = self.service.heartbeats.clone();
@@ -119,6 +122,11 @@ impl Session<'_> {
             tokio::select! {
                 () = self.service.shutdown.requested() => return Ok(()),
                 Ok(()) = revisions.changed() => self.advance().await?,
+                Ok(()) = keys.changed(), if node.is_data_plane => {
+                    if let Some(keys) = keys.frame() {
+                        self.send(keys).await?;
+                    }
+                }
                 Ok(()) = heartbeats.changed() => {
                     if self.seat.is_replaced() {
                         return Err(End::Replaced);

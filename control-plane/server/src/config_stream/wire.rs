@@ -24,6 +24,7 @@ use tonic::{
 use tonic_prost::{ProstCodec, ProstDecoder};
 
 use super::{ConfigService, session::Frames};
+use crate::authorisation::Who;
 
 /// Largest message from a node: a server's whole tool list.
 const MESSAGE_BYTES_MAX: usize = 8 * 1024 * 1024;
@@ -124,6 +125,12 @@ impl Service<http::Request<Body>> for ConfigServer {
     }
 }
 
+/// Who asks, as `forward` found out, and what.
+fn asked<T>(request: Request<T>) -> (Who, T) {
+    let who = request.extensions().get::<Who>().cloned().unwrap_or(Who::Anonymous);
+    (who, request.into_inner())
+}
+
 struct Stream(Arc<ConfigService>);
 
 impl StreamingService<v1::NodeMessage> for Stream {
@@ -133,7 +140,8 @@ impl StreamingService<v1::NodeMessage> for Stream {
 
     fn call(&mut self, request: Request<Streaming<v1::NodeMessage>>) -> Self::Future {
         let service = Arc::clone(&self.0);
-        Box::pin(async move { service.stream(request.into_inner()).await.map(Response::new) })
+        let (who, request) = asked(request);
+        Box::pin(async move { service.stream(&who, request).await.map(Response::new) })
     }
 }
 
@@ -145,7 +153,8 @@ impl UnaryService<v1::RegisterNodeRequest> for RegisterNode {
 
     fn call(&mut self, request: Request<v1::RegisterNodeRequest>) -> Self::Future {
         let service = Arc::clone(&self.0);
-        Box::pin(async move { service.register_node(request.into_inner()).await.map(Response::new) })
+        let (who, request) = asked(request);
+        Box::pin(async move { service.register_node(&who, request).await.map(Response::new) })
     }
 }
 
@@ -157,6 +166,7 @@ impl UnaryService<v1::ReportToolsRequest> for ReportTools {
 
     fn call(&mut self, request: Request<v1::ReportToolsRequest>) -> Self::Future {
         let service = Arc::clone(&self.0);
-        Box::pin(async move { service.report_tools(request.into_inner()).await.map(Response::new) })
+        let (who, request) = asked(request);
+        Box::pin(async move { service.report_tools(&who, request).await.map(Response::new) })
     }
 }

@@ -17,7 +17,7 @@ use bailiwick_proto::{
         config_frame, node_message,
     },
 };
-use bailiwick_runtime::{EventStream, Shutdown};
+use bailiwick_runtime::{EventStream, MasterKeyConfig, Shutdown};
 use tokio::sync::mpsc;
 use tonic::{Streaming, transport::Channel};
 
@@ -73,7 +73,8 @@ impl Node {
 
     pub(crate) async fn start_with(folder: &Path, stream: EventStream) -> Self {
         let shutdown = Shutdown::new();
-        let config = ControlPlaneConfig::embedded(folder.to_owned());
+        let mut config = ControlPlaneConfig::embedded(folder.to_owned());
+        config.master_key = MasterKeyConfig { key: Some("0123".repeat(16)), ..MasterKeyConfig::default() };
         let running = serve(config, stream, shutdown.clone()).await.unwrap();
         let channel = Channel::from_shared(format!("http://{}", running.grpc_addr)).unwrap().connect().await.unwrap();
         let (admin, config) = (AdminClient::new(channel.clone()), ConfigClient::new(channel.clone()));

@@ -55,7 +55,7 @@ impl Scene {
             state,
             recorder: recorder::Recorder::start(start, &supervisor).unwrap(),
             upstream: Arc::new(Upstream::new(UpstreamConfig::default()).unwrap()),
-            commitments: CommitmentKey::load(&dir.join("keys/commitment.key")).unwrap(),
+            commitments: CommitmentKey::load(&dir.join("keys/commitment.key"), &crate::tests::master_keys()).unwrap(),
             metrics,
             supervisor,
         };

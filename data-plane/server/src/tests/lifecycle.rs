@@ -137,7 +137,8 @@ async fn each_run_has_a_key_and_an_epoch_of_its_own() {
         node: "dp-1".into(),
         listen: ([127, 0, 0, 1], 0).into(),
         ops_listen: ([127, 0, 0, 1], 0).into(),
-        control_plane: world.control.url.clone(),
+        control_plane: world.control.url.clone().into(),
+        master_key: super::master_key(),
         ..DataPlaneConfig::default()
     };
     let shutdown = Shutdown::new();
@@ -178,6 +179,7 @@ async fn two_processes_never_share_a_data_folder() {
         data_dir: world.node.dir.path().to_owned(),
         listen: ([127, 0, 0, 1], 0).into(),
         ops_listen: ([127, 0, 0, 1], 0).into(),
+        master_key: super::master_key(),
         ..DataPlaneConfig::default()
     };
     let refused = serve(config, world.node.stream.clone(), Shutdown::new()).await.unwrap_err();

@@ -1,18 +1,17 @@
 //! The control plane's side of a checkpoint: what is committed, and committing the next.
 //!
-//! A thin client of the gRPC service `Checkpoints`. It connects when first used and again after failures; every call
-//! has a deadline. Retrying is the publisher's business.
+//! A thin client of the gRPC service `Checkpoints`. It connects when first used and again after failures, to the
+//! next control plane if there are several; every call has a deadline. Retrying is the publisher's business.
 
 use std::time::Duration;
 
+use bailiwick_enrolment::ControlPlane;
 use bailiwick_ledger_core::hash::{self, Hash};
 use bailiwick_proto::v1::{CommitCheckpointRequest, LatestCheckpointRequest, checkpoints_client::CheckpointsClient};
-use tonic::transport::{Channel, Endpoint};
+use tonic::{Code, Response, Status, transport::Channel};
 
 use super::PublishError;
 
-/// Longest wait for a connection.
-const CONNECT_WAIT_MAX: Duration = Duration::from_secs(2);
 /// Longest wait for an answer: a commit needs one round of consensus, even a slow one is far quicker.
 const ANSWER_WAIT_MAX: Duration = Duration::from_secs(5);
 
@@ -26,18 +25,36 @@ pub(crate) struct Committed {
 
 /// A handle on the control plane.
 #[derive(Clone, Debug)]
-pub(crate) struct Commitments(CheckpointsClient<Channel>);
+pub(crate) struct Commitments {
+    control_plane: ControlPlane,
+    client: CheckpointsClient<Channel>,
+}
 
 impl Commitments {
-    /// Nothing is connected yet. `None`: not a URL, which the configuration's check would have said.
-    pub(crate) fn new(control_plane: &str) -> Option<Self> {
-        let endpoint = Endpoint::from_shared(control_plane.to_owned()).ok()?;
-        let channel = endpoint.connect_timeout(CONNECT_WAIT_MAX).timeout(ANSWER_WAIT_MAX).connect_lazy();
-        Some(Self(CheckpointsClient::new(channel)))
+    /// Nothing is connected yet.
+    pub(crate) fn new(control_plane: ControlPlane) -> Self {
+        let client = CheckpointsClient::new(control_plane.channel());
+        Self { control_plane, client }
+    }
+
+    /// The answer to `asked`; after a failure the next control plane is asked.
+    async fn answer<T>(
+        &mut self,
+        asked: impl Future<Output = Result<Response<T>, Status>>,
+    ) -> Result<T, PublishError> {
+        let answered = tokio::time::timeout(ANSWER_WAIT_MAX, asked).await;
+        let answered = answered.unwrap_or_else(|_| Err(Status::deadline_exceeded("no answer")));
+        if answered.as_ref().is_err_and(|status| matches!(status.code(), Code::Unavailable | Code::DeadlineExceeded)) {
+            self.control_plane.advance();
+            self.client = CheckpointsClient::new(self.control_plane.channel());
+        }
+        Ok(answered?.into_inner())
     }
 
     pub(super) async fn latest(&mut self, origin: &str) -> Result<Committed, PublishError> {
-        let answer = self.0.latest(LatestCheckpointRequest { origin: origin.to_owned() }).await?.into_inner();
+        let mut client = self.client.clone();
+        let asked = client.latest(LatestCheckpointRequest { origin: origin.to_owned() });
+        let answer = self.answer(asked).await?;
         if answer.size == 0 {
             return Ok(Committed::default());
         }
@@ -59,7 +76,7 @@ impl Commitments {
             root: to.root.to_vec(),
             consistency: proof.into_iter().map(Vec::from).collect(),
         };
-        self.0.commit(request).await?;
-        Ok(())
+        let mut client = self.client.clone();
+        self.answer(client.commit(request)).await.map(drop)
     }
 }

@@ -57,8 +57,9 @@ impl Bench {
         let stream = EventStream::in_process();
         let notices = stream.listen(&subjects::checkpoint("local")).await.unwrap();
         let shutdown = Shutdown::new();
-        let config = LedgerConfig::embedded(folder.path().to_owned(), control_plane.url());
-        let opened = open(&config.data_dir, &config.origin).unwrap();
+        let mut config = LedgerConfig::embedded(folder.path().to_owned(), control_plane.url());
+        config.master_key = crate::fixture::master_key();
+        let opened = open(&config).unwrap();
         let plan = |store: &Store| {
             store.faults.plan(faults);
             Ok(())

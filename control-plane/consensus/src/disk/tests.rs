@@ -1,0 +1,1 @@
+//! The real disk: its order, its refusals, its files.

@@ -1,0 +1,72 @@
+//! A gRPC client of a running control-plane cluster, for `cluster` and `failover`.
+//!
+//! Holds several connections to each endpoint, for one carries a bounded number of calls at a time.
+
+use std::{
+    sync::{
+        Arc,
+        atomic::{AtomicUsize, Ordering},
+    },
+    time::Duration,
+};
+
+use anyhow::{Context as _, Result, bail, ensure};
+use bailiwick_proto::v1::{ApplyRequest, IssueTokenRequest, ManifestFile, admin_client::AdminClient};
+use tonic::transport::{Channel, Endpoint};
+
+/// With 64 calls on each, a server that allows 128 at a time refuses none.
+const CONNECTIONS_PER_ENDPOINT: usize = 4;
+const CONNECT_WAIT_MAX: Duration = Duration::from_millis(500);
+/// Longer than any single command takes; a client that waited less could not tell slow from gone.
+const CALL_WAIT_MAX: Duration = Duration::from_secs(20);
+const TOKEN_SECONDS: u64 = 3_600;
+
+/// Clients of all endpoints; clones share the connections.
+#[derive(Clone, Debug)]
+pub(crate) struct Admin {
+    clients: Arc<[AdminClient<Channel>]>,
+    next: Arc<AtomicUsize>,
+}
+
+impl Admin {
+    /// Connects when first used, and again whenever a connection is lost.
+    pub(crate) async fn connect(urls: &[String]) -> Result<Self> {
+        ensure!(!urls.is_empty(), "no endpoint");
+        let mut clients = Vec::new();
+        for _ in 0..CONNECTIONS_PER_ENDPOINT {
+            for url in urls {
+                let endpoint = Endpoint::from_shared(url.clone())?.connect_timeout(CONNECT_WAIT_MAX);
+                clients.push(AdminClient::new(endpoint.timeout(CALL_WAIT_MAX).tcp_nodelay(true).connect_lazy()));
+            }
+        }
+        Ok(Self { clients: clients.into(), next: Arc::default() })
+    }
+
+    fn client(&self) -> Result<AdminClient<Channel>> {
+        let next = self.next.fetch_add(1, Ordering::Relaxed) % self.clients.len();
+        self.clients.get(next).cloned().context("no endpoint")
+    }
+
+    /// Applies manifests, all of them or none.
+    pub(crate) async fn apply(&self, text: &str) -> Result<()> {
+        let files = vec![ManifestFile { name: "loadtest".into(), text: text.into() }];
+        let request = ApplyRequest { files, dry_run: false, request_id: String::new() };
+        let answer = self.client()?.apply(request).await?.into_inner();
+        if answer.problems.is_empty() { Ok(()) } else { bail!("{:?}", answer.problems) }
+    }
+
+    /// Grants a consent with a token. One attempt at the next endpoint.
+    pub(crate) async fn issue_token(&self, request_id: String) -> Result<()> {
+        let request = IssueTokenRequest {
+            user: "loadtest@example.com".into(),
+            agent: "loadtest-agent".into(),
+            virtual_server: "loadtest".into(),
+            level: String::new(),
+            ttl_seconds: TOKEN_SECONDS,
+            reason: "load test".into(),
+            request_id,
+        };
+        self.client()?.issue_token(request).await?;
+        Ok(())
+    }
+}

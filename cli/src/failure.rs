@@ -15,6 +15,15 @@ pub(crate) enum Failure {
     Said,
 }
 
+impl Display for Failure {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Self::Refused(message) | Self::Usage(message) | Self::Unreachable(message) => f.write_str(message),
+            Self::Said => Ok(()),
+        }
+    }
+}
+
 impl Failure {
     pub(crate) fn refused(error: impl Display) -> Self {
         Self::Refused(error.to_string())

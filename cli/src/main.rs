@@ -7,6 +7,7 @@ mod admin;
 mod args;
 mod commands;
 mod config;
+mod enrolled;
 mod failure;
 mod ledger_client;
 mod output;
@@ -51,8 +52,9 @@ async fn dispatch(cli: Cli) -> Result<(), Failure> {
         Command::Get(args) => commands::resources::get(&admin, args).await,
         Command::Describe(args) => commands::resources::describe(&admin, args).await,
         Command::Pin(args) => commands::resources::pin(&admin, args).await,
-        Command::Doctor(args) => Box::pin(commands::doctor::run(&admin, args)).await,
         Command::Token(args::TokenCommand::Issue(args)) => commands::token::issue(&admin, args).await,
+        Command::Cluster(command) => commands::cluster::run(&admin, command).await,
+        Command::Doctor(args) => Box::pin(commands::doctor::run(&admin, args)).await,
         Command::Audit(args) => commands::audit::run(args).await,
         Command::Completions { shell } => {
             commands::reference::completions(shell);

@@ -169,7 +169,8 @@ def remove(options, folder):
     shutil.rmtree(folder / "data" / options.node, ignore_errors=True)
     topology = read_json(folder / "topology.json", None)
     topology["listen"].pop(options.node, None)
-    keep_topology(folder, topology["ports"], topology["listen"])
+    removed = [*topology.get("removed", []), options.node]
+    keep_topology(folder, topology["ports"], topology["listen"], removed)
     write_cluster(rest, folder)
 
 

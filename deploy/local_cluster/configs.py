@@ -53,7 +53,7 @@ def config_of(node, nodes, folder):
             "advertise_peer": listen(node, "peer"),
             "issuer": url(control_planes[0], "http"),
             "mcp_url": url(of_role(nodes, "data-plane")[0], "mcp") + "/mcp",
-            **({"join": apis} if joining else {}),
+            "join": apis,
             **({} if node["address"] == LOOPBACK else {"danger_listen_beyond_loopback": True}),
         },
         "data-plane": lambda: {

@@ -12,7 +12,7 @@ from topology import of_role
 
 def is_member(node, folder):
     """Whether its folder holds an identity; a node without one needs a join token."""
-    return any((folder / "data" / node["name"]).glob("**/identity*"))
+    return (folder / "data" / node["name"] / "keys" / "identity.member").exists()
 
 
 def found(node, nodes, folder):

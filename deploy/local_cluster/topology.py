@@ -2,6 +2,7 @@
 
 import contextlib
 import fcntl
+import itertools
 import json
 import os
 import pathlib
@@ -61,21 +62,24 @@ def free_ports():
         file.write(str(used[-1]))
 
 
-def numbered(role, count, known):
-    """`count` nodes of a role: those there were, then the lowest free numbers."""
-    there = sorted(int(name.rpartition("-")[2]) for name in known if name.startswith(role + "-"))
-    free = (number for number in range(1, count + len(there) + 1) if number not in there)
-    while len(there) < count:
-        there.append(next(free))
+def numbered(role, count, known, removed):
+    """`count` nodes of a role: those there were, then the lowest free numbers. The name of one that was removed is not
+    given again, as its id is not."""
+    def numbers(names):
+        return sorted(int(name.rpartition("-")[2]) for name in names if name.startswith(role + "-"))
+
+    there = numbers(known)
+    free = (number for number in itertools.count(1) if number not in numbers([*known, *removed]))
+    there += itertools.islice(free, max(0, count - len(there)))
     return [(f"{role}-{number}", role, number - 1) for number in sorted(there)[:count]]
 
 
 def plan(options, folder, running):
     """The nodes in the order of starting, with the ports they had before, if they were there before."""
     topology = read_json(folder / "topology.json", None)
-    known, kind = {}, options.ports or "default"
+    known, removed, kind = {}, [], options.ports or "default"
     if topology and (running or options.ports in (None, topology["ports"])):
-        known, kind = topology["listen"], topology["ports"]
+        known, removed, kind = topology["listen"], topology.get("removed", []), topology["ports"]
     had = {role: sum(name.startswith(role + "-") for name in known) for role in ("control-plane", "data-plane")}
     control_planes = options.control_planes or had["control-plane"] or 1
     data_planes = options.data_planes or had["data-plane"] or 2
@@ -83,8 +87,8 @@ def plan(options, folder, running):
         fail("a control plane is a member until it is removed: 'local-cluster remove NAME'", 2)
     if running and data_planes < had["data-plane"]:
         fail(f"the cluster in {folder} runs with {had['data-plane']} data planes; stop it first ('local-cluster down')")
-    wanted = [("nats", "nats", 0), *numbered("control-plane", control_planes, known), ("ledger", "ledger", 0)]
-    wanted += numbered("data-plane", data_planes, known)
+    wanted = [("nats", "nats", 0), *numbered("control-plane", control_planes, known, removed), ("ledger", "ledger", 0)]
+    wanted += numbered("data-plane", data_planes, known, removed)
     hosts = read_json(folder / "hosts.json", {})
     nodes = []
     with free_ports() as take:
@@ -98,12 +102,13 @@ def plan(options, folder, running):
             node = {"name": name, "role": role, "ports": ports, "address": host.get("address", LOOPBACK)}
             node["run"] = host.get("run", [])
             nodes.append(node)
-    keep_topology(folder, kind, {**known, **{node["name"]: node["ports"] for node in nodes}})
+    keep_topology(folder, kind, {**known, **{node["name"]: node["ports"] for node in nodes}}, removed)
     return nodes
 
 
-def keep_topology(folder, kind, ports):
-    write(folder / "topology.json", json.dumps({"ports": kind, "listen": ports}, indent=2) + "\n")
+def keep_topology(folder, kind, ports, removed):
+    topology = {"ports": kind, "listen": ports, "removed": removed}
+    write(folder / "topology.json", json.dumps(topology, indent=2) + "\n")
 
 
 def of_role(nodes, role):

@@ -18,7 +18,7 @@ use serde::de::DeserializeOwned;
 pub const ENV_PREFIX: &str = "BAILIWICK_";
 
 /// Variables with the prefix that are no configuration keys.
-const ENV_OTHER: [&str; 5] = ["admin", "cache", "bin", "log", "ledger"];
+const ENV_OTHER: [&str; 6] = ["admin", "cache", "bin", "log", "ledger", "identity"];
 
 /// One mistake in a configuration.
 #[derive(Clone, Debug, PartialEq, Eq)]

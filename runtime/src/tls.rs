@@ -3,7 +3,8 @@
 //! The first byte tells which it is: 0x16 opens a TLS handshake. Plain text is for an administrator on the same machine
 //! and is refused from anywhere else, or from everybody where the configuration says so. Each connection is admitted by
 //! a task of its own, so that a slow one holds up nobody; what comes out is ready to serve and knows who is at the other
-//! end ([`PeerIdentity`], found in a request's extensions). Absent: what each of them may do.
+//! end ([`PeerIdentity`], found in a request's extensions). No connection outlives its certificate. Absent: what each of
+//! them may do.
 
 use std::{
     io,
@@ -20,7 +21,7 @@ use tokio::{
     io::{AsyncRead, AsyncWrite, ReadBuf},
     net::{TcpListener, TcpStream},
     sync::{Semaphore, mpsc},
-    time::timeout,
+    time::{Sleep, sleep, timeout},
 };
 use tokio_rustls::{TlsAcceptor, server::TlsStream};
 use tonic::transport::server::Connected;
@@ -66,6 +67,8 @@ pub enum PeerIdentity {
 pub struct Accepted {
     io: Io,
     peer: PeerIdentity,
+    /// When the peer's certificate ends, and the connection with it.
+    ends: Option<Pin<Box<Sleep>>>,
 }
 
 #[derive(Debug)]
@@ -90,7 +93,7 @@ pub fn incoming(
 ) -> Result<Incoming, IdentityError> {
     let config = Arc::new(identity.server_config(&[ALPN_H2], true)?);
     let (admitted, incoming) = mpsc::channel(ADMITTED_MAX);
-    let accepting = accept(listener, config, loopback_plaintext, admitted, supervisor.clone());
+    let accepting = accept(listener, config, identity.clone(), loopback_plaintext, admitted, supervisor.clone());
     supervisor.spawn("tls-accept", OnEnd::Finish, accepting);
     Ok(Incoming(incoming))
 }
@@ -98,6 +101,7 @@ pub fn incoming(
 async fn accept(
     listener: TcpListener,
     config: Arc<ServerConfig>,
+    identity: Identity,
     loopback_plaintext: bool,
     admitted: mpsc::Sender<Accepted>,
     supervisor: Supervisor,
@@ -118,9 +122,9 @@ async fn accept(
                 continue;
             }
         };
-        let (acceptor, admitted, stop) = (acceptor.clone(), admitted.clone(), stop.clone());
+        let (acceptor, identity, admitted, stop) = (acceptor.clone(), identity.clone(), admitted.clone(), stop.clone());
         supervisor.spawn("tls-admission", OnEnd::Finish, async move {
-            let admission = timeout(ADMISSION_WAIT_MAX, admit(tcp, from, &acceptor, loopback_plaintext));
+            let admission = timeout(ADMISSION_WAIT_MAX, admit(tcp, from, &acceptor, &identity, loopback_plaintext));
             let outcome = stop.or_stop(admission).await;
             drop(place);
             match outcome {
@@ -138,6 +142,7 @@ async fn admit(
     tcp: TcpStream,
     from: SocketAddr,
     acceptor: &TlsAcceptor,
+    identity: &Identity,
     loopback_plaintext: bool,
 ) -> io::Result<Accepted> {
     tcp.set_nodelay(true)?;
@@ -147,19 +152,23 @@ async fn admit(
     }
     if first != [HANDSHAKE] {
         if loopback_plaintext && from.ip().to_canonical().is_loopback() {
-            return Ok(Accepted { io: Io::Plain(tcp), peer: PeerIdentity::Loopback });
+            return Ok(Accepted { io: Io::Plain(tcp), peer: PeerIdentity::Loopback, ends: None });
         }
         let why = "plain text is only for this machine, and only where `loopback_plaintext` allows it";
         return Err(io::Error::new(io::ErrorKind::PermissionDenied, why));
     }
     let tls = acceptor.accept(tcp).await?;
     let leaf = tls.get_ref().1.peer_certificates().and_then(<[_]>::first);
-    let peer = match leaf.map(read) {
-        None => PeerIdentity::Anonymous,
-        Some(Ok((id, _, _))) => PeerIdentity::Node { role: id.role, name: id.name, node_id: id.node_id },
+    let (peer, ends) = match leaf.map(read) {
+        None => (PeerIdentity::Anonymous, None),
+        Some(Ok((id, validity, _))) => {
+            let left = Duration::from_secs(validity.not_after.saturating_sub(identity.now()));
+            let peer = PeerIdentity::Node { role: id.role, name: id.name, node_id: id.node_id };
+            (peer, Some(Box::pin(sleep(left))))
+        }
         Some(Err(error)) => return Err(io::Error::new(io::ErrorKind::PermissionDenied, error)),
     };
-    Ok(Accepted { io: Io::Tls(Box::new(tls)), peer })
+    Ok(Accepted { io: Io::Tls(Box::new(tls)), peer, ends })
 }
 
 impl Accepted {
@@ -192,6 +201,10 @@ impl AsyncRead for Accepted {
         context: &mut Context<'_>,
         buffer: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
+        if self.ends.as_mut().is_some_and(|ends| ends.as_mut().poll(context).is_ready()) {
+            let why = "the peer's certificate has expired since it connected";
+            return Poll::Ready(Err(io::Error::new(io::ErrorKind::ConnectionAborted, why)));
+        }
         match &mut self.io {
             Io::Plain(tcp) => Pin::new(tcp).poll_read(context, buffer),
             Io::Tls(tls) => Pin::new(tls).poll_read(context, buffer),

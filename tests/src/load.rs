@@ -205,7 +205,7 @@ pub fn writes_there(deployment: &Deployment, load: &str) -> Result<BTreeMap<Stri
     let listed: Value = serde_json::from_str(&deployment.cli_ok(&["get", "consent", "-o", "json"])?)?;
     let items = listed.get("items").and_then(Value::as_array).context("no items")?;
     let mut there = BTreeMap::new();
-    for reason in items.iter().filter_map(|item| item.pointer("/spec/reason").and_then(Value::as_str)) {
+    for reason in items.iter().filter_map(|item| item.pointer("/status/reason").and_then(Value::as_str)) {
         if reason.starts_with(&format!("{load}-")) {
             *there.entry(reason.to_owned()).or_insert(0) += 1;
         }
@@ -220,12 +220,14 @@ pub fn writes_there(deployment: &Deployment, load: &str) -> Result<BTreeMap<Stri
 pub fn check(deployment: &Deployment, load: &str, written: &Written) -> Result<()> {
     let there = writes_there(deployment, load)?;
     let lost: Vec<_> = written.acknowledged.iter().filter(|id| !there.contains_key(*id)).collect();
-    ensure!(lost.is_empty(), "{} of {} acknowledged and gone: {lost:?}", lost.len(), written.acknowledged.len());
+    let first = lost.first();
+    ensure!(lost.is_empty(), "{} of {} acknowledged and gone: {first:?}, …", lost.len(), written.acknowledged.len());
     let twice: Vec<_> = there.iter().filter(|(_, count)| **count > 1).collect();
-    ensure!(twice.is_empty(), "happened more than once: {twice:?}");
+    ensure!(twice.is_empty(), "{} happened more than once: {:?}, …", twice.len(), twice.first());
     let nobodys = there.keys().find(|id| !written.acknowledged.contains(*id) && !written.unknown.contains(*id));
     ensure!(nobodys.is_none(), "nobody wrote {nobodys:?}");
-    ensure!(written.refused.is_empty(), "refused: {:?}", written.refused);
+    let refused = &written.refused;
+    ensure!(refused.is_empty(), "{} were refused: {:?}, …", refused.len(), refused.first());
     Ok(())
 }
 

@@ -25,7 +25,7 @@ use super::{
     token,
 };
 use crate::{
-    admin::{self, Admin},
+    admin::{self, ControlPlanes},
     args::DevArgs,
     failure::Failure,
     output::show,
@@ -44,12 +44,15 @@ struct Ports {
     http: u16,
     grpc: u16,
     control_plane_ops: u16,
+    /// UDP; data of a version that had none takes any.
+    #[serde(default)]
+    peer: u16,
     ledger: u16,
     ledger_ops: u16,
 }
 
 /// How many listeners there are.
-const PORTS: usize = 7;
+const PORTS: usize = 8;
 
 const USUAL_PORTS: Ports = Ports {
     mcp: 8420,
@@ -57,6 +60,7 @@ const USUAL_PORTS: Ports = Ports {
     http: 8430,
     grpc: 8431,
     control_plane_ops: 8433,
+    peer: 8432,
     ledger: 8440,
     ledger_ops: 8441,
 };
@@ -110,6 +114,8 @@ async fn serve(data: &Path, ports: Ports, spool_bytes_max: Option<u64>, stop: &S
         listen: loopback(ports.grpc),
         http_listen: loopback(ports.http),
         ops_listen: loopback(ports.control_plane_ops),
+        peer_listen: loopback(ports.peer),
+        found: true,
         issuer: format!("http://{}", loopback(ports.http)),
         mcp_url: format!("http://{}/mcp", loopback(ports.mcp)),
         master_key: master_key.clone(),
@@ -183,7 +189,7 @@ async fn introduce(data: &Path, ports: Ports, manifests: Vec<ManifestFile>) -> R
 
 /// Applies the manifests and gives the first user, agent and virtual server in them.
 async fn first_of_each(
-    admin: &mut Admin,
+    admin: &mut ControlPlanes,
     manifests: Vec<ManifestFile>,
 ) -> Result<Option<(String, String, String)>, Failure> {
     if manifests.is_empty() {
@@ -291,6 +297,7 @@ fn kept_ports(data: &Path) -> Result<Ports, Failure> {
         http: next()?,
         grpc: next()?,
         control_plane_ops: next()?,
+        peer: next()?,
         ledger: next()?,
         ledger_ops: next()?,
     };

@@ -15,13 +15,13 @@ mod secrets;
 
 use std::{collections::BTreeMap, net::SocketAddr, path::PathBuf, time::Duration};
 
-use bailiwick_proto::v1::{Member, MembersRequest, cluster_client::ClusterClient};
+use bailiwick_proto::v1::{Member, MembersRequest};
 use bailiwick_runtime::MasterKeyConfig;
 use serde_json::json;
-use tonic::transport::Endpoint;
 
 use self::finding::{Finding, Level, worst};
 use crate::{
+    admin,
     args::DoctorArgs,
     config::{self, NodeConfig},
     failure::Failure,
@@ -42,7 +42,7 @@ struct Node {
     listeners: Vec<(&'static str, SocketAddr)>,
 }
 
-pub(crate) async fn run(admin: &str, args: DoctorArgs) -> Result<(), Failure> {
+pub(crate) async fn run(urls: &str, args: DoctorArgs) -> Result<(), Failure> {
     let begun = clock::Moment::now();
     let config = config::load(args.config.as_deref())?;
     let nodes = nodes(&config);
@@ -51,7 +51,7 @@ pub(crate) async fn run(admin: &str, args: DoctorArgs) -> Result<(), Failure> {
     findings.extend(master_key(&config.master_key, &nodes));
     findings.extend(running(&nodes).await?);
     findings.extend(stream(&config).await);
-    findings.extend(cluster(admin, &nodes).await);
+    findings.extend(cluster(urls, &nodes).await);
     findings.push(clock::check_step(begun.stepped()));
     let result = worst(&findings);
     let items: Vec<_> = findings.iter().map(Finding::to_json).collect();
@@ -134,31 +134,27 @@ async fn stream(config: &NodeConfig) -> Option<Finding> {
     Some(reach::check_stream(&address, connects))
 }
 
-/// The cluster as the first endpoint that answers describes it, and a look at each of its nodes.
-async fn cluster(admin: &str, nodes: &[Node]) -> Vec<Finding> {
-    let mut why = String::new();
-    for url in admin.split(',').map(str::trim).filter(|url| !url.is_empty()) {
-        match members_of(url).await {
-            Ok(members) => {
-                let mut findings = members::check(&members);
-                findings.extend(listeners_of(&members, nodes).await);
-                return findings;
-            }
-            Err(error) => why = format!("{url}: {error}"),
+/// The cluster as whoever answers describes it, and a look at each of its control planes.
+async fn cluster(urls: &str, nodes: &[Node]) -> Vec<Finding> {
+    let asked = tokio::time::timeout(MEMBERS_WAIT_MAX, Box::pin(members_of(urls))).await;
+    let members = asked.unwrap_or_else(|_| Err("no answer in time".to_owned()));
+    let mut findings = match &members {
+        Ok(members) => members::check(members),
+        Err(why) => {
+            let advice =
+                "name control planes that run with --admin or BAILIWICK_ADMIN; before `cluster init` there is none";
+            vec![Finding::fail("members", "cluster", why.clone(), advice)]
         }
-    }
-    let advice = "name a node that runs with --admin or BAILIWICK_ADMIN; before `cluster init` there is none";
-    let mut findings = vec![Finding::fail("members", "cluster", why, advice)];
-    findings.extend(listeners_of(&[], nodes).await);
+    };
+    findings.extend(listeners_of(&members.unwrap_or_default(), nodes).await);
     findings
 }
 
-async fn members_of(url: &str) -> Result<Vec<Member>, String> {
-    let said = |error: tonic::transport::Error| error.to_string();
-    let endpoint = Endpoint::from_shared(url.to_owned()).map_err(said)?;
-    let channel = endpoint.connect_timeout(MEMBERS_WAIT_MAX).timeout(MEMBERS_WAIT_MAX).connect().await.map_err(said)?;
-    let answer = ClusterClient::new(channel).members(MembersRequest {}).await;
-    answer.map(|answer| answer.into_inner().items).map_err(|status| status.message().to_owned())
+async fn members_of(urls: &str) -> Result<Vec<Member>, String> {
+    let ask = async |channel, asked| admin::cluster(channel).members(asked).await;
+    let mut control_planes = admin::connect(urls).await.map_err(|failure| failure.to_string())?;
+    let answer = control_planes.ask(MembersRequest {}, ask).await.map_err(|failure| failure.to_string())?;
+    Ok(answer.items)
 }
 
 /// Certificate and clock of every control-plane node, the configuration's own included.

@@ -1,7 +1,7 @@
 //! `apply`, `delete`, `diff`, `get`, `describe` and `pin`: the resources of the control plane.
 //!
 //! Manifests are read here and understood by the control plane alone, so there is one reading of them. Every write
-//! carries a fresh request id: a write whose answer was lost is repeated once under the same id and happens once.
+//! carries a fresh request id: a write whose answer was lost is repeated under the same id and happens once (`admin`).
 
 use std::{
     io::Read,
@@ -13,10 +13,9 @@ use bailiwick_proto::v1::{
     ResourceRef,
 };
 use serde_json::{Value, json};
-use tonic::{Code, Status};
 
 use crate::{
-    admin::{self, Admin, refusal},
+    admin::{ControlPlanes, admin, connect},
     args::{ApplyArgs, DeleteArgs, DescribeArgs, FilesArgs, GetArgs, Output, PinArgs},
     failure::Failure,
     output::{print, print_list, show, table, text},
@@ -26,29 +25,24 @@ use crate::{
 /// Largest manifest that is sent; the control plane has bounds of its own.
 const MANIFEST_BYTES_MAX: u64 = 4 * 1024 * 1024;
 
-pub(crate) async fn apply(admin: &str, args: ApplyArgs) -> Result<(), Failure> {
+pub(crate) async fn apply(urls: &str, args: ApplyArgs) -> Result<(), Failure> {
     let files = read(&args.files.files)?;
-    let mut client = admin::connect(admin).await?;
-    let response = send_apply(&mut client, files, args.dry_run).await?;
+    let response = send_apply(&mut connect(urls).await?, files, args.dry_run).await?;
     show_changes(args.files.output, &response, if args.dry_run { " (dry run)" } else { "" });
     Ok(())
 }
 
 /// Sends manifests; problems become a refusal that lists them all.
 pub(crate) async fn send_apply(
-    client: &mut Admin,
+    control_planes: &mut ControlPlanes,
     files: Vec<ManifestFile>,
     dry_run: bool,
 ) -> Result<ApplyResponse, Failure> {
     let request = ApplyRequest { files, dry_run, request_id: request_id()? };
-    let mut answer = client.apply(request.clone()).await;
-    if answer.as_ref().is_err_and(was_lost) {
-        answer = client.apply(request).await;
-    }
-    refuse_problems(answer.map_err(refusal)?.into_inner())
+    refuse_problems(control_planes.ask(request, async |channel, asked| admin(channel).apply(asked).await).await?)
 }
 
-pub(crate) async fn delete(admin: &str, args: DeleteArgs) -> Result<(), Failure> {
+pub(crate) async fn delete(urls: &str, args: DeleteArgs) -> Result<(), Failure> {
     let kind = args.kind.unwrap_or_default();
     let named = args.names.into_iter().map(|name| ResourceRef { kind: kind.clone(), name });
     let request = DeleteRequest {
@@ -57,19 +51,16 @@ pub(crate) async fn delete(admin: &str, args: DeleteArgs) -> Result<(), Failure>
         request_id: request_id()?,
         dry_run: false,
     };
-    let mut client = admin::connect(admin).await?;
-    let mut answer = client.delete(request.clone()).await;
-    if answer.as_ref().is_err_and(was_lost) {
-        answer = client.delete(request).await;
-    }
-    let response = refuse_problems(answer.map_err(refusal)?.into_inner())?;
+    let mut control_planes = connect(urls).await?;
+    let asked = control_planes.ask(request, async |channel, asked| admin(channel).delete(asked).await);
+    let response = refuse_problems(asked.await?)?;
     show_changes(args.output, &response, "");
     Ok(())
 }
 
-pub(crate) async fn diff(admin: &str, args: FilesArgs) -> Result<(), Failure> {
+pub(crate) async fn diff(urls: &str, args: FilesArgs) -> Result<(), Failure> {
     let files = read(&args.files)?;
-    let response = send_apply(&mut admin::connect(admin).await?, files, true).await?;
+    let response = send_apply(&mut connect(urls).await?, files, true).await?;
     let changes: Vec<&ResourceChange> = response.changes.iter().filter(|change| change.action != "unchanged").collect();
     if args.output == Output::Table {
         for change in &changes {
@@ -81,9 +72,9 @@ pub(crate) async fn diff(admin: &str, args: FilesArgs) -> Result<(), Failure> {
     if changes.is_empty() { Ok(()) } else { Err(Failure::Said) }
 }
 
-pub(crate) async fn get(admin: &str, args: GetArgs) -> Result<(), Failure> {
+pub(crate) async fn get(urls: &str, args: GetArgs) -> Result<(), Failure> {
     let single = args.name.is_some();
-    let items = fetch(admin, args.kind, args.name.unwrap_or_default()).await?;
+    let items = fetch(urls, args.kind, args.name.unwrap_or_default()).await?;
     match (single, items.first()) {
         (true, Some(item)) => print(args.output, item, || overview(&items)),
         _ => print_list(args.output, items, overview),
@@ -91,25 +82,27 @@ pub(crate) async fn get(admin: &str, args: GetArgs) -> Result<(), Failure> {
     Ok(())
 }
 
-pub(crate) async fn describe(admin: &str, args: DescribeArgs) -> Result<(), Failure> {
-    let items = fetch(admin, args.kind, args.name).await?;
+pub(crate) async fn describe(urls: &str, args: DescribeArgs) -> Result<(), Failure> {
+    let items = fetch(urls, args.kind, args.name).await?;
     for item in &items {
         print(args.output, item, || to_yaml(item).trim_end().to_owned());
     }
     Ok(())
 }
 
-pub(crate) async fn pin(admin: &str, args: PinArgs) -> Result<(), Failure> {
+pub(crate) async fn pin(urls: &str, args: PinArgs) -> Result<(), Failure> {
     let request = PinToolsRequest { server: args.server, tools: args.tools, request_id: request_id()? };
-    let mut client = admin::connect(admin).await?;
-    let response = refuse_problems(client.pin_tools(request).await.map_err(refusal)?.into_inner())?;
+    let mut control_planes = connect(urls).await?;
+    let asked = control_planes.ask(request, async |channel, asked| admin(channel).pin_tools(asked).await);
+    let response = refuse_problems(asked.await?)?;
     show_changes(args.output, &response, "");
     Ok(())
 }
 
-async fn fetch(admin: &str, kind: String, name: String) -> Result<Vec<Value>, Failure> {
-    let mut client = admin::connect(admin).await?;
-    let response = client.get(GetRequest { kind, name }).await.map_err(refusal)?.into_inner();
+async fn fetch(urls: &str, kind: String, name: String) -> Result<Vec<Value>, Failure> {
+    let mut control_planes = connect(urls).await?;
+    let asked = control_planes.ask(GetRequest { kind, name }, async |channel, asked| admin(channel).get(asked).await);
+    let response = asked.await?;
     response.items.iter().map(|item| serde_json::from_str(item).map_err(Failure::refused)).collect()
 }
 
@@ -139,11 +132,6 @@ pub(crate) fn request_id() -> Result<String, Failure> {
     let mut bytes = [0_u8; 16];
     aws_lc_rs::rand::fill(&mut bytes).map_err(|_| Failure::Refused("the system gives no randomness".to_owned()))?;
     Ok(bytes.iter().map(|byte| format!("{byte:02x}")).collect())
-}
-
-/// Whether the answer, not the request, may have been lost.
-fn was_lost(status: &Status) -> bool {
-    matches!(status.code(), Code::Unavailable | Code::Unknown)
 }
 
 fn refuse_problems(response: ApplyResponse) -> Result<ApplyResponse, Failure> {

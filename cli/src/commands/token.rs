@@ -6,15 +6,15 @@ use bailiwick_proto::v1::{IssueTokenRequest, IssueTokenResponse};
 use serde_json::json;
 
 use crate::{
-    admin::{self, Admin, refusal},
+    admin::{ControlPlanes, admin, connect},
     args::TokenIssueArgs,
     commands::resources::request_id,
     failure::Failure,
     output::print,
 };
 
-pub(crate) async fn issue(admin: &str, args: TokenIssueArgs) -> Result<(), Failure> {
-    let mut client = admin::connect(admin).await?;
+pub(crate) async fn issue(urls: &str, args: TokenIssueArgs) -> Result<(), Failure> {
+    let mut control_planes = connect(urls).await?;
     let request = IssueTokenRequest {
         user: args.user,
         agent: args.agent,
@@ -24,7 +24,7 @@ pub(crate) async fn issue(admin: &str, args: TokenIssueArgs) -> Result<(), Failu
         reason: args.reason,
         request_id: request_id()?,
     };
-    let token = send(&mut client, request).await?;
+    let token = send(&mut control_planes, request).await?;
     let value = json!({
         "access_token": token.access_token,
         "token_type": "Bearer",
@@ -45,6 +45,9 @@ pub(crate) async fn issue(admin: &str, args: TokenIssueArgs) -> Result<(), Failu
     Ok(())
 }
 
-pub(crate) async fn send(client: &mut Admin, request: IssueTokenRequest) -> Result<IssueTokenResponse, Failure> {
-    Ok(client.issue_token(request).await.map_err(refusal)?.into_inner())
+pub(crate) async fn send(
+    control_planes: &mut ControlPlanes,
+    request: IssueTokenRequest,
+) -> Result<IssueTokenResponse, Failure> {
+    control_planes.ask(request, async |channel, asked| admin(channel).issue_token(asked).await).await
 }

@@ -17,8 +17,8 @@ use prost::Message as _;
 use super::{
     changes::Row,
     disk::{Disk, Durability, Family},
-    machine::Change,
     format::{self, Applied, Members, Position, SnapshotHeader, Vote, Voters},
+    machine::Change,
     snapshot::{Reader, Rows, Snapshots, header, write_state},
     store::{Batch, Birth, Store, meta_key},
     transport::Member,
@@ -153,3 +153,6 @@ fn summary(header: &SnapshotHeader, changes: u64) -> io::Result<BackupSummary> {
         members: applied.members.unwrap_or_default().nodes,
     })
 }
+
+#[cfg(test)]
+mod tests;

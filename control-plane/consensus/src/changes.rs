@@ -6,7 +6,11 @@
 //! Called by `machine` and `snapshot`. Readers hold bounded memory, and see one state as long as nobody forgets or
 //! replaces changes meanwhile (`snapshot` holds the lock on that). Absent: which changes are void (`Applier`).
 
-use std::{collections::BTreeMap, io, ops::Range};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    io,
+    ops::Range,
+};
 
 use bailiwick_ledger_core::{
     hash::{Hash, from_slice},
@@ -162,6 +166,8 @@ impl<'a> Voids<'a> {
 /// Removes the changes of these revisions and keeps what stands for them. Those already gone are passed over. A crash
 /// in between leaves some forgotten and the rest to be forgotten another time. Blocks.
 pub(super) fn forget(store: &Store, revisions: &[u64]) -> io::Result<()> {
+    // Twice in one write would count it twice: it is still there until the write is done.
+    let revisions: Vec<u64> = revisions.iter().copied().collect::<BTreeSet<u64>>().into_iter().collect();
     for some in revisions.chunks(FORGET_AT_ONCE) {
         let (mut batch, mut merging) = (Batch::default(), Merging { store, rows: BTreeMap::new() });
         for revision in some {

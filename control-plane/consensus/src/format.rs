@@ -310,7 +310,8 @@ mod tests {
     fn stored_bytes_stay_as_they_are() {
         let position = Position { term: 3, node: 1, index: 300 };
         let events = vec![b"{}".to_vec(), b"[]".to_vec()];
-        let proposal = Proposal { expected_version: 7, events, root_version: 5, root: vec![0xab; 2], base_version: 0, chain: 0 };
+        let proposal =
+            Proposal { expected_version: 7, events, root_version: 5, root: vec![0xab; 2], base_version: 0, chain: 0 };
         let entry = Entry { position: Some(position), payload: Some(Payload::Proposal(proposal)) };
         let nodes = BTreeMap::from([(1, Member { name: "n".into(), peer: "a:1".into(), api: "u".into() })]);
         let members = Members { voters: vec![Voters { nodes: vec![1, 2] }], nodes };

@@ -9,8 +9,9 @@ use std::io;
 use prost::Message as _;
 
 use super::{
-    Consensus, format,
-    messages::{Answer, Ask, Reply, Request},
+    Consensus,
+    format::{self, Vote},
+    messages::{Answer, Append, Ask, Candidacy, Chunk, Reply, Request, Transfer},
     transport::{Introduction, PEER_MESSAGE_BYTES_MAX, Refusal},
 };
 
@@ -46,6 +47,17 @@ impl Consensus {
     }
 
     async fn answer(&self, from: u64, ask: Ask) -> io::Result<Answer> {
+        match &ask {
+            Ask::Append(Append { vote, .. })
+            | Ask::Snapshot(Chunk { vote, .. })
+            | Ask::Transfer(Transfer { vote, .. }) => {
+                speaks_for_itself(from, *vote, true)?;
+            }
+            Ask::Vote(Candidacy { vote, .. }) | Ask::PreVote(Candidacy { vote, .. }) => {
+                speaks_for_itself(from, *vote, false)?;
+            }
+            Ask::ReadIndex(_) => {}
+        }
         Ok(match ask {
             Ask::Append(append) => {
                 let request = append.try_into()?;
@@ -68,6 +80,15 @@ impl Consensus {
             Ask::ReadIndex(_) => Answer::ReadIndex(self.read_from().await?),
         })
     }
+}
+
+/// Whether a leader's message is from that leader, and a candidate's from that candidate.
+fn speaks_for_itself(from: u64, vote: Option<Vote>, leads: bool) -> io::Result<()> {
+    let vote = vote.unwrap_or_default();
+    if vote.node == from && vote.committed == leads {
+        return Ok(());
+    }
+    Err(io::Error::new(io::ErrorKind::PermissionDenied, "a peer speaks in the name of another leader or candidate"))
 }
 
 fn invalid(what: &'static str) -> io::Error {

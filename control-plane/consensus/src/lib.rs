@@ -46,10 +46,7 @@ use futures::{
     future::{Either, select},
 };
 use openraft::{
-    AsyncRuntime as _, Raft, ServerState,
-    async_runtime::watch::WatchReceiver as _,
-    errors::Fatal,
-    raft::WriteResult,
+    AsyncRuntime as _, Raft, ServerState, async_runtime::watch::WatchReceiver as _, errors::Fatal, raft::WriteResult,
     type_config::TypeConfigExt as _,
 };
 use rand::Rng as _;

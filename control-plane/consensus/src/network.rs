@@ -4,6 +4,9 @@
 //! the gate lets that peer through, so a vote or an append from an older copy of a data directory never does.
 //! A failed call is reported as such, never as an answer. Absent: sockets (`Transport`), answering (`inbound`).
 
+#[cfg(test)]
+mod tests;
+
 use std::{future::Future, io, sync::Arc, time::Duration};
 
 use futures::future::{Either, select};

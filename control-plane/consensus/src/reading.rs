@@ -9,6 +9,7 @@ use std::time::Duration;
 use futures::future::{Either, select};
 use openraft::{
     ReadPolicy,
+    async_runtime::watch::{RecvError, WatchReceiver as _},
     errors::{LinearizableReadError, RaftError},
     type_config::TypeConfigExt as _,
 };
@@ -36,13 +37,12 @@ impl Consensus {
     /// [`ConsensusError::Unconfirmed`] when no leader that a majority follows has answered within some seconds.
     pub async fn linearizable(&self) -> Result<(), ConsensusError> {
         let until = Types::now() + READ_WAIT_MAX;
-        let mut leader = self.leader();
         loop {
             if let Some(failure) = self.failure() {
                 return Err(failure);
             }
-            leader.mark_unchanged();
-            let Ok(attempt) = Types::timeout_at(until, select(Box::pin(self.confirm()), Box::pin(leader.changed()))).await
+            let Ok(attempt) =
+                Types::timeout_at(until, select(Box::pin(self.confirm()), Box::pin(self.another_leads()))).await
             else {
                 return Err(ConsensusError::Unconfirmed { leader: *self.leader.borrow() });
             };
@@ -56,6 +56,19 @@ impl Consensus {
                 Either::Left((confirmed, _)) => return confirmed,
                 Either::Right((Ok(()), _)) => {}
                 Either::Right((Err(_), _)) => return Err(self.failed().await),
+            }
+        }
+    }
+
+    /// Ends when the leader is not the present one any more, as far as this node knows. Those who wait here are woken
+    /// in order, other than at [`Consensus::leader`]: a simulation depends on it.
+    async fn another_leads(&self) -> Result<(), RecvError> {
+        let mut metrics = self.raft.server_metrics();
+        let known = metrics.borrow_and_update().current_leader;
+        loop {
+            metrics.changed().await?;
+            if metrics.borrow_and_update().current_leader != known {
+                return Ok(());
             }
         }
     }

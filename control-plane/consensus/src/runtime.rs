@@ -5,6 +5,8 @@
 //! every random number from one seed. [`hosted`] puts a task under a host; tasks that it starts inherit the host.
 //! Invariant: under a host no task of the library runs, and no number is drawn, that the host did not allow.
 
+mod watch;
+
 use std::{
     cell::RefCell,
     fmt::Debug,
@@ -103,7 +105,7 @@ impl AsyncRuntime for NodeRuntime {
     type Timeout<R, T: Future<Output = R> + OptionalSend> = <TokioRuntime as AsyncRuntime>::Timeout<R, T>;
     type ThreadLocalRng = NodeRandom;
     type Mpsc = <TokioRuntime as AsyncRuntime>::Mpsc;
-    type Watch = <TokioRuntime as AsyncRuntime>::Watch;
+    type Watch = watch::InOrder;
     type Oneshot = <TokioRuntime as AsyncRuntime>::Oneshot;
     type Mutex<T: OptionalSend + 'static> = <TokioRuntime as AsyncRuntime>::Mutex<T>;
 
@@ -182,5 +184,17 @@ impl TryRng for NodeRandom {
 
     fn try_fill_bytes(&mut self, bytes: &mut [u8]) -> Result<(), Self::Error> {
         fill_bytes_via_next_word(bytes, || self.try_next_u64())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use openraft::rt::testing::Suite;
+
+    use super::NodeRuntime;
+
+    #[test]
+    fn the_runtime_passes_the_librarys_suite() {
+        Suite::<NodeRuntime>::test_all();
     }
 }

@@ -137,6 +137,41 @@ async fn a_batch_keeps_its_order_and_counts_versions() {
     consensus.shutdown().await;
 }
 
+/// A writer decides on what it has on its way. If that does not happen, but somebody else's change makes up the number,
+/// the version alone would not tell.
+#[tokio::test]
+async fn what_was_decided_on_a_proposal_on_its_way_takes_effect_only_after_that_very_one() {
+    let folder = TempDir::new().unwrap();
+    let (consensus, _) = open(folder.path()).await;
+    let of = |chain, what, base_version, expected_version| Proposal {
+        base_version,
+        chain,
+        ..proposal(what, expected_version)
+    };
+    // (chain, decided on, expects, takes effect)
+    let steps = [
+        (7, 0, 0, true),
+        (7, 0, 1, true),
+        (0, 0, 2, true),
+        (7, 2, 2, false),
+        (7, 2, 3, false),
+        (7, 3, 3, true),
+        (7, 3, 4, true),
+        (8, 4, 5, false),
+        (7, 2, 5, false),
+    ];
+    for (number, (chain, base, expected, takes_effect)) in steps.into_iter().enumerate() {
+        let outcome = propose_one(&consensus, of(chain, &format!("s{number}"), base, expected)).await.outcome;
+        assert_eq!(outcome == Outcome::Applied, takes_effect, "step {number}");
+    }
+    consensus.shutdown().await;
+    // Every replica must know the chain, so a restart does not forget it.
+    let (consensus, _) = open(folder.path()).await;
+    assert_eq!(propose_one(&consensus, of(7, "late", 4, 5)).await.outcome, Outcome::Applied);
+    assert!(matches!(propose_one(&consensus, of(8, "other", 5, 6)).await.outcome, Outcome::Conflict { version: 6 }));
+    consensus.shutdown().await;
+}
+
 /// What a crash of the host may take: the unsynced batch of applied changes. The log brings it back.
 #[tokio::test]
 async fn changes_lost_with_the_host_are_applied_again_from_the_log() {

@@ -60,7 +60,7 @@ pub struct State {
     /// Which cluster this is; absent until it is founded.
     pub cluster: Option<Cluster>,
     /// Nodes and administrators by name.
-    pub members: BTreeMap<String, Member>,
+    pub members: Table<String, Member>,
     /// The highest node id that any control plane ever had.
     pub node_ids_given: u64,
     /// Join tokens that nobody redeemed, by id.

@@ -60,6 +60,18 @@ impl<K: Ord, V> Table<K, V> {
         }
     }
 
+    /// The value under a key, with the key as it is held.
+    #[must_use]
+    pub fn get_key_value<Q: Ord + ?Sized>(&self, key: &Q) -> Option<(&K, &V)>
+    where
+        K: Borrow<Q>,
+    {
+        match self.fresh.get_key_value(key) {
+            Some((known, changed)) => changed.as_ref().map(|value| (known, value)),
+            None => self.settled.get_key_value(key),
+        }
+    }
+
     /// Whether there is a value under a key.
     #[must_use]
     pub fn contains_key<Q: Ord + ?Sized>(&self, key: &Q) -> bool
@@ -154,6 +166,14 @@ impl<K: Ord + Clone, V: Clone> Table<K, V> {
             self.fresh.insert(known.clone(), Some(value.clone()));
         }
         self.fresh.get_mut(key)?.as_mut()
+    }
+
+    /// Takes out what `keep` does not want.
+    pub fn retain(&mut self, mut keep: impl FnMut(&K, &V) -> bool) {
+        let gone: Vec<K> = self.iter().filter(|(key, value)| !keep(key, value)).map(|(key, _)| key.clone()).collect();
+        for key in gone {
+            self.remove(&key);
+        }
     }
 
     /// Takes the first entry out.
@@ -292,6 +312,7 @@ mod tests {
         Remove(u8),
         Change(u8, u8),
         PopFirst,
+        Retain(u8),
         Copy,
         DropCopies,
     }
@@ -302,6 +323,7 @@ mod tests {
             (0_u8..12).prop_map(Step::Remove),
             (0_u8..12, any::<u8>()).prop_map(|(key, value)| Step::Change(key, value)),
             Just(Step::PopFirst),
+            (1_u8..5).prop_map(Step::Retain),
             Just(Step::Copy),
             Just(Step::DropCopies),
         ];
@@ -314,6 +336,7 @@ mod tests {
         assert_eq!(table.last_key(), model.keys().next_back());
         for key in 0..12 {
             assert_eq!(table.get(&key), model.get(&key));
+            assert_eq!(table.get_key_value(&key), model.get_key_value(&key));
         }
     }
 
@@ -333,6 +356,10 @@ mod tests {
                         assert_eq!(table.get_mut(&key).map(|old| *old = value), model.get_mut(&key).map(|old| *old = value));
                     }
                     Step::PopFirst => assert_eq!(table.pop_first(), model.pop_first()),
+                    Step::Retain(nth) => {
+                        table.retain(|key, _| key % nth == 0);
+                        model.retain(|key, _| key % nth == 0);
+                    }
                     Step::Copy => copies.push((table.clone(), model.clone())),
                     Step::DropCopies => copies.clear(),
                 }

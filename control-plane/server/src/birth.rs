@@ -15,11 +15,12 @@ use bailiwick_control_plane_core::{
 use bailiwick_enrolment::{JoinToken, Membership, Store, Wish, enrol};
 use bailiwick_runtime::{
     Identity, MasterKeys,
+    connect::{TARGETS_MAX, Targets},
     identity::{self, NodeKey},
 };
 
 use crate::{
-    authority::Own,
+    authority::{Elsewhere, Own},
     clock,
     config::ControlPlaneConfig,
     domain::{Caller, Domain},
@@ -131,6 +132,18 @@ impl Home {
             self.store.keep(&membership).map_err(bailiwick_enrolment::EnrolError::from)?;
         }
         Ok(own)
+    }
+}
+
+
+impl Home {
+    /// Where a certificate is renewed while this node cannot sign one: at the control planes it joined.
+    pub(crate) fn elsewhere(&self, config: &ControlPlaneConfig) -> Option<Elsewhere> {
+        let membership = self.store.membership().ok().flatten()?;
+        let known = membership.members.iter().map(|member| &member.api);
+        let urls: Vec<&String> = config.join.iter().chain(known).filter(|url| url.starts_with("https")).collect();
+        let targets = Targets::parse(urls.get(..TARGETS_MAX.min(urls.len()))?).ok()?;
+        Some(Elsewhere { membership, targets })
     }
 }
 

@@ -165,3 +165,6 @@ fn addresses(state: &State) -> Vec<v1::MemberAddress> {
     };
     member::control_planes(state).map(address).collect()
 }
+
+#[cfg(test)]
+mod tests;

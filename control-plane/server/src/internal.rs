@@ -49,6 +49,14 @@ impl Internal for Colleagues {
 }
 
 impl Colleagues {
+    /// Names of the master keys that this node's file holds now; those in memory where it cannot be read.
+    fn master_keys(&self) -> Vec<String> {
+        if let Err(error) = self.master_keys.reload() {
+            tracing::warn!(%error, "the master key cannot be read again; the one in memory is used");
+        }
+        self.master_keys.names()
+    }
+
     /// What this node knows of itself and of the nodes connected to it.
     fn describe_self(&self) -> v1::DescribeResponse {
         let consensus = self.domain.consensus();
@@ -63,7 +71,7 @@ impl Colleagues {
             log_size,
             log_root: hex::encode(root),
             version: env!("CARGO_PKG_VERSION").to_owned(),
-            master_keys: self.master_keys.names(),
+            master_keys: self.master_keys(),
             ..v1::Member::default()
         };
         let connected = self.nodes.progress().into_iter().map(|(name, progress)| v1::ConnectedNode {

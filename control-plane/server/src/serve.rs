@@ -59,6 +59,10 @@ const ANSWER_BYTES_MAX: usize = 256 * 1024 * 1024;
 /// A connection that answers no ping within this is gone.
 const KEEPALIVE_INTERVAL: Duration = Duration::from_secs(10);
 const KEEPALIVE_TIMEOUT: Duration = Duration::from_secs(10);
+/// A connection is asked to end after this, so that clients connect again with the certificates they have by then.
+const CONNECTION_AGE_MAX: Duration = Duration::from_secs(20 * 60);
+/// Streams that go on have so long; together less than the half of its life that a certificate has left when it is used.
+const CONNECTION_GRACE_MAX: Duration = Duration::from_secs(9 * 60);
 /// Streams and calls together on one connection.
 const STREAMS_PER_CONNECTION_MAX: u32 = 128;
 /// How often the metrics look at consensus.
@@ -296,7 +300,7 @@ async fn start(
     let own = home.certify(config, &birth)?;
     let links = Links::new(home.identity.clone());
     supervise(supervisor, &domain, &home, &feed, &metrics, &readiness, &peers);
-    supervisor.spawn("control-plane-certificate", OnEnd::Critical, own.clone().keep(home.vault.keys(), stop.clone()));
+    supervisor.spawn("control-plane-certificate", OnEnd::Critical, own.clone().keep(home.vault.keys(), home.elsewhere(config), stop.clone()));
     let announcing = announce::run(domain.clone(), links.clone(), own, addresses, stop.clone());
     supervisor.spawn("control-plane-announce", OnEnd::Finish, announcing);
     let issuer = Issuer { issuer: config.issuer.clone(), mcp_url: config.mcp_url.clone() };
@@ -353,6 +357,8 @@ async fn start(
         .http2_keepalive_interval(Some(KEEPALIVE_INTERVAL))
         .http2_keepalive_timeout(Some(KEEPALIVE_TIMEOUT))
         .max_concurrent_streams(STREAMS_PER_CONNECTION_MAX)
+        .max_connection_age(CONNECTION_AGE_MAX)
+        .max_connection_age_grace(CONNECTION_GRACE_MAX)
         .layer(Gate { domain: domain.clone(), links, metrics })
         .add_service(admin)
         .add_service(configs)
@@ -378,12 +384,16 @@ async fn alone(
     domain: &Domain,
 ) -> Result<(), ControlPlaneError> {
     let consensus = domain.consensus();
-    if config.found && !consensus.is_initialized().await? {
+    let begins = !consensus.is_initialized().await?;
+    if begins && !config.found {
+        return Ok(());
+    }
+    if begins {
         let member = Member { name: config.node.clone(), peer: addresses.peer.clone(), api: addresses.api.clone() };
         consensus.initialize(member).await?;
     }
     let voters = consensus.membership().voters;
-    if voters.len() != 1 || !voters.contains_key(&consensus.node_id()) {
+    if !begins && (voters.len() != 1 || !voters.contains_key(&consensus.node_id())) {
         return Ok(());
     }
     consensus.ready(READY_WAIT_MAX).await?;

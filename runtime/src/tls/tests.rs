@@ -73,6 +73,24 @@ async fn each_connection_says_who_is_at_the_other_end() {
 }
 
 #[tokio::test]
+async fn a_connection_ends_with_the_certificate_it_was_opened_with() {
+    let bench = bench();
+    let (mut incoming, addr) = listening(&bench, true).await;
+    // A member whose clock is behind the listener's: its certificate has a second left there.
+    let (dp, key) = (Identity::default(), NodeKey::generate().unwrap());
+    let id = SpiffeId { cluster: "aa".to_owned(), role: Role::DataPlane, node_id: None, name: "dp-1".to_owned() };
+    let almost_over = dp.now() - crate::authority::CERTIFICATE_SECONDS + 2;
+    let certificate = bench.authority.issue(&id, key.public_key(), almost_over).unwrap();
+    dp.install(&certificate, bench.authority.certificate(), &key).unwrap();
+    let tls = dp.client_config(&[b"h2"], Expect::role(Role::ControlPlane)).unwrap();
+    let mut connector = connector(format!("https://{addr}"), Some(tls));
+    let _near = Service::call(&mut connector, "http://x".parse().unwrap()).await.unwrap();
+    let mut far = incoming.next().await.unwrap().unwrap();
+    let ended = tokio::time::timeout(Duration::from_secs(10), far.read_u8()).await.unwrap();
+    assert_eq!(ended.unwrap_err().kind(), io::ErrorKind::ConnectionAborted);
+}
+
+#[tokio::test]
 async fn plain_text_is_refused_where_the_configuration_says_so() {
     let bench = bench();
     let (_incoming, addr) = listening(&bench, false).await;

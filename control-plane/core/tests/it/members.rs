@@ -195,7 +195,7 @@ fn a_learner_may_go_whoever_answers_and_never_votes() {
     let mut world = cluster(1);
     token(&mut world, "learner", Role::ControlPlane, "").unwrap();
     enrol(&mut world, "learner", Role::ControlPlane, "far").unwrap();
-    assert!(!world.state.members["far"].voter);
+    assert!(!world.state.members.get("far").unwrap().voter);
     remove(&mut world, "far", false, &[]).unwrap();
     assert!(token(&mut world, "learner-dp", Role::DataPlane, "").is_err(), "only control planes vote at all");
 }
@@ -205,8 +205,8 @@ fn a_member_renews_with_its_own_key_only_and_moves_when_it_says_so() {
     let mut world = cluster(2);
     assert_eq!(moves(&mut world, "cp-2", "").unwrap().events, []);
     assert_eq!(moves(&mut world, "cp-2", "10.0.0.7:1").unwrap().events.len(), 1);
-    assert_eq!(world.state.members["cp-2"].peer, "10.0.0.7:1");
-    assert_eq!(world.state.members["cp-2"].api, "https://10.0.0.2:8431");
+    assert_eq!(world.state.members.get("cp-2").unwrap().peer, "10.0.0.7:1");
+    assert_eq!(world.state.members.get("cp-2").unwrap().api, "https://10.0.0.2:8431");
     let differs = Rejection::MemberKeyDiffers { name: "cp-1".into() };
     assert_eq!(moves(&mut world, "cp-1", "10.0.0.7:1").unwrap_err(), differs);
     remove(&mut world, "cp-2", false, &[1]).unwrap();

@@ -1,7 +1,8 @@
 //! The projection: every committed change becomes state, and a frame for those who follow the configuration.
 //!
 //! Consensus calls it in revision order from its own task. A change is taken in under one lock, so readers see all of
-//! it or nothing; no copy of the state is made. The configuration's part goes to the [`Feed`].
+//! it or nothing; no copy of the state is made. The configuration's part goes to the [`Feed`]. A fold from nothing, at
+//! start and when a snapshot replaces the state, happens out of sight: readers go on seeing the state before it.
 //! Invariant: the same changes give the same state, entries and digest on every node and after every restart.
 
 use std::{
@@ -40,47 +41,47 @@ impl Shared {
 #[derive(Debug)]
 pub(crate) struct Projection {
     shared: Shared,
-    /// Between a reset and the next publish changes are old news: nobody is told of each.
-    replaying: bool,
+    /// Between a reset and the next publish: what is folded so far. A reader who saw it would miss what follows, a
+    /// revocation say. The changes are old news, and nobody is told of each.
+    folding: Option<Committed>,
     feed: Arc<Feed>,
 }
 
 impl Projection {
     /// A projection of nothing yet into `shared` and `feed`.
     pub(crate) fn new(shared: Shared, feed: Arc<Feed>) -> Self {
-        Self { shared, replaying: true, feed }
+        Self { shared, folding: Some(Committed::default()), feed }
     }
 }
 
 impl Applier for Projection {
     fn reset(&mut self) {
-        *self.shared.write() = Committed::default();
-        self.replaying = true;
+        self.folding = Some(Committed::default());
     }
 
     fn apply(&mut self, change: &Change) -> io::Result<Option<u64>> {
         let events = change.events.iter().map(|bytes| read_event(bytes)).collect::<io::Result<Vec<Event>>>()?;
+        if let Some(committed) = &mut self.folding {
+            let void = made_void_by(&committed.state, &events);
+            committed.version += 1;
+            events.iter().for_each(|event| evolve(&mut committed.state, event, change.revision));
+            return Ok(void);
+        }
         let mut committed = self.shared.write();
         let (from, void) = (committed.state.revision, made_void_by(&committed.state, &events));
         committed.version += 1;
-        if self.replaying {
-            events.iter().for_each(|event| evolve(&mut committed.state, event, change.revision));
-        } else {
-            let changes = view::evolve_all(&mut committed.state, &events, change.revision);
-            drop(committed);
-            self.feed.advance(from, change.revision, changes);
-        }
+        let changes = view::evolve_all(&mut committed.state, &events, change.revision);
+        drop(committed);
+        self.feed.advance(from, change.revision, changes);
         Ok(void)
     }
 
     fn publish(&mut self, version: u64) {
-        if self.replaying {
+        if let Some(folded) = self.folding.take() {
             // Changes that were made void and forgotten count as well.
-            self.shared.write().version = version;
+            *self.shared.write() = Committed { version, ..folded };
             let committed = self.shared.read();
             self.feed.restart(committed.state.revision, view::entries(&committed.state));
-            drop(committed);
-            self.replaying = false;
         }
         self.feed.publish();
     }
@@ -100,6 +101,25 @@ pub(crate) fn read_event(bytes: &[u8]) -> io::Result<Event> {
 mod tests {
     use super::*;
 
+    #[test]
+    fn readers_never_see_half_of_a_fold() {
+        let shared = Shared::default();
+        let mut projection = Projection::new(shared.clone(), Arc::new(Feed::new()));
+        let event = r#"{"type":"user_deleted","actor":"a","request_id":"","time":"1","name":"u"}"#;
+        let seen = || (shared.read().state.revision, shared.read().version);
+        projection.apply(&change(1, &[event])).unwrap();
+        assert_eq!(seen(), (0, 0));
+        projection.publish(4);
+        assert_eq!(seen(), (1, 4));
+        // A snapshot is installed.
+        projection.reset();
+        projection.apply(&change(2, &[event])).unwrap();
+        projection.apply(&change(3, &[event])).unwrap();
+        assert_eq!(seen(), (1, 4), "the state before it, whole");
+        projection.publish(7);
+        assert_eq!(seen(), (3, 7));
+    }
+
     fn change(revision: u64, events: &[&str]) -> Change {
         Change { revision, events: events.iter().map(|event| event.as_bytes().to_vec()).collect() }
     }
@@ -111,6 +131,7 @@ mod tests {
         let known = r#"{"type":"user_deleted","actor":"a","request_id":"","time":"1","name":"u"}"#;
         let later = r#"{"type":"user_suspended","actor":"a","request_id":"","time":"2","name":"u"}"#;
         projection.apply(&change(1, &[known])).unwrap();
+        projection.publish(1);
         let error = projection.apply(&change(2, &[known, later])).unwrap_err();
         assert_eq!(error.kind(), io::ErrorKind::InvalidData);
         assert!(error.to_string().contains("`user_suspended`"), "{error}");

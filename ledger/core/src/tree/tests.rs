@@ -102,6 +102,32 @@ fn all_proofs_of_small_trees_verify_and_no_other_statement_does() {
 }
 
 #[test]
+fn a_subtree_of_which_only_the_hash_is_known_stands_for_its_leaves() {
+    let all = leaves(64);
+    for (start, level) in [(0, 0), (0, 3), (8, 3), (16, 4), (32, 5), (40, 3), (48, 4), (63, 0), (6, 1)] {
+        let (first, after) = (start as usize, start as usize + (1 << level));
+        let mut frontier = Frontier::new();
+        all[..first].iter().for_each(|leaf| frontier.push(*leaf, &mut Vec::new()).unwrap());
+        frontier.push_subtree(level, naive_root(&all[first..after])).unwrap();
+        assert_eq!((frontier.size(), frontier.root()), (after as u64, naive_root(&all[..after])));
+        all[after..].iter().for_each(|leaf| frontier.push_subtree(0, *leaf).unwrap());
+        assert_eq!(frontier.root(), naive_root(&all));
+    }
+    let mut frontier = Frontier::new();
+    frontier.push_subtree(1, [1; 32]).unwrap();
+    for level in [2, 3, 61, 62, 63, 64, 255] {
+        assert_eq!(
+            frontier.push_subtree(level, [2; 32]),
+            Err(TreeError::OutOfRange),
+            "level {level} behind two leaves"
+        );
+    }
+    let mut full = Frontier::new();
+    full.push_subtree(62, [3; 32]).unwrap();
+    assert_eq!(full.push_subtree(0, [4; 32]), Err(TreeError::OutOfRange));
+}
+
+#[test]
 fn a_proof_cut_short_or_made_longer_fails() {
     let (stored, all) = (store(50, 50), leaves(50));
     let (old_root, root) = (naive_root(&all[..21]), naive_root(&all));

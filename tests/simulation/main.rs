@@ -1,7 +1,8 @@
 //! Whole control-plane clusters in one thread, in virtual time, from one seed.
 //!
 //!   simulate --seeds 300 [--from N] [--jobs N]   as many seeds, on as many threads; the failing ones are named
-//!   simulate --seed N [--trace]                  one seed again, exactly; with everything that happens
+//!   simulate --seed N [--trace] [--log FILTER]   one seed again, exactly; with everything that happens, and with what
+//!                                                the product logs (a filter as `info` or `openraft=debug`)
 //!   simulate --seeds 20 --twice                  each seed twice; both must be the same
 //!
 //! What is real: consensus, its storage code, the state machine, commands and decisions. What is simulated: disks that
@@ -49,14 +50,18 @@ struct Wish {
     jobs: u64,
     trace: bool,
     twice: bool,
+    log: Option<String>,
 }
 
 fn main() -> ExitCode {
     let Some(wish) = wish(std::env::args().skip(1)) else {
-        eprintln!("usage: simulate --seeds COUNT [--from SEED] [--jobs THREADS] [--twice] | --seed SEED [--trace]");
+        eprintln!("usage: simulate --seeds COUNT [--from SEED] [--jobs THREADS] [--twice] | --seed SEED [--trace] [--log FILTER]");
         return ExitCode::from(2);
     };
     run::note_panics();
+    if let Some(filter) = &wish.log {
+        tracing_subscriber::fmt().with_env_filter(filter).without_time().with_ansi(false).init();
+    }
     let (next, began, reports) = (AtomicU64::new(wish.from), Instant::now(), Mutex::new(Vec::new()));
     thread::scope(|scope| {
         for _ in 0..wish.jobs {
@@ -132,6 +137,10 @@ fn show(report: &Report, wish: &Wish) {
 fn wish(mut arguments: impl Iterator<Item = String>) -> Option<Wish> {
     let mut wish = Wish { jobs: 1, ..Wish::default() };
     while let Some(argument) = arguments.next() {
+        if argument == "--log" {
+            wish.log = Some(arguments.next()?);
+            continue;
+        }
         let mut number = || arguments.next()?.parse::<u64>().ok();
         match argument.as_str() {
             "--seeds" => wish.seeds = number()?,

@@ -176,8 +176,10 @@ impl Running {
     pub async fn stopped(self) -> Result<(), ControlPlaneError> {
         let ended = self.supervisor.ended().await;
         let failure = self.consensus.failure();
-        self.consensus.shutdown().await;
+        // Peers hold on to consensus for as long as they are served, and handing over needs them.
+        self.consensus.hand_over().await;
         self.peers.close().await;
+        self.consensus.shutdown().await;
         match (ended, failure) {
             (Err(_), Some(failure)) => Err(failure.into()),
             (ended, _) => Ok(ended?),
@@ -229,8 +231,8 @@ pub async fn serve(
     let started = Box::pin(start(&config, stream, parts, &supervisor)).await;
     if let Err(error) = started {
         supervisor.shutdown().request();
-        consensus.shutdown().await;
         peers.close().await;
+        consensus.shutdown().await;
         return Err(error);
     }
     supervisor.spawn("control-plane-stop", OnEnd::Critical, stop(shutdown, consensus.clone(), supervisor.shutdown().clone()));

@@ -165,7 +165,7 @@ def remove(options, folder):
         said = answer.stderr.strip()
     else:
         fail(f"{options.node} was not removed: {said}")
-    stop(node, folder)
+    stop([node], folder)
     shutil.rmtree(folder / "data" / options.node, ignore_errors=True)
     topology = read_json(folder / "topology.json", None)
     topology["listen"].pop(options.node, None)
@@ -180,8 +180,7 @@ def down(_options, folder):
         say(f"no cluster is up in {folder}")
         return
     for role in reversed(START_ORDER):
-        for node in of_role(cluster["nodes"], role):
-            stop(node, folder)
+        stop(of_role(cluster["nodes"], role), folder)
     (folder / "cluster.json").unlink()
 
 

@@ -67,8 +67,9 @@ def start(node, nodes, folder):
 def ready(node):
     path = "/healthz?js-server-only=true" if node["role"] == "nats" else "/readyz"
     port = node["ports"]["monitor" if node["role"] == "nats" else "ops"]
+    address = LOOPBACK if node["role"] == "nats" else node["address"]
     try:
-        with urllib.request.urlopen(f"http://{node['address']}:{port}{path}", timeout=2) as answer:
+        with urllib.request.urlopen(f"http://{address}:{port}{path}", timeout=2) as answer:
             return answer.status == 200, ""
     except urllib.error.HTTPError as answer:
         return False, answer.read().decode(errors="replace").strip().replace("\n", "; ")
@@ -93,17 +94,25 @@ def wait_ready(node, process, folder):
         fail(f"{node['name']} did not become ready: {why} ({advice})\nthe end of {log}:\n{tail}")
 
 
-def stop(node, folder):
-    if not runs(node, folder):
-        say(f"  {node['name']}: was not running")
-        return
-    os.kill(node["pid"], signal.SIGTERM)
-    deadline = time.monotonic() + STOP_SECONDS_MAX
-    while runs(node, folder):
-        if time.monotonic() > deadline:
-            say(f"  {node['name']}: still there after {STOP_SECONDS_MAX} s, killing it (pid {node['pid']})")
-            with contextlib.suppress(ProcessLookupError):
-                os.kill(node["pid"], signal.SIGKILL)
-            deadline = float("inf")
-        time.sleep(0.05)
-    say(f"  {node['name']}: stopped")
+def stop(nodes, folder):
+    """Asks all of them at once to end, and waits until they have."""
+    running = [node for node in nodes if runs(node, folder)]
+    for node in nodes:
+        if node in running:
+            signal_to(node, signal.SIGTERM)
+        else:
+            say(f"  {node['name']}: was not running")
+    deadline, killed = time.monotonic() + STOP_SECONDS_MAX, []
+    for node in running:
+        while runs(node, folder):
+            if time.monotonic() > deadline and node not in killed:
+                say(f"  {node['name']}: still there after {STOP_SECONDS_MAX} s, killing it (pid {node['pid']})")
+                signal_to(node, signal.SIGKILL)
+                killed.append(node)
+            time.sleep(0.05)
+        say(f"  {node['name']}: stopped")
+
+
+def signal_to(node, number):
+    with contextlib.suppress(ProcessLookupError):
+        os.kill(node["pid"], number)

@@ -199,7 +199,7 @@ pub async fn renew(
         name: name.to_owned(),
         public_key: key.public_key().to_vec(),
         time,
-        proof: key.sign(&renew_message(role, name, time))?,
+        proof: key.sign(&renew_message(role, name, time, ["", ""]))?,
         peer_address: String::new(),
         api_address: String::new(),
         version: version.to_owned(),
@@ -245,7 +245,7 @@ pub async fn keep(
     let (mut failures, mut newest) = (0_u32, store.master_keys().newest());
     loop {
         follow_master_key(&store, &others, &mut newest);
-        if identity.validity().is_none_or(|validity| identity.now() >= validity.half_life()) {
+        if identity.validity().is_none_or(|validity| validity.is_due(identity.now())) {
             match renew(&membership, &key, &identity, &targets, &version).await {
                 Ok(renewed) => {
                     failures = 0;

@@ -105,10 +105,12 @@ pub fn enrol_message(token: &str) -> Vec<u8> {
     [b"bailiwick/enrol/v1\n".as_slice(), &sha256(token.as_bytes())].concat()
 }
 
-/// What a member signs to get a fresh certificate; `time` in Unix milliseconds.
+/// What a member signs to get a fresh certificate; `time` in Unix milliseconds, `addresses` as in the request (for peers,
+/// then for everybody): whoever hands a request on, or keeps one, cannot move a member.
 #[must_use]
-pub fn renew_message(role: &str, name: &str, time: u64) -> Vec<u8> {
-    format!("bailiwick/renew/v1\n{role}\n{name}\n{time}").into_bytes()
+pub fn renew_message(role: &str, name: &str, time: u64, addresses: [&str; 2]) -> Vec<u8> {
+    let [peer, api] = addresses;
+    format!("bailiwick/renew/v1\n{role}\n{name}\n{time}\n{peer}\n{api}").into_bytes()
 }
 
 fn sha256(bytes: &[u8]) -> [u8; 32] {

@@ -1,5 +1,5 @@
 //! A newcomer and a control plane that only enrols, over real sockets, with a clock that the tests move.
-#![expect(clippy::unwrap_used, clippy::panic, reason = "a test that panics fails, as it should")]
+#![expect(clippy::unwrap_used, reason = "a test that panics fails, as it should")]
 
 use std::{
     net::SocketAddr,
@@ -91,7 +91,7 @@ impl Enrolment for Enroller {
     async fn renew(&self, request: Request<RenewRequest>) -> Result<Response<RenewResponse>, Status> {
         self.calls.lock().unwrap().1 += 1;
         let request = request.into_inner();
-        let message = renew_message(&request.role, &request.name, request.time);
+        let message = renew_message(&request.role, &request.name, request.time, [&request.peer_address, &request.api_address]);
         assert!(verify_proof(&request.public_key, &message, &request.proof));
         Ok(Response::new(RenewResponse {
             certificate: self.certificate(&request.role, &request.name, &request.public_key),

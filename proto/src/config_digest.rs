@@ -8,7 +8,7 @@
 //! shows, and a change among a million entries costs some fifteen kilobytes of hashing.
 //! Called by the control plane's view and by the data plane's config client. Absent: what the entries mean.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeMap, BTreeSet, btree_map::Entry};
 
 use aws_lc_rs::digest::{self, Context, SHA256};
 
@@ -71,22 +71,33 @@ impl Entries {
 
     /// Puts an entry in place of the one under the same key.
     pub fn insert(&mut self, key: String, value: Vec<u8>) {
-        self.remove(&key);
-        let digest = entry_digest(&key, &value);
-        let place = self.touch(&key);
-        if let Err(at) = place.binary_search(&digest) {
-            place.insert(at, digest);
+        let (place, digest) = (place_of(&key), entry_digest(&key, &value));
+        let replaced = match self.by_key.entry(key) {
+            Entry::Vacant(free) => {
+                free.insert(value);
+                None
+            }
+            Entry::Occupied(mut taken) => {
+                let before = taken.insert(value);
+                Some(entry_digest(taken.key(), &before))
+            }
+        };
+        let bucket = self.touch(place);
+        if let Some(at) = replaced.and_then(|digest| bucket.binary_search(&digest).ok()) {
+            bucket.remove(at);
         }
-        self.by_key.insert(key, value);
+        if let Err(at) = bucket.binary_search(&digest) {
+            bucket.insert(at, digest);
+        }
     }
 
     /// Takes an entry away; whether there was one.
     pub fn remove(&mut self, key: &str) -> bool {
         let Some(value) = self.by_key.remove(key) else { return false };
         let digest = entry_digest(key, &value);
-        let place = self.touch(key);
-        if let Ok(at) = place.binary_search(&digest) {
-            place.remove(at);
+        let bucket = self.touch(place_of(key));
+        if let Ok(at) = bucket.binary_search(&digest) {
+            bucket.remove(at);
         }
         true
     }
@@ -160,9 +171,8 @@ impl Entries {
         of_parts(self.branches.iter().map(|(first, branch)| (*first, branch.digest))).unwrap_or_else(of_nothing)
     }
 
-    /// The bucket of a key, which is about to change.
-    fn touch(&mut self, key: &str) -> &mut Vec<Digest> {
-        let [first, second, ..] = to_array(&digest::digest(&SHA256, key.as_bytes()));
+    /// A bucket that is about to change.
+    fn touch(&mut self, (first, second): (u8, u8)) -> &mut Vec<Digest> {
         self.stale.insert((first, second));
         &mut self.branches.entry(first).or_default().buckets.entry(second).or_default().entries
     }
@@ -185,6 +195,12 @@ impl FromIterator<(String, Vec<u8>)> for Entries {
         all.settle();
         all
     }
+}
+
+/// Branch and bucket of a key.
+fn place_of(key: &str) -> (u8, u8) {
+    let [first, second, ..] = to_array(&digest::digest(&SHA256, key.as_bytes()));
+    (first, second)
 }
 
 /// The digest of a bucket; an empty one counts as none.

@@ -86,10 +86,16 @@ pub struct Validity {
 }
 
 impl Validity {
-    /// When to renew: half of its life is over.
+    /// When half of its life is over.
     #[must_use]
     pub const fn half_life(self) -> u64 {
         self.not_before + self.not_after.saturating_sub(self.not_before) / 2
+    }
+
+    /// Whether to renew: half of its life is over, or the clock was set back to before it began.
+    #[must_use]
+    pub const fn is_due(self, now: u64) -> bool {
+        now >= self.half_life() || now < self.not_before
     }
 }
 

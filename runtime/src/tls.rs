@@ -7,6 +7,7 @@
 //! them may do.
 
 use std::{
+    collections::VecDeque,
     io,
     net::SocketAddr,
     pin::Pin,
@@ -20,7 +21,7 @@ use rustls::ServerConfig;
 use tokio::{
     io::{AsyncRead, AsyncWrite, ReadBuf},
     net::{TcpListener, TcpStream},
-    sync::{Semaphore, mpsc},
+    sync::{OwnedSemaphorePermit, Semaphore, mpsc, oneshot},
     time::{Sleep, sleep, timeout},
 };
 use tokio_rustls::{TlsAcceptor, server::TlsStream};
@@ -33,10 +34,15 @@ use crate::{
 
 /// Longest wait for a first byte and a handshake together.
 const ADMISSION_WAIT_MAX: Duration = Duration::from_secs(10);
-/// Connections being admitted at once; more wait in the system's queue.
+/// Connections being admitted at once. One more ends the oldest: an honest handshake takes milliseconds, so whoever
+/// opens connections and says nothing pushes out its own kind, and keeps out nobody.
 const ADMISSIONS_MAX: usize = 512;
 /// Admitted connections that wait to be served.
 const ADMITTED_MAX: usize = 64;
+/// Connections without a certificate at a time: all they can do is enrol.
+const STRANGERS_MAX: usize = 256;
+/// How long such a connection lasts: time to enrol several times.
+const STRANGER_LASTS: Duration = Duration::from_secs(60);
 /// After a failure to accept, such as too many open files.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 /// First byte of a TLS record that holds a handshake (RFC 8446 §5.1).
@@ -69,6 +75,8 @@ pub struct Accepted {
     peer: PeerIdentity,
     /// When the peer's certificate ends, and the connection with it.
     ends: Option<Pin<Box<Sleep>>>,
+    /// One of the places of those who have no certificate.
+    _place: Option<OwnedSemaphorePermit>,
 }
 
 #[derive(Debug)]
@@ -106,9 +114,12 @@ async fn accept(
     admitted: mpsc::Sender<Accepted>,
     supervisor: Supervisor,
 ) {
-    let (acceptor, places) = (TlsAcceptor::from(config), Arc::new(Semaphore::new(ADMISSIONS_MAX)));
+    let (acceptor, strangers) = (TlsAcceptor::from(config), Arc::new(Semaphore::new(STRANGERS_MAX)));
+    let door = Arc::new(Door { acceptor, identity, loopback_plaintext, strangers });
     let stop = supervisor.shutdown().clone();
-    while let Some(Ok(place)) = stop.or_stop(Arc::clone(&places).acquire_owned()).await {
+    // Dropping an entry ends its admission.
+    let mut admissions = VecDeque::<oneshot::Sender<()>>::new();
+    loop {
         let next = tokio::select! {
             next = stop.or_stop(listener.accept()) => next,
             () = admitted.closed() => None,
@@ -122,11 +133,21 @@ async fn accept(
                 continue;
             }
         };
-        let (acceptor, identity, admitted, stop) = (acceptor.clone(), identity.clone(), admitted.clone(), stop.clone());
+        if admissions.len() >= ADMISSIONS_MAX {
+            admissions.retain(|admission| !admission.is_closed());
+        }
+        if admissions.len() >= ADMISSIONS_MAX {
+            admissions.pop_front();
+        }
+        let (going_on, pushed_out) = oneshot::channel();
+        admissions.push_back(going_on);
+        let (door, admitted, stop) = (Arc::clone(&door), admitted.clone(), stop.clone());
         supervisor.spawn("tls-admission", OnEnd::Finish, async move {
-            let admission = timeout(ADMISSION_WAIT_MAX, admit(tcp, from, &acceptor, &identity, loopback_plaintext));
-            let outcome = stop.or_stop(admission).await;
-            drop(place);
+            let admission = door.admit(tcp, from);
+            let outcome = tokio::select! {
+                outcome = stop.or_stop(timeout(ADMISSION_WAIT_MAX, admission)) => outcome,
+                _ = pushed_out => None,
+            };
             match outcome {
                 None => {}
                 // Nobody serves any more.
@@ -138,37 +159,44 @@ async fn accept(
     }
 }
 
-async fn admit(
-    tcp: TcpStream,
-    from: SocketAddr,
-    acceptor: &TlsAcceptor,
-    identity: &Identity,
+/// What is needed to admit a connection.
+struct Door {
+    acceptor: TlsAcceptor,
+    identity: Identity,
     loopback_plaintext: bool,
-) -> io::Result<Accepted> {
-    tcp.set_nodelay(true)?;
-    let mut first = [0];
-    if tcp.peek(&mut first).await? == 0 {
-        return Err(io::ErrorKind::UnexpectedEof.into());
-    }
-    if first != [HANDSHAKE] {
-        if loopback_plaintext && from.ip().to_canonical().is_loopback() {
-            return Ok(Accepted { io: Io::Plain(tcp), peer: PeerIdentity::Loopback, ends: None });
+    strangers: Arc<Semaphore>,
+}
+
+impl Door {
+    async fn admit(&self, tcp: TcpStream, from: SocketAddr) -> io::Result<Accepted> {
+        let refused = |why: &str| io::Error::new(io::ErrorKind::PermissionDenied, why.to_owned());
+        tcp.set_nodelay(true)?;
+        let mut first = [0];
+        if tcp.peek(&mut first).await? == 0 {
+            return Err(io::ErrorKind::UnexpectedEof.into());
         }
-        let why = "plain text is only for this machine, and only where `loopback_plaintext` allows it";
-        return Err(io::Error::new(io::ErrorKind::PermissionDenied, why));
-    }
-    let tls = acceptor.accept(tcp).await?;
-    let leaf = tls.get_ref().1.peer_certificates().and_then(<[_]>::first);
-    let (peer, ends) = match leaf.map(read) {
-        None => (PeerIdentity::Anonymous, None),
-        Some(Ok((id, validity, _))) => {
-            let left = Duration::from_secs(validity.not_after.saturating_sub(identity.now()));
-            let peer = PeerIdentity::Node { role: id.role, name: id.name, node_id: id.node_id };
-            (peer, Some(Box::pin(sleep(left))))
+        if first != [HANDSHAKE] {
+            if self.loopback_plaintext && from.ip().to_canonical().is_loopback() {
+                return Ok(Accepted { io: Io::Plain(tcp), peer: PeerIdentity::Loopback, ends: None, _place: None });
+            }
+            return Err(refused("plain text is only for this machine, and only where `loopback_plaintext` allows it"));
         }
-        Some(Err(error)) => return Err(io::Error::new(io::ErrorKind::PermissionDenied, error)),
-    };
-    Ok(Accepted { io: Io::Tls(Box::new(tls)), peer, ends })
+        let tls = self.acceptor.accept(tcp).await?;
+        let leaf = tls.get_ref().1.peer_certificates().and_then(<[_]>::first);
+        let (peer, lasts, place) = match leaf.map(read) {
+            None => {
+                let place = Arc::clone(&self.strangers).try_acquire_owned();
+                let place = place.map_err(|_| refused("too many connections without a certificate"))?;
+                (PeerIdentity::Anonymous, STRANGER_LASTS, Some(place))
+            }
+            Some(Ok((id, validity, _))) => {
+                let left = Duration::from_secs(validity.not_after.saturating_sub(self.identity.now()));
+                (PeerIdentity::Node { role: id.role, name: id.name, node_id: id.node_id }, left, None)
+            }
+            Some(Err(error)) => return Err(refused(&error.to_string())),
+        };
+        Ok(Accepted { io: Io::Tls(Box::new(tls)), peer, ends: Some(Box::pin(sleep(lasts))), _place: place })
+    }
 }
 
 impl Accepted {
@@ -202,7 +230,7 @@ impl AsyncRead for Accepted {
         buffer: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
         if self.ends.as_mut().is_some_and(|ends| ends.as_mut().poll(context).is_ready()) {
-            let why = "the peer's certificate has expired since it connected";
+            let why = "the peer's certificate, or its time without one, is over";
             return Poll::Ready(Err(io::Error::new(io::ErrorKind::ConnectionAborted, why)));
         }
         match &mut self.io {

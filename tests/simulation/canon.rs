@@ -57,7 +57,8 @@ impl Canon {
         let earlier = inner.acknowledged.insert(request_id.to_owned(), revision);
         drop(inner);
         if applied != Some(revision) || earlier.is_some_and(|earlier| earlier != revision) {
-            let detail = format!("{request_id} was acknowledged at {revision}, before at {earlier:?}, is at {applied:?}");
+            let detail =
+                format!("{request_id} was acknowledged at {revision}, before at {earlier:?}, is at {applied:?}");
             self.world.violate("request", detail);
         }
     }
@@ -98,7 +99,8 @@ impl Canon {
             broken.push(("applied twice", format!("node {node} applied {revision} after {last}")));
         }
         let left_out = inner.changes.range(last.saturating_add(1)..revision.max(last.saturating_add(1)));
-        let left_out: Vec<u64> = left_out.map(|(other, _)| *other).filter(|other| !inner.void.contains(other)).collect();
+        let left_out: Vec<u64> =
+            left_out.map(|(other, _)| *other).filter(|other| !inner.void.contains(other)).collect();
         if !left_out.is_empty() {
             broken.push(("lost", format!("node {node} applied {revision} after {last} without {left_out:?}")));
         }
@@ -109,7 +111,8 @@ impl Canon {
             Some(_) => {}
             None => {
                 if let Some((later, _)) = inner.changes.last_key_value().filter(|(later, _)| **later > revision) {
-                    broken.push(("diverged", format!("node {node} applied {revision}; others went to {later} without")));
+                    broken
+                        .push(("diverged", format!("node {node} applied {revision}; others went to {later} without")));
                 }
                 broken.extend(inner.record(revision, digest, &change.events));
             }

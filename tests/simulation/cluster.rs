@@ -108,7 +108,8 @@ impl Cluster {
         let life = Life::new(self.world.random(&format!("node {id} life {}", node.lives)));
         node.life = Some(life.clone());
         self.world.trace(format_args!("node {id} starts life {}", node.lives));
-        let clock = Clock { world: self.world.clone(), skew_micros: node.skew_micros.clone(), random: self.random.clone() };
+        let clock =
+            Clock { world: self.world.clone(), skew_micros: node.skew_micros.clone(), random: self.random.clone() };
         let (disk, transport) = (node.machine.of(&life), self.network.of(id, &life));
         let birth = Birth { cluster_id: CLUSTER_ID.into(), incarnation: INCARNATION.into(), node_id: id };
         let log_length = self.log_length;
@@ -158,7 +159,9 @@ impl Cluster {
         }
         self.world.trace(format_args!("node {id} stops: {failure}"));
         let expected = match failure {
-            ConsensusError::Storage { detail } => detail.contains("simulated") || detail.contains("earlier write failed"),
+            ConsensusError::Storage { detail } => {
+                detail.contains("simulated") || detail.contains("earlier write failed")
+            }
             ConsensusError::Open(error) => error.to_string().contains("simulated"),
             // Said by others: it was removed.
             ConsensusError::Refused(bailiwick_consensus::Refusal::Removed) => true,
@@ -179,7 +182,11 @@ impl Cluster {
         life.end();
         self.network.detach(id);
         self.world.trace(format_args!("node {id} ends, power loss: {power_loss}"));
-        if power_loss { node.machine.crash() } else { node.machine.kill() }
+        if power_loss {
+            node.machine.crash()
+        } else {
+            node.machine.kill()
+        }
         drop(nodes);
         drop(replica);
     }

@@ -180,9 +180,8 @@ impl Faults {
     }
 
     async fn transfer(&self, id: u64) {
-        let ask = async |replica: bailiwick_control_plane::Replica| {
-            replica.consensus().transfer_leadership(None).await.ok()
-        };
+        let ask =
+            async |replica: bailiwick_control_plane::Replica| replica.consensus().transfer_leadership(None).await.ok();
         if let Asked::Answered(Some(leader)) = self.cluster.ask(id, Duration::from_secs(3), ask).await {
             self.cluster.world.trace(format_args!("leadership handed over to {leader}"));
         }

@@ -112,7 +112,8 @@ impl History {
                 Verdict::Undecided => self.world.trace(format_args!("register {register}: undecided")),
                 Verdict::Violated { at } => {
                     let last = recorded.iter().find(|recorded| recorded.operation.ended == Some(at));
-                    let last = last.map_or_else(String::new, |last| format!("{} {:?}", last.note, last.operation.action));
+                    let last =
+                        last.map_or_else(String::new, |last| format!("{} {:?}", last.note, last.operation.action));
                     let detail = format!("register {register}: the answer to {last} fits no order");
                     self.world.violate("not linearizable", detail);
                 }

@@ -55,6 +55,10 @@ impl Life {
         *lock(&self.phase) == Phase::Over
     }
 
+    pub(crate) fn is_running(&self) -> bool {
+        *lock(&self.phase) == Phase::Running
+    }
+
     fn change(&self, phase: Phase) {
         *lock(&self.phase) = phase;
         let waiting = mem::take(&mut *lock(&self.waiting));

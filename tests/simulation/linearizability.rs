@@ -54,7 +54,9 @@ pub(crate) struct Operation {
 pub(crate) enum Verdict {
     Linearizable,
     /// The answer at this step (of the history's clock) fits no order. Later ones may not either.
-    Violated { at: u64 },
+    Violated {
+        at: u64,
+    },
     /// Too many configurations to tell.
     Undecided,
 }
@@ -182,7 +184,10 @@ mod tests {
     use super::{Action::*, *};
 
     fn history(operations: &[(u64, Option<u64>, Action)]) -> Vec<Operation> {
-        operations.iter().map(|(began, ended, action)| Operation { began: *began, ended: *ended, action: *action }).collect()
+        operations
+            .iter()
+            .map(|(began, ended, action)| Operation { began: *began, ended: *ended, action: *action })
+            .collect()
     }
 
     #[test]

@@ -55,7 +55,9 @@ struct Wish {
 
 fn main() -> ExitCode {
     let Some(wish) = wish(std::env::args().skip(1)) else {
-        eprintln!("usage: simulate --seeds COUNT [--from SEED] [--jobs THREADS] [--twice] | --seed SEED [--trace] [--log FILTER]");
+        eprintln!(
+            "usage: simulate --seeds COUNT [--from SEED] [--jobs THREADS] [--twice] | --seed SEED [--trace] [--log FILTER]"
+        );
         return ExitCode::from(2);
     };
     run::note_panics();

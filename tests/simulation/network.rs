@@ -13,13 +13,16 @@ use std::{
 
 use async_trait::async_trait;
 use bailiwick_consensus::{Consensus, Lane, Member, Transport, runtime::hosted};
-use tokio::sync::oneshot;
+use tokio::{sync::oneshot, time};
 
 use crate::{
     life::Life,
     random::Random,
     world::{World, fnv, lock},
 };
+
+/// A connection over which nothing comes for so long is given up, and every call on it with it; as in production.
+const SILENCE_MAX: Duration = Duration::from_secs(1);
 
 /// How messages fare.
 #[derive(Clone, Copy, Debug)]
@@ -94,8 +97,7 @@ impl Network {
             return None;
         }
         let (from, to) = weather.delay_millis;
-        let late =
-            if self.random.chance(weather.late_per_mille) { self.random.below(weather.late_millis) } else { 0 };
+        let late = if self.random.chance(weather.late_per_mille) { self.random.below(weather.late_millis) } else { 0 };
         Some(self.random.millis(from, to) + Duration::from_millis(late))
     }
 
@@ -108,10 +110,22 @@ impl Network {
         !lock(&self.inner).cut.contains(&(from, to))
     }
 
+    /// Whether a connection between the two would live now.
+    fn hears(&self, from: u64, to: u64) -> bool {
+        let there = lock(&self.inner).nodes.get(&to).is_some_and(|(life, _)| life.is_running());
+        there && self.passes(from, to) && self.passes(to, from)
+    }
+
     /// Takes a request to its receiver and the answer back.
-    async fn carry(self: Arc<Self>, from: u64, to: u64, request: Vec<u8>, answer: oneshot::Sender<io::Result<Vec<u8>>>) {
+    async fn carry(
+        self: Arc<Self>,
+        from: u64,
+        to: u64,
+        request: Vec<u8>,
+        answer: oneshot::Sender<io::Result<Vec<u8>>>,
+    ) {
         let Some(delay) = self.fate() else { return };
-        tokio::time::sleep(delay).await;
+        time::sleep(delay).await;
         if !self.passes(from, to) {
             return;
         }
@@ -124,7 +138,7 @@ impl Network {
         self.world.trace(format_args!("{from} -> {to} {} bytes {:016x}", request.len(), fnv(0, &request)));
         let answered = hosted(life, async move { consensus.handle(from, request).await }).await;
         let Some(delay) = self.fate() else { return };
-        tokio::time::sleep(delay).await;
+        time::sleep(delay).await;
         if !self.passes(to, from) {
             return;
         }
@@ -155,14 +169,23 @@ impl Transport for Port {
             }
             tokio::task::spawn(network.carry(self.from, to, request, answer));
         }
-        match tokio::time::timeout(timeout, answered).await {
-            Ok(Ok(answer)) => answer,
-            // A lost message is silence, until the caller has waited long enough.
-            Ok(Err(_)) => {
-                tokio::time::sleep(timeout).await;
-                Err(io::ErrorKind::TimedOut.into())
+        let (began, mut answered) = (time::Instant::now(), answered);
+        loop {
+            let left = timeout.saturating_sub(began.elapsed());
+            match time::timeout(left.min(SILENCE_MAX), &mut answered).await {
+                Ok(Ok(answer)) => return answer,
+                // A lost message is silence, until the caller or the connection has waited long enough.
+                Ok(Err(_)) => {
+                    time::sleep_until(began + timeout.min(SILENCE_MAX)).await;
+                    return Err(io::ErrorKind::ConnectionReset.into());
+                }
+                Err(_) if left <= SILENCE_MAX => return Err(io::ErrorKind::TimedOut.into()),
+                Err(_) if !self.network.upgrade().is_some_and(|network| network.hears(self.from, to)) => {
+                    return Err(io::ErrorKind::ConnectionReset.into());
+                }
+                // A patient call on a connection that lives.
+                Err(_) => {}
             }
-            Err(_) => Err(io::ErrorKind::TimedOut.into()),
         }
     }
 }

@@ -44,22 +44,14 @@ pub(crate) async fn found(cluster: &Arc<Cluster>) -> bool {
         peer,
         api,
     };
-    matches!(
-        administer(cluster, Command::FoundCluster(found), "found", 20).await,
-        Some(Answer::Member { node_id: 1 })
-    )
+    matches!(administer(cluster, Command::FoundCluster(found), "found", 20).await, Some(Answer::Member { node_id: 1 }))
 }
 
 /// Lets another node join, and sets its machine up. Returns its id.
 pub(crate) async fn join(cluster: &Arc<Cluster>, number: u64, learner: bool) -> Option<u64> {
     let (token, secret_hash) = (format!("token-{number}"), [7; 32]);
-    let create = CreateJoinToken {
-        id: token.clone(),
-        secret_hash,
-        role: Role::ControlPlane,
-        learner,
-        name: String::new(),
-    };
+    let create =
+        CreateJoinToken { id: token.clone(), secret_hash, role: Role::ControlPlane, learner, name: String::new() };
     administer(cluster, Command::CreateJoinToken(create), &format!("token-{number}"), 12).await?;
     // Its address is made of a number of its own, for its id is not known yet.
     let Member { peer, api, .. } = peer(number);

@@ -19,9 +19,9 @@ pub(crate) struct Random(Arc<AtomicU64>);
 impl Random {
     /// The stream of this name.
     pub(crate) fn new(seed: u64, name: &str) -> Self {
-        let label = name.bytes().fold(0xcbf2_9ce4_8422_2325_u64, |hash, byte| {
-            (hash ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3)
-        });
+        let label = name
+            .bytes()
+            .fold(0xcbf2_9ce4_8422_2325_u64, |hash, byte| (hash ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3));
         let stream = Self(Arc::new(AtomicU64::new(mix(seed ^ label.rotate_left(17)))));
         stream.next();
         stream

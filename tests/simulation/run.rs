@@ -199,7 +199,8 @@ fn whereabouts(cluster: &Cluster) -> String {
     let show = |id: u64| match cluster.replica(id) {
         Some(replica) => {
             let consensus = replica.consensus();
-            let users: Vec<String> = (0..3).map(|user| replica.read(|state| look(state, &user_register(user)))).collect();
+            let users: Vec<String> =
+                (0..3).map(|user| replica.read(|state| look(state, &user_register(user)))).collect();
             let (term, leader, revision) =
                 (consensus.term(), *consensus.leader().borrow(), replica.read(|state| state.revision));
             let members = consensus.membership();

@@ -16,7 +16,9 @@ use std::{
 
 use bailiwick_consensus::ConsensusError;
 use bailiwick_control_plane::WriteError;
-use bailiwick_control_plane_core::{Command, Kind, Rejection, ResourceRef, State, checkpoint::CommitCheckpoint, manifest};
+use bailiwick_control_plane_core::{
+    Command, Kind, Rejection, ResourceRef, State, checkpoint::CommitCheckpoint, manifest,
+};
 use bailiwick_ledger_core::tree::{self, Frontier, HashReader};
 use tokio::time;
 

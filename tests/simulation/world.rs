@@ -75,9 +75,13 @@ impl World {
 
     /// Notes a broken promise.
     pub(crate) fn violate(&self, kind: &'static str, detail: String) {
-        self.trace(format_args!("VIOLATION {kind}: {detail}"));
-        let at = self.elapsed();
-        lock(&self.inner).violations.push(Violation { kind, detail, at });
+        let violation = Violation { kind, detail, at: self.elapsed() };
+        // What is looked at again and again is broken again and again.
+        if self.violations().iter().any(|known| known.kind == kind && known.detail == violation.detail) {
+            return;
+        }
+        self.trace(format_args!("VIOLATION {kind}: {}", violation.detail));
+        lock(&self.inner).violations.push(violation);
     }
 
     pub(crate) fn violations(&self) -> Vec<Violation> {
@@ -98,7 +102,7 @@ pub(crate) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 
 /// FNV-1a, continued from `hash`.
 pub(crate) fn fnv(hash: u64, bytes: &[u8]) -> u64 {
-    bytes.iter().fold(hash ^ 0xcbf2_9ce4_8422_2325, |hash, byte| {
-        (hash ^ u64::from(*byte)).wrapping_mul(0x0100_0000_01b3)
-    })
+    bytes
+        .iter()
+        .fold(hash ^ 0xcbf2_9ce4_8422_2325, |hash, byte| (hash ^ u64::from(*byte)).wrapping_mul(0x0100_0000_01b3))
 }

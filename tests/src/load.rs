@@ -29,6 +29,8 @@ const ATTEMPT_MAX: Duration = Duration::from_secs(3);
 const CONNECT_MAX: Duration = Duration::from_secs(1);
 /// Between attempts that fail at once.
 const PAUSE: Duration = Duration::from_millis(20);
+/// A caller gives up after so many failed calls: one is too many already.
+const FAILED_MAX: usize = 100;
 /// Attempts under way when the load ends go on for so long, so that few stay unknown.
 const LAST_ATTEMPTS_MAX: Duration = Duration::from_secs(20);
 
@@ -256,11 +258,14 @@ impl Callers {
             let stop = Arc::clone(&stop);
             tasks.push(tokio::spawn(async move {
                 let (mut done, mut failed) = (0, Vec::new());
-                while !stop.load(Ordering::Relaxed) {
+                while done == 0 || !stop.load(Ordering::Relaxed) {
                     match client.call("query_data", json!({"dataset": "invoices"})).await {
                         Ok(answer) if answer.body.get("result").is_some() => done += 1,
                         Ok(answer) => failed.push(answer.text),
                         Err(error) => failed.push(format!("{error:#}")),
+                    }
+                    if failed.len() > FAILED_MAX {
+                        break;
                     }
                     tokio::time::sleep(PAUSE).await;
                 }

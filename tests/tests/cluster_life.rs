@@ -9,11 +9,13 @@ use std::{
     collections::BTreeSet,
     fs,
     path::{Path, PathBuf},
-    process::{Command, Output, Stdio},
+    process::{Child, Command, Output, Stdio},
 };
 
 use anyhow::{Context as _, Result, ensure};
-use bailiwick_tests::{Deployment, Member, SampleServer, Shape, Writers, deployment::binary, eventually, load};
+use bailiwick_tests::{
+    Deployment, Member, SampleServer, Shape, Writers, deployment::binary, eventually, load, upstream::free_port,
+};
 use serde_json::Value;
 
 const WRITERS: usize = 3;
@@ -185,66 +187,130 @@ async fn a_restored_backup_is_a_cluster_of_its_own() -> Result<()> {
     bytes[middle] ^= 1;
     let rotten = deployment.data().join("rotten.bailiwick");
     fs::write(&rotten, bytes)?;
-    let (config, _data) = second_home(&deployment)?;
-    let config = config.display().to_string();
+    let mut restored = Guest::new(&deployment, "restored", "")?;
+    let config = restored.config.display().to_string();
     let refused = deployment.cli(&["cluster", "restore", &rotten.display().to_string(), "--config", &config])?;
     ensure!(!refused.status.success(), "a rotten backup was restored");
 
     deployment.cli_ok(&["cluster", "restore", &file, "--config", &config])?;
-    let mut restored = Command::new(binary("bailiwick"));
-    restored.args(["control-plane", "--config", &config]).stdin(Stdio::null());
-    let log = fs::File::create(deployment.data().join("log/restored.log"))?;
-    let mut process = restored.stdout(log.try_clone()?).stderr(log).spawn()?;
-    let admin = fs::read_to_string(deployment.data().join("restored.admin"))?;
-    let ask = |arguments: &[&str]| deployment.cli_ok(&[&["--admin", admin.trim()], arguments].concat());
-    let outcome = async {
-        let alone = eventually("the restored node leads a cluster of its own", async || {
-            let members: Value = serde_json::from_str(&ask(&["cluster", "members", "-o", "json"]).ok()?).ok()?;
-            let items = members["items"].as_array()?.clone();
-            items.iter().any(|item| item["leader"] == true).then_some(members)
-        })
-        .await?;
-        ensure!(alone["incarnation"] != cluster["incarnation"], "the same life of the cluster: {alone:#}");
-        let there = serde_json::from_str::<Value>(&ask(&["get", "consent", "-o", "json"])?)?["items"].to_string();
-        let missing: Vec<_> = written_before.keys().filter(|id| !there.contains(&format!("\"{id}\""))).collect();
-        ensure!(missing.is_empty(), "in the backup and not restored: {missing:?}");
-        // The old cluster has not noticed anything.
-        ensure!(control_planes(&deployment)?.len() == 3, "the restored node joined the old cluster");
-        deployment.logs_agree().await
-    }
-    .await;
-    bailiwick_tests::deployment::kill(process.id(), "KILL");
-    drop(process.wait());
-    outcome
+    restored.start()?;
+    let ask = |arguments: &[&str]| restored.ask(&deployment, arguments);
+    let alone = eventually("the restored node leads a cluster of its own", async || {
+        let members: Value = serde_json::from_str(&ask(&["cluster", "members", "-o", "json"]).ok()?).ok()?;
+        let items = members["items"].as_array()?.clone();
+        items.iter().any(|item| item["leader"] == true).then_some(members)
+    })
+    .await?;
+    ensure!(alone["incarnation"] != cluster["incarnation"], "the same life of the cluster: {alone:#}");
+    let there = serde_json::from_str::<Value>(&ask(&["get", "consent", "-o", "json"])?)?["items"].to_string();
+    let missing: Vec<_> = written_before.keys().filter(|id| !there.contains(&format!("\"{id}\""))).collect();
+    ensure!(missing.is_empty(), "in the backup and not restored: {missing:?}");
+    // The old cluster has not noticed anything.
+    ensure!(control_planes(&deployment)?.len() == 3, "the restored node joined the old cluster");
+    deployment.logs_agree().await
 }
 
-/// A configuration as control-plane-1's, with data, ports and a name of its own.
-fn second_home(deployment: &Deployment) -> Result<(PathBuf, PathBuf)> {
-    let text = fs::read_to_string(deployment.data().join("config/control-plane-1.toml"))?;
-    let data = deployment.data().join("data/restored");
-    let mut lines = Vec::new();
-    for line in text.lines() {
-        let key = line.split(" = ").next().unwrap_or_default();
-        let port = bailiwick_tests::upstream::free_port()?;
-        match key {
-            "data_dir" => lines.push(format!("data_dir = \"{}\"", data.display())),
-            "listen" => {
-                fs::write(deployment.data().join("restored.admin"), format!("http://127.0.0.1:{port}"))?;
-                lines.push(format!("listen = \"127.0.0.1:{port}\""));
-                lines.push(format!("advertise_api = \"https://127.0.0.1:{port}\""));
+/// A node that `deploy/local-cluster` does not know of; ended when dropped.
+struct Guest {
+    config: PathBuf,
+    log: PathBuf,
+    admin: String,
+    process: Option<Child>,
+}
+
+impl Guest {
+    /// A configuration as control-plane-2's, with a name, data and ports of its own.
+    fn new(deployment: &Deployment, name: &str, more: &str) -> Result<Self> {
+        let text = fs::read_to_string(deployment.data().join("config/control-plane-2.toml"))?;
+        let folder = deployment.data();
+        let (mut lines, mut admin) = (Vec::new(), String::new());
+        for line in text.lines() {
+            let key = line.split(" = ").next().unwrap_or_default();
+            let address = || anyhow::Ok(format!("127.0.0.1:{}", free_port()?));
+            match key {
+                "data_dir" => lines.push(format!("data_dir = \"{}\"", folder.join("data").join(name).display())),
+                "node" => lines.push(format!("node = \"{name}\"\n{more}")),
+                "listen" => {
+                    let address = address()?;
+                    lines.push(format!("listen = \"{address}\""));
+                    admin = format!("http://{address}");
+                }
+                "peer_listen" | "http_listen" | "ops_listen" => lines.push(format!("{key} = \"{}\"", address()?)),
+                "advertise_api" | "advertise_peer" | "join_token_file" => {}
+                _ => lines.push(line.to_owned()),
             }
-            "peer_listen" => {
-                lines.push(format!("peer_listen = \"127.0.0.1:{port}\""));
-                lines.push(format!("advertise_peer = \"127.0.0.1:{port}\""));
-            }
-            "http_listen" | "ops_listen" => lines.push(format!("{key} = \"127.0.0.1:{port}\"")),
-            "advertise_api" | "advertise_peer" => {}
-            _ => lines.push(line.to_owned()),
+        }
+        let config = folder.join(format!("config/{name}.toml"));
+        fs::write(&config, lines.join("\n"))?;
+        Ok(Self { config, log: folder.join(format!("log/{name}.log")), admin, process: None })
+    }
+
+    fn start(&mut self) -> Result<()> {
+        let log = fs::File::create(&self.log)?;
+        let mut command = Command::new(binary("bailiwick"));
+        command.args(["control-plane", "--config"]).arg(&self.config).stdin(Stdio::null());
+        self.process = Some(command.stdout(log.try_clone()?).stderr(log).spawn()?);
+        Ok(())
+    }
+
+    /// Runs `bailiwick` against this node only; it must succeed.
+    fn ask(&self, deployment: &Deployment, arguments: &[&str]) -> Result<String> {
+        deployment.cli_ok(&[&["--admin", &self.admin], arguments].concat())
+    }
+}
+
+impl Drop for Guest {
+    fn drop(&mut self) {
+        if let Some(mut process) = self.process.take() {
+            drop(process.kill());
+            drop(process.wait());
         }
     }
-    let config = deployment.data().join("config/restored.toml");
-    fs::write(&config, lines.join("\n"))?;
-    Ok((config, data))
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_learner_replicates_and_serves_and_never_votes() -> Result<()> {
+    let (mut deployment, _server) = cluster().await?;
+    let asked = ["cluster", "join-token", "control-plane", "--learner", "--name", "far-1", "-o", "json"];
+    let answer: Value = serde_json::from_str(&deployment.cli_ok(&asked)?)?;
+    let token = answer["token"].as_str().context("token")?;
+    let mut far = Guest::new(&deployment, "far-1", &format!("join_token = \"{token}\""))?;
+    far.start()?;
+    eventually("it is a learner that has caught up", async || {
+        let members = control_planes(&deployment).ok()?;
+        let leader = members.iter().find(|member| member.leader)?;
+        let learner = members.iter().find(|member| member.name == "far-1" && member.membership == "learner")?;
+        (learner.log_size == leader.log_size && learner.log_root == leader.log_root).then_some(())
+    })
+    .await
+    .with_context(|| deployment.log_of("far-1"))?;
+    // Reads and writes through it are as anywhere.
+    let manifest = deployment.data().join("far.yaml");
+    let user = "apiVersion: bailiwick/v1\nkind: User\nmetadata: {name: far}\nspec: {groups: [g]}\n";
+    fs::write(&manifest, user)?;
+    far.ask(&deployment, &["apply", "-f", &manifest.display().to_string()])?;
+    far.ask(&deployment, &["get", "user", "far"])?;
+    // One voter of three and a learner are no majority.
+    for name in ["control-plane-2", "control-plane-3"] {
+        deployment.end(name, "KILL").await?;
+    }
+    let alone = deployment.cli_at("control-plane-1", 5, &["get", "user", "far"])?;
+    ensure!(!alone.status.success(), "a learner was counted");
+    deployment.up(&[]).await?;
+    let voters = control_planes(&deployment)?.into_iter().filter(|member| member.membership == "voter").count();
+    ensure!(voters == 3, "{voters} voters");
+    // The token was good once.
+    let mut other = Guest::new(&deployment, "far-1", &format!("join_token = \"{token}\""))?;
+    fs::remove_dir_all(data_of(&deployment, "far-1"))?;
+    drop(far);
+    other.start()?;
+    eventually("a used token is refused", async || {
+        let ended = other.process.as_mut()?.try_wait().ok()??;
+        (!ended.success()).then_some(())
+    })
+    .await?;
+    ensure!(control_planes(&deployment)?.len() == 4, "a used token let somebody in");
+    Ok(())
 }
 
 #[tokio::test(flavor = "multi_thread")]

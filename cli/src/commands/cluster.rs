@@ -35,6 +35,8 @@ use crate::{
     output::{print, show, table, text},
 };
 
+/// Says that no leader confirmed a backup to be current.
+const UNCONFIRMED: &str = "bailiwick-unconfirmed";
 /// Longest join token that is read from a file.
 const TOKEN_BYTES_MAX: u64 = 4 * 1024;
 
@@ -194,7 +196,9 @@ async fn backup(urls: &str, args: ClusterBackupArgs) -> Result<(), Failure> {
     // Asked first because it may be asked twice: whoever answers it is there and knows the leader.
     control_planes.ask(MembersRequest {}, async |channel, asked| cluster(channel).members(asked).await).await?;
     let chunks = cluster(control_planes.channel()).backup(Request::new(BackupRequest {})).await;
-    let mut chunks = chunks.map_err(refusal)?.into_inner();
+    let chunks = chunks.map_err(refusal)?;
+    let unconfirmed = chunks.metadata().contains_key(UNCONFIRMED);
+    let mut chunks = chunks.into_inner();
     let partial = args.file.with_extension("partial");
     let unwritable = |error: std::io::Error| Failure::Refused(format!("cannot write {}: {error}", partial.display()));
     let mut file = private(&partial).map_err(unwritable)?;
@@ -215,7 +219,11 @@ async fn backup(urls: &str, args: ClusterBackupArgs) -> Result<(), Failure> {
         "revision": summary.revision.to_string(),
         "log_size": summary.version.to_string(),
         "log_root": hex(&summary.root),
+        "confirmed": !unconfirmed,
     });
+    if unconfirmed {
+        eprintln!("warning: no leader confirmed that this is current; changes made elsewhere may be missing");
+    }
     print(args.output, &value, || {
         let (path, revision, size) = (args.file.display(), summary.revision, summary.version);
         format!("{path}: verified, revision {revision}, {size} changes, root {}", hex(&summary.root))

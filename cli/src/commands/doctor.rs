@@ -5,6 +5,7 @@
 //! and removes again. Exit code 1 if anything fails; warnings do not.
 
 mod clock;
+mod data;
 mod disk;
 mod finding;
 mod limits;
@@ -13,7 +14,12 @@ mod members;
 mod reach;
 mod secrets;
 
-use std::{collections::BTreeMap, net::SocketAddr, path::PathBuf, time::Duration};
+use std::{
+    collections::BTreeMap,
+    net::SocketAddr,
+    path::{Path, PathBuf},
+    time::Duration,
+};
 
 use bailiwick_proto::v1::{Member, MembersRequest};
 use bailiwick_runtime::MasterKeyConfig;
@@ -40,6 +46,8 @@ struct Node {
     data_dir: PathBuf,
     ops: SocketAddr,
     listeners: Vec<(&'static str, SocketAddr)>,
+    /// Whether it holds the event log.
+    replicates: bool,
 }
 
 pub(crate) async fn run(urls: &str, args: DoctorArgs) -> Result<(), Failure> {
@@ -73,18 +81,21 @@ fn report(findings: &[Finding]) -> String {
 }
 
 fn nodes(config: &NodeConfig) -> Vec<Node> {
+    let node = |name: &str, data_dir: &Path, ops, listeners| {
+        let (name, data_dir) = (name.to_owned(), data_dir.to_owned());
+        Node { name, data_dir, ops, listeners, replicates: false }
+    };
     let mut nodes = Vec::new();
     if let Some(one) = &config.control_plane {
         let listeners = vec![(GRPC, one.listen), ("HTTP", one.http_listen)];
-        nodes.push(Node { name: one.node.clone(), data_dir: one.data_dir.clone(), ops: one.ops_listen, listeners });
+        let node = node(&one.node, &one.data_dir, one.ops_listen, listeners);
+        nodes.push(Node { replicates: true, ..node });
     }
     if let Some(one) = &config.data_plane {
-        let listeners = vec![("MCP", one.listen)];
-        nodes.push(Node { name: one.node.clone(), data_dir: one.data_dir.clone(), ops: one.ops_listen, listeners });
+        nodes.push(node(&one.node, &one.data_dir, one.ops_listen, vec![("MCP", one.listen)]));
     }
     if let Some(one) = &config.ledger {
-        let listeners = vec![("HTTP", one.listen)];
-        nodes.push(Node { name: one.node.clone(), data_dir: one.data_dir.clone(), ops: one.ops_listen, listeners });
+        nodes.push(node(&one.node, &one.data_dir, one.ops_listen, vec![("HTTP", one.listen)]));
     }
     nodes
 }
@@ -118,6 +129,9 @@ async fn running(nodes: &[Node]) -> Result<Vec<Finding>, Failure> {
         let health = reach::health(&client, node.ops).await;
         findings.push(reach::check_health(&node.name, health.as_ref()));
         if health.is_none() {
+            if node.replicates {
+                findings.push(data::check(&node.name, &data::look(data::database(&node.data_dir)).await));
+            }
             continue;
         }
         findings.extend(secrets::renewed(&node.data_dir).map(|age| secrets::check_renewal(&node.name, age)));

@@ -57,9 +57,10 @@ fn start(args: &RoleArgs) -> Result<config::NodeConfig, Failure> {
 }
 
 pub(crate) fn start_logging() {
-    // The consensus library tells its inner life at `info`; whoever wants that names it: BAILIWICK_LOG=openraft=info.
+    // The consensus library tells its inner life at `info`, and at `warn` of every heartbeat that a peer misses;
+    // whoever wants that names it: BAILIWICK_LOG=openraft=info. Lost and found peers are told once by `peers`.
     let asked = bailiwick_runtime::config::env("BAILIWICK_LOG").unwrap_or_else(|| "info".to_owned());
-    telemetry::init(LogFormat::Auto, &format!("openraft=warn,{asked}"));
+    telemetry::init(LogFormat::Auto, &format!("openraft=error,{asked}"));
 }
 
 /// All mistakes of a section at once, each with its section.

@@ -184,7 +184,10 @@ pub trait BlobWriter: io::Write + Send {
 
 /// What stands on the disk is not what was written there.
 #[derive(Debug, thiserror::Error)]
-#[error("corrupted: {detail}; this node must be rebuilt")]
+#[error(
+    "corrupted: {detail}; this node must be rebuilt: `bailiwick cluster remove` it, then join under a new name with an \
+     empty data directory; if it is the only control plane, restore a backup"
+)]
 pub struct Corrupted {
     detail: String,
 }

@@ -34,7 +34,7 @@ pub enum ConsensusError {
     #[error("{0}; this node has stopped: rebuild the node whose root differs from that of the others")]
     Diverged(Diverged),
     /// The cluster will have nothing to do with this node any more; it has stopped.
-    #[error("a member of the cluster refuses this node: {0}")]
+    #[error("a member of the cluster refuses this node: {0}; {advice}", advice = .0.advice())]
     Refused(Refusal),
     /// A change of the membership is not possible now.
     #[error("the membership cannot be changed: {detail}")]

@@ -21,6 +21,7 @@ mod fixture;
 mod format;
 mod gate;
 mod inbound;
+mod inspect;
 mod log;
 #[cfg(test)]
 mod longevity;
@@ -39,7 +40,12 @@ mod store;
 mod tests;
 mod transport;
 
-use std::{io, pin::Pin, sync::Arc, time::Duration};
+use std::{
+    io,
+    pin::{Pin, pin},
+    sync::Arc,
+    time::Duration,
+};
 
 use futures::{
     Stream, TryStreamExt as _,
@@ -69,6 +75,7 @@ pub use self::{
     backup::{BackupSummary, backup_changes, restore, verify_backup},
     disk::{BlobWriter, Corrupted, Disk, Durability, Family, RocksDisk, Visit, Write},
     error::ConsensusError,
+    inspect::{Inspection, inspect},
     machine::{Applier, Change},
     membership::Membership,
     merkle::Diverged,
@@ -131,7 +138,7 @@ impl Consensus {
         let raft = Raft::new(node_id, config, network.clone(), log, machine).await;
         let raft = raft.map_err(|error| roots.diverged().map_or_else(|| fatal(error), ConsensusError::Diverged))?;
         let (known, leader) = watch::channel(None);
-        drop(Types::spawn(observe(raft.clone(), Arc::clone(&gate), known)));
+        drop(Types::spawn(observe(raft.clone(), Arc::clone(&gate), network.clone(), known)));
         let arrivals = Arrivals::new(store.clone(), snapshots.clone());
         Ok(Self { raft, store, gate, network, arrivals, snapshots, roots, revisions, leader })
     }
@@ -222,18 +229,20 @@ impl Consensus {
     pub fn failure(&self) -> Option<ConsensusError> {
         let refused = self.gate.verdict().borrow().map(ConsensusError::Refused);
         let refused = refused.or_else(|| self.roots.diverged().map(ConsensusError::Diverged));
-        refused.or_else(|| self.raft.metrics().borrow_watched().running_state.clone().err().map(fatal))
+        // The library hears only of its own writes.
+        let failed = || self.store.failure().borrow_watched().clone().map(|detail| ConsensusError::Storage { detail });
+        refused.or_else(failed).or_else(|| self.raft.metrics().borrow_watched().running_state.clone().err().map(fatal))
     }
 
     /// Returns when this node has stopped, with the reason.
     pub async fn failed(&self) -> ConsensusError {
-        let (mut metrics, mut verdict) = (self.raft.metrics(), self.gate.verdict());
+        let (mut metrics, mut verdict, mut disk) = (self.raft.metrics(), self.gate.verdict(), self.store.failure());
         loop {
             if let Some(failure) = self.failure() {
                 return failure;
             }
-            let (ended, told) = (std::pin::pin!(metrics.changed()), std::pin::pin!(verdict.changed()));
-            if let Either::Left((Err(_), _)) = select(ended, told).await {
+            let (ended, told, broken) = (pin!(metrics.changed()), pin!(verdict.changed()), pin!(disk.changed()));
+            if let Either::Left((Err(_), _)) = select(ended, select(told, broken)).await {
                 return self.failure().unwrap_or(ConsensusError::Stopped);
             }
         }
@@ -397,19 +406,28 @@ fn introduction(store: &Store) -> Introduction {
     }
 }
 
-/// Follows what the library reports for as long as it runs, and stops it when this node is no member any more.
-async fn observe(raft: Raft<Types, Machine>, gate: Arc<Gate>, leader: watch::Sender<Option<u64>>) {
-    let (mut metrics, mut verdict) = (raft.metrics(), gate.verdict());
+/// Follows what the library reports for as long as it runs, and stops it when this node is no member any more or may
+/// not write any more.
+async fn observe(raft: Raft<Types, Machine>, gate: Arc<Gate>, network: Network, leader: watch::Sender<Option<u64>>) {
+    let (mut metrics, mut verdict, mut noted) = (raft.metrics(), gate.verdict(), None);
+    let mut disk = gate.store().failure();
     loop {
-        let current = metrics.borrow_and_update().current_leader;
+        let (current, membership) = {
+            let metrics = metrics.borrow_and_update();
+            (metrics.current_leader, Arc::clone(&metrics.membership_config))
+        };
+        if *membership.log_id() != noted {
+            noted = *membership.log_id();
+            network.learn(membership.nodes().map(|(id, member)| (*id, member.clone())).collect());
+        }
         leader.send_if_modified(|known| std::mem::replace(known, current) != current);
         gate.look_for_removal();
         let refused = verdict.borrow_and_update().is_some();
-        if refused {
+        if refused || disk.borrow_and_update().is_some() {
             break;
         }
-        let (changed, told) = (std::pin::pin!(metrics.changed()), std::pin::pin!(verdict.changed()));
-        if let Either::Left((Err(_), _)) = select(changed, told).await {
+        let (changed, told, broken) = (pin!(metrics.changed()), pin!(verdict.changed()), pin!(disk.changed()));
+        if let Either::Left((Err(_), _)) = select(changed, select(told, broken)).await {
             return;
         }
     }

@@ -59,7 +59,7 @@ pub trait Applier: Send + Sync + 'static {
 pub(super) struct Machine {
     store: Store,
     snapshots: Snapshots,
-    /// Elsewhere while a snapshot is being installed.
+    /// Elsewhere while it changes; gone for good once that has failed.
     folded: Option<Folded>,
     roots: Roots,
     revision: watch::Sender<u64>,
@@ -111,7 +111,7 @@ impl Machine {
 
     /// Applies some entries: stores what they change, hands it over, answers.
     fn take_in(&mut self, entries: Vec<EntryResponder<Types>>) -> io::Result<()> {
-        let mut folded = self.folded.take().ok_or_else(half_installed)?;
+        let mut folded = self.folded.take().ok_or_else(unfinished)?;
         let (mut batch, mut changes, mut answers) = (Batch::default(), Vec::new(), Vec::new());
         for (entry, responder) in entries {
             let index = entry.log_id.index;
@@ -180,8 +180,9 @@ impl Machine {
     }
 }
 
-fn half_installed() -> io::Error {
-    io::Error::other("a snapshot was not installed; this node must be restarted")
+/// What was taken in last failed half-way, so nothing may follow it.
+fn unfinished() -> io::Error {
+    io::Error::other("an earlier change of the state failed; this node must be restarted")
 }
 
 impl RaftStateMachine<Types> for Machine {
@@ -189,7 +190,7 @@ impl RaftStateMachine<Types> for Machine {
     type SnapshotBuilder = SnapshotBuilder;
 
     async fn applied_state(&mut self) -> Result<(Option<raft::LogId>, raft::StoredMembers), io::Error> {
-        let folded = self.folded.as_ref().ok_or_else(half_installed)?;
+        let folded = self.folded.as_ref().ok_or_else(unfinished)?;
         Ok((folded.position, folded.members.clone()))
     }
 
@@ -222,7 +223,7 @@ impl RaftStateMachine<Types> for Machine {
     }
 
     async fn install_snapshot(&mut self, meta: &raft::SnapshotMeta, snapshot: SnapshotFile) -> Result<(), io::Error> {
-        let mut folded = self.folded.take().ok_or_else(half_installed)?;
+        let mut folded = self.folded.take().ok_or_else(unfinished)?;
         let (snapshots, roots, meta) = (self.snapshots.clone(), self.roots.clone(), meta.clone());
         // Off the async threads: heartbeats go on meanwhile.
         let install = move |store: &Store| {

@@ -132,7 +132,7 @@ impl Consensus {
         progress
     }
 
-    /// Has another voter lead: `to`, or the one that holds most of the log. Returns who leads then.
+    /// Has another voter lead: `to`, or the fittest. Returns who leads then.
     ///
     /// # Errors
     /// Except on the leader; when there is no such voter; when nobody takes over in time (this node may lead on).
@@ -142,9 +142,7 @@ impl Consensus {
             return Err(ConsensusError::NotLeader { leader: *self.leader().borrow() });
         }
         let voters = self.membership().voters;
-        let progress = self.progress();
-        let best = voters.keys().filter(|id| **id != own).max_by_key(|id| progress.get(id)).copied();
-        let to = to.or(best).ok_or(ConsensusError::NoSuccessor)?;
+        let to = to.or_else(|| self.successor(&voters)).ok_or(ConsensusError::NoSuccessor)?;
         if to == own {
             return Ok(own);
         }
@@ -159,6 +157,15 @@ impl Consensus {
             Some(leader) => Ok(leader),
             None => Err(self.failure().unwrap_or(ConsensusError::NoSuccessor)),
         }
+    }
+
+    /// The voter that holds most of the log; of several the one heard of last, for one may be gone.
+    fn successor(&self, voters: &BTreeMap<u64, Member>) -> Option<u64> {
+        let (progress, metrics) = (self.progress(), self.raft.metrics());
+        let current = metrics.borrow_watched();
+        let heard = |id: &u64| current.heartbeat.as_ref().and_then(|heard| heard.get(id).copied().flatten());
+        let others = voters.keys().filter(|id| **id != self.node_id());
+        others.max_by_key(|id| (progress.get(id), heard(id))).copied()
     }
 
     async fn change(&self, changes: ChangeMembers<u64, Member>, retain: bool) -> Result<(), ConsensusError> {

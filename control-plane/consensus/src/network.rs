@@ -7,7 +7,13 @@
 #[cfg(test)]
 mod tests;
 
-use std::{future::Future, io, sync::Arc, time::Duration};
+use std::{
+    collections::BTreeMap,
+    future::Future,
+    io,
+    sync::{Arc, Mutex, PoisonError},
+    time::Duration,
+};
 
 use futures::future::{Either, select};
 use openraft::{
@@ -45,11 +51,18 @@ const CHUNK_BYTES_MAX: usize = 1024 * 1024;
 pub(super) struct Network {
     transport: Arc<dyn Transport>,
     gate: Arc<Gate>,
+    /// Where members are to be found now. The library keeps its clients when a member moves.
+    directory: Arc<Mutex<BTreeMap<u64, Member>>>,
 }
 
 impl Network {
     pub(super) fn new(transport: Arc<dyn Transport>, gate: Arc<Gate>) -> Self {
-        Self { transport, gate }
+        Self { transport, gate, directory: Arc::default() }
+    }
+
+    /// Takes note of where members are.
+    pub(super) fn learn(&self, members: BTreeMap<u64, Member>) {
+        *self.directory.lock().unwrap_or_else(PoisonError::into_inner) = members;
     }
 
     /// Asks node `to` and returns its answer, if both let each other through.
@@ -115,7 +128,13 @@ pub(super) struct Client {
 
 impl Client {
     async fn control(&self, ask: Ask, timeout: Duration) -> Result<Answer, RPCError<Types>> {
-        self.network.ask(self.target, &self.member, Lane::Control, ask, timeout).await.map_err(failed)
+        self.network.ask(self.target, &self.member(), Lane::Control, ask, timeout).await.map_err(failed)
+    }
+
+    /// Where the peer is now; it may have been removed meanwhile.
+    fn member(&self) -> Member {
+        let directory = self.network.directory.lock().unwrap_or_else(PoisonError::into_inner);
+        directory.get(&self.target).unwrap_or(&self.member).clone()
     }
 
     /// Sends a snapshot from where the peer wants it, part by part, until it is in force there.
@@ -131,7 +150,7 @@ impl Client {
             let chunk = Chunk { vote: Some((&vote).into()), position, offset: next, bytes, last };
             let wait = if last { INSTALL_WAIT_MAX } else { CHUNK_WAIT_MAX };
             let asked = Ask::Snapshot(chunk);
-            let answer = self.network.ask(self.target, &self.member, Lane::Snapshot, asked, wait).await;
+            let answer = self.network.ask(self.target, &self.member(), Lane::Snapshot, asked, wait).await;
             let Answer::Snapshot(taken) = answer.map_err(|error| streaming(&error))? else {
                 return Err(streaming(&unexpected()));
             };

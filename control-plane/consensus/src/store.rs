@@ -3,10 +3,12 @@
 //! # Storage contract
 //! | family | key | value | written |
 //! |---|---|---|---|
-//! | `log` | index, big endian | `format::Entry` | synced before Raft is told |
-//! | `meta` | a name | vote; how far purged, committed, applied; birth; starts; format | all but committed, applied synced |
-//! | `events` | revision, big endian | `format::Change` | in one batch with `meta/applied`, not synced |
-//! | `tree` | first leaf (64 bits, big endian), level (8 bits) | hash of forgotten changes | in one batch with removing them |
+//! | `log` | index | `format::Entry` | synced before Raft is told |
+//! | `meta` | a name | vote, purged, committed, applied, birth, starts, snapshot | synced but for committed, applied |
+//! | `events` | revision | `format::Change` | in one batch with `meta/applied`, not synced |
+//! | `tree` | first leaf, level (8 bits) | hash of forgotten changes | in one batch with removing them |
+//!
+//! Numbers in keys are 64 bits, big endian.
 //!
 //! 1. A crash keeps a prefix of all writes in the order they were made (`disk`).
 //! 2. Nothing is acknowledged that is not in a synced prefix: a vote before it is cast, an entry before it counts.
@@ -18,15 +20,15 @@
 //!
 //! Called by `log`, `machine` and `snapshot`. Deliberately absent: meaning of events (`domain`).
 
-use std::{
-    io,
-    sync::{
-        Arc,
-        atomic::{AtomicBool, Ordering},
+use std::{io, sync::Arc};
+
+use openraft::{
+    async_runtime::watch::WatchSender as _,
+    type_config::{
+        TypeConfigExt as _,
+        alias::{WatchReceiverOf, WatchSenderOf},
     },
 };
-
-use openraft::type_config::TypeConfigExt as _;
 use tokio::sync::watch;
 
 use crate::{
@@ -127,7 +129,7 @@ struct Open {
     birth: Birth,
     starts: u64,
     /// Set by the first write that fails (rule 5).
-    failed: AtomicBool,
+    failed: WatchSenderOf<Types, Option<String>>,
     closed: watch::Sender<()>,
 }
 
@@ -175,8 +177,16 @@ impl Store {
         Ok(Self::of(disk, birth.clone(), 0))
     }
 
+    /// A disk to be read and never written, as it is; `None` if it belongs to nobody. Blocks.
+    pub(super) fn reading(disk: Arc<dyn Disk>) -> io::Result<Option<Self>> {
+        let Some(birth) = Birth::read(disk.as_ref())? else { return Ok(None) };
+        let starts = disk.get(Family::Meta, meta_key::STARTS.as_bytes())?;
+        let starts = starts.map_or(Ok(0), |bytes| format::index_of(&bytes))?;
+        Ok(Some(Self::of(disk, birth, starts)))
+    }
+
     fn of(disk: Arc<dyn Disk>, birth: Birth, starts: u64) -> Self {
-        let (failed, closed) = (AtomicBool::new(false), watch::Sender::new(()));
+        let ((failed, _), closed) = (Types::watch_channel(None), watch::Sender::new(()));
         Self(Arc::new(Open { disk, birth, starts, failed, closed }))
     }
 
@@ -222,6 +232,11 @@ impl Store {
         self.0.disk.scan(family, &start.to_be_bytes(), numbered)
     }
 
+    /// What the first write that failed said, once there was one. Whoever made it, the node has to stop (rule 5).
+    pub(super) fn failure(&self) -> WatchReceiverOf<Types, Option<String>> {
+        self.0.failed.subscribe()
+    }
+
     /// Writes a batch whole or not at all. Blocks; `Synced` waits for the disk.
     pub(super) fn commit(&self, batch: Batch, durability: Durability) -> io::Result<()> {
         self.guarded(|disk| disk.write(batch.writes, durability))
@@ -262,10 +277,12 @@ impl Store {
     }
 
     fn guarded(&self, act: impl FnOnce(&dyn Disk) -> io::Result<()>) -> io::Result<()> {
-        if self.0.failed.load(Ordering::Acquire) {
+        if self.0.failed.borrow_watched().is_some() {
             return Err(io::Error::other("an earlier write failed; nothing is written any more"));
         }
-        act(self.0.disk.as_ref()).inspect_err(|_| self.0.failed.store(true, Ordering::Release))
+        act(self.0.disk.as_ref()).inspect_err(|error| {
+            self.0.failed.send_if_modified(|failed| failed.replace(error.to_string()).is_none());
+        })
     }
 }
 

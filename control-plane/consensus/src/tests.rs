@@ -143,7 +143,7 @@ async fn a_batch_keeps_its_order_and_counts_versions() {
 async fn what_was_decided_on_a_proposal_on_its_way_takes_effect_only_after_that_very_one() {
     let folder = TempDir::new().unwrap();
     let (consensus, _) = open(folder.path()).await;
-    let of = |chain, what, base_version, expected_version| Proposal {
+    let of = |chain, what: &str, base_version, expected_version| Proposal {
         base_version,
         chain,
         ..proposal(what, expected_version)

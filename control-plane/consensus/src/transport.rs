@@ -108,6 +108,20 @@ impl Refusal {
     const ALL: [Self; 5] =
         [Self::OtherCluster, Self::OtherIncarnation, Self::OtherNode, Self::Removed, Self::OlderCopy];
 
+    /// What its operator does about it.
+    #[must_use]
+    pub const fn advice(self) -> &'static str {
+        match self {
+            Self::OtherCluster | Self::OtherNode => "look at its configuration: data directory, addresses, name",
+            Self::OtherIncarnation | Self::Removed => {
+                "put its data directory away, and join under a new name with a token"
+            }
+            Self::OlderCopy => {
+                "`bailiwick cluster remove` it, then join under a new name with an empty data directory and a token"
+            }
+        }
+    }
+
     /// Its number on the wire; never 0.
     #[must_use]
     pub const fn code(self) -> u32 {

@@ -127,10 +127,10 @@ fn consent(state: &State, id: &str) -> Option<v1::Consent> {
     })
 }
 
-fn keys(state: &State) -> BTreeSet<String> {
-    let mut keys = BTreeSet::new();
+fn keys(state: &State) -> Vec<String> {
+    let mut keys = Vec::with_capacity(state.users.len() + state.agents.len() + state.consents.len());
     for (name, server) in &state.servers {
-        keys.insert(format!("server/{name}"));
+        keys.push(format!("server/{name}"));
         keys.extend(server.tools.keys().map(|tool| tool_key(name, tool)));
     }
     keys.extend(state.virtual_servers.keys().map(|name| format!("virtual_server/{name}")));

@@ -63,7 +63,8 @@ async fn say(domain: &Domain, links: &Links, own: &Own, addresses: &Addresses) -
         return domain.write(command, caller).await.map(drop).map_err(|error| error.to_string());
     }
     let (role, time) = (Role::ControlPlane.as_str(), own.identity.now().saturating_mul(1_000));
-    let proof = own.key.sign(&renew_message(role, &name, time)).map_err(|error| error.to_string())?;
+    let message = renew_message(role, &name, time, [&addresses.peer, &addresses.api]);
+    let proof = own.key.sign(&message).map_err(|error| error.to_string())?;
     let request = v1::RenewRequest {
         role: role.to_owned(),
         name,

@@ -66,7 +66,7 @@ impl Own {
     /// has the authority (it joined and has not caught up), it has others do so.
     pub(crate) async fn keep(self, mut keys: Keys, elsewhere: Option<Elsewhere>, shutdown: Shutdown) {
         loop {
-            let due = self.identity.validity().is_none_or(|validity| self.identity.now() >= validity.half_life());
+            let due = self.identity.validity().is_none_or(|validity| validity.is_due(self.identity.now()));
             match due.then(|| self.certify(&keys)) {
                 Some(Err(error)) => tracing::error!(%error, "this node cannot certify itself; trying again"),
                 Some(Ok(false)) => self.ask(elsewhere.as_ref(), &shutdown).await,

@@ -71,6 +71,10 @@ impl Home {
         let kept = self.store.membership().map_err(bailiwick_enrolment::EnrolError::from)?;
         if let Some(birth) = Birth::read(self.disk.as_ref()).map_err(unusable)? {
             if let Some(kept) = kept {
+                if kept.id.name != config.node {
+                    let (kept, wanted) = (kept.id.name, config.node.clone());
+                    return Err(ControlPlaneError::Renamed { kept, wanted });
+                }
                 // It may have expired meanwhile; it is renewed as soon as the authority's key is opened.
                 self.identity.install(&kept.certificate, &kept.authority, &self.key)?;
             }

@@ -20,7 +20,7 @@ use bailiwick_proto::v1::{self, cluster_server::Cluster};
 use bailiwick_runtime::{OnEnd, Supervisor, identity};
 use tokio::sync::mpsc;
 use tokio_stream::wrappers::ReceiverStream;
-use tonic::{Request, Response, Status};
+use tonic::{Request, Response, Status, metadata::MetadataValue};
 
 use crate::{
     authorisation::Who,
@@ -37,6 +37,8 @@ const CHUNK_BYTES: usize = 256 * 1024;
 const CHUNKS_AHEAD: usize = 4;
 /// Longest wait for Raft's membership to follow a removal; it follows later all the same.
 const REMOVAL_WAIT_MAX: Duration = Duration::from_secs(10);
+/// On a backup that no leader confirmed: changes may be missing.
+const UNCONFIRMED: &str = "bailiwick-unconfirmed";
 const LOOK_EVERY: Duration = Duration::from_millis(50);
 
 /// Serves [`Cluster`].
@@ -82,10 +84,10 @@ impl Cluster for ClusterService {
     async fn members(&self, _: Request<v1::MembersRequest>) -> Result<Response<v1::MembersResponse>, Status> {
         let described = self.colleagues.describe_all().await;
         let membership = self.domain.consensus().membership();
-        let leader = *self.domain.consensus().leader().borrow();
-        let list = |state: &State| listed(state, &described, &membership, leader);
-        let listed = self.domain.read_latest(list).await.map_err(|error| status::of_consensus(&error))?;
-        Ok(Response::new(listed))
+        // Without a leader this is asked most; what is known here is then better than nothing, and nobody leads.
+        let confirmed = self.domain.read_latest(|_| ()).await.is_ok();
+        let leader = self.domain.consensus().leader().borrow().filter(|_| confirmed);
+        Ok(Response::new(self.domain.read(|state: &State| listed(state, &described, &membership, leader))))
     }
 
     async fn remove(
@@ -105,7 +107,8 @@ impl Cluster for ClusterService {
     }
 
     async fn backup(&self, _: Request<v1::BackupRequest>) -> Result<Response<Chunks>, Status> {
-        self.domain.read_latest(|_| ()).await.map_err(|error| status::of_consensus(&error))?;
+        // When a majority is lost for good, what this node holds is what a restore has to begin from.
+        let confirmed = self.domain.read_latest(|_| ()).await.is_ok();
         let (sender, chunks) = mpsc::channel(CHUNKS_AHEAD);
         let consensus = self.domain.consensus().clone();
         let writing = tokio::task::spawn_blocking(move || {
@@ -117,7 +120,11 @@ impl Cluster for ClusterService {
             }
         });
         self.supervisor.spawn("backup", OnEnd::Finish, async move { drop(writing.await) });
-        Ok(Response::new(ReceiverStream::new(chunks)))
+        let mut answer = Response::new(ReceiverStream::new(chunks));
+        if !confirmed {
+            answer.metadata_mut().insert(UNCONFIRMED, MetadataValue::from_static("true"));
+        }
+        Ok(answer)
     }
 
     async fn rotate_master_key(

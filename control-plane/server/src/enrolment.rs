@@ -15,6 +15,7 @@ use bailiwick_runtime::{
     authority::Authority,
     identity::{self, SpiffeId, fingerprint, verify_proof},
 };
+use tokio::sync::Semaphore;
 use tonic::{Request, Response, Status};
 
 use crate::{
@@ -31,6 +32,10 @@ const TEXT_BYTES_MAX: usize = 512;
 /// Longest key or proof that is looked at.
 const BINARY_BYTES_MAX: usize = 512;
 const MICROS: u64 = 1_000_000;
+
+/// Requests under way at once. Anybody may send them, and each takes a place in the writer's mailbox: more than these
+/// wait outside, so that a crowd at the door keeps no member's write out.
+static PLACES: Semaphore = Semaphore::const_new(32);
 
 /// The service.
 #[derive(Clone, Debug)]
@@ -67,6 +72,7 @@ impl Enrolment for EnrolmentService {
             api: request.api_address,
         });
         let caller = Caller { actor: format!("join:{}", token.id), request_id: String::new() };
+        let _place = PLACES.try_acquire().map_err(|_| crowded())?;
         let written = self.domain.write(command, caller).await.map_err(status::of_write)?;
         let Answer::Member { node_id } = written.answer else { return Err(not_ready()) };
         let (cluster, members) = self.domain.read(|state| (state.cluster.clone(), addresses(state)));
@@ -93,7 +99,8 @@ impl Enrolment for EnrolmentService {
         if request.time.abs_diff(clock::now_micros() / 1_000) > CLOCK_OFF_MAX_MILLIS {
             return Err(Status::permission_denied("the request's time is more than five minutes off; check the clock"));
         }
-        let message = renew_message(&request.role, &request.name, request.time);
+        let moved = [request.peer_address.as_str(), &request.api_address];
+        let message = renew_message(&request.role, &request.name, request.time, moved);
         if !verify_proof(&request.public_key, &message, &request.proof) {
             return Err(Status::permission_denied("the request is not signed by the key it names"));
         }
@@ -106,6 +113,7 @@ impl Enrolment for EnrolmentService {
             api: request.api_address,
         });
         let caller = Caller { actor: format!("node:{}", request.name), request_id: String::new() };
+        let _place = PLACES.try_acquire().map_err(|_| crowded())?;
         let written = self.domain.write(command, caller).await.map_err(status::of_write)?;
         let Answer::Member { node_id } = written.answer else { return Err(not_ready()) };
         let (cluster, members) = self.domain.read(|state| (state.cluster.clone(), addresses(state)));
@@ -128,6 +136,10 @@ fn role(word: &str) -> Result<member::Role, Status> {
 
 fn not_ready() -> Status {
     Status::unavailable("the cluster has no certificate authority yet; try again")
+}
+
+fn crowded() -> Status {
+    Status::unavailable("too many ask to become members at once; try again")
 }
 
 fn sign(

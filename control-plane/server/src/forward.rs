@@ -16,7 +16,7 @@ use std::{
     time::Duration,
 };
 
-use bailiwick_control_plane_core::member;
+use bailiwick_control_plane_core::{State, member};
 use bailiwick_runtime::PeerIdentity;
 use bytes::Bytes;
 use http::{HeaderMap, HeaderValue, Request, Response, request::Parts};
@@ -35,10 +35,16 @@ use crate::{
 
 /// Largest request that is held here to be handed on or tried again: a server's whole tool list, with room.
 const BODY_BYTES_MAX: usize = 9 * 1024 * 1024;
+/// Largest request of somebody who is no member: a token, a key, a proof and a few names.
+const ANONYMOUS_BODY_BYTES_MAX: usize = 16 * 1024;
+/// Longest wait for a whole request once it has begun; it is held in memory meanwhile.
+const BODY_WAIT_MAX: Duration = Duration::from_secs(30);
 /// Longest wait for somebody to lead: a few elections; less if the caller waits less.
 const LEADER_WAIT_MAX: Duration = Duration::from_secs(8);
 /// Pause before a request that had no effect is tried again.
 const PAUSE: Duration = Duration::from_millis(50);
+/// A leader that hands over still answers what it carried out; one that is paused or cut off does not.
+const LAST_WORDS: Duration = Duration::from_millis(300);
 /// On every answer: the name of the node that leads, if it is known.
 const LEADER_HEADER: &str = "bailiwick-leader";
 /// On a request handed on: for whom.
@@ -122,8 +128,12 @@ impl Gate {
     {
         let method = authorisation::find(request.uri().path());
         let method = method.ok_or_else(|| Status::unimplemented("no such method"))?;
-        let (who, handed_on) = caller(&mut request)?;
-        self.authorise(method, &who).await?;
+        let Caller { peer, node_id, who, handed_on } = caller(&mut request)?;
+        self.check_member(&peer, node_id).await?;
+        if handed_on {
+            self.check_member(&who, None).await?;
+        }
+        authorise(method, &who)?;
         request.extensions_mut().insert(who.clone());
         match method.place {
             Place::Here => run(inner, request).await,
@@ -131,18 +141,13 @@ impl Gate {
         }
     }
 
-    /// Refuses whoever may not call this method, or is no member any more.
-    async fn authorise(&self, method: &Method, who: &Who) -> Result<(), Status> {
-        if !method.is_open_to(who) {
-            tracing::warn!(caller = %who, method = method.path, "a call is refused");
-            return Err(match who {
-                Who::Anonymous => Status::unauthenticated("this needs a certificate of the cluster: enrol first"),
-                Who::Loopback | Who::Member { .. } => Status::permission_denied("this caller may not call this method"),
-            });
-        }
+    /// Refuses whoever was a member and is one no more, whatever its certificate says.
+    async fn check_member(&self, who: &Who, node_id: Option<u64>) -> Result<(), Status> {
         let Who::Member { role, name } = who else { return Ok(()) };
-        let is_member =
-            |state: &bailiwick_control_plane_core::State| state.members.get(name).is_some_and(|one| one.role == *role);
+        let is_member = |state: &State| {
+            let one = state.members.get(name).filter(|one| one.role == *role);
+            one.is_some_and(|one| node_id.is_none_or(|id| id == one.node_id))
+        };
         // Here it may not be known yet that it joined.
         if self.domain.read(is_member)
             || self.domain.read_latest(is_member).await.map_err(|error| status::of_consensus(&error))?
@@ -164,9 +169,12 @@ impl Gate {
         S: Service<Request<Body>, Response = Response<Body>, Error = Infallible> + Clone + Send + 'static,
         S::Future: Send,
     {
-        let until = Instant::now() + patience(request.headers());
+        let patience = patience(request.headers());
         let (parts, body) = request.into_parts();
-        let body = Limited::new(body, BODY_BYTES_MAX).collect().await;
+        let bytes_max = if *who == Who::Anonymous { ANONYMOUS_BODY_BYTES_MAX } else { BODY_BYTES_MAX };
+        let body = tokio::time::timeout(BODY_WAIT_MAX, Limited::new(body, bytes_max).collect()).await;
+        let body = body.map_err(|_| Status::deadline_exceeded("the request never came to its end"))?;
+        let until = Instant::now() + patience;
         let body = body.map_err(|_| Status::resource_exhausted("the request is too large, or broke off"))?.to_bytes();
         loop {
             let fate = match self.leader() {
@@ -198,7 +206,10 @@ impl Gate {
         request.headers_mut().insert(CALLER_HEADER, value);
         self.metrics.handed_on();
         let mut leaders = self.domain.consensus().leader();
-        let replaced = leaders.wait_for(|now| now.is_some_and(|now| now != leader.node_id));
+        let replaced = async {
+            drop(leaders.wait_for(|now| now.is_some_and(|now| now != leader.node_id)).await);
+            tokio::time::sleep(LAST_WORDS).await;
+        };
         tokio::select! {
             answer = channel.oneshot(request) => match answer {
                 Ok(response) if status::says_void(response.headers()) => Ok(Fate::Void),
@@ -214,7 +225,7 @@ impl Gate {
                     Err(status::outcome_unknown())
                 }
             },
-            _ = replaced => {
+            () = replaced => {
                 self.links.forget(leader.node_id);
                 Err(status::outcome_unknown())
             }
@@ -243,15 +254,47 @@ impl Gate {
     }
 }
 
-/// Who calls, and whether another control plane hands it on.
-fn caller(request: &mut Request<Body>) -> Result<(Who, bool), Status> {
-    let peer = Who::of(request.extensions().get::<PeerIdentity>());
-    let Some(said) = request.headers_mut().remove(CALLER_HEADER) else { return Ok((peer, false)) };
+/// Who calls.
+#[derive(Debug, PartialEq, Eq)]
+struct Caller {
+    /// At the other end of the connection.
+    peer: Who,
+    /// Its node id, where it is a control plane.
+    node_id: Option<u64>,
+    /// Who asks.
+    who: Who,
+    /// Another control plane hands the request on.
+    handed_on: bool,
+}
+
+/// Refuses whoever may not call this method.
+fn authorise(method: &Method, who: &Who) -> Result<(), Status> {
+    if method.is_open_to(who) {
+        return Ok(());
+    }
+    tracing::warn!(caller = %who, method = method.path, "a call is refused");
+    Err(match who {
+        Who::Anonymous => Status::unauthenticated("this needs a certificate of the cluster: enrol first"),
+        Who::Loopback | Who::Member { .. } => Status::permission_denied("this caller may not call this method"),
+    })
+}
+
+fn caller(request: &mut Request<Body>) -> Result<Caller, Status> {
+    let connection = request.extensions().get::<PeerIdentity>();
+    let peer = Who::of(connection);
+    let node_id = connection.and_then(|connection| match connection {
+        PeerIdentity::Node { node_id, .. } => *node_id,
+        PeerIdentity::Loopback | PeerIdentity::Anonymous => None,
+    });
+    let Some(said) = request.headers_mut().remove(CALLER_HEADER) else {
+        return Ok(Caller { who: peer.clone(), peer, node_id, handed_on: false });
+    };
     if !matches!(&peer, Who::Member { role: member::Role::ControlPlane, .. }) {
         return Err(Status::permission_denied("only control planes hand requests on"));
     }
-    let said = said.to_str().ok().and_then(Who::parse);
-    said.map(|who| (who, true)).ok_or_else(|| Status::invalid_argument("the caller's name cannot be read"))
+    let who = said.to_str().ok().and_then(Who::parse);
+    let who = who.ok_or_else(|| Status::invalid_argument("the caller's name cannot be read"))?;
+    Ok(Caller { peer, node_id, who, handed_on: true })
 }
 
 /// How long the caller waits at most (gRPC over HTTP/2: `grpc-timeout`), within our own bound.
@@ -314,7 +357,7 @@ mod tests {
     #[test]
     fn only_a_control_plane_is_believed_about_somebody_else() {
         use bailiwick_runtime::identity::Role;
-        let of = |peer, said| caller(&mut request(peer, said));
+        let of = |peer, said| caller(&mut request(peer, said)).map(|caller| (caller.who, caller.handed_on));
         assert_eq!(of(Some(PeerIdentity::Loopback), None).unwrap(), (Who::Loopback, false));
         assert_eq!(of(None, None).unwrap(), (Who::Anonymous, false));
         let handed_on = of(node(Role::ControlPlane), Some("admin/jo")).unwrap();

@@ -8,7 +8,7 @@
 use std::{fs::File, io::BufReader, path::Path, sync::Arc};
 
 use bailiwick_consensus::{
-    Alone, BackupSummary, Birth, Consensus, LogLength, Member, Options, Timers, backup_changes, restore as restore_disk,
+    Alone, BackupSummary, Birth, Consensus, ConsensusError, LogLength, Member, Options, Timers, backup_changes, restore as restore_disk,
     verify_backup,
 };
 use bailiwick_control_plane_core::{State, evolve, member};
@@ -48,11 +48,16 @@ pub async fn init(config: &ControlPlaneConfig) -> Result<Begun, ControlPlaneErro
     config.check()?;
     let addresses = fixed_addresses(config)?;
     let home = Home::open(config).await?;
-    if let Some(birth) = Birth::read(home.disk.as_ref()).map_err(bailiwick_consensus::ConsensusError::Open)? {
-        return Err(ControlPlaneError::AlreadyMember { cluster_id: birth.cluster_id, node_id: birth.node_id });
-    }
-    let birth = new_cluster().map_err(bailiwick_consensus::ConsensusError::Open)?;
-    begin(config, &home, &birth, &addresses, true).await
+    let is_member = home.store.membership().map_err(bailiwick_enrolment::EnrolError::from)?.is_some();
+    let birth = match Birth::read(home.disk.as_ref()).map_err(ConsensusError::Open)? {
+        // Begun before, and broken off: a founder is a member only at the very end.
+        Some(birth) if !is_member => birth,
+        Some(birth) => {
+            return Err(ControlPlaneError::AlreadyMember { cluster_id: birth.cluster_id, node_id: birth.node_id });
+        }
+        None => new_cluster().map_err(ConsensusError::Open)?,
+    };
+    begin(config, &home, &birth, &addresses).await
 }
 
 /// Begins the backed-up cluster anew, in a new life, with the node of this configuration as its only control plane.
@@ -76,12 +81,12 @@ pub async fn restore(backup: &Path, config: &ControlPlaneConfig) -> Result<(Begu
     });
     folded.map_err(unreadable)?;
     let home = Home::open(config).await?;
-    if let Some(birth) = Birth::read(home.disk.as_ref()).map_err(bailiwick_consensus::ConsensusError::Open)? {
+    if let Some(birth) = Birth::read(home.disk.as_ref()).map_err(ConsensusError::Open)? {
         return Err(ControlPlaneError::AlreadyMember { cluster_id: birth.cluster_id, node_id: birth.node_id });
     }
     // With another master key the cluster could sign nothing: better to know before anything is written.
     home.vault.take_in(&state)?;
-    let incarnation = new_incarnation().map_err(bailiwick_consensus::ConsensusError::Open)?;
+    let incarnation = new_incarnation().map_err(ConsensusError::Open)?;
     let node_id = member::next_node_id(&state, state.cluster.is_some());
     let birth = Birth { cluster_id: summary.cluster_id.clone(), incarnation, node_id };
     let (disk, of, first) = (Arc::clone(&home.disk), birth.clone(), first_member(config, &addresses));
@@ -91,7 +96,7 @@ pub async fn restore(backup: &Path, config: &ControlPlaneConfig) -> Result<(Begu
     });
     let restored = restored.await.map_err(std::io::Error::other).map_err(unreadable)?;
     restored.map_err(unreadable)?;
-    Ok((begin(config, &home, &birth, &addresses, false).await?, summary))
+    Ok((begin(config, &home, &birth, &addresses).await?, summary))
 }
 
 /// Runs the node without a network until the cluster is founded.
@@ -100,7 +105,6 @@ async fn begin(
     home: &Home,
     birth: &Birth,
     addresses: &Addresses,
-    anew: bool,
 ) -> Result<Begun, ControlPlaneError> {
     let shared = Shared::default();
     let applier = Box::new(Projection::new(shared.clone(), Arc::new(Feed::new())));
@@ -114,7 +118,7 @@ async fn begin(
     };
     let consensus = Consensus::open(options).await?;
     let founding = async {
-        if anew {
+        if !consensus.is_initialized().await? {
             consensus.initialize(first_member(config, addresses)).await?;
         }
         consensus.ready(READY_WAIT_MAX).await?;
@@ -123,7 +127,16 @@ async fn begin(
         let stop = Shutdown::new();
         let writer = stop.or_stop(run_writer(mailbox, consensus.clone(), shared.clone(), metrics));
         let founded = async {
-            let founded = home.found(config, birth, addresses, &domain).await;
+            let lives = |state: &State| {
+                state.cluster.as_ref().is_some_and(|cluster| cluster.incarnation == birth.incarnation)
+            };
+            let founded = if domain.read(lives) {
+                // Only its certificate was missing.
+                home.vault.create_missing(&domain).await.map_err(ControlPlaneError::from)
+            } else {
+                home.found(config, birth, addresses, &domain).await
+            };
+            let founded = founded.and_then(|()| home.certify(config, birth).map(drop));
             stop.request();
             founded
         };

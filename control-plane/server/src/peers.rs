@@ -40,6 +40,8 @@ const ALPN: &[u8] = b"bailiwick-peer/1";
 const IDLE_MAX: Duration = Duration::from_secs(1);
 /// Signs of life on a quiet connection; three may be lost.
 const KEEP_ALIVE: Duration = Duration::from_millis(250);
+/// Assumed until measured: a first packet lost to a peer that is just starting is sent again soon.
+const INITIAL_RTT: Duration = Duration::from_millis(50);
 /// Longest wait for peers to hear that this node closes its connections.
 const CLOSE_WAIT_MAX: Duration = Duration::from_millis(500);
 /// Bytes in flight on one connection: two of the largest messages.
@@ -145,10 +147,13 @@ impl Peers {
         }
         // So that the peers hear that this end is gone, rather than miss it.
         drop(tokio::time::timeout(CLOSE_WAIT_MAX, self.0.endpoint.wait_idle()).await);
-        // The library lets go of its socket some time later; the address is free for a successor now.
-        let elsewhere = UdpSocket::bind((Ipv4Addr::LOCALHOST, 0)).and_then(|socket| self.0.endpoint.rebind(socket));
-        if let Err(error) = elsewhere {
-            tracing::warn!(%error, "the address of peers stays in use for a while");
+        // The library lets go of its socket some time later; the address is to be free for a successor now. It keeps the
+        // socket before the present one as well, so it gets two others.
+        for _ in 0..2 {
+            let elsewhere = UdpSocket::bind((Ipv4Addr::LOCALHOST, 0)).and_then(|socket| self.0.endpoint.rebind(socket));
+            if let Err(error) = elsewhere {
+                tracing::warn!(%error, "the address of peers stays in use for a while");
+            }
         }
         self.0.node.lock().unwrap_or_else(PoisonError::into_inner).take();
         self.0.links.lock().unwrap_or_else(PoisonError::into_inner).clear();
@@ -203,6 +208,7 @@ fn transport(streams: u32) -> io::Result<TransportConfig> {
     config
         .max_idle_timeout(Some(IdleTimeout::try_from(IDLE_MAX).map_err(io::Error::other)?))
         .keep_alive_interval(Some(KEEP_ALIVE))
+        .initial_rtt(INITIAL_RTT)
         // The first one is for the introduction; more are allowed once it has gone well.
         .max_concurrent_bidi_streams(VarInt::from_u32(streams.max(1)))
         .max_concurrent_uni_streams(VarInt::from_u32(0))

@@ -116,6 +116,14 @@ pub enum ControlPlaneError {
         /// Which node.
         node_id: u64,
     },
+    /// The configuration names another node than the one whose data this is.
+    #[error("this is the data of node \"{kept}\", but `control_plane.node` says \"{wanted}\"; a node keeps its name")]
+    Renamed {
+        /// Its name.
+        kept: String,
+        /// The configuration's.
+        wanted: String,
+    },
     /// This node cannot become a member, or its own keys cannot be read.
     #[error(transparent)]
     Enrolment(#[from] EnrolError),

@@ -84,7 +84,9 @@ fn quorum(control: &[&Member]) -> Finding {
 }
 
 fn unreachable(members: &[Member]) -> Vec<Finding> {
-    let silent = members.iter().filter(|member| !member.reachable);
+    // Whether a ledger or an administrator is there shows only when it asks for something.
+    let told = |member: &&Member| matches!(member.role.as_str(), "control-plane" | "data-plane");
+    let silent = members.iter().filter(told).filter(|member| !member.reachable);
     let finding = |member: &Member| {
         let advice = match member.role.as_str() {
             "control-plane" => "is it running, and is UDP open between the nodes (8432)? If it is lost, replace it",

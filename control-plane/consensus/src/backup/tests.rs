@@ -148,3 +148,64 @@ async fn nothing_can_be_backed_up_before_anything_was_applied() {
     let node = Node::open(MemoryDisk::default()).unwrap();
     assert!(write(&node.store, &node.snapshots, 0, Vec::new()).is_err());
 }
+
+const READY: std::time::Duration = std::time::Duration::from_secs(10);
+
+async fn run(disk: Arc<dyn Disk>, birth: Birth, collected: &Collected) -> crate::Consensus {
+    let options = crate::Options {
+        disk,
+        birth,
+        transport: Arc::new(crate::Alone),
+        applier: Box::new(collected.clone()),
+        timers: crate::Timers::default(),
+        log_length: crate::LogLength::default(),
+    };
+    crate::Consensus::open(options).await.unwrap()
+}
+
+fn rocks(folder: &tempfile::TempDir) -> Arc<dyn Disk> {
+    Arc::new(crate::RocksDisk::open(folder.path()).unwrap())
+}
+
+async fn propose(consensus: &crate::Consensus, expected_version: u64) {
+    let events = vec![format!("change {expected_version}").into_bytes()];
+    let proposal = crate::Proposal { expected_version, events, ..crate::Proposal::default() };
+    assert_eq!(consensus.propose(vec![proposal]).await.unwrap()[0].outcome, crate::Outcome::Applied);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_running_node_is_backed_up_and_a_new_cluster_goes_on_from_there() {
+    let (folder, other, before, after) =
+        (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap(), Collected::default(), Collected::default());
+    let consensus = run(rocks(&folder), birth(), &before).await;
+    consensus.initialize(Member::default()).await.unwrap();
+    consensus.ready(READY).await.unwrap();
+    for version in 0..20 {
+        propose(&consensus, version).await;
+    }
+    consensus.linearizable().await.unwrap();
+    let mut bytes = Vec::new();
+    let summary = consensus.backup(7, &mut bytes).unwrap();
+    assert_eq!((summary.version, summary.root), consensus.root());
+    // What came after the backup is not in it.
+    propose(&consensus, 20).await;
+    let root = consensus.root_at(20);
+    consensus.shutdown().await;
+
+    restore(Cursor::new(&bytes), &rocks(&other), &new_birth(), new_member()).unwrap();
+    let restored = run(rocks(&other), new_birth(), &after).await;
+    restored.ready(READY).await.unwrap();
+    assert_eq!(restored.root(), (20, root.unwrap()));
+    assert_eq!(after.changes(), before.changes()[..20]);
+    for version in 20..25 {
+        propose(&restored, version).await;
+    }
+    assert_eq!(restored.root().0, 25);
+    let revisions: Vec<u64> = after.changes().iter().map(|change| change.revision).collect();
+    assert!(revisions.is_sorted_by(|a, b| a < b), "revisions go on rising: {revisions:?}");
+    restored.shutdown().await;
+    let again = run(rocks(&other), new_birth(), &Collected::default()).await;
+    again.ready(READY).await.unwrap();
+    assert_eq!(again.root().0, 25);
+    again.shutdown().await;
+}

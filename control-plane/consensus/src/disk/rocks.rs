@@ -22,6 +22,9 @@ use super::{BlobWriter, Disk, Durability, Family, Visit, Write, corrupted};
 const WAL_BYTES_MAX: u64 = 64 * 1024 * 1024;
 /// Memory per family before it is written to a table.
 const WRITE_BUFFER_BYTES: usize = 8 * 1024 * 1024;
+/// Bytes of a table or a file that are handed to the disk at once. A large file synced only at its end would hold up
+/// the syncs of the log meanwhile, and with them votes and acknowledgements.
+const SYNC_BYTES: u64 = 4 * 1024 * 1024;
 /// RocksDB's own diagnostic files: enough to look back a little, small enough to forget.
 const DIAGNOSTIC_FILES_MAX: usize = 4;
 /// Longest name of a file: any file system takes it, with the ending of one in the making.
@@ -57,6 +60,22 @@ impl RocksDisk {
         }
         let families = Family::ALL.map(|family| ColumnFamilyDescriptor::new(family.name(), family_options()));
         let db = DB::open_cf_descriptors(&options(), &rows, families).map_err(failed)?;
+        Ok(Self { db, blobs })
+    }
+
+    /// Opens the data directory `folder` for reading only, and makes nothing. A node may have it open meanwhile; what
+    /// it writes from then on is not seen. Blocks.
+    ///
+    /// # Errors
+    /// [`io::ErrorKind::NotFound`] if there is none; otherwise as [`RocksDisk::open`].
+    pub fn open_read_only(folder: &Path) -> io::Result<Self> {
+        let (rows, blobs) = (folder.join("store"), folder.join("snapshots"));
+        if !rows.join("CURRENT").exists() {
+            return Err(io::Error::new(io::ErrorKind::NotFound, format!("{} holds no data", folder.display())));
+        }
+        refuse_old_layout(&rows)?;
+        let families = Family::ALL.map(|family| ColumnFamilyDescriptor::new(family.name(), family_options()));
+        let db = DB::open_cf_descriptors_read_only(&options(), &rows, families, false).map_err(failed)?;
         Ok(Self { db, blobs })
     }
 
@@ -140,7 +159,7 @@ impl Disk for RocksDisk {
         let path = self.blob_path(name)?;
         let unfinished = Unfinished(self.blobs.join(format!("{name}.{UNFINISHED}")));
         let file = BufWriter::new(File::create(&unfinished.0)?);
-        Ok(Box::new(Blob { file, path, folder: self.blobs.clone(), unfinished }))
+        Ok(Box::new(Blob { file, path, folder: self.blobs.clone(), unfinished, waiting: 0 }))
     }
 
     fn blob_open(&self, name: &str) -> io::Result<Box<dyn Read + Send>> {
@@ -193,11 +212,20 @@ struct Blob {
     path: PathBuf,
     folder: PathBuf,
     unfinished: Unfinished,
+    /// Not yet handed to the disk.
+    waiting: u64,
 }
 
 impl io::Write for Blob {
     fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-        self.file.write(bytes)
+        let written = self.file.write(bytes)?;
+        self.waiting = self.waiting.saturating_add(u64::try_from(written).unwrap_or(u64::MAX));
+        if self.waiting >= SYNC_BYTES {
+            self.waiting = 0;
+            self.file.flush()?;
+            self.file.get_ref().sync_data()?;
+        }
+        Ok(written)
     }
 
     fn flush(&mut self) -> io::Result<()> {
@@ -239,6 +267,7 @@ fn options() -> Options {
     // the end of a log may be torn, by a crash during the last write; damage elsewhere must be seen.
     options.set_wal_recovery_mode(DBRecoveryMode::TolerateCorruptedTailRecords);
     options.set_paranoid_checks(true);
+    options.set_bytes_per_sync(SYNC_BYTES);
     options.set_keep_log_file_num(DIAGNOSTIC_FILES_MAX);
     options
 }

@@ -129,7 +129,7 @@ fn renewal(role: &str, name: &str, key: &NodeKey, time: u64) -> v1::RenewRequest
         name: name.to_owned(),
         public_key: key.public_key().to_vec(),
         time,
-        proof: key.sign(&renew_message(role, name, time)).unwrap(),
+        proof: key.sign(&renew_message(role, name, time, ["", ""])).unwrap(),
         ..v1::RenewRequest::default()
     }
 }

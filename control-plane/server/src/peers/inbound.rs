@@ -5,7 +5,7 @@ use std::{io, sync::Arc, time::Duration};
 use bailiwick_consensus::{Lane, PEER_MESSAGE_BYTES_MAX, Refusal};
 use bailiwick_runtime::OnEnd;
 use quinn::{Connection, Incoming, RecvStream, SendStream, VarInt};
-use tokio::sync::Semaphore;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
 use super::{
     Inner, Node, code,
@@ -18,6 +18,10 @@ const CONNECTIONS_MAX: usize = 64;
 const CONTROL_CALLS_MAX: u32 = 256;
 /// One part of one snapshot, and its successor.
 const SNAPSHOT_CALLS_MAX: u32 = 2;
+/// Handshakes and introductions under way at once, from whomever; members that are connected need no place here.
+const ARRIVALS_MAX: usize = 256;
+/// With so many, a newcomer first has to show that it is where it says it is: anybody can put any address on a packet.
+const ARRIVALS_TRUSTED: usize = 32;
 /// Longest wait for a handshake and an introduction.
 const INTRODUCTION_WAIT_MAX: Duration = Duration::from_secs(3);
 /// Longest wait for a whole request once it has begun.
@@ -26,47 +30,68 @@ const REQUEST_WAIT_MAX: Duration = Duration::from_secs(60);
 /// Accepts until the endpoint is closed.
 pub(super) async fn accept(inner: Arc<Inner>) {
     let stop = inner.supervisor.shutdown().clone();
-    let places = Arc::new(Semaphore::new(CONNECTIONS_MAX));
+    let (arrivals, places) = (Arc::new(Semaphore::new(ARRIVALS_MAX)), Arc::new(Semaphore::new(CONNECTIONS_MAX)));
     while let Some(Some(incoming)) = stop.or_stop(inner.endpoint.accept()).await {
-        let Ok(place) = Arc::clone(&places).try_acquire_owned() else {
-            tracing::warn!(from = %incoming.remote_address(), "too many peers are connected; one is turned away");
-            incoming.refuse();
+        let under_way = ARRIVALS_MAX - arrivals.available_permits().min(ARRIVALS_MAX);
+        if under_way >= ARRIVALS_TRUSTED && !incoming.remote_address_validated() && incoming.may_retry() {
+            // INVARIANT: just asked whether it may.
+            drop(incoming.retry());
+            continue;
+        }
+        let Ok(arrival) = Arc::clone(&arrivals).try_acquire_owned() else {
+            tracing::debug!(from = %incoming.remote_address(), "too many are arriving; one is passed over");
+            incoming.ignore();
             continue;
         };
-        let (serving, stop) = (Arc::clone(&inner), stop.clone());
+        let (serving, stop, places) = (Arc::clone(&inner), stop.clone(), Arc::clone(&places));
         inner.supervisor.spawn("peer-connection", OnEnd::Finish, async move {
-            stop.or_stop(connection(&serving, incoming)).await;
-            drop(place);
+            stop.or_stop(connection(&serving, incoming, arrival, places)).await;
         });
     }
 }
 
-async fn connection(inner: &Inner, incoming: Incoming) {
+async fn connection(inner: &Inner, incoming: Incoming, arrival: OwnedSemaphorePermit, places: Arc<Semaphore>) {
     let from = incoming.remote_address();
     let welcomed = tokio::time::timeout(INTRODUCTION_WAIT_MAX, welcome(inner, incoming)).await;
-    let (connection, node, peer) = match welcomed {
+    let Welcomed { connection, node, peer, remaining } = match welcomed {
         Ok(Ok(Some(welcomed))) => welcomed,
         Ok(Ok(None)) => return,
-        Ok(Err(error)) => return tracing::warn!(%from, %error, "a connection from no peer"),
+        Ok(Err(error)) => return tracing::debug!(%from, %error, "a connection from no peer"),
         Err(_) => return tracing::debug!(%from, "a connection without an introduction"),
     };
-    // A stream that is not accepted counts against the peer's bound, so this needs no bound of its own.
-    while let Ok((send, receive)) = connection.accept_bi().await {
-        let node = Arc::clone(&node);
-        inner.supervisor.spawn("peer-call", OnEnd::Finish, {
-            let stop = inner.supervisor.shutdown().clone();
-            async move {
+    let Ok(_place) = places.try_acquire_owned() else {
+        tracing::warn!(%from, peer, "too many peers are connected; one is turned away");
+        return connection.close(code::DONE, b"too many are connected");
+    };
+    drop(arrival);
+    let answering = async {
+        // A stream that is not accepted counts against the peer's bound, so this needs no bound of its own.
+        while let Ok((send, receive)) = connection.accept_bi().await {
+            let (node, stop) = (Arc::clone(&node), inner.supervisor.shutdown().clone());
+            inner.supervisor.spawn("peer-call", OnEnd::Finish, async move {
                 stop.or_stop(answer(node, peer, send, receive)).await;
-            }
-        });
+            });
+        }
+    };
+    if tokio::time::timeout(remaining, answering).await.is_err() {
+        // It dials again with its next certificate, if it has one.
+        connection.close(code::DONE, b"the certificate has ended");
     }
+}
+
+/// A connection of a peer that introduced itself and is welcome.
+struct Welcomed {
+    connection: Connection,
+    node: Arc<dyn Node>,
+    peer: u64,
+    remaining: Duration,
 }
 
 /// Lets a peer introduce itself, and says whether it is welcome. `None`: it is not, and was told.
-async fn welcome(inner: &Inner, incoming: Incoming) -> io::Result<Option<(Connection, Arc<dyn Node>, u64)>> {
+async fn welcome(inner: &Inner, incoming: Incoming) -> io::Result<Option<Welcomed>> {
     let node = inner.node()?;
     let connection = incoming.await?;
-    let proven = introduction::proven(&connection)?;
+    let proven = introduction::proven(&connection, inner.identity.now())?;
     let (mut send, mut receive) = connection.accept_bi().await?;
     let hello: Hello = introduction::receive(&mut receive).await?;
     let lane = hello.lane().ok_or_else(|| io::Error::new(io::ErrorKind::InvalidData, "an unknown lane"))?;
@@ -74,7 +99,8 @@ async fn welcome(inner: &Inner, incoming: Incoming) -> io::Result<Option<(Connec
     let met = if introduction::is_proven(&theirs, &proven) {
         node.meet(&theirs).await?
     } else {
-        tracing::error!(proven = proven.1, claimed = theirs.node_id, "a peer claims to be what its certificate is not");
+        let claimed = theirs.node_id;
+        tracing::error!(proven = proven.node_id, claimed, "a peer claims to be what its certificate is not");
         Err(Refusal::OtherNode)
     };
     introduction::send(&mut send, &Welcome::new(node.introduction(), met.err())).await?;
@@ -89,8 +115,9 @@ async fn welcome(inner: &Inner, incoming: Incoming) -> io::Result<Option<(Connec
         Lane::Snapshot => SNAPSHOT_CALLS_MAX,
     };
     connection.set_max_concurrent_bi_streams(VarInt::from_u32(calls));
-    tracing::info!(peer = proven.1, %lane, version = %hello.version, "a peer is connected");
-    Ok(Some((connection, node, proven.1)))
+    let (peer, remaining) = (proven.node_id, proven.remaining);
+    tracing::info!(peer, %lane, version = %hello.version, "a peer is connected");
+    Ok(Some(Welcomed { connection, node, peer, remaining }))
 }
 
 async fn answer(node: Arc<dyn Node>, peer: u64, mut send: SendStream, mut receive: RecvStream) {

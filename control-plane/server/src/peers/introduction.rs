@@ -2,7 +2,7 @@
 //!
 //! Fields are only ever added; a reader skips those it does not know.
 
-use std::io;
+use std::{io, time::Duration};
 
 use bailiwick_consensus::{Introduction, Lane, Refusal};
 use bailiwick_runtime::identity::{self, Role};
@@ -77,19 +77,28 @@ pub(super) async fn receive<M: Message + Default>(stream: &mut RecvStream) -> io
     M::decode(bytes.as_slice()).map_err(|error| io::Error::new(io::ErrorKind::InvalidData, error))
 }
 
-/// The id and cluster in the other end's certificate, which TLS has checked.
-pub(super) fn proven(connection: &Connection) -> io::Result<(String, u64)> {
+/// What the other end's certificate, which TLS has checked, proves.
+pub(super) struct Proven {
+    pub(super) cluster_id: String,
+    pub(super) node_id: u64,
+    /// How long the certificate counts; so long may the connection live.
+    pub(super) remaining: Duration,
+}
+
+/// Reads what the other end's certificate proves; `now` in Unix seconds.
+pub(super) fn proven(connection: &Connection, now: u64) -> io::Result<Proven> {
     let denied = |what: &str| io::Error::new(io::ErrorKind::PermissionDenied, what.to_owned());
     let shown = connection.peer_identity().and_then(|shown| shown.downcast::<Vec<CertificateDer<'static>>>().ok());
     let leaf = shown.and_then(|chain| chain.first().cloned()).ok_or_else(|| denied("a peer shows no certificate"))?;
-    let (id, _, _) = identity::read(&leaf).map_err(|error| denied(&error.to_string()))?;
+    let (id, validity, _) = identity::read(&leaf).map_err(|error| denied(&error.to_string()))?;
+    let remaining = Duration::from_secs(validity.not_after.saturating_sub(now));
     match id.node_id {
-        Some(node_id) if id.role == Role::ControlPlane => Ok((id.cluster, node_id)),
+        Some(node_id) if id.role == Role::ControlPlane => Ok(Proven { cluster_id: id.cluster, node_id, remaining }),
         _ => Err(denied("a peer's certificate is not one of a control plane")),
     }
 }
 
 /// Whether what an end claims is what its certificate proves.
-pub(super) fn is_proven(claimed: &Introduction, proven: &(String, u64)) -> bool {
-    (claimed.cluster_id.as_str(), claimed.node_id) == (proven.0.as_str(), proven.1)
+pub(super) fn is_proven(claimed: &Introduction, proven: &Proven) -> bool {
+    claimed.cluster_id == proven.cluster_id && claimed.node_id == proven.node_id
 }

@@ -20,7 +20,7 @@ use tokio::{sync::watch, time::Instant};
 use super::{ALPN, Inner, code, introduction, transport};
 
 /// Longest wait for a peer to be found, to shake hands and to introduce itself.
-const DIAL_WAIT_MAX: Duration = Duration::from_secs(3);
+const DIAL_WAIT_MAX: Duration = Duration::from_secs(2);
 /// Pause after the first failure; doubles with each up to the longest: a peer that is back is missed no longer.
 const PAUSE_MIN: Duration = Duration::from_millis(20);
 const PAUSE_MAX: Duration = Duration::from_millis(320);
@@ -43,7 +43,11 @@ enum State {
         ended: watch::Receiver<()>,
         pause: Duration,
     },
-    Up(Connection),
+    /// Until the peer's certificate ends.
+    Up {
+        connection: Connection,
+        until: Instant,
+    },
 }
 
 impl Link {
@@ -59,7 +63,7 @@ impl Link {
             drop(ended.changed().await);
         }
         match &*self.state() {
-            State::Up(connection) => Ok(connection.clone()),
+            State::Up { connection, .. } => Ok(connection.clone()),
             State::Down { refusal: Some(refusal), .. } => Err(refusal.into_io()),
             State::Down { .. } | State::Dialling { .. } => {
                 Err(io::Error::new(io::ErrorKind::NotConnected, format!("node {} cannot be reached", self.to)))
@@ -71,10 +75,12 @@ impl Link {
     fn begin(self: &Arc<Self>, inner: &Arc<Inner>, address: &str) -> Option<watch::Receiver<()>> {
         let mut state = self.state();
         let pause = match &*state {
-            State::Up(connection) if connection.close_reason().is_none() => return None,
+            State::Up { connection, until } if connection.close_reason().is_none() && Instant::now() < *until => {
+                return None;
+            }
             State::Dialling { ended, .. } if ended.has_changed().is_ok() => return Some(ended.clone()),
             State::Down { until: Some(until), .. } if Instant::now() < *until => return None,
-            State::Up(_) => PAUSE_MIN,
+            State::Up { .. } => PAUSE_MIN,
             State::Down { pause, .. } | State::Dialling { pause, .. } => *pause,
         };
         let (end, ended) = watch::channel(());
@@ -91,14 +97,18 @@ impl Link {
         Some(ended)
     }
 
-    fn settle(&self, dialled: Option<io::Result<Connection>>, pause: Duration) {
+    fn settle(&self, dialled: Option<io::Result<(Connection, Duration)>>, pause: Duration) {
         *self.state() = match dialled {
-            Some(Ok(connection)) => {
+            Some(Ok((connection, remaining))) => {
                 tracing::info!(peer = self.to, lane = %self.lane, address = %connection.remote_address(), "connected");
-                State::Up(connection)
+                State::Up { connection, until: Instant::now() + remaining }
             }
             Some(Err(error)) => {
-                tracing::debug!(peer = self.to, lane = %self.lane, %error, "a peer cannot be reached");
+                if pause == PAUSE_MIN {
+                    tracing::warn!(peer = self.to, lane = %self.lane, %error, "a peer cannot be reached");
+                } else {
+                    tracing::debug!(peer = self.to, lane = %self.lane, %error, "a peer still cannot be reached");
+                }
                 let (until, pause) = (Some(Instant::now() + pause), (pause * 2).min(PAUSE_MAX));
                 State::Down { until, pause, refusal: Refusal::of(&error) }
             }
@@ -106,7 +116,7 @@ impl Link {
         };
     }
 
-    async fn dial(&self, inner: &Inner, address: &str) -> io::Result<Connection> {
+    async fn dial(&self, inner: &Inner, address: &str) -> io::Result<(Connection, Duration)> {
         let node = inner.node()?;
         let expect = Expect { node_id: Some(self.to), ..Expect::role(Role::ControlPlane) };
         let crypto = inner.identity.client_config(&[ALPN], expect).map_err(io::Error::other)?;
@@ -124,17 +134,15 @@ impl Link {
             return Err(refusal.into_io());
         }
         let theirs = welcome.introduction.unwrap_or_default();
-        let met = if introduction::is_proven(&theirs, &introduction::proven(&connection)?) {
-            node.meet(&theirs).await?
-        } else {
-            Err(Refusal::OtherNode)
-        };
+        let proven = introduction::proven(&connection, inner.identity.now())?;
+        let met =
+            if introduction::is_proven(&theirs, &proven) { node.meet(&theirs).await? } else { Err(Refusal::OtherNode) };
         // What this node holds against the peer must not look as if the peer had said it of this node.
         met.map_err(|refusal| {
             connection.close(code::REFUSED, refusal.to_string().as_bytes());
             io::Error::new(io::ErrorKind::PermissionDenied, refusal.to_string())
         })?;
-        Ok(connection)
+        Ok((connection, proven.remaining))
     }
 
     fn state(&self) -> std::sync::MutexGuard<'_, State> {

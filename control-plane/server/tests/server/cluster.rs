@@ -24,14 +24,14 @@ fn master_key() -> MasterKeyConfig {
 }
 
 /// A control plane that may be stopped and started again.
-struct Node {
-    config: ControlPlaneConfig,
+pub(crate) struct Node {
+    pub(crate) config: ControlPlaneConfig,
     life: Option<(Running, Shutdown)>,
-    channel: Channel,
+    pub(crate) channel: Channel,
 }
 
 impl Node {
-    async fn start(mut config: ControlPlaneConfig) -> Self {
+    pub(crate) async fn start(mut config: ControlPlaneConfig) -> Self {
         let shutdown = Shutdown::new();
         let running = serve(config.clone(), EventStream::in_process(), shutdown.clone()).await.unwrap();
         (config.listen, config.peer_listen) = (running.grpc_addr, running.peer_addr);
@@ -44,37 +44,37 @@ impl Node {
         &self.config.node
     }
 
-    fn admin(&self) -> AdminClient<Channel> {
+    pub(crate) fn admin(&self) -> AdminClient<Channel> {
         AdminClient::new(self.channel.clone())
     }
 
-    fn cluster(&self) -> ClusterClient<Channel> {
+    pub(crate) fn cluster(&self) -> ClusterClient<Channel> {
         ClusterClient::new(self.channel.clone())
     }
 
-    async fn stop(&mut self) {
+    pub(crate) async fn stop(&mut self) {
         let (running, shutdown) = self.life.take().unwrap();
         shutdown.request();
         tokio::time::timeout(WAIT_MAX, running.stopped()).await.unwrap().unwrap();
     }
 
-    async fn restart(&mut self) {
+    pub(crate) async fn restart(&mut self) {
         self.stop().await;
         *self = Self::start(self.config.clone()).await;
     }
 
-    async fn members(&self) -> Vec<v1::Member> {
+    pub(crate) async fn members(&self) -> Vec<v1::Member> {
         self.cluster().members(v1::MembersRequest {}).await.map_or_else(|_| Vec::new(), |list| list.into_inner().items)
     }
 
-    async fn join_token(&self, role: &str, name: &str) -> String {
+    pub(crate) async fn join_token(&self, role: &str, name: &str) -> String {
         let request =
             v1::CreateJoinTokenRequest { role: role.into(), name: name.into(), ..v1::CreateJoinTokenRequest::default() };
         self.cluster().create_join_token(request).await.unwrap().into_inner().token
     }
 
     /// Waits until these control planes, and no others, vote.
-    async fn until_voters(&self, names: &[&str]) {
+    pub(crate) async fn until_voters(&self, names: &[&str]) {
         eventually("the voters are as wanted", async || {
             let members = self.members().await;
             let of = members.iter().filter(|one| one.role == "control-plane");
@@ -86,7 +86,7 @@ impl Node {
     }
 }
 
-async fn eventually<T>(what: &str, mut look: impl AsyncFnMut() -> Option<T>) -> T {
+pub(crate) async fn eventually<T>(what: &str, mut look: impl AsyncFnMut() -> Option<T>) -> T {
     let until = Instant::now() + WAIT_MAX;
     loop {
         if let Some(seen) = look().await {
@@ -97,10 +97,25 @@ async fn eventually<T>(what: &str, mut look: impl AsyncFnMut() -> Option<T>) -> 
     }
 }
 
-fn config(folder: &Path, name: &str) -> ControlPlaneConfig {
+pub(crate) fn config(folder: &Path, name: &str) -> ControlPlaneConfig {
     let mut config = ControlPlaneConfig::embedded(folder.join(name));
     (config.node, config.master_key, config.found) = (name.to_owned(), master_key(), false);
+    let port = free_port();
+    (config.listen, config.peer_listen) = (([127, 0, 0, 1], port).into(), ([127, 0, 0, 1], port).into());
     config
+}
+
+/// A port, free over TCP and UDP, below those that Linux gives to outgoing connections, so that it is still free when a
+/// node comes back to it.
+fn free_port() -> u16 {
+    use std::hash::{BuildHasher, RandomState};
+    loop {
+        let port = 10_000 + u16::try_from(RandomState::new().hash_one(()) % 20_000).unwrap();
+        let address = ("127.0.0.1", port);
+        if std::net::TcpListener::bind(address).is_ok() && std::net::UdpSocket::bind(address).is_ok() {
+            return port;
+        }
+    }
 }
 
 async fn joined(folder: &Path, name: &str, by: &Node) -> Node {
@@ -118,11 +133,11 @@ async fn three(folder: &Path) -> [Node; 3] {
     [first, second, third]
 }
 
-fn apply(name: &str, request_id: &str) -> v1::ApplyRequest {
+pub(crate) fn apply(name: &str, request_id: &str) -> v1::ApplyRequest {
     v1::ApplyRequest { files: vec![file(&user(name))], request_id: request_id.into(), dry_run: false }
 }
 
-async fn users(node: &Node) -> usize {
+pub(crate) async fn users(node: &Node) -> usize {
     let request = v1::GetRequest { kind: "User".into(), name: String::new() };
     node.admin().get(request).await.unwrap().into_inner().items.len()
 }
@@ -219,23 +234,24 @@ async fn no_write_fails_while_one_node_after_the_other_restarts() {
     let folder = TempDir::new().unwrap();
     let mut nodes = three(folder.path()).await;
     let channels: Vec<Channel> = nodes.iter().map(|node| node.channel.clone()).collect();
-    let stop = Arc::new(std::sync::atomic::AtomicBool::new(false));
-    let until = Arc::clone(&stop);
-    let writing = tokio::spawn(async move {
+    let stop = std::sync::atomic::AtomicBool::new(false);
+    let writing = async {
         let mut written = 0_usize;
-        while !until.load(std::sync::atomic::Ordering::Relaxed) {
+        while !stop.load(std::sync::atomic::Ordering::Relaxed) {
             let request = apply(&format!("w{written}"), &format!("w{written}"));
             write(&channels, request).await.unwrap();
             written += 1;
         }
         written
-    });
-    for node in &mut nodes {
-        node.restart().await;
-        node.until_voters(&["cp-1", "cp-2", "cp-3"]).await;
-    }
-    stop.store(true, std::sync::atomic::Ordering::Relaxed);
-    let written = writing.await.unwrap();
+    };
+    let restarting = async {
+        for node in &mut nodes {
+            node.restart().await;
+            node.until_voters(&["cp-1", "cp-2", "cp-3"]).await;
+        }
+        stop.store(true, std::sync::atomic::Ordering::Relaxed);
+    };
+    let (written, ()) = tokio::join!(writing, restarting);
     assert!(written > 10, "{written}");
     for node in &nodes {
         assert_eq!(users(node).await, written);
@@ -243,7 +259,7 @@ async fn no_write_fails_while_one_node_after_the_other_restarts() {
 }
 
 /// A client as `bailiwick` is one: the next node, and the same request id, while there is no answer.
-async fn write(channels: &[Channel], request: v1::ApplyRequest) -> Result<v1::ApplyResponse, Status> {
+pub(crate) async fn write(channels: &[Channel], request: v1::ApplyRequest) -> Result<v1::ApplyResponse, Status> {
     let mut last = Status::unknown("");
     for attempt in 0..100 {
         let mut client = AdminClient::new(channels[attempt % channels.len()].clone());
@@ -355,12 +371,9 @@ async fn a_cluster_that_is_restored_begins_a_new_life_and_refuses_the_old_one() 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_cluster_begun_offline_is_served_afterwards() {
     let folder = TempDir::new().unwrap();
-    let mut wanted = config(folder.path(), "cp-1");
-    assert!(init(&wanted).await.unwrap_err().to_string().contains("peer_listen"), "ports must be named");
-    let udp = std::net::UdpSocket::bind("127.0.0.1:0").unwrap();
-    let tcp = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
-    (wanted.listen, wanted.peer_listen) = (tcp.local_addr().unwrap(), udp.local_addr().unwrap());
-    drop((udp, tcp));
+    let wanted = config(folder.path(), "cp-1");
+    let nowhere = ControlPlaneConfig { peer_listen: ([127, 0, 0, 1], 0).into(), ..wanted.clone() };
+    assert!(init(&nowhere).await.unwrap_err().to_string().contains("peer_listen"), "ports must be named");
     let begun = init(&wanted).await.unwrap();
     assert_eq!((begun.node_id, begun.fingerprint.len(), begun.cluster_id.len()), (1, 64, 32));
     let node = Node::start(wanted).await;

@@ -74,6 +74,9 @@ impl Node {
     pub(crate) async fn start_with(folder: &Path, stream: EventStream) -> Self {
         let shutdown = Shutdown::new();
         let mut config = ControlPlaneConfig::embedded(folder.to_owned());
+        // As if it listened at the same place always; nobody else has to find it.
+        config.advertise_api = Some("https://127.0.0.1:8431".into());
+        config.advertise_peer = Some("127.0.0.1:8432".into());
         config.master_key = MasterKeyConfig { key: Some("0123".repeat(16)), ..MasterKeyConfig::default() };
         let running = serve(config, stream, shutdown.clone()).await.unwrap();
         let channel = Channel::from_shared(format!("http://{}", running.grpc_addr)).unwrap().connect().await.unwrap();

@@ -43,9 +43,9 @@ fn with(change: impl FnOnce(&mut Member)) -> Vec<Member> {
 #[test]
 fn a_cluster_of_three_that_is_well_is_ok_throughout() {
     let mut members = cluster(3);
-    for (role, name) in [("data-plane", "dp-1"), ("ledger", "ledger")] {
-        let version = "0.1.0".into();
-        members.push(Member { role: role.into(), name: name.into(), reachable: true, version, ..Member::default() });
+    for (role, name, reachable) in [("data-plane", "dp-1", true), ("ledger", "ledger", false), ("admin", "you", false)]
+    {
+        members.push(Member { role: role.into(), name: name.into(), reachable, ..Member::default() });
     }
     let findings = check(&members);
     assert_eq!(worst(&findings), Level::Ok, "{findings:?}");

@@ -64,6 +64,20 @@ async fn a_node_that_stops_in_order_hands_the_lead_over_first() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_lead_is_not_handed_to_a_node_that_is_gone() {
+    let world = World::new();
+    let [first, second, third] = world.three().await;
+    third.crash().await;
+    first.propose("without the third").await;
+    first.consensus.hand_over().await;
+    assert_eq!(first.leader_other_than(1).await, 2);
+    second.propose("led by the second").await;
+    for node in [first, second] {
+        node.crash().await;
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_minority_answers_no_read_and_takes_no_write() {
     let world = World::new();
     let [first, second, third] = world.three().await;
@@ -104,6 +118,27 @@ async fn a_member_comes_by_snapshot_votes_and_goes_for_good() {
     assert!(second.consensus.linearizable().await.is_err());
     first.propose("alone").await;
     for node in [first, second] {
+        node.crash().await;
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_member_that_moves_is_found_where_it_is_now() {
+    let world = World::new();
+    let [first, second, third] = world.three().await;
+    first.propose("before").await;
+    let (folder, _) = third.crash().await;
+    let third = world.node_on(3, folder, loopback(0), LogLength::default()).await;
+    first.consensus.update_member(3, third.member()).await.unwrap();
+    let last = first.propose("after").await.revision;
+    third.applied(last).await;
+    assert_eq!(third.read().await, ["before", "after"]);
+    assert_eq!(second.consensus.membership().get(3), Some(&third.member()));
+    // The two that are left need each other: votes find the one that moved as well.
+    first.crash().await;
+    second.leader_other_than(1).await;
+    assert_eq!(second.read().await, ["before", "after"]);
+    for node in [second, third] {
         node.crash().await;
     }
 }

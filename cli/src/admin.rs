@@ -36,7 +36,8 @@ pub(crate) struct ControlPlanes {
 /// The control planes at these URLs, separated by commas.
 pub(crate) async fn connect(urls: &str) -> Result<ControlPlanes, Failure> {
     let list: Vec<&str> = urls.split(',').map(str::trim).filter(|url| !url.is_empty()).collect();
-    let targets = Targets::parse(&list).map_err(|error| Failure::Usage(format!("`{urls}`, the admin endpoint: {error}")))?;
+    let targets =
+        Targets::parse(&list).map_err(|error| Failure::Usage(format!("`{urls}`, the admin endpoint: {error}")))?;
     let tls = if targets.any_tls() { Some(Box::pin(enrolled::client_config(&targets)).await?) } else { None };
     let channel = targets.channel(tls.clone());
     Ok(ControlPlanes { targets, tls, channel, reached: false })

@@ -40,7 +40,9 @@ pub(crate) async fn client_config(targets: &Targets) -> Result<Arc<ClientConfig>
     let Some(kept) = kept else {
         let advice = "ask for a join token (`bailiwick cluster join-token admin` where a control plane runs) and redeem \
                       it with `bailiwick cluster enrol`";
-        return Err(Failure::Refused(format!("https needs an administrator's certificate, and there is none here: {advice}")));
+        return Err(Failure::Refused(format!(
+            "https needs an administrator's certificate, and there is none here: {advice}"
+        )));
     };
     let key = store.key().map_err(Failure::refused)?;
     identity.install(&kept.certificate, &kept.authority, &key).map_err(Failure::refused)?;

@@ -110,7 +110,8 @@ pub async fn enrol(store: &Store, wish: &Wish, identity: &Identity) -> Result<Me
     let key = store.key()?;
     if let Some(kept) = store.membership()? {
         if (kept.id.role, kept.id.name.as_str()) != (wish.role, wish.name.as_str()) {
-            let (folder, wanted) = (store.folder().display().to_string(), format!("{}/{}", wish.role.as_str(), wish.name));
+            let (folder, wanted) =
+                (store.folder().display().to_string(), format!("{}/{}", wish.role.as_str(), wish.name));
             return Err(EnrolError::SomebodyElse { folder, kept: kept.id.to_string(), wanted });
         }
         identity.install(&kept.certificate, &kept.authority, &key)?;

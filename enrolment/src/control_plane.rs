@@ -1,7 +1,7 @@
 //! A data plane's or a ledger's way to the control planes: which URLs, as whom, and the next one when one is gone.
 //!
-//! `https` URLs need a membership ([`join`] gets it and keeps it fresh); `http` ones are for the same machine, where the
-//! control plane takes plain text. Called by both roles at start.
+//! `https` URLs need a membership ([`join`] gets it and keeps it fresh); `http` ones are for the same machine, where
+//! the control plane takes plain text. Called by both roles at start.
 
 use std::{
     fmt,

@@ -1,8 +1,8 @@
 //! What a member keeps of its membership: its key and its last certificate, in sealed files.
 //!
-//! `identity.key` is made before the first request and stays: an enrolment whose answer was lost is asked for again with
-//! the same key and gets the same membership. `identity.member` comes with the answer. Both are sealed, the second so that
-//! nobody who can only write the disk can make this node believe another authority.
+//! `identity.key` is made before the first request and stays: an enrolment whose answer was lost is asked for again
+//! with the same key and gets the same membership. `identity.member` comes with the answer. Both are sealed, the second
+//! so that nobody who can only write the disk can make this node believe another authority.
 
 use std::path::{Path, PathBuf};
 
@@ -172,7 +172,12 @@ mod tests {
             incarnation: "b".to_owned(),
             certificate: vec![1, 2],
             authority: vec![3],
-            members: vec![MemberAddress { node_id: 1, name: "cp-1".into(), peer: "h:1".into(), api: "https://h:2".into() }],
+            members: vec![MemberAddress {
+                node_id: 1,
+                name: "cp-1".into(),
+                peer: "h:1".into(),
+                api: "https://h:2".into(),
+            }],
         };
         store.keep(&membership).unwrap();
         assert_eq!(store.membership().unwrap(), Some(membership));

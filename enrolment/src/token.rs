@@ -1,8 +1,8 @@
 //! Join tokens as text, and what a newcomer signs.
 //!
-//! `bwj1.<role>.<id>.<secret>.<fingerprint>`: the fingerprint (SHA-256 of the authority's certificate, hex) lets whoever
-//! holds the token tell the cluster from an impostor before the secret is sent. Of the secret only a hash is kept
-//! anywhere. Used by both sides.
+//! `bwj1.<role>.<id>.<secret>.<fingerprint>`: the fingerprint (SHA-256 of the authority's certificate, hex) lets
+//! whoever holds the token tell the cluster from an impostor before the secret is sent. Of the secret only a hash is
+//! kept anywhere. Used by both sides.
 
 use std::{fmt, str::FromStr};
 
@@ -105,8 +105,8 @@ pub fn enrol_message(token: &str) -> Vec<u8> {
     [b"bailiwick/enrol/v1\n".as_slice(), &sha256(token.as_bytes())].concat()
 }
 
-/// What a member signs to get a fresh certificate; `time` in Unix milliseconds, `addresses` as in the request (for peers,
-/// then for everybody): whoever hands a request on, or keeps one, cannot move a member.
+/// What a member signs to get a fresh certificate; `time` in Unix milliseconds, `addresses` as in the request (for
+/// peers, then for everybody): whoever hands a request on, or keeps one, cannot move a member.
 #[must_use]
 pub fn renew_message(role: &str, name: &str, time: u64, addresses: [&str; 2]) -> Vec<u8> {
     let [peer, api] = addresses;

@@ -91,7 +91,8 @@ impl Enrolment for Enroller {
     async fn renew(&self, request: Request<RenewRequest>) -> Result<Response<RenewResponse>, Status> {
         self.calls.lock().unwrap().1 += 1;
         let request = request.into_inner();
-        let message = renew_message(&request.role, &request.name, request.time, [&request.peer_address, &request.api_address]);
+        let message =
+            renew_message(&request.role, &request.name, request.time, [&request.peer_address, &request.api_address]);
         assert!(verify_proof(&request.public_key, &message, &request.proof));
         Ok(Response::new(RenewResponse {
             certificate: self.certificate(&request.role, &request.name, &request.public_key),

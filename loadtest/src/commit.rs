@@ -147,7 +147,12 @@ async fn measure(args: &Args, target: &Target, delay: Duration) -> Result<(Vec<S
         let (latencies, took) = step(target, *writers, Duration::from_secs(args.seconds)).await?;
         let before = raws.last().map_or(0.0, |raw| raw.per_second);
         let after = raw(args, delay).await?;
-        steps.push(Step { writers: *writers, latencies, took, raw_per_second: f64::midpoint(before, after.per_second) });
+        steps.push(Step {
+            writers: *writers,
+            latencies,
+            took,
+            raw_per_second: f64::midpoint(before, after.per_second),
+        });
         raws.push(after);
     }
     Ok((steps, raws))

@@ -7,10 +7,7 @@ use std::{
     collections::{BTreeMap, BTreeSet},
     io,
     path::{Path, PathBuf},
-    sync::{
-        Arc, PoisonError, RwLock,
-        atomic::{AtomicU64, Ordering},
-    },
+    sync::{Arc, Mutex, PoisonError, RwLock},
     time::Duration,
 };
 
@@ -31,7 +28,8 @@ const LOOK_AGAIN: Duration = Duration::from_millis(1);
 #[derive(Debug, Default)]
 struct Exchange {
     nodes: RwLock<BTreeMap<u64, Consensus>>,
-    unanswered: AtomicU64,
+    /// Urgent calls that a node did not answer in time, by its id.
+    unanswered: Mutex<BTreeMap<u64, u64>>,
 }
 
 impl Exchange {
@@ -57,19 +55,13 @@ struct Wire {
 
 #[async_trait]
 impl Transport for Wire {
-    async fn call(
-        &self,
-        to: u64,
-        _: &Member,
-        lane: Lane,
-        request: Vec<u8>,
-        timeout: Duration,
-    ) -> io::Result<Vec<u8>> {
+    async fn call(&self, to: u64, _: &Member, lane: Lane, request: Vec<u8>, timeout: Duration) -> io::Result<Vec<u8>> {
         let Some(peer) = self.exchange.find(to) else { return Err(io::ErrorKind::ConnectionRefused.into()) };
         match tokio::time::timeout(timeout, peer.handle(self.from, request)).await {
             Ok(answered) => answered,
             Err(_) => {
-                self.exchange.unanswered.fetch_add(u64::from(lane == Lane::Control), Ordering::Relaxed);
+                let mut unanswered = self.exchange.unanswered.lock().unwrap_or_else(PoisonError::into_inner);
+                *unanswered.entry(to).or_default() += u64::from(lane == Lane::Control);
                 Err(io::ErrorKind::TimedOut.into())
             }
         }
@@ -197,9 +189,10 @@ impl Nodes {
         Ok(())
     }
 
-    /// Votes, appends, heartbeats and reads that got no answer in time so far.
-    pub(crate) fn unanswered(&self) -> u64 {
-        self.exchange.unanswered.load(Ordering::Relaxed)
+    /// Votes, appends, heartbeats and reads that nodes 1 to `last` did not answer in time so far.
+    pub(crate) fn unanswered(&self, last: u64) -> u64 {
+        let unanswered = self.exchange.unanswered.lock().unwrap_or_else(PoisonError::into_inner);
+        unanswered.range(..=last).map(|(_, count)| count).sum()
     }
 
     pub(crate) fn folder_of(&self, node_id: u64) -> PathBuf {

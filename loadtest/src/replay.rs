@@ -97,8 +97,7 @@ pub(crate) async fn open_once(data: &Path) -> Result<()> {
     let took = began.elapsed();
     let (memory_mib, memory_most_mib) = memory_mib();
     let replica = nodes.get(1)?;
-    let (agents, consents, revision) =
-        replica.read(|state| (state.agents.len(), state.consents.len(), state.revision));
+    let (agents, consents, revision) = replica.read(|state| (state.agents.len(), state.consents.len(), state.revision));
     let opened = Opened {
         microseconds: u64::try_from(took.as_micros())?,
         agents: u64::try_from(agents)?,

@@ -11,10 +11,7 @@ use std::{
 
 use anyhow::{Context as _, Result, ensure};
 use bailiwick_control_plane::Replica;
-use bailiwick_control_plane_core::{
-    Command,
-    token_key::Issuer,
-};
+use bailiwick_control_plane_core::{Command, token_key::Issuer};
 use serde_json::{Value, json};
 use tokio::sync::{mpsc, watch};
 
@@ -93,7 +90,7 @@ async fn join(nodes: &mut Nodes, node_id: u64) -> Result<()> {
 /// Does `work` while a client writes, and says what both noticed of each other.
 async fn under_load(nodes: &mut Nodes, work: impl AsyncFnOnce(&mut Nodes) -> Result<()>) -> Result<Stretch> {
     let leader = nodes.leader().await?.clone();
-    let (term, unanswered) = (leader.consensus().term(), nodes.unanswered());
+    let (term, unanswered) = (leader.consensus().term(), nodes.unanswered(VOTERS));
     let (stop, stopped) = watch::channel(());
     let (latencies, mut measured) = mpsc::unbounded_channel();
     let mut writing = tokio::task::JoinSet::new();
@@ -112,7 +109,7 @@ async fn under_load(nodes: &mut Nodes, work: impl AsyncFnOnce(&mut Nodes) -> Res
     Ok(Stretch {
         took,
         terms: leader.consensus().term() - term,
-        unanswered: nodes.unanswered() - unanswered,
+        unanswered: nodes.unanswered(VOTERS) - unanswered,
         writes: Latencies::new(writes),
     })
 }
@@ -166,11 +163,16 @@ fn print(args: &Args, bytes: u64, one: u64, most: u64, stretches: &[(&str, Stret
         );
         return;
     }
-    println!("{} agents, {} consents: snapshot of {} MiB", args.population.agents, args.population.consents, bytes >> 20);
+    println!(
+        "{} agents, {} consents: snapshot of {} MiB",
+        args.population.agents,
+        args.population.consents,
+        bytes >> 20
+    );
     println!("memory: one node {one} MiB; {LATE} nodes in one process at most {most} MiB");
     for (what, stretch) in stretches {
         println!(
-            "{what}: {:.2} s, {} elections, {} calls unanswered; {} writes meanwhile: {}",
+            "{what}: {:.2} s, {} elections, {} calls unanswered by voters; {} writes meanwhile: {}",
             stretch.took.as_secs_f64(),
             stretch.terms,
             stretch.unanswered,

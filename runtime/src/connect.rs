@@ -108,7 +108,10 @@ impl Targets {
         let connector = Connector { targets: self.clone(), tls };
         // The URI only fills in the requests' authority; the connector knows where to go, and by which means.
         let endpoint = Endpoint::from_static("http://bailiwick");
-        endpoint.http2_keep_alive_interval(KEEP_ALIVE).keep_alive_while_idle(true).connect_with_connector_lazy(connector)
+        endpoint
+            .http2_keep_alive_interval(KEEP_ALIVE)
+            .keep_alive_while_idle(true)
+            .connect_with_connector_lazy(connector)
     }
 
     /// In the order in which they are to be tried.

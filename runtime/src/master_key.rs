@@ -229,10 +229,8 @@ impl MasterKeys {
         let mut bytes = Zeroizing::new(sealed.bytes.clone());
         let nonce = Nonce::assume_unique_for_key(sealed.nonce);
         let opened = cipher.open_in_place(nonce, Aad::from(place.associated_data()), &mut bytes).map(|open| open.len());
-        let length = opened.map_err(|_| MasterKeyError::Tampered {
-            column: place.column.to_owned(),
-            key: place.key.to_owned(),
-        })?;
+        let length = opened
+            .map_err(|_| MasterKeyError::Tampered { column: place.column.to_owned(), key: place.key.to_owned() })?;
         bytes.truncate(length);
         Ok(bytes)
     }

@@ -75,7 +75,7 @@ pub fn read(path: &Path, keys: &MasterKeys) -> Result<Zeroizing<Vec<u8>>, Sealed
     let file = |source| SealedFileError::File { path: shown(path), source };
     let content = Zeroizing::new(private_file::read(path).map_err(file)?);
     if !content.starts_with(FORMAT.as_bytes()) {
-        tracing::warn!(path = %path.display(), "a key lay here unsealed; it is sealed now, but old copies of it are not");
+        tracing::warn!(path = %path.display(), "a key lay here unsealed and is sealed now; copies made before are not");
         write(path, keys, &content)?;
         return Ok(content);
     }

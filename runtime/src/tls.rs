@@ -2,9 +2,9 @@
 //!
 //! The first byte tells which it is: 0x16 opens a TLS handshake. Plain text is for an administrator on the same machine
 //! and is refused from anywhere else, or from everybody where the configuration says so. Each connection is admitted by
-//! a task of its own, so that a slow one holds up nobody; what comes out is ready to serve and knows who is at the other
-//! end ([`PeerIdentity`], found in a request's extensions). No connection outlives its certificate. Absent: what each of
-//! them may do.
+//! a task of its own, so that a slow one holds up nobody; what comes out is ready to serve and knows who is at the
+//! other end ([`PeerIdentity`], found in a request's extensions). No connection outlives its certificate. Absent: what
+//! each of them may do.
 
 use std::{
     collections::VecDeque,

@@ -136,9 +136,10 @@ impl Canon {
 impl Inner {
     fn record(&mut self, revision: u64, digest: u64, events: &[Vec<u8>]) -> Option<(&'static str, String)> {
         self.changes.insert(revision, digest);
-        // INVARIANT: a tree of a few thousand leaves is far below its largest size.
         let leaf = leaf_hash(revision, events, self.frontier.size());
-        drop(self.frontier.push(leaf, &mut Vec::new()));
+        if let Err(error) = self.frontier.push(leaf, &mut Vec::new()) {
+            return Some(("root", error.to_string()));
+        }
         self.roots.push(self.frontier.root());
         let mut twice = None;
         let requests: BTreeSet<String> = events

@@ -111,7 +111,9 @@ async fn run(seed: u64, print: bool) -> Report {
 
 async fn play(cluster: &Arc<Cluster>, history: &Arc<History>, random: &Random) {
     let nodes = random.pick(&[1, 3, 3, 3, 3, 5, 5]).copied().unwrap_or(3);
-    let (clients, think) = (2 + random.below(4), 30 + random.below(150));
+    // Few clients at their leisure, or so many at once that decisions are made ahead of what is committed.
+    let (clients, think) =
+        random.pick(&[(3, 60), (4, 120), (4, 90), (5, 60), (3, 40), (6, 15)]).copied().unwrap_or((3, 60));
     cluster.world.trace(format_args!("{nodes} nodes, {clients} clients"));
     tokio::task::spawn(cluster.clone().watch());
     if !operator::found(cluster).await {
@@ -127,7 +129,8 @@ async fn play(cluster: &Arc<Cluster>, history: &Arc<History>, random: &Random) {
     let clients: Vec<_> = (0..clients).map(|number| tokio::task::spawn(workload.clone().client(number))).collect();
     time::sleep(random.millis(0, 3_000)).await;
     let mut faults = Faults::new(cluster, nodes, 200 + random.below(1_800));
-    faults.run(random.millis(4_000, 16_000)).await;
+    let length = random.millis(4_000, 16_000);
+    faults.run(if think < 30 { length / 2 } else { length }).await;
     faults.mend_all().await;
     time::sleep(Duration::from_secs(2)).await;
     workload.stop.store(true, Ordering::Relaxed);

@@ -4,6 +4,8 @@
 //! A writer sends a write again under the same id, to the next control plane, until it is acknowledged: that is what
 //! clients are told to do. So afterwards each acknowledged write must be there exactly once, and none twice.
 
+#![expect(clippy::disallowed_methods, reason = "writers and callers end with the load; a test has no supervisor")]
+
 use std::{
     collections::{BTreeMap, BTreeSet},
     sync::{
@@ -108,7 +110,7 @@ impl Writers {
             times.extend(when);
         }
         times.sort();
-        all.longest_gap = times.windows(2).map(|pair| gap(pair)).max().unwrap_or_default();
+        all.longest_gap = times.windows(2).map(gap).max().unwrap_or_default();
         Ok(all)
     }
 }

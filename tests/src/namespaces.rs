@@ -1,4 +1,4 @@
-//! Hosts that can be cut off from each other: network namespaces around a bridge, inside a user namespace of the test's.
+//! Hosts that can be cut off from each other: network namespaces around a bridge, all inside a test's own namespaces.
 //!
 //! [`within_namespaces`] runs a test anew as a child in user, mount, process and network namespaces of its own, where
 //! it may do everything and the machine sees nothing of it; whatever it started ends with it. There [`Network`] gives

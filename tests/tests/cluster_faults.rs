@@ -3,8 +3,6 @@
 //! Whatever is lost, every acknowledged write is there afterwards and none happened twice, calls go on, and all nodes
 //! hold the same event log. Real processes on loopback; links that break are `partitions`.
 
-#![expect(clippy::indexing_slicing, reason = "a test that panics fails, as it should")]
-
 use std::{fs, io::Write as _, time::Duration};
 
 use anyhow::{Context as _, Result, ensure};

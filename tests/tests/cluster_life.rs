@@ -3,8 +3,6 @@
 //! A node id is given once and never again; a node whose data is gone, old or rotten does not pass for the one it was;
 //! and whoever steals the data directories of all control planes has nothing. Real processes on loopback.
 
-#![expect(clippy::indexing_slicing, reason = "a test that panics fails, as it should")]
-
 use std::{
     collections::BTreeSet,
     fs,

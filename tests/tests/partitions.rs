@@ -40,7 +40,8 @@ impl Scene {
     /// A write by a client on that node's own host.
     fn write_at(&self, node: &str, name: &str) -> Result<Output> {
         let file = self.deployment.data().join(format!("{name}.yaml"));
-        let user = json!({"apiVersion": "bailiwick/v1", "kind": "User", "metadata": {"name": name}, "spec": {"groups": ["g"]}});
+        let (metadata, spec) = (json!({"name": name}), json!({"groups": ["g"]}));
+        let user = json!({"apiVersion": "bailiwick/v1", "kind": "User", "metadata": metadata, "spec": spec});
         std::fs::write(&file, user.to_string())?;
         self.deployment.cli_at(node, SECONDS_MAX, &["apply", "-f", &file.display().to_string()])
     }

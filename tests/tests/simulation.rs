@@ -8,9 +8,9 @@
 use std::process::{Command, Output};
 
 /// Seeds in each run of the tests. Any number by command: `simulate --seeds N --from M`.
-const SEEDS: &str = "300";
+const SEEDS: &str = "240";
 /// Seeds that are run twice. Beyond those above, so that they count as well.
-const SEEDS_TWICE: &str = "20";
+const SEEDS_TWICE: &str = "10";
 
 fn simulate(arguments: &[&str]) -> Output {
     let jobs = std::thread::available_parallelism().map_or(1, std::num::NonZero::get).to_string();

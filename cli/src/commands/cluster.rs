@@ -65,9 +65,13 @@ async fn init(args: ClusterInitArgs) -> Result<(), Failure> {
         lines.push(format!("  Authority fingerprint  {}", begun.fingerprint));
         if let Some(path) = &made {
             lines.push(format!("  Master key             {path} (made now)"));
-            lines.push("Keep a copy of the master key elsewhere: without it no secret of this cluster opens again.".into());
+            lines.push(
+                "Keep a copy of the master key elsewhere: without it no secret of this cluster opens again.".into(),
+            );
         }
-        lines.push("Next: start it with `bailiwick control-plane --config FILE`; then `bailiwick cluster join-token`.".into());
+        lines.push(
+            "Next: start it with `bailiwick control-plane --config FILE`; then `bailiwick cluster join-token`.".into(),
+        );
         lines.join("\n")
     });
     Ok(())
@@ -180,8 +184,7 @@ fn members_table(items: &[Value]) -> String {
 }
 
 async fn remove(urls: &str, args: ClusterRemoveArgs) -> Result<(), Failure> {
-    let request =
-        RemoveMemberRequest { member: args.member.clone(), force: args.force, request_id: request_id()? };
+    let request = RemoveMemberRequest { member: args.member.clone(), force: args.force, request_id: request_id()? };
     let mut control_planes = admin::connect(urls).await?;
     let asked = control_planes.ask(request, async |channel, asked| cluster(channel).remove(asked).await);
     let revision = asked.await?.revision;
@@ -258,8 +261,10 @@ async fn restore(args: ClusterRestoreArgs) -> Result<(), Failure> {
             "Nodes of the former life are refused. Next:".to_owned(),
             "  1. make sure that none of them runs, and put their data directories away;".to_owned(),
             "  2. start this node: `bailiwick control-plane --config FILE`;".to_owned(),
-            "  3. let the others join with empty data directories: `bailiwick cluster join-token control-plane`;".to_owned(),
-            "  4. revocations after the backup are undone: look at `bailiwick audit query --kind control.event`.".to_owned(),
+            "  3. let the others join with empty data directories: `bailiwick cluster join-token control-plane`;"
+                .to_owned(),
+            "  4. revocations after the backup are undone: look at `bailiwick audit query --kind control.event`."
+                .to_owned(),
         ]
         .join("\n")
     });

@@ -1,8 +1,8 @@
 //! A look at a data directory that no node has open: whom it belongs to, and whether what lies there is whole.
 //!
 //! Called by `bailiwick doctor`. Opens read-only, changes nothing, not even the count of starts. Reads every row: each
-//! change is hashed and the Merkle root compared, as a start does, and the log is read for holes and damage. What only a
-//! running node can tell (whether this copy is the newest one) is absent.
+//! change is hashed and the Merkle root compared, as a start does, and the log is read for holes and damage. Absent:
+//! what only a running node can tell (whether this copy is the newest one).
 
 use std::{io, path::Path, sync::Arc};
 
@@ -34,7 +34,7 @@ pub struct Inspection {
     pub entries: u64,
 }
 
-/// Inspects the data directory `folder`; `None` if it belongs to nobody yet. Blocks, as long as reading all of it takes.
+/// Inspects the data directory `folder`; `None` if it belongs to nobody yet. Blocks while it reads all of it.
 ///
 /// # Errors
 /// [`io::ErrorKind::NotFound`] if there is none; when it is in another layout; when anything in it is damaged.

@@ -197,14 +197,21 @@ mod tests {
             [Who::Loopback, Who::Anonymous].into_iter().chain(Role::ALL.into_iter().map(member)).collect();
         let mut matrix = String::new();
         for method in METHODS {
-            let who: Vec<String> =
-                callers.iter().filter(|who| method.is_open_to(who)).map(|who| who.to_string().replace("/m", "")).collect();
+            let who: Vec<String> = callers
+                .iter()
+                .filter(|who| method.is_open_to(who))
+                .map(|who| who.to_string().replace("/m", ""))
+                .collect();
             let place = if method.place == Place::Leader { "leader" } else { "here" };
             writeln!(matrix, "{} [{place}]: {}", method.path, who.join(" ")).unwrap();
         }
         let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/golden/authorisation.txt");
         let golden = fs::read_to_string(&path).unwrap_or_default();
-        assert!(matrix == golden, "who may call what has changed; if it should, {} must say:\n{matrix}", path.display());
+        assert!(
+            matrix == golden,
+            "who may call what has changed; if it should, {} must say:\n{matrix}",
+            path.display()
+        );
     }
 
     #[test]

@@ -25,7 +25,7 @@ use crate::{
     config::ControlPlaneConfig,
     domain::{Caller, Domain},
     enrolment::spiffe,
-    serve::ControlPlaneError,
+    error::ControlPlaneError,
     vault::Vault,
 };
 
@@ -129,8 +129,11 @@ impl Home {
     pub(crate) fn certify(&self, config: &ControlPlaneConfig, birth: &Birth) -> Result<Own, ControlPlaneError> {
         let id = spiffe(&birth.cluster_id, Role::ControlPlane, birth.node_id, &config.node);
         let own = Own { id: id.clone(), key: Arc::clone(&self.key), identity: self.identity.clone() };
-        let certified = own.certify(&self.vault.keys()).map_err(|error| ControlPlaneError::Certificate(error.to_string()))?;
-        if certified && let (Some(certificate), Some(authority)) = (self.identity.certificate(), self.identity.authority()) {
+        let certified =
+            own.certify(&self.vault.keys()).map_err(|error| ControlPlaneError::Certificate(error.to_string()))?;
+        if certified
+            && let (Some(certificate), Some(authority)) = (self.identity.certificate(), self.identity.authority())
+        {
             let incarnation = birth.incarnation.clone();
             let membership = Membership { id, incarnation, certificate, authority, members: Vec::new() };
             self.store.keep(&membership).map_err(bailiwick_enrolment::EnrolError::from)?;
@@ -138,7 +141,6 @@ impl Home {
         Ok(own)
     }
 }
-
 
 impl Home {
     /// Where a certificate is renewed while this node cannot sign one: at the control planes it joined.
@@ -182,8 +184,9 @@ async fn open_disk(folder: &Path) -> io::Result<Arc<dyn Disk>> {
 fn token(config: &ControlPlaneConfig) -> Result<Option<JoinToken>, ControlPlaneError> {
     let text = match (&config.join_token, &config.join_token_file) {
         (Some(text), _) => text.clone(),
-        (None, Some(file)) if file.exists() => std::fs::read_to_string(file)
-            .map_err(|source| ControlPlaneError::Folder { path: file.clone(), source })?,
+        (None, Some(file)) if file.exists() => {
+            std::fs::read_to_string(file).map_err(|source| ControlPlaneError::Folder { path: file.clone(), source })?
+        }
         (None, Some(_) | None) => return Ok(None),
     };
     let bad = |error: bailiwick_enrolment::NotToken| bailiwick_enrolment::EnrolError::Token(error.to_string());

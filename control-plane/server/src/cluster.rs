@@ -185,7 +185,10 @@ impl ClusterService {
     async fn until_gone(&self, node_id: u64) {
         let consensus = self.domain.consensus();
         let gone = async {
-            while node_id != consensus.node_id() && consensus.is_leader() && consensus.membership().get(node_id).is_some() {
+            while node_id != consensus.node_id()
+                && consensus.is_leader()
+                && consensus.membership().get(node_id).is_some()
+            {
                 tokio::time::sleep(LOOK_EVERY).await;
             }
         };

@@ -63,7 +63,10 @@ pub struct ControlPlaneConfig {
 
 impl fmt::Debug for ControlPlaneConfig {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("ControlPlaneConfig").field("data_dir", &self.data_dir).field("node", &self.node).finish_non_exhaustive()
+        f.debug_struct("ControlPlaneConfig")
+            .field("data_dir", &self.data_dir)
+            .field("node", &self.node)
+            .finish_non_exhaustive()
     }
 }
 
@@ -130,7 +133,8 @@ impl ControlPlaneConfig {
             wrong("node", rule.to_owned());
         }
         if !self.ops_listen.ip().is_loopback() && !self.danger_listen_beyond_loopback {
-            let why = "the listener has no authentication: use a loopback address, or set danger_listen_beyond_loopback";
+            let why =
+                "the listener has no authentication: use a loopback address, or set danger_listen_beyond_loopback";
             wrong("ops_listen", format!("{}: {why}", self.ops_listen));
         }
         let (listen, http, ops) = (self.listen, self.http_listen, self.ops_listen);

@@ -49,7 +49,14 @@ impl Enrolment for EnrolmentService {
     async fn enrol(&self, request: Request<v1::EnrolRequest>) -> Result<Response<v1::EnrolResponse>, Status> {
         let request = request.into_inner();
         bounded(
-            &[&request.token, &request.role, &request.name, &request.peer_address, &request.api_address, &request.version],
+            &[
+                &request.token,
+                &request.role,
+                &request.name,
+                &request.peer_address,
+                &request.api_address,
+                &request.version,
+            ],
             &[&request.public_key, &request.proof],
         )?;
         let authority = self.keys.authority().ok_or_else(not_ready)?;
@@ -78,7 +85,8 @@ impl Enrolment for EnrolmentService {
         let (cluster, members) = self.domain.read(|state| (state.cluster.clone(), addresses(state)));
         let cluster = cluster.ok_or_else(not_ready)?;
         let certificate = sign(&authority, &cluster.id, role, node_id, &request.name, &request.public_key)?;
-        tracing::info!(role = role.as_str(), name = %request.name, node_id, version = %request.version, "a member enrolled");
+        let v1::EnrolRequest { name, version, .. } = request;
+        tracing::info!(role = role.as_str(), %name, node_id, %version, "a member enrolled");
         Ok(Response::new(v1::EnrolResponse {
             certificate,
             authority: authority.certificate().to_vec(),

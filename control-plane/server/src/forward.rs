@@ -22,7 +22,7 @@ use bytes::Bytes;
 use http::{HeaderMap, HeaderValue, Request, Response, request::Parts};
 use http_body_util::{BodyExt as _, Full, Limited};
 use tokio::time::Instant;
-use tonic::{Status, body::Body};
+use tonic::{Code, Status, body::Body};
 use tower::{Layer, Service, ServiceExt as _};
 
 use crate::{
@@ -129,7 +129,13 @@ impl Gate {
         let method = authorisation::find(request.uri().path());
         let method = method.ok_or_else(|| Status::unimplemented("no such method"))?;
         let Caller { peer, node_id, who, handed_on } = caller(&mut request)?;
-        self.check_member(&peer, node_id).await?;
+        self.check_member(&peer, node_id).await.map_err(|status| match status.code() {
+            // Its client did nothing wrong, and another control plane will take the request.
+            Code::Unauthenticated if handed_on => {
+                Status::unavailable("the control plane that was asked has been removed from the cluster; ask another")
+            }
+            _ => status,
+        })?;
         if handed_on {
             self.check_member(&who, None).await?;
         }
@@ -339,11 +345,14 @@ mod tests {
 
     fn request(peer: Option<PeerIdentity>, said: Option<&str>) -> Request<Body> {
         let mut request = Request::new(Body::empty());
-        request.extensions_mut().extend(peer.map(|peer| {
-            let mut extensions = http::Extensions::new();
-            extensions.insert(peer);
-            extensions
-        }).unwrap_or_default());
+        request.extensions_mut().extend(
+            peer.map(|peer| {
+                let mut extensions = http::Extensions::new();
+                extensions.insert(peer);
+                extensions
+            })
+            .unwrap_or_default(),
+        );
         if let Some(said) = said {
             request.headers_mut().insert(CALLER_HEADER, said.parse().unwrap());
         }
@@ -362,7 +371,8 @@ mod tests {
         assert_eq!(of(None, None).unwrap(), (Who::Anonymous, false));
         let handed_on = of(node(Role::ControlPlane), Some("admin/jo")).unwrap();
         assert_eq!(handed_on, (Who::parse("admin/jo").unwrap(), true));
-        for peer in [Some(PeerIdentity::Loopback), Some(PeerIdentity::Anonymous), node(Role::Admin), node(Role::Ledger)] {
+        for peer in [Some(PeerIdentity::Loopback), Some(PeerIdentity::Anonymous), node(Role::Admin), node(Role::Ledger)]
+        {
             assert!(of(peer, Some("admin/jo")).is_err());
         }
         assert!(of(node(Role::ControlPlane), Some("root")).is_err());

@@ -1,7 +1,7 @@
 //! The cluster's secret keys, opened and ready for use: what services hold.
 //!
-//! `vault` opens them from replicated state and puts every change in here; whoever holds [`Keys`] sees it at once. Until
-//! the first leader has made them there are none, and services say so. Never in a record or a log line.
+//! `vault` opens them from replicated state and puts every change in here; whoever holds [`Keys`] sees it at once.
+//! Until the first leader has made them there are none, and services say so. Never in a record or a log line.
 
 use std::{fmt, sync::Arc};
 

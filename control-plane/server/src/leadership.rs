@@ -189,9 +189,8 @@ mod tests {
     }
 
     fn wanting(voters: &[u64], learners: &[u64]) -> BTreeMap<u64, Wanted> {
-        let of = |ids: &[u64], voter| {
-            ids.iter().map(|id| (*id, Wanted { member: named(*id), voter })).collect::<Vec<_>>()
-        };
+        let of =
+            |ids: &[u64], voter| ids.iter().map(|id| (*id, Wanted { member: named(*id), voter })).collect::<Vec<_>>();
         of(voters, true).into_iter().chain(of(learners, false)).collect()
     }
 

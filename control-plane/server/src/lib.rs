@@ -19,6 +19,7 @@ mod config;
 mod config_stream;
 mod domain;
 mod enrolment;
+mod error;
 mod forward;
 mod http;
 mod internal;
@@ -38,8 +39,9 @@ pub use self::{
     clock::{Host, Surroundings},
     config::ControlPlaneConfig,
     domain::{WriteError, Written},
+    error::ControlPlaneError,
     offline::{Begun, init, restore},
     replica::Replica,
-    serve::{ControlPlaneError, Running, serve},
+    serve::{Running, serve},
     vault::VaultError,
 };

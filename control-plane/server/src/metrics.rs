@@ -88,7 +88,8 @@ impl Metrics {
         let add = |name: &str, help: &str, gauge: &Gauge| registry.register(name, help, gauge.clone());
         add("bailiwick_control_plane_leads", "1 while this node leads the cluster, else 0", &self.leads);
         add("bailiwick_control_plane_term", "Term this node is in; grows with each election", &self.term);
-        let help = "1 once this node has found that its event log differs from the others': it has stopped, keep its data";
+        let help =
+            "1 once this node has found that its event log differs from the others': it has stopped, keep its data";
         add("bailiwick_control_plane_diverged", help, &self.diverged);
         let help = "Control planes in consensus, by what they do: voter or learner";
         registry.register("bailiwick_control_plane_members", help, self.members.clone());

@@ -8,8 +8,8 @@
 use std::{fs::File, io::BufReader, path::Path, sync::Arc};
 
 use bailiwick_consensus::{
-    Alone, BackupSummary, Birth, Consensus, ConsensusError, LogLength, Member, Options, Timers, backup_changes, restore as restore_disk,
-    verify_backup,
+    Alone, BackupSummary, Birth, Consensus, ConsensusError, LogLength, Member, Options, Timers, backup_changes,
+    restore as restore_disk, verify_backup,
 };
 use bailiwick_control_plane_core::{State, evolve, member};
 use bailiwick_runtime::{Shutdown, identity::fingerprint, metrics::Registry};
@@ -19,8 +19,9 @@ use crate::{
     config::ControlPlaneConfig,
     config_stream::feed::Feed,
     domain::{Domain, Projection, Shared, read_event, run_writer},
+    error::ControlPlaneError,
     metrics::Metrics,
-    serve::{ControlPlaneError, READY_WAIT_MAX},
+    serve::READY_WAIT_MAX,
 };
 
 /// A cluster that has begun.
@@ -91,9 +92,8 @@ pub async fn restore(backup: &Path, config: &ControlPlaneConfig) -> Result<(Begu
     let birth = Birth { cluster_id: summary.cluster_id.clone(), incarnation, node_id };
     let (disk, of, first) = (Arc::clone(&home.disk), birth.clone(), first_member(config, &addresses));
     let path = backup.to_owned();
-    let restored = tokio::task::spawn_blocking(move || {
-        restore_disk(File::open(path).map(BufReader::new)?, &disk, &of, first)
-    });
+    let restored =
+        tokio::task::spawn_blocking(move || restore_disk(File::open(path).map(BufReader::new)?, &disk, &of, first));
     let restored = restored.await.map_err(std::io::Error::other).map_err(unreadable)?;
     restored.map_err(unreadable)?;
     Ok((begin(config, &home, &birth, &addresses).await?, summary))
@@ -127,9 +127,8 @@ async fn begin(
         let stop = Shutdown::new();
         let writer = stop.or_stop(run_writer(mailbox, consensus.clone(), shared.clone(), metrics));
         let founded = async {
-            let lives = |state: &State| {
-                state.cluster.as_ref().is_some_and(|cluster| cluster.incarnation == birth.incarnation)
-            };
+            let lives =
+                |state: &State| state.cluster.as_ref().is_some_and(|cluster| cluster.incarnation == birth.incarnation);
             let founded = if domain.read(lives) {
                 // Only its certificate was missing.
                 home.vault.create_missing(&domain).await.map_err(ControlPlaneError::from)
@@ -152,7 +151,11 @@ async fn begin(
         incarnation: birth.incarnation.clone(),
         node: config.node.clone(),
         node_id: birth.node_id,
-        fingerprint: home.identity.authority().map(|authority| hex::encode(fingerprint(&authority))).unwrap_or_default(),
+        fingerprint: home
+            .identity
+            .authority()
+            .map(|authority| hex::encode(fingerprint(&authority)))
+            .unwrap_or_default(),
         changes,
     })
 }
@@ -164,10 +167,9 @@ fn first_member(config: &ControlPlaneConfig, addresses: &Addresses) -> Member {
 /// Where the node will be reached: nothing listens yet, so the ports must be named.
 fn fixed_addresses(config: &ControlPlaneConfig) -> Result<Addresses, ControlPlaneError> {
     let mut problems = bailiwick_runtime::config::ConfigProblems::default();
-    for (key, address, told) in [
-        ("listen", config.listen, &config.advertise_api),
-        ("peer_listen", config.peer_listen, &config.advertise_peer),
-    ] {
+    for (key, address, told) in
+        [("listen", config.listen, &config.advertise_api), ("peer_listen", config.peer_listen, &config.advertise_peer)]
+    {
         if address.port() == 0 && told.is_none() {
             problems.add(key, "must name a port, as others have to find this node");
         }

@@ -7,24 +7,18 @@
 //! sessions end; with the last of them the writer ends; consensus and peers stop last. What was acknowledged is on the
 //! disk at every moment, so none of this is needed for safety.
 
-use std::{io, net::SocketAddr, path::PathBuf, sync::Arc, time::Duration};
+use std::{net::SocketAddr, sync::Arc, time::Duration};
 
 use bailiwick_consensus::{Applier, Birth, Consensus, ConsensusError, LogLength, Member, Options, Timers};
 use bailiwick_control_plane_core::token_key::Issuer;
-use bailiwick_enrolment::EnrolError;
 use bailiwick_proto::v1::{
     admin_server::AdminServer, checkpoints_server::CheckpointsServer, cluster_server::ClusterServer,
     enrolment_server::EnrolmentServer, internal_server::InternalServer,
 };
 use bailiwick_runtime::{
-    EventStream, OnEnd, Shutdown, Supervisor,
-    config::ConfigProblems,
-    identity::IdentityError,
-    listen::{self, BindError},
-    master_key::MasterKeyError,
+    EventStream, OnEnd, Shutdown, Supervisor, listen,
     metrics::Registry,
     ops::{self, Readiness},
-    tasks::TaskFailed,
     tls,
 };
 use tokio::{net::TcpListener, sync::watch};
@@ -40,6 +34,7 @@ use crate::{
     config_stream::{self, ConfigService, feed::Feed, nodes::Nodes, wire::ConfigServer},
     domain::{Domain, Projection, Shared, run_writer},
     enrolment::EnrolmentService,
+    error::ControlPlaneError,
     forward::Gate,
     http,
     internal::Colleagues,
@@ -47,7 +42,6 @@ use crate::{
     links::Links,
     metrics::Metrics,
     peers::Peers,
-    vault::VaultError,
 };
 
 /// Longest wait at start of a node that is alone until it leads.
@@ -70,95 +64,6 @@ const METRICS_EVERY: Duration = Duration::from_secs(1);
 /// Conditions in `/readyz`.
 const READY_CONSENSUS: &str = "consensus";
 const READY_DIVERGED: &str = "history";
-
-/// What keeps a control plane from starting, or ended it.
-#[derive(Debug, thiserror::Error)]
-pub enum ControlPlaneError {
-    /// The configuration is not usable; all mistakes are listed.
-    #[error(transparent)]
-    Config(#[from] ConfigProblems),
-    /// An address is taken.
-    #[error(transparent)]
-    Bind(#[from] BindError),
-    /// The address for peers is taken.
-    #[error("cannot listen for peers on {addr} (UDP, `control_plane.peer_listen`): {source}")]
-    Peers {
-        /// Which.
-        addr: SocketAddr,
-        /// Why.
-        source: io::Error,
-    },
-    /// A bound listener does not tell its address.
-    #[error("a listener does not tell its address: {0}")]
-    Address(io::Error),
-    /// The data directory cannot be made or opened.
-    #[error("cannot use {path}: {source}")]
-    Folder {
-        /// Which.
-        path: PathBuf,
-        /// Why.
-        source: io::Error,
-    },
-    /// There is no master key, or not the right one.
-    #[error(transparent)]
-    MasterKey(#[from] MasterKeyError),
-    /// The data directory is empty and nothing says what it should become.
-    #[error(
-        "this node belongs to no cluster: begin one with `bailiwick cluster init --config FILE`, or run `bailiwick \
-         cluster join-token control-plane` on a member and set `join` and `join_token_file` in [control_plane]"
-    )]
-    NotMember,
-    /// The data directory belongs to a cluster already.
-    #[error("the data directory is that of node {node_id} of cluster {cluster_id} already; nothing was changed")]
-    AlreadyMember {
-        /// Which cluster.
-        cluster_id: String,
-        /// Which node.
-        node_id: u64,
-    },
-    /// The configuration names another node than the one whose data this is.
-    #[error("this is the data of node \"{kept}\", but `control_plane.node` says \"{wanted}\"; a node keeps its name")]
-    Renamed {
-        /// Its name.
-        kept: String,
-        /// The configuration's.
-        wanted: String,
-    },
-    /// This node cannot become a member, or its own keys cannot be read.
-    #[error(transparent)]
-    Enrolment(#[from] EnrolError),
-    /// What this node keeps of its membership cannot be used.
-    #[error(transparent)]
-    Identity(#[from] IdentityError),
-    /// This node cannot certify itself.
-    #[error("this node cannot certify itself: {0}")]
-    Certificate(String),
-    /// The cluster's secrets cannot be opened or made.
-    #[error(transparent)]
-    Vault(#[from] VaultError),
-    /// The log cannot be opened or led.
-    #[error(transparent)]
-    Consensus(#[from] ConsensusError),
-    /// The backup is damaged, or does not fit.
-    #[error("the backup {path} cannot be restored: {source}")]
-    Backup {
-        /// Which.
-        path: PathBuf,
-        /// Why.
-        source: io::Error,
-    },
-    /// What this node states at start was refused.
-    #[error("cannot state {what}: {why}")]
-    Statement {
-        /// What.
-        what: &'static str,
-        /// Why.
-        why: String,
-    },
-    /// A task ended that must not.
-    #[error(transparent)]
-    Task(#[from] TaskFailed),
-}
 
 /// A running control-plane node. Dropping it does not stop it; the `Shutdown` given to [`serve`] does.
 #[derive(Debug)]
@@ -235,7 +140,8 @@ pub async fn serve(
     let consensus = open_consensus(&home, &birth, &peers, Box::new(projection)).await?;
     peers.serve(Arc::new(consensus.clone()));
     let supervisor = Supervisor::new(Shutdown::new());
-    let parts = Parts { shared, feed, home, birth, addresses, listeners, consensus: consensus.clone(), peers: peers.clone() };
+    let parts =
+        Parts { shared, feed, home, birth, addresses, listeners, consensus: consensus.clone(), peers: peers.clone() };
     let started = Box::pin(start(&config, stream, parts, &supervisor)).await;
     if let Err(error) = started {
         supervisor.shutdown().request();
@@ -243,7 +149,11 @@ pub async fn serve(
         consensus.shutdown().await;
         return Err(error);
     }
-    supervisor.spawn("control-plane-stop", OnEnd::Critical, stop(shutdown, consensus.clone(), supervisor.shutdown().clone()));
+    supervisor.spawn(
+        "control-plane-stop",
+        OnEnd::Critical,
+        stop(shutdown, consensus.clone(), supervisor.shutdown().clone()),
+    );
     tracing::info!(%grpc_addr, %peer_addr, %http_addr, %ops_addr, node = %config.node, "control plane serves");
     Ok(Running { grpc_addr, peer_addr, http_addr, ops_addr, supervisor, consensus, peers })
 }
@@ -310,7 +220,11 @@ async fn start(
     let own = home.certify(config, &birth)?;
     let links = Links::new(home.identity.clone());
     supervise(supervisor, &domain, &home, &feed, &metrics, &readiness, &peers);
-    supervisor.spawn("control-plane-certificate", OnEnd::Critical, own.clone().keep(home.vault.keys(), home.elsewhere(config), stop.clone()));
+    supervisor.spawn(
+        "control-plane-certificate",
+        OnEnd::Critical,
+        own.clone().keep(home.vault.keys(), home.elsewhere(config), stop.clone()),
+    );
     let announcing = announce::run(domain.clone(), links.clone(), own, addresses, stop.clone());
     supervisor.spawn("control-plane-announce", OnEnd::Finish, announcing);
     let issuer = Issuer { issuer: config.issuer.clone(), mcp_url: config.mcp_url.clone() };
@@ -318,10 +232,10 @@ async fn start(
     let duties = Duties { domain: domain.clone(), vault, issuer, node, stream, metrics: metrics.clone() };
     if consensus.is_leader() {
         // So that a node that is alone has all it needs before it serves.
-        duties.state_once().await.map_err(|error| ControlPlaneError::Statement {
-            what: "the issuer",
-            why: error.to_string(),
-        })?;
+        duties
+            .state_once()
+            .await
+            .map_err(|error| ControlPlaneError::Statement { what: "the issuer", why: error.to_string() })?;
         readiness.ready(READY_CONSENSUS);
     }
     supervisor.spawn("control-plane-leadership", OnEnd::Critical, duties.run(stop.clone()));

@@ -1,10 +1,10 @@
 //! The vault: the cluster's secrets, sealed in replicated state, opened in memory.
 //!
 //! Every node opens what the state holds, at start and whenever it changes; the leader makes what is missing and seals
-//! everything anew when the master key is rotated. A secret is bound to its column, key and edition, so a ciphertext put
-//! in another's place does not open. A node that cannot open a secret does not serve: it would issue nothing and
-//! understand no session, and the likeliest cause is the wrong master key.
-//! Absent: what secrets mean (`keys`), the sealing itself (`runtime::master_key`), who may ask for a rotation.
+//! everything anew when the master key is rotated. A secret is bound to its column, key and edition, so a ciphertext
+//! put in another's place does not open. A node that cannot open a secret does not serve: it would issue nothing and
+//! understand no session, and the likeliest cause is the wrong master key. Absent: what secrets mean (`keys`), the
+//! sealing itself (`runtime::master_key`), who may ask for a rotation.
 
 mod contents;
 mod rotation;

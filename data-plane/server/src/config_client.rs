@@ -1,10 +1,11 @@
 //! The config client: registers this run, follows the config stream, looks at servers when asked.
 //!
-//! One task owns the catalogue (`data-plane/core`). It reconnects for ever, to the next control plane if there are several, with growing, jittered pauses, resumes at
-//! the revision and digest it holds, and asks for everything anew when a frame does not fit. Every applied revision
-//! is acknowledged; one whose policies do not compile is refused by name while the rest of it applies. What it learns
-//! goes into `config_state`; the node keeps serving from there while the control plane is away.
-//! Deliberately absent: what a revision means (`data-plane/core`), reporting tools (`tool_reports`).
+//! One task owns the catalogue (`data-plane/core`). It reconnects for ever, to the next control plane if there are
+//! several, with growing, jittered pauses, resumes at the revision and digest it holds, and asks for everything anew
+//! when a frame does not fit. Every applied revision is acknowledged; one whose policies do not compile is refused by
+//! name while the rest of it applies. What it learns goes into `config_state`; the node keeps serving from there while
+//! the control plane is away. Deliberately absent: what a revision means (`data-plane/core`), reporting tools
+//! (`tool_reports`).
 
 mod backoff;
 

@@ -1,9 +1,10 @@
 //! A data-plane node's life in one process: what starts in which order, and what stops in which.
 //!
 //! Start: check the configuration, bind the listeners, recover the spool, read or make the commitment key; become
-//! a member of the cluster; then register this run with the control plane, open its chain, follow the configuration. Until the first configuration is
-//! in force every request gets 503. Stop: accept nothing more and let calls under way finish, within a bound; close the
-//! chain and hand over its last records; then the rest. Calls that do not finish in time are recorded as unknown.
+//! a member of the cluster; then register this run with the control plane, open its chain, follow the configuration.
+//! Until the first configuration is in force every request gets 503. Stop: accept nothing more and let calls under way
+//! finish, within a bound; close the chain and hand over its last records; then the rest. Calls that do not finish in
+//! time are recorded as unknown.
 
 use std::{
     fs::{File, TryLockError},

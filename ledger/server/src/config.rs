@@ -75,7 +75,13 @@ impl LedgerConfig {
     /// A ledger that keeps its data under `data_dir`, asks `control_plane`, and takes any free loopback ports.
     #[must_use]
     pub fn embedded(data_dir: PathBuf, control_plane: String) -> Self {
-        Self { data_dir, control_plane: control_plane.into(), listen: loopback(0), ops_listen: loopback(0), ..Self::default() }
+        Self {
+            data_dir,
+            control_plane: control_plane.into(),
+            listen: loopback(0),
+            ops_listen: loopback(0),
+            ..Self::default()
+        }
     }
 
     /// # Errors

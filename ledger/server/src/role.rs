@@ -1,14 +1,15 @@
 //! The ledger's life in one process: what starts in which order, and what stops in which.
 //!
 //! Start: check the configuration, bind both listeners, open the store, read or make the key, become a member
-//! of the cluster, connect the stream, then spawn the tasks. Stop: the sequencer finishes the group in hand; the publisher tries once more to publish; then the
-//! HTTP listeners close. A failing task requests the same ordered stop.
+//! of the cluster, connect the stream, then spawn the tasks. Stop: the sequencer finishes the group in hand; the
+//! publisher tries once more to publish; then the HTTP listeners close. A failing task requests the same ordered stop.
 
 use std::{net::SocketAddr, sync::Arc};
 
 use bailiwick_enrolment::{self as enrolment, ControlPlane, Joining};
 use bailiwick_runtime::{
-    EventStream, MasterKeys, OnEnd, Shutdown, Supervisor, identity::Role, listen, metrics::Registry, ops, ops::Readiness,
+    EventStream, MasterKeys, OnEnd, Shutdown, Supervisor, identity::Role, listen, metrics::Registry, ops,
+    ops::Readiness,
 };
 use tokio::{
     net::TcpListener,

@@ -172,9 +172,8 @@ async fn a_newcomer_believes_only_the_pinned_authority_and_is_nobody_itself() {
     let (ours, theirs) = (World::new("aa", &clock), World::new("aa", &clock));
     let (cp, _) = ours.member(Role::ControlPlane, "cp-3");
     let newcomer = Identity::new(Arc::new(clock));
-    let pinned = |world: &World| {
-        newcomer.pinned_client_config(&[b"h2"], fingerprint(world.authority.certificate())).unwrap()
-    };
+    let pinned =
+        |world: &World| newcomer.pinned_client_config(&[b"h2"], fingerprint(world.authority.certificate())).unwrap();
     assert_eq!(meet(h2(&cp, true), pinned(&ours)).await.unwrap(), None);
     assert!(meet(h2(&cp, false), pinned(&ours)).await.is_err(), "members only");
     assert!(meet(h2(&cp, true), pinned(&theirs)).await.is_err());

@@ -205,7 +205,8 @@ impl ServerCertVerifier for Pinned {
         _ocsp: &[u8],
         now: UnixTime,
     ) -> Result<ServerCertVerified, Error> {
-        let authority = intermediates.iter().find(|shown| fingerprint(shown) == self.pin).ok_or(CertificateError::UnknownIssuer)?;
+        let authority =
+            intermediates.iter().find(|shown| fingerprint(shown) == self.pin).ok_or(CertificateError::UnknownIssuer)?;
         let mut roots = RootCertStore::empty();
         roots.add(authority.clone().into_owned())?;
         chain(leaf, &roots, now, &self.provider)?;

@@ -150,7 +150,8 @@ fn each_line(text: &str, read: impl Fn(usize, &str) -> Reading) -> Result<Vec<Ze
 
 fn plain(line: usize, text: &str) -> Reading {
     let decoded = hex::decode(text).ok().or_else(|| {
-        let engines = [&general_purpose::STANDARD, &general_purpose::STANDARD_NO_PAD, &general_purpose::URL_SAFE_NO_PAD];
+        let engines =
+            [&general_purpose::STANDARD, &general_purpose::STANDARD_NO_PAD, &general_purpose::URL_SAFE_NO_PAD];
         engines.into_iter().find_map(|engine| engine.decode(text).ok())
     });
     let rule = "a key is 32 random bytes in hex or base64, such as `openssl rand -hex 32` prints";

@@ -39,7 +39,7 @@ pub(crate) fn check(node: &str, looked: &io::Result<Option<Inspection>>) -> Find
             Finding::warn("data", node, "there is no data yet", advice)
         }
         Err(error) => {
-            let advice = "do not start it on this data: look at the disk, remove the node and join a new one";
+            let advice = "look at the disk (kernel log, smartctl) before you use it again";
             Finding::fail("data", node, error.to_string(), advice)
         }
     }

@@ -59,7 +59,13 @@ fn enrol(world: &mut World, id: &str, role: Role, name: &str) -> Result<Decision
 fn moves(world: &mut World, name: &str, peer: &str) -> Result<Decision, Rejection> {
     let public_key = wish("", Role::Ledger, name).public_key;
     let (name, peer) = (name.into(), peer.into());
-    world.run(Command::RenewMember(RenewMember { role: Role::ControlPlane, name, public_key, peer, api: String::new() }))
+    world.run(Command::RenewMember(RenewMember {
+        role: Role::ControlPlane,
+        name,
+        public_key,
+        peer,
+        api: String::new(),
+    }))
 }
 
 fn remove(world: &mut World, who: &str, force: bool, answering: &[u64]) -> Result<Decision, Rejection> {

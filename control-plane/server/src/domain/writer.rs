@@ -181,7 +181,8 @@ impl Writer {
         while group.len() < PROPOSALS_MAX
             && let Some(mut attempt) = self.waiting.pop_front()
         {
-            let Some(decision) = changes(decide(&ahead.state, attempt.request.command.clone(), &attempt.request.context))
+            let Some(decision) =
+                changes(decide(&ahead.state, attempt.request.command.clone(), &attempt.request.context))
             else {
                 unchanged.push(attempt);
                 continue;

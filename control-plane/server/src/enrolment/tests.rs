@@ -152,7 +152,10 @@ async fn a_token_is_good_once_for_its_role_and_name_and_for_ten_minutes() {
         assert_eq!(id.to_string(), format!("spiffe://{}.bailiwick/data-plane/dp-1", "0".repeat(32)));
         assert_eq!((public, validity.not_after - validity.not_before), (key.public_key().to_vec(), 3_900));
         assert_eq!((enrolled.node_id, enrolled.members.len()), (0, 1));
-        world.enrol(request(&token, "data-plane", "dp-1", &key)).await.expect("the answer was lost; the same key again");
+        world
+            .enrol(request(&token, "data-plane", "dp-1", &key))
+            .await
+            .expect("the answer was lost; the same key again");
         let reused = world.enrol(request(&token, "data-plane", "dp-1", &other)).await;
         assert_eq!(reused.unwrap_err(), Code::PermissionDenied);
 
@@ -204,7 +207,8 @@ async fn only_a_member_with_its_own_key_gets_a_renewal_and_a_removed_one_gets_no
         assert_eq!((id.name.as_str(), public), ("dp-1", key.public_key().to_vec()));
         assert_eq!(fingerprint(&renewed.authority), token.fingerprint);
         let stale = millis() - 6 * 60 * 1_000;
-        let signed_for_other = v1::RenewRequest { name: "dp-2".into(), ..renewal("data-plane", "dp-1", &key, millis()) };
+        let signed_for_other =
+            v1::RenewRequest { name: "dp-2".into(), ..renewal("data-plane", "dp-1", &key, millis()) };
         for (request, code) in [
             (renewal("data-plane", "dp-1", &key, stale), Code::PermissionDenied),
             (renewal("data-plane", "dp-1", &key, stale + 12 * 60 * 1_000), Code::PermissionDenied),

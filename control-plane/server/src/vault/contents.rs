@@ -2,11 +2,7 @@
 //!
 //! The authority's key comes with its certificate, so that both are always a pair.
 
-use std::{
-    collections::BTreeMap,
-    fmt,
-    sync::Arc,
-};
+use std::{collections::BTreeMap, fmt, sync::Arc};
 
 use aws_lc_rs::digest::{SHA256, digest};
 use bailiwick_control_plane_core::secret;
@@ -123,11 +119,7 @@ impl Contents {
             let id = hex::encode(digest(&SHA256, plain)).chars().take(SEALING_ID_CHARS).collect();
             Ok(sealing_frame(id, plain.to_vec()))
         });
-        Ok(KeySet {
-            authority: authority.transpose()?,
-            signing: signing.transpose()?,
-            sealing: sealing.transpose()?,
-        })
+        Ok(KeySet { authority: authority.transpose()?, signing: signing.transpose()?, sealing: sealing.transpose()? })
     }
 }
 

@@ -5,7 +5,10 @@ use std::{fs, path::Path, time::Duration};
 use bailiwick_consensus::{Alone, Birth, Consensus, LogLength, Member, Options, RocksDisk, Timers};
 use bailiwick_control_plane_core::{member::FoundCluster, token_key::Issuer};
 use bailiwick_runtime::{MasterKeyConfig, metrics::Registry, private_file};
-use base64::{Engine as _, engine::general_purpose::{STANDARD_NO_PAD, URL_SAFE_NO_PAD}};
+use base64::{
+    Engine as _,
+    engine::general_purpose::{STANDARD_NO_PAD, URL_SAFE_NO_PAD},
+};
 
 use super::*;
 use crate::{
@@ -203,7 +206,10 @@ async fn the_master_key_is_rotated_while_writes_go_on() {
         private_file::write(&file, format!("{NEW}\n{OLD}").as_bytes()).unwrap();
         let (newest, shutdown) = (masters(NEW).newest(), Shutdown::new());
         let held = |keys: Option<Vec<String>>| {
-            std::collections::BTreeMap::from([("cp-1".to_owned(), Some(vec![newest.clone()])), ("cp-2".to_owned(), keys)])
+            std::collections::BTreeMap::from([
+                ("cp-1".to_owned(), Some(vec![newest.clone()])),
+                ("cp-2".to_owned(), keys),
+            ])
         };
         let asked = || Caller { actor: "admin".into(), request_id: "r-1".into() };
         let lacks = vault.rotate(domain, &held(Some(masters(OLD).names())), asked()).await.unwrap_err();
@@ -221,24 +227,21 @@ async fn the_master_key_is_rotated_while_writes_go_on() {
         };
         let follower = Vault::new(load(), Vec::new());
         domain.read(|state| follower.take_in(state)).unwrap();
-        let (following, rotating) = (
-            follower.clone().follow(domain.clone(), revisions.clone(), shutdown.clone()),
-            async {
+        let (following, rotating) =
+            (follower.clone().follow(domain.clone(), revisions.clone(), shutdown.clone()), async {
                 let held = held(Some(vec![newest.clone()]));
                 let (rotated, ()) = tokio::join!(vault.rotate(domain, &held, asked()), writes);
                 let mut seen = revisions.clone();
                 seen.wait_for(|revision| *revision >= domain.read(|state| state.revision)).await.unwrap();
                 shutdown.request();
                 rotated
-            },
-        );
+            });
         let (followed, rotated) = tokio::join!(following, rotating);
         followed.unwrap();
         let rotated = rotated.unwrap();
         assert_eq!((rotated.secrets, rotated.master.as_str()), (3, newest.as_str()));
-        let all_new = domain.read(|state| {
-            state.secrets.values().all(|secret| (secret.edition, &secret.master) == (2, &newest))
-        });
+        let all_new =
+            domain.read(|state| state.secrets.values().all(|secret| (secret.edition, &secret.master) == (2, &newest)));
         assert!(all_new);
         assert_eq!((plain(&vault), plain(&follower)), (before.clone(), before), "the secrets are the same");
         domain.read(|state| Vault::new(masters(NEW), Vec::new()).take_in(state)).unwrap();

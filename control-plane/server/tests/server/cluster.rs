@@ -68,8 +68,11 @@ impl Node {
     }
 
     pub(crate) async fn join_token(&self, role: &str, name: &str) -> String {
-        let request =
-            v1::CreateJoinTokenRequest { role: role.into(), name: name.into(), ..v1::CreateJoinTokenRequest::default() };
+        let request = v1::CreateJoinTokenRequest {
+            role: role.into(),
+            name: name.into(),
+            ..v1::CreateJoinTokenRequest::default()
+        };
         self.cluster().create_join_token(request).await.unwrap().into_inner().token
     }
 

@@ -1,4 +1,5 @@
-//! The master key of a running cluster: rotated under writes, refused while a member lacks the new one, missed at start.
+//! The master key of a running cluster: rotated under writes, refused while a member lacks the new one, missed at
+//! start.
 
 use std::{fs, os::unix::fs::PermissionsExt, path::Path};
 

@@ -38,10 +38,7 @@ impl Commitments {
     }
 
     /// The answer to `asked`; after a failure the next control plane is asked.
-    async fn answer<T>(
-        &mut self,
-        asked: impl Future<Output = Result<Response<T>, Status>>,
-    ) -> Result<T, PublishError> {
+    async fn answer<T>(&mut self, asked: impl Future<Output = Result<Response<T>, Status>>) -> Result<T, PublishError> {
         let answered = tokio::time::timeout(ANSWER_WAIT_MAX, asked).await;
         let answered = answered.unwrap_or_else(|_| Err(Status::deadline_exceeded("no answer")));
         if answered.as_ref().is_err_and(|status| matches!(status.code(), Code::Unavailable | Code::DeadlineExceeded)) {

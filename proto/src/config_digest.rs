@@ -273,7 +273,8 @@ mod tests {
     #[test]
     fn the_digest_depends_on_what_is_there_not_on_how_it_came() {
         let mut config = Entries::new();
-        let put = |config: &mut Entries, n: u32, value: u32| config.insert(format!("k{n}"), value.to_be_bytes().to_vec());
+        let put =
+            |config: &mut Entries, n: u32, value: u32| config.insert(format!("k{n}"), value.to_be_bytes().to_vec());
         (0..2_000).for_each(|n| put(&mut config, n, 0));
         config.settle();
         (0..2_000).filter(|n| n % 3 == 0).for_each(|n| put(&mut config, n, n));
@@ -292,7 +293,10 @@ mod tests {
     fn the_format_is_fixed() {
         let hex = |digest: Digest| digest.iter().map(|byte| format!("{byte:02x}")).collect::<String>();
         assert_eq!(hex(Entries::new().digest()), "e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855");
-        assert_eq!(hex(entries(&[("a", "1"), ("b", "2")]).digest()), "a1384fe7dfd2efb3ee0e8663db28a9593dec8cfc0039cfb1d30d14d3d551d1d0");
+        assert_eq!(
+            hex(entries(&[("a", "1"), ("b", "2")]).digest()),
+            "a1384fe7dfd2efb3ee0e8663db28a9593dec8cfc0039cfb1d30d14d3d551d1d0"
+        );
         assert_eq!(
             entry_digest("server/a", b"x").iter().map(|byte| format!("{byte:02x}")).collect::<String>(),
             digest::digest(&SHA256, b"\0\0\0\x08server/ax")

@@ -49,7 +49,8 @@ struct Cluster {
 async fn cluster() -> Result<Cluster> {
     let deployment = Deployment::start(Shape::Cluster).await?;
     let leader = deployment.leader().await?;
-    let made: Value = serde_json::from_str(&deployment.cli_ok(&["cluster", "join-token", "data-plane", "-o", "json"])?)?;
+    let made: Value =
+        serde_json::from_str(&deployment.cli_ok(&["cluster", "join-token", "data-plane", "-o", "json"])?)?;
     let token: JoinToken = made["token"].as_str().context("no token")?.parse()?;
     let members: Value = serde_json::from_str(&deployment.cli_ok(&["cluster", "members", "-o", "json"])?)?;
     let cluster_id = members["cluster_id"].as_str().context("no cluster id")?.to_owned();

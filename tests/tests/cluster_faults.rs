@@ -157,7 +157,7 @@ async fn wrong_clocks_and_slow_disks_cost_no_acknowledged_write() -> Result<()> 
     let failing = deployment.leader().await?;
     let number_failing = number(&failing)?;
     knobs[number_failing].failing_disk(true)?;
-    deployment.ended(&failing).await?;
+    deployment.ended(&failing).await.with_context(|| deployment.log_of(&failing))?;
     writers.go_on(SOME).await?;
     knobs[number_failing].failing_disk(false)?;
     deployment.up(&[]).await?;

@@ -8,7 +8,7 @@
 use std::process::{Command, Output};
 
 /// Seeds in each run of the tests. Any number by command: `simulate --seeds N --from M`.
-const SEEDS: &str = "240";
+const SEEDS: &str = "200";
 /// Seeds that are run twice. Beyond those above, so that they count as well.
 const SEEDS_TWICE: &str = "10";
 

@@ -16,14 +16,8 @@ use serde_json::Value;
 use tonic::{Request, Response, Status};
 
 use crate::{
-    authorisation::Who,
-    clock,
-    config_stream::nodes::Progress,
-    domain::Domain,
-    internal::Colleagues,
-    keys::Keys,
-    metrics::Metrics,
-    status,
+    authorisation::Who, clock, config_stream::nodes::Progress, domain::Domain, internal::Colleagues, keys::Keys,
+    metrics::Metrics, status,
 };
 
 const MICROS: u64 = 1_000_000;

@@ -83,12 +83,7 @@ impl AdminService {
         self.carry_out(command, Caller { actor, request_id: request.request_id }, false).await
     }
 
-    async fn carry_out(
-        &self,
-        command: Command,
-        caller: Caller,
-        dry_run: bool,
-    ) -> Result<v1::ApplyResponse, Status> {
+    async fn carry_out(&self, command: Command, caller: Caller, dry_run: bool) -> Result<v1::ApplyResponse, Status> {
         let done = if dry_run {
             self.domain.rehearse(command, caller).await
         } else {

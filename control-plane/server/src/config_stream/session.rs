@@ -102,7 +102,9 @@ impl Session<'_> {
             CatchUp::Snapshot(snapshot) => self.send_snapshot(&snapshot).await?,
         }
         self.revision = revision;
-        if node.is_data_plane && let Some(keys) = self.service.keys.frame() {
+        if node.is_data_plane
+            && let Some(keys) = self.service.keys.frame()
+        {
             self.send(keys).await?;
         }
         Ok(())

@@ -9,7 +9,7 @@ use tempfile::TempDir;
 
 use super::*;
 use crate::{config_stream::feed::Feed, metrics::Metrics};
-use bailiwick_consensus::{Alone, Birth, Member, LogLength, Options, Outcome, Proposal, RocksDisk, Timers};
+use bailiwick_consensus::{Alone, Birth, LogLength, Member, Options, Outcome, Proposal, RocksDisk, Timers};
 
 fn issuer(n: u64) -> Issuer {
     Issuer { issuer: format!("http://127.0.0.1:{n}"), mcp_url: "http://127.0.0.1/mcp".into() }
@@ -25,7 +25,8 @@ async fn intrude(consensus: &Consensus, shared: &Shared, n: u64) -> u64 {
     let event = Event { actor: "intruder".into(), request_id: format!("i-{n}"), time: n, change };
     let events = vec![serde_json::to_vec(&event).unwrap()];
     loop {
-        let proposal = Proposal { expected_version: shared.read().version, events: events.clone(), ..Proposal::default() };
+        let proposal =
+            Proposal { expected_version: shared.read().version, events: events.clone(), ..Proposal::default() };
         let placed = consensus.propose(vec![proposal]).await.unwrap()[0];
         if placed.outcome == Outcome::Applied {
             return placed.revision;

@@ -174,6 +174,7 @@ fn every_source_file_says_what_it_is_for() {
         "proto",
         "policy",
         "token",
+        "enrolment",
         "runtime",
         "control-plane",
         "data-plane",
@@ -195,7 +196,7 @@ fn every_source_file_says_what_it_is_for() {
 #[test]
 fn cedar_is_named_in_one_file_only() {
     let mut naming = Vec::new();
-    for folder in ["proto", "policy", "token", "control-plane", "data-plane", "ledger", "cli", "runtime"] {
+    for folder in ["proto", "policy", "token", "control-plane", "data-plane", "ledger", "cli", "runtime", "enrolment"] {
         for_each_source(&repository().join(folder), &mut |path, text| {
             if text.contains("cedar_policy") {
                 naming.push(path.display().to_string());

@@ -1,3 +1,5 @@
+//! Tests of the master key: where it may come from, and what is refused.
+
 use std::{fs, os::unix::fs::PermissionsExt};
 
 use super::*;

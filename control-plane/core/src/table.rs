@@ -1,48 +1,40 @@
 //! A map of which copies are cheap: the large tables of the state.
 //!
 //! Decisions look at states that do not exist yet: the draft of an apply, or what commands in flight will leave. With a
-//! million consents a true copy for each would take a second. So copies share what is settled, and what changes while a
-//! copy is around is kept beside it; it moves into the settled part at the first change after the last copy is gone.
+//! million consents a true copy for each would take a second. So the tables are persistent trees: a copy costs nothing,
+//! and a change afterwards copies only its path from the root.
 //! Used by `state` for what can be large; order, equality and serialised form are those of a `BTreeMap`.
 //! Absent: concurrency (a `Table` has one owner), and maps that are always small, which stay `BTreeMap`s.
 
-use std::{
-    borrow::Borrow,
-    cmp::Ordering,
-    collections::{BTreeMap, btree_map},
-    fmt,
-    iter::Peekable,
-    sync::Arc,
-};
+use std::{borrow::Borrow, collections::BTreeMap, fmt};
 
+use rpds::RedBlackTreeMapSync;
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
 /// A map in key order with cheap copies.
 #[derive(Clone)]
-pub struct Table<K, V> {
-    settled: Arc<BTreeMap<K, V>>,
-    /// Newer than `settled`; `None`: taken out.
-    fresh: BTreeMap<K, Option<V>>,
-    len: usize,
-}
+pub struct Table<K: Ord, V>(RedBlackTreeMapSync<K, V>);
 
-impl<K, V> Default for Table<K, V> {
+/// Keys and values in key order.
+pub type Iter<'a, K, V> = <&'a RedBlackTreeMapSync<K, V> as IntoIterator>::IntoIter;
+
+impl<K: Ord, V> Default for Table<K, V> {
     fn default() -> Self {
-        Self { settled: Arc::default(), fresh: BTreeMap::new(), len: 0 }
+        Self(RedBlackTreeMapSync::new_sync())
     }
 }
 
 impl<K: Ord, V> Table<K, V> {
     /// How many entries there are.
     #[must_use]
-    pub const fn len(&self) -> usize {
-        self.len
+    pub fn len(&self) -> usize {
+        self.0.size()
     }
 
     /// Whether there are none.
     #[must_use]
-    pub const fn is_empty(&self) -> bool {
-        self.len == 0
+    pub fn is_empty(&self) -> bool {
+        self.0.is_empty()
     }
 
     /// The value under a key.
@@ -51,13 +43,7 @@ impl<K: Ord, V> Table<K, V> {
     where
         K: Borrow<Q>,
     {
-        if self.fresh.is_empty() {
-            return self.settled.get(key);
-        }
-        match self.fresh.get(key) {
-            Some(changed) => changed.as_ref(),
-            None => self.settled.get(key),
-        }
+        self.0.get(key)
     }
 
     /// The value under a key, with the key as it is held.
@@ -66,10 +52,7 @@ impl<K: Ord, V> Table<K, V> {
     where
         K: Borrow<Q>,
     {
-        match self.fresh.get_key_value(key) {
-            Some((known, changed)) => changed.as_ref().map(|value| (known, value)),
-            None => self.settled.get_key_value(key),
-        }
+        self.0.get_key_value(key)
     }
 
     /// Whether there is a value under a key.
@@ -78,58 +61,36 @@ impl<K: Ord, V> Table<K, V> {
     where
         K: Borrow<Q>,
     {
-        self.get(key).is_some()
+        self.0.contains_key(key)
     }
 
     /// Keys and values in key order.
     #[must_use]
     pub fn iter(&self) -> Iter<'_, K, V> {
-        Iter { settled: self.settled.iter().peekable(), fresh: self.fresh.iter().peekable() }
+        self.0.iter()
     }
 
     /// Keys in order.
     pub fn keys(&self) -> impl Iterator<Item = &K> {
-        self.iter().map(|(key, _)| key)
+        self.0.keys()
     }
 
     /// Values in key order.
     pub fn values(&self) -> impl Iterator<Item = &V> {
-        self.iter().map(|(_, value)| value)
+        self.0.values()
     }
 
     /// The greatest key.
     #[must_use]
     pub fn last_key(&self) -> Option<&K> {
-        let settled = self.settled.keys().rev().find(|key| !self.fresh.contains_key(*key));
-        let fresh = self.fresh.iter().rev().find(|(_, value)| value.is_some()).map(|(key, _)| key);
-        settled.max(fresh)
-    }
-
-    /// The settled map with everything in it, unless a copy shares it.
-    fn own(&mut self) -> Option<&mut BTreeMap<K, V>> {
-        let settled = Arc::get_mut(&mut self.settled)?;
-        for (key, value) in std::mem::take(&mut self.fresh) {
-            match value {
-                Some(value) => settled.insert(key, value),
-                None => settled.remove(&key),
-            };
-        }
-        Some(settled)
+        self.0.last().map(|(key, _)| key)
     }
 }
 
 impl<K: Ord + Clone, V: Clone> Table<K, V> {
     /// Puts a value in place of the one under the same key.
     pub fn insert(&mut self, key: K, value: V) {
-        let is_new = match self.own() {
-            Some(settled) => settled.insert(key, value).is_none(),
-            None => {
-                let is_new = !self.contains_key(&key);
-                self.fresh.insert(key, Some(value));
-                is_new
-            }
-        };
-        self.len += usize::from(is_new);
+        self.0.insert_mut(key, value);
     }
 
     /// Takes a value out; whether there was one.
@@ -137,20 +98,7 @@ impl<K: Ord + Clone, V: Clone> Table<K, V> {
     where
         K: Borrow<Q>,
     {
-        let was_there = match self.own() {
-            Some(settled) => settled.remove(key).is_some(),
-            None => {
-                let known = self.settled.get_key_value(key).map(|(known, _)| known.clone());
-                let was_there = self.contains_key(key);
-                match known {
-                    Some(known) => self.fresh.insert(known, None),
-                    None => self.fresh.remove(key),
-                };
-                was_there
-            }
-        };
-        self.len -= usize::from(was_there);
-        was_there
+        self.0.remove_mut(key)
     }
 
     /// The value under a key, to be changed.
@@ -158,14 +106,7 @@ impl<K: Ord + Clone, V: Clone> Table<K, V> {
     where
         K: Borrow<Q>,
     {
-        if self.own().is_some() {
-            return self.own()?.get_mut(key);
-        }
-        if !self.fresh.contains_key(key) {
-            let (known, value) = self.settled.get_key_value(key)?;
-            self.fresh.insert(known.clone(), Some(value.clone()));
-        }
-        self.fresh.get_mut(key)?.as_mut()
+        self.0.get_mut(key)
     }
 
     /// Takes out what `keep` does not want.
@@ -178,42 +119,10 @@ impl<K: Ord + Clone, V: Clone> Table<K, V> {
 
     /// Takes the first entry out.
     pub fn pop_first(&mut self) -> Option<(K, V)> {
-        let (key, value) = self.iter().next()?;
+        let (key, value) = self.0.first()?;
         let first = (key.clone(), value.clone());
         self.remove(&first.0);
         Some(first)
-    }
-}
-
-/// Keys and values in key order.
-#[derive(Debug)]
-pub struct Iter<'a, K, V> {
-    settled: Peekable<btree_map::Iter<'a, K, V>>,
-    fresh: Peekable<btree_map::Iter<'a, K, Option<V>>>,
-}
-
-impl<'a, K: Ord, V> Iterator for Iter<'a, K, V> {
-    type Item = (&'a K, &'a V);
-
-    fn next(&mut self) -> Option<Self::Item> {
-        loop {
-            let order = match (self.settled.peek(), self.fresh.peek()) {
-                (None, None) => return None,
-                (Some(_), None) => Ordering::Less,
-                (None, Some(_)) => Ordering::Greater,
-                (Some((settled, _)), Some((fresh, _))) => settled.cmp(fresh),
-            };
-            if order == Ordering::Less {
-                return self.settled.next();
-            }
-            if order == Ordering::Equal {
-                // The fresh one takes its place.
-                self.settled.next();
-            }
-            if let Some((key, Some(value))) = self.fresh.next() {
-                return Some((key, value));
-            }
-        }
     }
 }
 
@@ -228,14 +137,17 @@ impl<'a, K: Ord, V> IntoIterator for &'a Table<K, V> {
 
 impl<K: Ord, V> FromIterator<(K, V)> for Table<K, V> {
     fn from_iter<I: IntoIterator<Item = (K, V)>>(entries: I) -> Self {
-        let settled = BTreeMap::from_iter(entries);
-        Self { len: settled.len(), settled: Arc::new(settled), fresh: BTreeMap::new() }
+        let mut map = RedBlackTreeMapSync::new_sync();
+        for (key, value) in entries {
+            map.insert_mut(key, value);
+        }
+        Self(map)
     }
 }
 
 impl<K: Ord, V: PartialEq> PartialEq for Table<K, V> {
     fn eq(&self, other: &Self) -> bool {
-        self.len == other.len && self.iter().eq(other.iter())
+        self.len() == other.len() && self.iter().eq(other.iter())
     }
 }
 
@@ -255,8 +167,7 @@ impl<K: Ord + Serialize, V: Serialize> Serialize for Table<K, V> {
 
 impl<'de, K: Ord + Deserialize<'de>, V: Deserialize<'de>> Deserialize<'de> for Table<K, V> {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        let settled = BTreeMap::<K, V>::deserialize(deserializer)?;
-        Ok(Self { len: settled.len(), settled: Arc::new(settled), fresh: BTreeMap::new() })
+        Ok(BTreeMap::<K, V>::deserialize(deserializer)?.into_iter().collect())
     }
 }
 

@@ -25,9 +25,6 @@ use bailiwick_consensus::{Committed as Placed, Consensus, ConsensusError, Outcom
 const DECISIONS_MAX: u32 = 3;
 /// Groups on their way at a time: one being synced, one being gathered, and one each way between nodes.
 const FLIGHTS_MAX: usize = 4;
-/// Commands decided ahead of what is committed before the state ahead is made anew: until then both states keep beside
-/// themselves what differs.
-const AHEAD_MAX: u64 = 1_024;
 
 /// Serves the mailbox until all senders are gone.
 pub(crate) async fn run(mut mailbox: mpsc::Receiver<Request>, consensus: Consensus, shared: Shared, metrics: Metrics) {
@@ -165,13 +162,10 @@ impl Writer {
             let (base, version) = (committed.version, committed.version);
             return Some(Ahead { state: committed.state.clone(), base, version });
         }
-        let ahead = ahead?;
-        if self.flights.len() < FLIGHTS_MAX && ahead.version - ahead.base < AHEAD_MAX {
-            return Some(ahead);
+        if self.flights.len() < FLIGHTS_MAX {
+            return ahead;
         }
-        if self.flights.len() >= FLIGHTS_MAX {
-            self.ahead = Some(ahead);
-        }
+        self.ahead = ahead;
         None
     }
 

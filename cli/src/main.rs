@@ -19,6 +19,10 @@ use args::{Cli, Command, LedgerCommand};
 use clap::Parser;
 use failure::Failure;
 
+/// What the system has costs a cluster a third of its commands a second (`bailiwick-loadtest cluster`).
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
 fn main() -> ExitCode {
     let cli = Cli::parse();
     match run(cli) {

@@ -26,6 +26,10 @@ use client::{Load, Target};
 use report::Report;
 
 /// Load on an MCP server, directly and through Bailiwick; and on the control plane.
+/// The allocator of `bailiwick` itself: figures measured with another would not be its figures.
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
 #[derive(Debug, Parser)]
 #[command(name = "bailiwick-loadtest", version, args_conflicts_with_subcommands = true, subcommand_negates_reqs = true)]
 struct Args {

@@ -188,11 +188,19 @@ impl Eq for Entries {}
 
 impl FromIterator<(String, Vec<u8>)> for Entries {
     fn from_iter<I: IntoIterator<Item = (String, Vec<u8>)>>(entries: I) -> Self {
-        let mut all = Self::new();
-        for (key, value) in entries {
-            all.insert(key, value);
+        let mut all = Self { by_key: BTreeMap::from_iter(entries), ..Self::new() };
+        for (key, value) in &all.by_key {
+            let (first, second) = place_of(key);
+            let bucket = all.branches.entry(first).or_default().buckets.entry(second).or_default();
+            bucket.entries.push(entry_digest(key, value));
         }
-        all.settle();
+        for branch in all.branches.values_mut() {
+            for bucket in branch.buckets.values_mut() {
+                bucket.entries.sort_unstable();
+                bucket.digest = of_bucket(&bucket.entries);
+            }
+            branch.digest = of_parts(branch.buckets.iter().map(|(second, bucket)| (*second, bucket.digest)));
+        }
         all
     }
 }

@@ -10,7 +10,7 @@ mod fold;
 #[cfg(test)]
 mod tests;
 
-use std::io;
+use std::{io, thread};
 
 use futures::{Stream, TryStreamExt as _};
 use openraft::{
@@ -77,7 +77,14 @@ impl Machine {
     pub(super) fn recover(store: Store, snapshots: Snapshots, applier: Box<dyn Applier>) -> io::Result<Self> {
         snapshots.recover()?;
         let (mut folded, roots) = (Folded::new(applier), Roots::default());
-        folded.load(&store, &roots)?;
+        // The snapshot is read and verified meanwhile: consensus asks for it next.
+        match store.disk().inline() {
+            true => folded.load(&store, &roots)?,
+            false => thread::scope(|scope| {
+                scope.spawn(|| snapshots.newest());
+                folded.load(&store, &roots)
+            })?,
+        }
         let (revision, roster) = (watch::Sender::new(0), watch::Sender::default());
         let machine = Self { store, snapshots, folded: None, roots, revision, roster };
         machine.announce(&folded);

@@ -4,7 +4,7 @@
 //! which that is not the root that was written down does not open. One thread reads, decodes and hashes ahead of the
 //! one that applies, unless the disk is a simulated one.
 
-use std::{collections::BTreeSet, io, sync::mpsc, thread};
+use std::{collections::BTreeSet, io, sync::mpsc, thread, time::Instant};
 
 use bailiwick_ledger_core::{hash::Hash, tree::empty_root};
 
@@ -104,6 +104,7 @@ impl Folded {
         if store.last(Family::Events)?.is_some_and(|(revision, _)| revision > applied.revision()) {
             return Err(corrupted("a change is stored that was not applied"));
         }
+        let began = Instant::now();
         self.applier.reset();
         self.void.clear();
         (self.tree, self.revision) = (Tree::default(), 0);
@@ -129,6 +130,7 @@ impl Folded {
         (self.position, self.members) = (applied.log_id(), applied.stored_members()?);
         self.former = applied.former.into_iter().collect();
         self.run = Run { chain: applied.chain, since: applied.chain_since };
+        tracing::info!(changes = self.tree.version(), took = ?began.elapsed(), "folded the stored changes");
         self.applier.publish(self.tree.version());
         Ok(())
     }

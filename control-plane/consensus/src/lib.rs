@@ -52,8 +52,8 @@ use futures::{
     future::{Either, select},
 };
 use openraft::{
-    AsyncRuntime as _, Raft, ServerState, async_runtime::watch::WatchReceiver as _, errors::Fatal, raft::WriteResult,
-    type_config::TypeConfigExt as _,
+    AsyncRuntime as _, Instant as _, Raft, ServerState, async_runtime::watch::WatchReceiver as _, errors::Fatal,
+    raft::WriteResult, type_config::TypeConfigExt as _,
 };
 use rand::Rng as _;
 use tokio::sync::watch;
@@ -85,6 +85,8 @@ pub use self::{
     transport::{Alone, Introduction, Lane, Member, PEER_MESSAGE_BYTES_MAX, Refusal, Transport},
 };
 
+/// A leader that has heard nothing from a majority for so long, ten heartbeats, does not count on one.
+const QUORUM_SILENCE_MAX: Duration = Duration::from_secs(1);
 /// Longest wait for others to let go of the disk at shutdown.
 const CLOSE_WAIT_MAX: Duration = Duration::from_secs(5);
 /// Proposals in one call; the domain groups no more than this.
@@ -284,7 +286,7 @@ impl Consensus {
     /// Hands the lead to another voter, if this node has it and there is one, so that nobody has to miss this node
     /// before it goes. Peers must still be able to call it meanwhile.
     pub async fn hand_over(&self) {
-        if !self.is_leader() || self.only_voter() {
+        if !self.is_leader() || self.only_voter() || self.failure().is_some() || !self.hears_a_majority() {
             return;
         }
         match self.transfer_leadership(None).await {
@@ -333,6 +335,12 @@ impl Consensus {
                 self.roots.diverged().map_or_else(|| fatal(error), ConsensusError::Diverged)
             }
         }
+    }
+
+    /// Without a majority nobody can elect another leader.
+    fn hears_a_majority(&self) -> bool {
+        let heard = self.raft.metrics().borrow_watched().last_quorum_acked;
+        heard.is_some_and(|heard| heard.elapsed() < QUORUM_SILENCE_MAX)
     }
 
     fn only_voter(&self) -> bool {

@@ -1,6 +1,7 @@
 //! What can be asked of `bailiwick`. The help texts here are also the reference in `docs/reference/cli.md`.
 
 mod cluster;
+mod revoke;
 
 use std::{path::PathBuf, time::Duration};
 
@@ -10,6 +11,7 @@ pub(crate) use self::cluster::{
     ClusterBackupArgs, ClusterCommand, ClusterEnrolArgs, ClusterInitArgs, ClusterJoinTokenArgs, ClusterOutputArgs,
     ClusterRemoveArgs, ClusterRestoreArgs, ClusterTransferArgs,
 };
+pub(crate) use self::revoke::RevokeArgs;
 
 /// Longest life of an admin-issued token.
 const TTL_MAX: Duration = Duration::from_secs(30 * 24 * 3600);
@@ -63,6 +65,11 @@ pub(crate) enum Command {
     /// Tokens for agents.
     #[command(subcommand)]
     Token(TokenCommand),
+    /// Take authority away from a person, an agent, a session or a consent, before it ends by itself.
+    ///
+    /// Data planes hear of it at once. May be repeated: what is gone stays gone. Whoever is activated again needs new
+    /// consents; applying a manifest that does not say `active: false` activates.
+    Revoke(RevokeArgs),
     /// Begin a cluster, let nodes in and out, back up and restore.
     #[command(subcommand)]
     Cluster(ClusterCommand),

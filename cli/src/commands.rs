@@ -7,5 +7,6 @@ pub(crate) mod doctor;
 pub(crate) mod ledger;
 pub(crate) mod reference;
 pub(crate) mod resources;
+pub(crate) mod revoke;
 pub(crate) mod role;
 pub(crate) mod token;

@@ -57,6 +57,7 @@ async fn dispatch(cli: Cli) -> Result<(), Failure> {
         Command::Describe(args) => commands::resources::describe(&admin, args).await,
         Command::Pin(args) => commands::resources::pin(&admin, args).await,
         Command::Token(args::TokenCommand::Issue(args)) => commands::token::issue(&admin, args).await,
+        Command::Revoke(args) => commands::revoke::revoke(&admin, args).await,
         Command::Cluster(command) => commands::cluster::run(&admin, command).await,
         Command::Doctor(args) => Box::pin(commands::doctor::run(&admin, args)).await,
         Command::Audit(args) => commands::audit::run(args).await,

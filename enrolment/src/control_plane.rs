@@ -137,6 +137,12 @@ impl ControlPlane {
         self.targets.channel(self.tls.clone())
     }
 
+    /// The same, but with its own turn: which one is tried first no longer depends on who else uses this.
+    #[must_use]
+    pub fn with_own_turn(&self) -> Self {
+        Self { targets: self.targets.with_own_turn(), tls: self.tls.clone() }
+    }
+
     /// The one that was used cannot help: new channels try the next one first.
     pub fn advance(&self) {
         self.targets.advance();

@@ -11,7 +11,7 @@ use std::{
 };
 
 use anyhow::{Context as _, Result, bail, ensure};
-use bailiwick_proto::v1::{ApplyRequest, IssueTokenRequest, ManifestFile, admin_client::AdminClient};
+use bailiwick_proto::v1::{ApplyRequest, IssueTokenRequest, ManifestFile, RevokeRequest, admin_client::AdminClient};
 use tonic::transport::{Channel, Endpoint};
 
 /// With 64 calls on each, a server that allows 128 at a time refuses none.
@@ -57,16 +57,38 @@ impl Admin {
 
     /// Grants a consent with a token. One attempt at the next endpoint.
     pub(crate) async fn issue_token(&self, request_id: String) -> Result<()> {
-        let request = IssueTokenRequest {
-            user: "loadtest@example.com".into(),
-            agent: "loadtest-agent".into(),
-            virtual_server: "loadtest".into(),
-            level: String::new(),
-            ttl_seconds: TOKEN_SECONDS,
-            reason: "load test".into(),
-            request_id,
-        };
+        let request = token_request(request_id);
         self.client()?.issue_token(request).await?;
         Ok(())
+    }
+
+    /// Grants a consent; its id.
+    pub(crate) async fn consent(&self) -> Result<String> {
+        let request = token_request(String::new());
+        Ok(self.client()?.issue_token(request).await?.into_inner().consent_id)
+    }
+
+    /// Revokes a consent; the revision that did it.
+    pub(crate) async fn revoke(&self, consent: &str) -> Result<u64> {
+        let request = RevokeRequest {
+            kind: "consent".into(),
+            name: consent.into(),
+            reason: "load test".into(),
+            wait: false,
+            request_id: String::new(),
+        };
+        Ok(self.client()?.revoke(request).await?.into_inner().revision)
+    }
+}
+
+fn token_request(request_id: String) -> IssueTokenRequest {
+    IssueTokenRequest {
+        user: "loadtest@example.com".into(),
+        agent: "loadtest-agent".into(),
+        virtual_server: "loadtest".into(),
+        level: String::new(),
+        ttl_seconds: TOKEN_SECONDS,
+        reason: "load test".into(),
+        request_id,
     }
 }

@@ -1,8 +1,8 @@
-//! `bailiwick-loadtest`: closed-loop load on MCP endpoints and on control planes, and what a disk and a large state cost.
+//! `bailiwick-loadtest`: closed-loop load on MCP endpoints and control planes, and what a disk and a large state cost.
 //!
 //! Without a subcommand it sends the same modern `tools/call` over a fixed number of connections for a fixed number of
 //! calls, first to the server itself and then through the gateway, in turns within one run, so that a drifting machine
-//! affects both alike. `fsync`, `cluster`, `failover`, `replay` and `snapshot` measure the control plane (README.md).
+//! affects both alike. The subcommands measure the control plane (README.md).
 //! Only figures measured in the same run are ever compared. Loops are bounded by a number of calls or a time.
 
 mod admin;
@@ -15,6 +15,7 @@ mod nodes;
 mod population;
 mod replay;
 mod report;
+mod revocation;
 mod slow_disk;
 mod snapshot;
 
@@ -25,11 +26,11 @@ use clap::{Parser, Subcommand};
 use client::{Load, Target};
 use report::Report;
 
-/// Load on an MCP server, directly and through Bailiwick; and on the control plane.
 /// The allocator of `bailiwick` itself: figures measured with another would not be its figures.
 #[global_allocator]
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 
+/// Load on an MCP server, directly and through Bailiwick; and on the control plane.
 #[derive(Debug, Parser)]
 #[command(name = "bailiwick-loadtest", version, args_conflicts_with_subcommands = true, subcommand_negates_reqs = true)]
 struct Args {
@@ -83,6 +84,7 @@ enum ControlPlane {
     Failover(failover::Args),
     Replay(replay::Args),
     Snapshot(snapshot::Args),
+    Revocation(revocation::Args),
     /// One opening of a populated node, for `replay`.
     #[command(hide = true)]
     Opened {
@@ -116,6 +118,7 @@ async fn run(args: Args) -> Result<()> {
         Some(ControlPlane::Failover(args)) => Box::pin(failover::run(args)).await,
         Some(ControlPlane::Replay(args)) => replay::run(args).await,
         Some(ControlPlane::Snapshot(args)) => Box::pin(snapshot::run(args)).await,
+        Some(ControlPlane::Revocation(args)) => Box::pin(revocation::run(args)).await,
         Some(ControlPlane::Opened { data }) => replay::open_once(&data).await,
     }
 }

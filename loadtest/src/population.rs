@@ -72,7 +72,7 @@ fn agent_name(n: u64) -> String {
 
 fn user(n: u64) -> UserApplied {
     let groups = BTreeSet::from([format!("team-{}", n % 200)]);
-    UserApplied { name: user_name(n), spec: UserSpec { groups, active: true } }
+    UserApplied { name: user_name(n), spec: UserSpec { groups, active: true }, reason: String::new() }
 }
 
 fn agent(n: u64) -> AgentApplied {
@@ -82,7 +82,7 @@ fn agent(n: u64) -> AgentApplied {
         ceiling: Tier::Transactional,
         active: true,
     };
-    AgentApplied { name: agent_name(n), spec }
+    AgentApplied { name: agent_name(n), spec, reason: String::new() }
 }
 
 fn consent(n: u64, agents: u64) -> Vec<Change> {

@@ -4,6 +4,7 @@
 //! Deliberately absent: record formats (`ledger/core`), claims (`token`), policy (`policy`).
 
 pub mod config_digest;
+pub mod denial;
 pub mod mcp;
 pub mod names;
 pub mod reason;

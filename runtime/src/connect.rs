@@ -97,6 +97,13 @@ impl Targets {
         self.0.all.iter().map(|target| target.url.clone()).collect()
     }
 
+    /// The same servers; which of them is tried first is shared with nobody.
+    #[must_use]
+    pub fn with_own_turn(&self) -> Self {
+        let first = AtomicUsize::new(self.0.first.load(Ordering::Relaxed));
+        Self(Arc::new(Inner { all: self.0.all.clone(), first }))
+    }
+
     /// The next one is tried first from now on.
     pub fn advance(&self) {
         self.0.first.fetch_add(1, Ordering::Relaxed);
@@ -252,6 +259,17 @@ mod tests {
         assert_eq!(order(&targets), [2, 0, 1]);
         assert!(targets.any_tls() && !targets.all_tls());
         assert_eq!(targets.0.all.last().unwrap().authority, "[::1]:3");
+    }
+
+    #[test]
+    fn clones_share_their_turn_and_one_with_its_own_does_not() {
+        let targets = Targets::parse(&["http://a:1", "http://b:2"]).unwrap();
+        targets.advance();
+        let (clone, own) = (targets.clone(), targets.with_own_turn());
+        let first = |targets: &Targets| targets.ordered().next().unwrap().0;
+        assert_eq!((first(&clone), first(&own)), (1, 1));
+        targets.advance();
+        assert_eq!((first(&clone), first(&own)), (0, 1));
     }
 
     #[test]

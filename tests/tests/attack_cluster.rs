@@ -103,7 +103,7 @@ async fn whoever_is_no_member_gets_nothing_but_the_door() -> Result<()> {
     ensure!(code(admin.issue_token(v1::IssueTokenRequest::default()).await) == Code::Unauthenticated);
     ensure!(code(of_cluster.create_join_token(v1::CreateJoinTokenRequest::default()).await) == Code::Unauthenticated);
     ensure!(code(of_cluster.backup(v1::BackupRequest {}).await) == Code::Unauthenticated);
-    ensure!(code(internal.describe(v1::DescribeRequest {}).await) == Code::Unauthenticated);
+    ensure!(code(internal.describe(v1::DescribeRequest::default()).await) == Code::Unauthenticated);
     ensure!(code(config.register_node(v1::RegisterNodeRequest::default()).await) == Code::Unauthenticated);
 
     // Claiming to be somebody counts from control planes alone: not from strangers, nor from this machine.
@@ -117,7 +117,7 @@ async fn whoever_is_no_member_gets_nothing_but_the_door() -> Result<()> {
         }
     }
     // What only control planes ask of each other is not even for this machine.
-    ensure!(code(InternalClient::new(local).describe(v1::DescribeRequest {}).await) == Code::PermissionDenied);
+    ensure!(code(InternalClient::new(local).describe(v1::DescribeRequest::default()).await) == Code::PermissionDenied);
 
     // A request larger than any that is right is not held in memory.
     let large = v1::EnrolRequest { token: "x".repeat(1 << 20), ..v1::EnrolRequest::default() };

@@ -32,6 +32,9 @@ pub struct AgentApplied {
     pub name: String,
     /// As written.
     pub spec: AgentSpec,
+    /// Why, where it was deactivated by a revocation.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub reason: String,
 }
 
 /// Payload of `agent_deleted`.

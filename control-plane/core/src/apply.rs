@@ -78,9 +78,9 @@ fn applied(state: &State, manifest: &Manifest, context: &Context) -> Option<Even
         Spec::VirtualServer(spec) => (state.virtual_servers.get(&name).map(|known| &known.spec) != Some(spec))
             .then(|| context.event(VirtualServerApplied { name, spec: spec.clone() })),
         Spec::User(spec) => (state.users.get(&name).map(|known| &known.spec) != Some(spec))
-            .then(|| context.event(UserApplied { name, spec: spec.clone() })),
+            .then(|| context.event(UserApplied { name, spec: spec.clone(), reason: String::new() })),
         Spec::Agent(spec) => (state.agents.get(&name).map(|known| &known.spec) != Some(spec))
-            .then(|| context.event(AgentApplied { name, spec: spec.clone() })),
+            .then(|| context.event(AgentApplied { name, spec: spec.clone(), reason: String::new() })),
         Spec::Policy(spec) => (state.policies.get(&name).map(|known| &known.spec) != Some(spec))
             .then(|| context.event(PolicyApplied { name, spec: spec.clone() })),
     }

@@ -13,7 +13,7 @@ use serde_json::Value;
 use crate::{
     Manifest, Rejection, ResourceRef, State, apply, checkpoint, consent,
     event::{Change, Event},
-    join_token, member, node, requests, secret, token_key, tool,
+    join_token, member, node, receipt, requests, revocation, secret, token_key, tool,
 };
 
 /// What can be asked.
@@ -33,13 +33,10 @@ pub enum Command {
     },
     /// Record an admin-granted consent and a token for it.
     IssueToken(IssueToken),
-    /// End a consent before its time.
-    RevokeConsent {
-        /// The consent.
-        consent: String,
-        /// Why; kept on the consent.
-        reason: String,
-    },
+    /// Take authority away.
+    Revoke(revocation::Revoke),
+    /// Keep on record since when a revocation is in force where.
+    RecordReceipt(receipt::RecordReceipt),
     /// What a data plane saw on a server: the first sight pins, later differences are drift.
     ReportTools {
         /// The server.
@@ -165,6 +162,8 @@ pub enum Answer {
     Changes(Vec<ResourceChange>),
     /// What the token says (IssueToken).
     Granted(Grant),
+    /// What was taken away (Revoke).
+    Revoked(revocation::Revoked),
     /// Until when the join token is good, Unix seconds (CreateJoinToken).
     JoinToken {
         /// Unix seconds.
@@ -201,6 +200,10 @@ pub enum Action {
     Unchanged,
     /// It is gone.
     Deleted,
+    /// It stays, and may do nothing any more.
+    Deactivated,
+    /// It stays to be looked at, and counts no more.
+    Revoked,
 }
 
 impl Action {
@@ -212,6 +215,8 @@ impl Action {
             Self::Configured => "configured",
             Self::Unchanged => "unchanged",
             Self::Deleted => "deleted",
+            Self::Deactivated => "deactivated",
+            Self::Revoked => "revoked",
         }
     }
 }
@@ -250,13 +255,14 @@ pub struct Grant {
 pub fn decide(state: &State, command: Command, context: &Context) -> Result<Decision, Rejection> {
     requests::check(context)?;
     if let Some(earlier) = state.requests.earlier(&context.request_id) {
-        return repeat(state, &command, earlier);
+        return repeat(state, &command, earlier, context);
     }
     match command {
         Command::Apply { manifests, discovered } => apply::decide_apply(state, &manifests, &discovered, context),
         Command::Delete { resources } => apply::decide_delete(state, &resources, context),
         Command::IssueToken(wish) => consent::decide_issue(state, wish, context),
-        Command::RevokeConsent { consent, reason } => consent::decide_revoke(state, &consent, &reason, context),
+        Command::Revoke(wish) => revocation::decide_revoke(state, &wish, context),
+        Command::RecordReceipt(wish) => receipt::decide_record(state, wish, context),
         Command::ReportTools { server, tools } => tool::decide_report(state, &server, &tools, context),
         Command::PinTools { server, tools, discovered } => {
             tool::decide_pin(state, &server, &tools, discovered.as_deref(), context)
@@ -278,20 +284,26 @@ pub fn decide(state: &State, command: Command, context: &Context) -> Result<Deci
 }
 
 /// The answer a request got before, as far as it can still be told.
-fn repeat(state: &State, command: &Command, earlier: &requests::Remembered) -> Result<Decision, Rejection> {
+fn repeat(
+    state: &State,
+    command: &Command,
+    earlier: &requests::Remembered,
+    context: &Context,
+) -> Result<Decision, Rejection> {
     let answer = match command {
         Command::IssueToken(_) => {
             earlier.consent.as_deref().and_then(|id| consent::grant_of(state, id)).map_or(Answer::Done, Answer::Granted)
         }
         Command::Apply { manifests, .. } => Answer::Changes(apply::unchanged(state, manifests)),
         Command::Delete { .. } | Command::PinTools { .. } => Answer::Changes(Vec::new()),
+        Command::Revoke(wish) => revocation::repeat(state, wish, earlier.revision, context),
         Command::CreateJoinToken(wish) => join_token::repeat(state, wish)?,
         Command::FoundCluster(member::FoundCluster { name, .. })
         | Command::Enrol(member::Enrol { name, .. })
         | Command::RenewMember(member::RenewMember { name, .. }) => {
             Answer::Member { node_id: state.members.get(name).map_or(0, |member| member.node_id) }
         }
-        Command::RevokeConsent { .. }
+        Command::RecordReceipt(_)
         | Command::ReportTools { .. }
         | Command::RegisterNode { .. }
         | Command::CommitCheckpoint(_)

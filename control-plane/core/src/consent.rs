@@ -1,8 +1,9 @@
 //! Consents: what a person allowed an agent to do, where, up to which tier and until when; and the tokens for them.
 //!
-//! So far consents come from administrators issuing tokens, one consent each. Called by `command` and `apply`
-//! (deciding), `state` (evolving), `view` and `show`. Invariants: a consent that still counts names a user, an agent
-//! and a virtual server that exist (deleting one of them revokes it), and its level was within the agent's ceiling.
+//! So far consents come from administrators issuing tokens, one consent each. Called by `command`, `apply`
+//! and `revocation` (deciding), `state` (evolving), `view` and `show`. Invariants: a consent that still counts names a
+//! user, an agent and a virtual server that exist (deleting one of them revokes it), and its level was within the
+//! agent's ceiling.
 //! Consents that ended long ago are forgotten as new ones come; the ledger keeps them.
 //! Absent: the token itself and its signature (`token`, server); asking people (a later part).
 
@@ -139,16 +140,6 @@ fn grant(
     Ok(Decision { events, answer, ..Decision::default() })
 }
 
-pub(crate) fn decide_revoke(state: &State, id: &str, reason: &str, context: &Context) -> Result<Decision, Rejection> {
-    check_reason(reason)?;
-    let consent =
-        state.consents.get(id).ok_or_else(|| Rejection::NotFound(vec![ResourceRef::new(Kind::Consent, id)]))?;
-    if consent.revoked.is_some() {
-        return Err(Rejection::ConsentRevoked(id.to_owned()));
-    }
-    Ok(Decision::done(vec![revocation(id, reason, context)]))
-}
-
 /// Revokes what still counts and names this resource, which is about to go: one of the same name that comes later
 /// must not inherit it.
 pub(crate) fn revoke_all_of(state: &State, resource: &ResourceRef, context: &Context) -> Vec<Event> {
@@ -164,11 +155,11 @@ pub(crate) fn revoke_all_of(state: &State, resource: &ResourceRef, context: &Con
         .collect()
 }
 
-fn revocation(id: &str, reason: &str, context: &Context) -> Event {
+pub(crate) fn revocation(id: &str, reason: &str, context: &Context) -> Event {
     context.event(ConsentRevoked { consent: id.to_owned(), reason: reason.to_owned() })
 }
 
-fn check_reason(reason: &str) -> Result<(), Rejection> {
+pub(crate) fn check_reason(reason: &str) -> Result<(), Rejection> {
     if reason.len() > REASON_BYTES_MAX || reason.contains(|c: char| c.is_control() && c != '\n') {
         return Err(Rejection::Malformed { what: "reason", rule: "at most 1024 bytes without control characters" });
     }

@@ -16,6 +16,7 @@ use crate::{
     member::{ClusterFounded, MemberEnrolled, MemberMoved, MemberRemoved},
     node::{NodeDeleted, NodeEpochOpened},
     policy::{PolicyApplied, PolicyDeleted},
+    receipt::RevocationReceipted,
     secret::{MasterKeyRotated, SecretSealed},
     server::{ServerApplied, ServerDeleted},
     token_key::{IssuerSet, TokenKeyRegistered},
@@ -131,6 +132,8 @@ changes! {
     SecretSealed("secret_sealed"),
     /// All secrets are sealed under this master key.
     MasterKeyRotated("master_key_rotated"),
+    /// Since when data planes hold to a revocation.
+    RevocationReceipted("revocation_receipted"),
 }
 
 /// The event as the ledger records it: with the revision it got, without tool definitions (their hashes stay), as
@@ -177,7 +180,8 @@ pub fn recorded(event: &Event, revision: u64) -> Option<Value> {
         | Change::MemberEnrolled(_)
         | Change::MemberMoved(_)
         | Change::MemberRemoved(_)
-        | Change::MasterKeyRotated(_) => {}
+        | Change::MasterKeyRotated(_)
+        | Change::RevocationReceipted(_) => {}
     }
     fields.insert("revision".into(), revision.to_string().into());
     Some(Value::Object(fields))

@@ -48,9 +48,9 @@ pub enum Rejection {
         /// The longest.
         max: u64,
     },
-    /// The consent ended already.
-    #[error("consent {0} is revoked already")]
-    ConsentRevoked(String),
+    /// No consent is of this session.
+    #[error("there is no session \"{0}\", or all that it was good for ended long ago")]
+    SessionUnknown(String),
     /// The server shows no such tool.
     #[error("Server {server} shows no tool \"{tool}\"")]
     ToolUnknown {
@@ -212,10 +212,11 @@ impl Rejection {
     pub const fn class(&self) -> Class {
         match self {
             Self::Invalid(_) | Self::LifetimeOutOfBounds { .. } | Self::Malformed { .. } => Class::Invalid,
-            Self::NotFound(_) | Self::ToolUnknown { .. } | Self::MemberUnknown(_) => Class::NotFound,
+            Self::NotFound(_) | Self::ToolUnknown { .. } | Self::MemberUnknown(_) | Self::SessionUnknown(_) => {
+                Class::NotFound
+            }
             Self::InUse(_)
             | Self::NotDeletable { .. }
-            | Self::ConsentRevoked(_)
             | Self::ToolCollision { .. }
             | Self::TooMany { .. }
             | Self::TokenKeyConflict(_)

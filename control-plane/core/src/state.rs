@@ -114,6 +114,8 @@ pub fn evolve(state: &mut State, event: &Event, revision: u64) {
         Change::MemberRemoved(change) => member::evolve_removed(state, change),
         Change::SecretSealed(change) => secret::evolve_sealed(state, change, changed),
         Change::MasterKeyRotated(change) => secret::evolve_rotated(state, change),
+        // For the ledger alone: nothing follows from it.
+        Change::RevocationReceipted(_) => {}
     }
     state.requests.remember(event, revision);
     state.revision = revision;

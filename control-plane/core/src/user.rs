@@ -32,6 +32,9 @@ pub struct UserApplied {
     pub name: String,
     /// As written.
     pub spec: UserSpec,
+    /// Why, where it was deactivated by a revocation.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub reason: String,
 }
 
 /// Payload of `user_deleted`.

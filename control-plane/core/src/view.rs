@@ -191,6 +191,7 @@ fn keys_touched(before: &State, event: &Event) -> Vec<String> {
         | Change::MemberMoved(_)
         | Change::MemberRemoved(_)
         | Change::SecretSealed(_)
-        | Change::MasterKeyRotated(_) => Vec::new(),
+        | Change::MasterKeyRotated(_)
+        | Change::RevocationReceipted(_) => Vec::new(),
     }
 }

@@ -6,6 +6,7 @@
 //! current. Absent: who may call (`authorisation`).
 
 mod apply;
+mod revoke;
 mod token;
 
 use std::{collections::BTreeMap, str::FromStr as _};
@@ -50,6 +51,11 @@ impl Admin for AdminService {
         self.approve_tools(actor, request.into_inner()).await.map(Response::new)
     }
 
+    async fn revoke(&self, request: Request<v1::RevokeRequest>) -> Result<Response<v1::RevokeResponse>, Status> {
+        let actor = actor(&request);
+        self.revoke_authority(actor, request.into_inner()).await.map(Response::new)
+    }
+
     async fn issue_token(
         &self,
         request: Request<v1::IssueTokenRequest>,
@@ -66,11 +72,11 @@ impl Admin for AdminService {
         let (revision, items) = self.domain.read_latest(find).await.map_err(|error| status::of_consensus(&error))?;
         let mut items = items.map_err(|rejection| status::of_rejection(&rejection))?;
         if kind == Kind::Node {
-            let progress = self.colleagues.progress().await;
+            let (progress, now) = (self.colleagues.progress().await, clock::now_micros());
             for item in &mut items {
                 let name = item.pointer("/metadata/name").and_then(Value::as_str).unwrap_or_default();
                 let of_node = progress.get(name).cloned();
-                add_progress(item, of_node.as_ref());
+                add_progress(item, of_node.as_ref(), revision, now);
             }
         }
         let items = items.iter().map(Value::to_string).collect();
@@ -83,9 +89,7 @@ impl Admin for AdminService {
         let describe = |state: &State| {
             let mut nodes = self.control_planes(state, &described);
             nodes.extend(state.nodes.iter().map(|(name, node)| {
-                let seen = progress.get(name).cloned();
-                let connected = seen.is_some();
-                let Progress { acknowledged, refused, .. } = seen.unwrap_or_default();
+                let Progress { connected, acknowledged, refused, .. } = progress.get(name).cloned().unwrap_or_default();
                 v1::NodeStatus {
                     name: name.clone(),
                     role: node.role.as_str().to_owned(),
@@ -130,15 +134,35 @@ fn found(state: &State, kind: Kind, name: &str, now_seconds: u64) -> Result<Vec<
     shown.map(|shown| vec![shown]).ok_or_else(|| Rejection::NotFound(vec![resource]))
 }
 
-/// Adds to a node's status what only this process knows.
-fn add_progress(item: &mut Value, progress: Option<&Progress>) {
+/// Adds to a node's status what only the control planes know that it is, or was, connected to.
+fn add_progress(item: &mut Value, progress: Option<&Progress>, revision: u64, now_micros: u64) {
     let Some(status) = item.get_mut("status").and_then(Value::as_object_mut) else { return };
-    status.insert("connected".to_owned(), progress.is_some().into());
-    if let Some(progress) = progress {
-        status.insert("acknowledged_revision".to_owned(), progress.acknowledged.to_string().into());
-        if !progress.refused.is_empty() {
-            status.insert("refused".to_owned(), progress.refused.as_str().into());
-        }
+    let unknown = Progress::default();
+    let progress = progress.unwrap_or(&unknown);
+    status.insert("connected".to_owned(), progress.connected.into());
+    let mut show = |key: &str, value: String| status.insert(key.to_owned(), value.into());
+    if progress.denied > 0 {
+        show("denied_revision", progress.denied.to_string());
+    }
+    // Of one that is silent: since when.
+    if progress.leased_at > 0 {
+        show("lease_age_ms", (now_micros.saturating_sub(progress.leased_at) / 1_000).to_string());
+    }
+    if !progress.connected {
+        return;
+    }
+    show("acknowledged_revision", progress.acknowledged.to_string());
+    show("lag", revision.saturating_sub(progress.acknowledged).to_string());
+    let digest = if progress.differs() {
+        "differs"
+    } else if progress.digest.is_empty() || progress.expected_digest.is_empty() {
+        "unknown"
+    } else {
+        "equal"
+    };
+    show("digest", digest.to_owned());
+    if !progress.refused.is_empty() {
+        show("refused", progress.refused.clone());
     }
 }
 

@@ -62,6 +62,7 @@ enum Kind {
 const ADMINS: &[Kind] = &[Kind::Loopback, Kind::Admin];
 const NODES: &[Kind] = &[Kind::Loopback, Kind::Admin, Kind::DataPlane, Kind::Ledger];
 const LEDGERS: &[Kind] = &[Kind::Loopback, Kind::Admin, Kind::Ledger];
+const DATA_PLANES: &[Kind] = &[Kind::Loopback, Kind::DataPlane];
 const CONTROL_PLANES: &[Kind] = &[Kind::ControlPlane];
 const EVERYBODY: &[Kind] =
     &[Kind::Loopback, Kind::Admin, Kind::ControlPlane, Kind::DataPlane, Kind::Ledger, Kind::Anonymous];
@@ -73,9 +74,11 @@ pub(crate) const METHODS: &[Method] = &[
     method("/bailiwick.v1.Admin/Get", Place::Here, ADMINS),
     method("/bailiwick.v1.Admin/IssueToken", Place::Leader, ADMINS),
     method("/bailiwick.v1.Admin/PinTools", Place::Leader, ADMINS),
+    method("/bailiwick.v1.Admin/Revoke", Place::Leader, ADMINS),
     method("/bailiwick.v1.Admin/Status", Place::Here, ADMINS),
     method("/bailiwick.v1.Config/RegisterNode", Place::Leader, NODES),
     method("/bailiwick.v1.Config/Stream", Place::Here, NODES),
+    method("/bailiwick.v1.Config/Lane", Place::Here, DATA_PLANES),
     method("/bailiwick.v1.Config/ReportTools", Place::Leader, NODES),
     method("/bailiwick.v1.Checkpoints/Latest", Place::Here, LEDGERS),
     method("/bailiwick.v1.Checkpoints/Commit", Place::Leader, LEDGERS),

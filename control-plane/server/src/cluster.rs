@@ -218,10 +218,12 @@ fn listed(
     membership: &bailiwick_consensus::Membership,
     leader: Option<u64>,
 ) -> v1::MembersResponse {
-    let progress: BTreeMap<&str, u64> = described
-        .values()
-        .flat_map(|one| one.connected.iter().map(|node| (node.name.as_str(), node.acknowledged_revision)))
-        .collect();
+    // A node's stream may be here and its lane there.
+    let mut progress: BTreeMap<&str, u64> = BTreeMap::new();
+    for node in described.values().flat_map(|one| &one.connected).filter(|node| !node.gone) {
+        let known = progress.entry(node.name.as_str()).or_default();
+        *known = node.acknowledged_revision.max(*known);
+    }
     let control_planes = member::control_planes(state).map(|(name, one)| {
         let seen = described.get(&one.node_id).and_then(|described| described.member.clone());
         v1::Member {

@@ -1,13 +1,17 @@
 //! The config stream: how data planes and ledgers learn what is in force, and what they report back.
 //!
 //! `wire` receives, this file answers the unary methods and admits streams, `session` serves one node each, `feed`
-//! holds what they all take, `nodes` knows who is there. Heartbeats go out each second, and only while this node,
-//! leader or not, can prove that its state is current: a lease must not be renewed by a node that was cut off.
+//! holds what they all take, `nodes` knows who is there. `lane` serves the revocation lane of one data plane, with what
+//! `denials` keeps, and gives leases on `proofs`. Heartbeats go out on the stream each second, and only while this
+//! node, leader or not, can prove that its state is current; they say where it is and grant nothing.
 //! Invariant: a node speaks for itself alone (`authorisation`).
-//! Absent: what entries mean (`core::view`), and revocation's own lane.
+//! Absent: what entries mean (`core::view`), and what a revocation is (`admin`).
 
+mod denials;
 pub(crate) mod feed;
+mod lane;
 pub(crate) mod nodes;
+pub(crate) mod proofs;
 mod session;
 pub(crate) mod wire;
 
@@ -15,7 +19,7 @@ use std::{sync::Arc, time::Duration};
 
 use bailiwick_consensus::ConsensusError;
 use bailiwick_control_plane_core::{Command, State, command::ToolDefinition, node::Role};
-use bailiwick_proto::v1::{self, config_frame, node_message};
+use bailiwick_proto::v1::{self, node_message};
 use bailiwick_runtime::{OnEnd, Shutdown, Supervisor};
 use tokio::sync::watch;
 use tonic::{Status, Streaming};
@@ -23,8 +27,8 @@ use tonic::{Status, Streaming};
 use self::{
     feed::Feed,
     nodes::Nodes,
+    proofs::Proofs,
     session::{Frames, Node},
-    wire::Frame,
 };
 use crate::{
     authorisation::Who,
@@ -36,8 +40,13 @@ use crate::{
 
 /// How often a node hears that nothing has changed.
 const HEARTBEAT: Duration = Duration::from_secs(1);
-/// How long what a node has counts as fresh after it last heard from us: ten heartbeats.
-const LEASE: Duration = Duration::from_secs(10);
+/// How long a data plane may count on having every denial there is, from when it asked: it asks each second, so two
+/// answers may be lost. No call is admitted on a lease that misses a revocation for longer than this after its commit.
+pub(crate) const LEASE: Duration = Duration::from_secs(3);
+/// How much later than by its node's clock a lease may end by another one: a hundredth of it, as two clocks' rates may
+/// differ by so much (crystals are off by one in 10,000, what sets a clock right slews it by one in 2,000, virtual
+/// machines get the rest); and 50 ms from a node's look at its lease until the call that it admits has begun.
+pub(crate) const LEASE_SLACK: Duration = Duration::from_millis(30 + 50);
 /// Longest wait for a node's first message.
 const HELLO_WAIT_MAX: Duration = Duration::from_secs(5);
 
@@ -49,7 +58,10 @@ pub(crate) struct ConfigService {
     pub(crate) nodes: Arc<Nodes>,
     /// The secrets data planes share.
     pub(crate) keys: Keys,
-    pub(crate) heartbeats: watch::Receiver<Option<Frame>>,
+    /// Counts the proofs, one each second, that what is fed here is current.
+    pub(crate) heartbeats: watch::Receiver<u64>,
+    /// Proofs for those who ask for a lease.
+    pub(crate) proofs: Proofs,
     pub(crate) supervisor: Supervisor,
     pub(crate) shutdown: Shutdown,
     pub(crate) metrics: Metrics,
@@ -109,53 +121,82 @@ impl ConfigService {
         let Some(node_message::Message::Hello(hello)) = first.and_then(|message| message.message) else {
             return Err(Status::invalid_argument("the first message must be Hello"));
         };
-        let node = self.admit(who, hello).await?;
+        let role = self.admit(who, &hello.node, hello.epoch).await?;
         let (sender, frames) = session::frames();
+        let node = Node { who: who.clone(), hello, is_data_plane: role == Role::DataPlane };
         self.supervisor.spawn("config session", OnEnd::Finish, session::run(Arc::clone(self), node, messages, sender));
         Ok(frames)
     }
 
-    async fn admit(&self, who: &Who, hello: v1::Hello) -> Result<Node, Status> {
-        let known = |state: &State| state.nodes.get(&hello.node).map(|node| (node.epoch, node.role));
+    /// Whether a caller that was admitted as a member still is one.
+    fn is_still_member(&self, who: &Who) -> bool {
+        let Who::Member { role, name } = who else { return true };
+        self.domain.read(|state| state.members.get(name).is_some_and(|member| member.role == *role))
+    }
+
+    /// The role of a node that is registered in this run.
+    async fn admit(&self, who: &Who, name: &str, epoch: u64) -> Result<Role, Status> {
+        let known = |state: &State| state.nodes.get(name).map(|node| (node.epoch, node.role));
         // It may have registered with another control plane a moment ago.
         let known = self.domain.read_latest(known).await.map_err(|error| status::of_consensus(&error))?;
-        let Some((epoch, role)) = known else {
+        let Some((registered, role)) = known else {
             return Err(Status::failed_precondition("this node is not registered; call RegisterNode first"));
         };
-        if !who.speaks_for(&hello.node, role.as_str()) {
+        if !who.speaks_for(name, role.as_str()) {
             return Err(not_that_node());
         }
-        if epoch != hello.epoch {
+        if registered != epoch {
             return Err(Status::failed_precondition("another run of this node has registered since"));
         }
-        Ok(Node { hello, is_data_plane: role == Role::DataPlane })
+        Ok(role)
     }
 }
 
-/// Makes the heartbeat all sessions send, once a second, while this node can prove that its state is current. That is
-/// also what makes it ready: it knows a leader, and has applied what that one has.
+/// Has all sessions send a heartbeat, once a second, while this node can prove that its state is current. That is also
+/// what makes it ready: it knows a leader, and has applied what that one has.
 pub(crate) async fn beat(
     domain: Domain,
-    beats: watch::Sender<Option<Frame>>,
+    feed: Arc<Feed>,
+    beats: watch::Sender<u64>,
     proven: impl Fn(Result<(), &ConsensusError>) + Send,
     shutdown: Shutdown,
 ) {
     let mut interval = tokio::time::interval(HEARTBEAT);
     interval.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
     while shutdown.or_stop(interval.tick()).await.is_some() {
-        match domain.read_latest(|state| state.revision).await {
-            Ok(revision) => {
+        match shutdown.or_stop(prove(&domain, &feed)).await {
+            None => return,
+            Some(Ok(_)) => {
                 proven(Ok(()));
-                let lease_ms = u64::try_from(LEASE.as_millis()).unwrap_or(u64::MAX);
-                let beat = v1::Heartbeat { revision, lease_ms };
-                beats.send_replace(Some(Frame::encode(config_frame::Frame::Heartbeat(beat))));
+                beats.send_modify(|beats| *beats += 1);
             }
-            Err(error) => {
+            Some(Err(error)) => {
                 proven(Err(&error));
                 tracing::warn!(%error, "no heartbeat: this node cannot prove that its state is current");
             }
         }
     }
+}
+
+/// Proves that this node is current whenever a data plane asks for a lease.
+pub(crate) fn prove_on_demand(supervisor: &Supervisor, domain: &Domain, feed: &Arc<Feed>) -> Proofs {
+    let (proofs, prover) = proofs::proofs();
+    let (domain, feed) = (domain.clone(), Arc::clone(feed));
+    let prove = move || {
+        let (domain, feed) = (domain.clone(), Arc::clone(&feed));
+        // Why not is said once a second, where there is no heartbeat either.
+        async move { prove(&domain, &feed).await.ok() }
+    };
+    supervisor.spawn("control-plane-proofs", OnEnd::Critical, prover.run(prove, supervisor.shutdown().clone()));
+    proofs
+}
+
+/// A revision that holds every change committed before this was called, and that the feed has.
+async fn prove(domain: &Domain, feed: &Feed) -> Result<u64, ConsensusError> {
+    let revision = domain.read_latest(|state| state.revision).await?;
+    // The feed is there in the same moment; it outlives whoever asks.
+    drop(feed.revisions().wait_for(|fed| *fed >= revision).await);
+    Ok(revision)
 }
 
 fn not_that_node() -> Status {

@@ -20,6 +20,8 @@ use crate::{
 
 /// Longest wait for a colleague to describe itself: it has nothing to compute.
 const DESCRIBE_WAIT_MAX: Duration = Duration::from_millis(1_500);
+/// Longest wait for a colleague to say who has denials in force; it is asked again at once.
+const ENFORCEMENT_WAIT_MAX: Duration = Duration::from_millis(500);
 /// Largest answer of a colleague: ten thousand nodes' progress, or a server's whole tool list.
 const MESSAGE_BYTES_MAX: usize = 16 * 1024 * 1024;
 
@@ -43,8 +45,12 @@ impl Internal for Colleagues {
         }))
     }
 
-    async fn describe(&self, _: Request<v1::DescribeRequest>) -> Result<Response<v1::DescribeResponse>, Status> {
-        Ok(Response::new(self.describe_self()))
+    async fn describe(&self, request: Request<v1::DescribeRequest>) -> Result<Response<v1::DescribeResponse>, Status> {
+        let described = match request.into_inner().denied_through {
+            0 => self.describe_self(),
+            revision => self.denied_here(revision),
+        };
+        Ok(Response::new(described))
     }
 }
 
@@ -78,16 +84,49 @@ impl Colleagues {
             name,
             acknowledged_revision: progress.acknowledged,
             refused: progress.refused,
+            denied_revision: progress.denied,
+            denied_at: 0,
+            leased_at: progress.leased_at,
+            digest: progress.digest,
+            expected_digest: progress.expected_digest,
+            gone: !progress.connected,
         });
         v1::DescribeResponse { member: Some(member), connected: connected.collect() }
     }
 
+    /// Only which nodes have all denials up to `revision` in force, and since when: asked often while somebody waits.
+    fn denied_here(&self, revision: u64) -> v1::DescribeResponse {
+        let denied = |(name, denied_at)| v1::ConnectedNode { name, denied_at, ..v1::ConnectedNode::default() };
+        let connected = self.nodes.denied_through(revision).into_iter().map(denied).collect();
+        v1::DescribeResponse { member: None, connected }
+    }
+
     /// What each control plane that answers says of itself, by node id; this one included.
     pub(crate) async fn describe_all(&self) -> BTreeMap<u64, v1::DescribeResponse> {
+        let mut described = self.ask_others(v1::DescribeRequest::default(), DESCRIBE_WAIT_MAX).await;
+        described.insert(self.domain.consensus().node_id(), self.describe_self());
+        described
+    }
+
+    /// Since when (Unix microseconds, by the clock of the control plane that heard it) each data plane has all denials
+    /// up to `revision` in force, as far as it said so to a control plane that answers.
+    pub(crate) async fn enforcement(&self, revision: u64) -> BTreeMap<String, u64> {
+        let mut first = self.nodes.denied_through(revision);
+        let others = self.ask_others(v1::DescribeRequest { denied_through: revision }, ENFORCEMENT_WAIT_MAX).await;
+        for node in others.into_values().flat_map(|described| described.connected) {
+            // One of an earlier version does not know the question and names whoever is connected.
+            if node.denied_at > 0 {
+                let known = first.entry(node.name).or_insert(node.denied_at);
+                *known = node.denied_at.min(*known);
+            }
+        }
+        first
+    }
+
+    async fn ask_others(&self, request: v1::DescribeRequest, wait: Duration) -> BTreeMap<u64, v1::DescribeResponse> {
         let asked = self.others().into_iter().map(|other| async move {
             let mut client = self.client(&other)?;
-            let answer = tokio::time::timeout(DESCRIBE_WAIT_MAX, client.describe(v1::DescribeRequest {})).await;
-            match answer {
+            match tokio::time::timeout(wait, client.describe(request)).await {
                 Ok(Ok(described)) => Some((other.node_id, described.into_inner())),
                 Ok(Err(status)) => {
                     tracing::debug!(colleague = %other.name, %status, "a control plane does not describe itself");
@@ -100,12 +139,10 @@ impl Colleagues {
                 }
             }
         });
-        let mut described: BTreeMap<u64, v1::DescribeResponse> = join_all(asked).await.into_iter().flatten().collect();
-        described.insert(self.domain.consensus().node_id(), self.describe_self());
-        described
+        join_all(asked).await.into_iter().flatten().collect()
     }
 
-    /// How far each connected node has come, wherever it is connected.
+    /// How far each node has come, wherever it is or was connected.
     pub(crate) async fn progress(&self) -> BTreeMap<String, Progress> {
         self.progress_in(&self.describe_all().await)
     }
@@ -115,10 +152,17 @@ impl Colleagues {
         let mut all = self.nodes.progress();
         for node in described.values().flat_map(|described| &described.connected) {
             let known = all.entry(node.name.clone()).or_default();
-            // A node that has just moved may be listed twice: the later word counts.
+            // Its stream may be here and its lane there, and who has just moved is listed twice: the later word counts.
             if node.acknowledged_revision >= known.acknowledged {
                 known.acknowledged = node.acknowledged_revision;
                 known.refused.clone_from(&node.refused);
+            }
+            known.connected |= !node.gone;
+            known.denied = known.denied.max(node.denied_revision);
+            known.leased_at = known.leased_at.max(node.leased_at);
+            if !node.digest.is_empty() {
+                known.digest.clone_from(&node.digest);
+                known.expected_digest.clone_from(&node.expected_digest);
             }
         }
         all

@@ -22,6 +22,11 @@ pub(crate) struct Metrics {
     replication_seconds: Histogram,
     revision: Gauge,
     nodes_connected: Gauge,
+    lanes_connected: Gauge,
+    config_drift: Gauge,
+    leases_given: Counter,
+    revocation_seconds: Histogram,
+    silent_at_revocation: Counter,
     snapshots_sent: Counter,
     revisions_refused: Counter,
     records_published: Counter,
@@ -43,6 +48,12 @@ impl Metrics {
             replication_seconds: Histogram::new(exponential_buckets(0.0002, 2.0, 15)),
             revision: Gauge::default(),
             nodes_connected: Gauge::default(),
+            lanes_connected: Gauge::default(),
+            config_drift: Gauge::default(),
+            leases_given: Counter::default(),
+            // 1 ms (all nodes are near) to 4 s (the lease of one that is silent).
+            revocation_seconds: Histogram::new(exponential_buckets(0.001, 2.0, 13)),
+            silent_at_revocation: Counter::default(),
             snapshots_sent: Counter::default(),
             revisions_refused: Counter::default(),
             records_published: Counter::default(),
@@ -80,8 +91,28 @@ impl Metrics {
         );
         add("bailiwick_control_plane_tokens_issued", "Access tokens minted", &metrics.tokens_issued);
         add("bailiwick_control_plane_handed_on", "Requests handed on to the leader", &metrics.handed_on);
+        metrics.register_lanes(registry);
         metrics.register_cluster(registry);
         metrics
+    }
+
+    fn register_lanes(&self, registry: &Registry) {
+        let help = "Data planes on a revocation lane";
+        registry.register("bailiwick_control_plane_lanes_connected", help, self.lanes_connected.clone());
+        let help = "Data planes that hold another configuration than they were sent; the log names them";
+        registry.register("bailiwick_control_plane_config_drift", help, self.config_drift.clone());
+        let help = "Leases given to data planes";
+        registry.register("bailiwick_control_plane_leases_given", help, self.leases_given.clone());
+        let help = "Seconds that revocations were waited for: until every data plane held to them, or had to";
+        registry.register("bailiwick_control_plane_revocation_seconds", help, self.revocation_seconds.clone());
+        let help = "Data planes that did not acknowledge a revocation before their lease ran out; the log names them";
+        registry.register("bailiwick_control_plane_silent_at_revocation", help, self.silent_at_revocation.clone());
+    }
+
+    /// A revocation was waited for; so many data planes stayed silent.
+    pub(crate) fn revocation(&self, waited: Duration, silent: usize) {
+        self.revocation_seconds.observe(waited.as_secs_f64());
+        self.silent_at_revocation.inc_by(u64::try_from(silent).unwrap_or(u64::MAX));
     }
 
     fn register_cluster(&self, registry: &Registry) {
@@ -130,6 +161,16 @@ impl Metrics {
 
     pub(crate) fn nodes_connected(&self, nodes: usize) {
         self.nodes_connected.set(i64::try_from(nodes).unwrap_or(i64::MAX));
+    }
+
+    /// So many nodes have a lane, and so many of them differ.
+    pub(crate) fn lanes(&self, connected: usize, drifting: usize) {
+        self.lanes_connected.set(i64::try_from(connected).unwrap_or(i64::MAX));
+        self.config_drift.set(i64::try_from(drifting).unwrap_or(i64::MAX));
+    }
+
+    pub(crate) fn lease_given(&self) {
+        self.leases_given.inc();
     }
 
     pub(crate) fn snapshot_sent(&self) {

@@ -1,4 +1,4 @@
-//! The recorder: every recordable event reaches the ledger as a `control.event` record.
+//! The recorder: every recordable event reaches the ledger as a `control.event` record, receipts as what they are.
 //!
 //! The chain of these records (node `control-plane`, epoch 0) is a pure function of the event log, times included. So
 //! nothing is kept for it: after a restart, or when the ledger asks again, the records are made anew and have the same
@@ -23,7 +23,7 @@ use crate::{clock, domain::read_event, metrics::Metrics};
 use bailiwick_consensus::Consensus;
 
 /// The only run of this chain: it goes on across restarts.
-const EPOCH: u64 = 0;
+pub(crate) const EPOCH: u64 = 0;
 /// A batch takes no further record beyond this; with the largest record it stays below a message's 64 KiB.
 const BATCH_BYTES: usize = 24 * 1024;
 /// Records between marks: going back repeats at most this many.

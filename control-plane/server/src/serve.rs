@@ -240,9 +240,10 @@ async fn start(
     }
     supervisor.spawn("control-plane-leadership", OnEnd::Critical, duties.run(stop.clone()));
 
-    let (beats, heartbeats) = watch::channel(None);
-    let beating = config_stream::beat(domain.clone(), beats, beaten(readiness), stop.clone());
+    let (beats, heartbeats) = watch::channel(0);
+    let beating = config_stream::beat(domain.clone(), Arc::clone(&feed), beats, beaten(readiness), stop.clone());
     supervisor.spawn("control-plane-heartbeat", OnEnd::Critical, beating);
+    let proofs = config_stream::prove_on_demand(supervisor, &domain, &feed);
     let nodes = Arc::new(Nodes::default());
     let colleagues = Colleagues {
         domain: domain.clone(),
@@ -256,6 +257,7 @@ async fn start(
         nodes,
         keys: home.vault.keys(),
         heartbeats,
+        proofs,
         supervisor: supervisor.clone(),
         shutdown: stop.clone(),
         metrics: metrics.clone(),

@@ -105,6 +105,13 @@ struct Standing<'c> {
     tool: &'c Tool,
 }
 
+/// Why a caller's authority is no longer there, whatever they want to call: person, agent or consent is gone, inactive
+/// or revoked. For calls under way and for what is remembered of a caller; time alone takes nothing away here.
+#[must_use]
+pub fn taken_away(config: &Config, caller: &Caller) -> Option<Reason> {
+    authority(config, caller, &caller.virtual_server).err()
+}
+
 fn standing<'c>(
     config: &'c Config,
     caller: &Caller,
@@ -112,6 +119,28 @@ fn standing<'c>(
     exposed: Option<&'c Arc<ExposedTool>>,
     now_unix: i64,
 ) -> Result<Standing<'c>, Reason> {
+    let (user, agent, consent) = authority(config, caller, virtual_server)?;
+    if now_unix >= consent.expires_at {
+        return Err(Reason::ConsentExpired);
+    }
+    let tool = exposed.map(|exposed| exposed.tool.as_ref()).ok_or(Reason::ToolUnknown)?;
+    if tool.quarantined {
+        return Err(Reason::ToolQuarantined);
+    }
+    if tool.tier > consent.level {
+        return Err(Reason::ConsentLevelExceeded);
+    }
+    if tool.tier > agent.ceiling {
+        return Err(Reason::CeilingExceeded);
+    }
+    Ok(Standing { user, agent, consent, tool })
+}
+
+fn authority<'c>(
+    config: &'c Config,
+    caller: &Caller,
+    virtual_server: &str,
+) -> Result<(&'c User, &'c Agent, &'c Consent), Reason> {
     let user = config.users.get(&caller.user).ok_or(Reason::UserUnknown)?;
     if !user.active {
         return Err(Reason::UserInactive);
@@ -131,20 +160,7 @@ fn standing<'c>(
     if consent.revoked {
         return Err(Reason::ConsentRevoked);
     }
-    if now_unix >= consent.expires_at {
-        return Err(Reason::ConsentExpired);
-    }
-    let tool = exposed.map(|exposed| exposed.tool.as_ref()).ok_or(Reason::ToolUnknown)?;
-    if tool.quarantined {
-        return Err(Reason::ToolQuarantined);
-    }
-    if tool.tier > consent.level {
-        return Err(Reason::ConsentLevelExceeded);
-    }
-    if tool.tier > agent.ceiling {
-        return Err(Reason::CeilingExceeded);
-    }
-    Ok(Standing { user, agent, consent, tool })
+    Ok((user, agent, consent))
 }
 
 fn ask_policies(

@@ -1,18 +1,20 @@
 //! The catalogue: entries as the control plane streamed them, and the configuration compiled from them.
 //!
-//! Owned by the server's config client, one task: snapshot chunks and deltas in, a new `Arc<Config>` out. A frame is
-//! applied only when the digest of the whole state after it is the control plane's; otherwise the caller asks for a
-//! snapshot. From a delta that is refused, revocations and removals are still taken over, because they only narrow
-//! what is allowed and the next snapshot replaces everything. A policy set that does not compile leaves the last good
-//! one in force (see `policies`) and is reported in `Applied::refused`, to be answered with a `Nack`.
+//! Held by the server's `config_state`: snapshot chunks and deltas of the config stream and denials of the revocation
+//! lane in, a new `Arc<Config>` out. A frame of the stream is applied only when the digest of the whole state after it
+//! is the control plane's; otherwise the caller asks for a snapshot. Denials that are known before their revision is
+//! held, because the lane was quicker or because the delta that brings them is refused, lie over the entries until then
+//! (`overlay`). A policy set that does not compile leaves the last good one in force (see `policies`) and is reported
+//! in `Applied::refused`, to be answered with a `Nack`.
 
 mod compile;
+mod overlay;
 
-use std::sync::Arc;
+use std::{collections::BTreeSet, sync::Arc};
 
-use bailiwick_proto::{config_digest::Entries, v1};
-use prost::Message as _;
+use bailiwick_proto::{config_digest::Entries, denial::narrows, v1};
 
+use self::overlay::Overlay;
 use crate::config::Config;
 
 /// Most entries held. A hundred thousand tools, people and consents together fit several times.
@@ -35,7 +37,7 @@ pub enum CatalogueError {
         /// What is held.
         held: u64,
     },
-    /// More than [`ENTRIES_MAX`].
+    /// More than [`ENTRIES_MAX`], or as many denials that no entry follows.
     #[error("the configuration has more than {ENTRIES_MAX} entries")]
     TooManyEntries,
 }
@@ -56,6 +58,8 @@ pub struct Applied {
 #[derive(Debug, Default)]
 pub struct Catalogue {
     entries: Entries,
+    /// Denials of revisions that are not held yet.
+    overlay: Overlay,
     staged: Option<(u64, Entries)>,
     revision: u64,
     config: Arc<Config>,
@@ -113,8 +117,7 @@ impl Catalogue {
             return Err(CatalogueError::Digest { revision });
         }
         self.entries = entries;
-        self.revision = revision;
-        Ok(Some(self.put_in_force()))
+        Ok(Some(self.put_in_force(revision, None)))
     }
 
     /// Forgets a half-received snapshot; called when a stream ends.
@@ -125,11 +128,11 @@ impl Catalogue {
     /// Takes a delta.
     ///
     /// # Errors
-    /// The delta does not follow what is held, or leads to another digest. Then only its revocations and removals are
-    /// in force, under the old revision (see [`Catalogue::config`]).
+    /// The delta does not follow what is held, or leads to another digest. Then only its denials are in force, under the
+    /// old revision (see [`Catalogue::config`]).
     pub fn delta(&mut self, delta: &v1::Delta) -> Result<Applied, CatalogueError> {
         if delta.from != self.revision {
-            self.restrict(delta);
+            self.restrict(delta)?;
             return Err(CatalogueError::Gap { from: delta.from, held: self.revision });
         }
         let before: Vec<_> = delta
@@ -146,59 +149,88 @@ impl Catalogue {
         } else if self.entries.len() > ENTRIES_MAX {
             CatalogueError::TooManyEntries
         } else {
-            self.revision = delta.to;
-            return Ok(self.put_in_force());
+            let touched = delta.changes.iter().map(|change| change.key.clone()).collect();
+            return Ok(self.put_in_force(delta.to, Some(touched)));
         };
         for (key, value) in before.into_iter().rev() {
             self.entries.apply(&v1::EntryChange { key, value });
         }
         self.entries.settle();
-        self.restrict(delta);
+        self.restrict(delta)?;
         Err(fault)
     }
 
-    /// Takes over what only narrows: revocations, deactivations, quarantines, and removals of all but policies (which
-    /// may forbid).
-    fn restrict(&mut self, delta: &v1::Delta) {
-        let mut narrowed = false;
-        for change in delta.changes.iter().filter(|change| narrows(change)) {
-            if self.entries.get(&change.key).is_some() {
-                self.entries.apply(change);
-                narrowed = true;
-            }
+    /// Compares what is held with what the control plane had at the same revision.
+    ///
+    /// # Errors
+    /// It had something else: nothing that follows can be right.
+    pub fn bookmark(&self, bookmark: &v1::Heartbeat) -> Result<(), CatalogueError> {
+        let is_comparable = self.revision > 0 && bookmark.revision == self.revision && !bookmark.digest.is_empty();
+        if is_comparable && self.entries.digest().as_slice() != bookmark.digest.as_slice() {
+            return Err(CatalogueError::Digest { revision: self.revision });
         }
-        if narrowed {
-            self.entries.settle();
-            self.put_in_force();
-        }
+        Ok(())
     }
 
-    /// Compiles only what differs from what is in force: most revisions (checkpoints, reports) change no entry.
-    fn put_in_force(&mut self) -> Applied {
-        let is_same = self.config.revision > 0 && self.config.digest.as_slice() == self.entries.digest().as_slice();
-        let contents = if is_same {
-            Arc::clone(&self.config.contents)
-        } else {
-            let (contents, refused) = compile::compile(&self.entries, &self.config);
+    /// Takes denials of the revocation lane; how many were news. They are in force once the last part of their revision
+    /// was taken. What grants anything is passed over: the lane has no say in it.
+    ///
+    /// # Errors
+    /// Too many denials wait for their revisions.
+    pub fn deny(&mut self, denials: &v1::Denials) -> Result<usize, CatalogueError> {
+        let news = self.lay_over(denials.revision, &denials.changes)?;
+        if !denials.more && self.revision > 0 {
+            self.put_in_force(self.revision, Some(BTreeSet::new()));
+        }
+        Ok(news)
+    }
+
+    /// Puts what only narrows of a refused delta into force.
+    fn restrict(&mut self, delta: &v1::Delta) -> Result<(), CatalogueError> {
+        if self.lay_over(delta.to, &delta.changes)? > 0 && self.revision > 0 {
+            self.put_in_force(self.revision, Some(BTreeSet::new()));
+        }
+        Ok(())
+    }
+
+    fn lay_over(&mut self, revision: u64, changes: &[v1::EntryChange]) -> Result<usize, CatalogueError> {
+        if revision <= self.revision {
+            return Ok(0);
+        }
+        let mut news = 0;
+        for change in changes.iter().filter(|change| narrows(change)) {
+            news += usize::from(self.overlay.deny(&change.key, revision));
+        }
+        if self.overlay.len() > ENTRIES_MAX { Err(CatalogueError::TooManyEntries) } else { Ok(news) }
+    }
+
+    /// Compiles only what differs from what is in force: most revisions (checkpoints, reports) change no entry, and most
+    /// others change `touched` entries of people alone. Of a snapshot it is not known what it touches.
+    fn put_in_force(&mut self, revision: u64, touched: Option<BTreeSet<String>>) -> Applied {
+        self.revision = revision;
+        self.overlay.reached(revision);
+        let news = self.overlay.take_news();
+        let is_same = self.config.revision > 0
+            && news.is_empty()
+            && self.config.digest.as_slice() == self.entries.digest().as_slice();
+        if !is_same {
+            self.compile(touched.map(|touched| &touched | &news));
+        }
+        let contents = Arc::clone(&self.config.contents);
+        self.config = Arc::new(Config { revision, contents });
+        Applied { revision, config: Arc::clone(&self.config), refused: self.refused.clone() }
+    }
+
+    fn compile(&mut self, touched: Option<BTreeSet<String>>) {
+        let Config { revision, contents: previous } = self.config.as_ref();
+        let touched = touched.filter(|_| *revision > 0);
+        let patched = touched.and_then(|keys| compile::patch(&self.entries, &self.overlay, previous, &keys));
+        let contents = patched.unwrap_or_else(|| {
+            let (contents, refused) = compile::compile(&self.entries, &self.overlay, previous);
             self.refused = refused;
-            Arc::new(contents)
-        };
-        self.config = Arc::new(Config { revision: self.revision, contents });
-        Applied { revision: self.revision, config: Arc::clone(&self.config), refused: self.refused.clone() }
-    }
-}
-
-fn narrows(change: &v1::EntryChange) -> bool {
-    use v1::resource::Resource as Kind;
-    let Some(value) = &change.value else { return !change.key.starts_with("policy/") };
-    let Ok(resource) = v1::Resource::decode(value.as_slice()) else { return false };
-    match resource.resource {
-        Some(Kind::Consent(consent)) => consent.revoked && change.key == format!("consent/{}", consent.id),
-        Some(Kind::User(user)) => !user.active && change.key == format!("user/{}", user.name),
-        Some(Kind::Agent(agent)) => !agent.active && change.key == format!("agent/{}", agent.name),
-        Some(Kind::Tool(tool)) => tool.quarantined && change.key == format!("tool/{}/{}", tool.server, tool.name),
-        Some(Kind::Server(_) | Kind::VirtualServer(_) | Kind::Policy(_) | Kind::TokenKey(_) | Kind::Issuer(_))
-        | None => false,
+            contents
+        });
+        self.config = Arc::new(Config { revision: *revision, contents: Arc::new(contents) });
     }
 }
 

@@ -3,7 +3,7 @@
 //! Made by `catalogue` from the entries of one revision; read by `admission`, `edge` and the server's connectors
 //! through an `Arc`. What could not be read or is not safe to offer is left out and named in `warnings`: an absent
 //! user, agent, consent or tool is refused, so leaving out fails closed. Revisions that change nothing here share
-//! `Contents`.
+//! `Contents`; those that only change people, agents and consents share the `Offer`.
 
 use std::{collections::BTreeMap, ops::Deref, sync::Arc};
 
@@ -11,7 +11,7 @@ use bailiwick_proto::{Tier, v1};
 use bailiwick_token::VerifyingKeys;
 use serde_json::value::RawValue;
 
-use crate::{header_params::HeaderParam, policies::Policies};
+use crate::{header_params::HeaderParam, policies::Policies, table::Table};
 
 /// A person.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -108,21 +108,36 @@ impl Deref for Config {
     }
 }
 
-/// Everything entries say, compiled.
-#[derive(Debug, Default)]
+/// Everything entries say, compiled: who there is and, through `Deref`, what is offered to them.
+#[derive(Clone, Debug, Default)]
 pub struct Contents {
     /// Digest over all entries.
     pub digest: Vec<u8>,
+    /// By name.
+    pub users: Table<User>,
+    /// By name.
+    pub agents: Table<Agent>,
+    /// By id.
+    pub consents: Table<Consent>,
+    /// All the rest.
+    pub offer: Arc<Offer>,
+}
+
+impl Deref for Contents {
+    type Target = Offer;
+
+    fn deref(&self) -> &Offer {
+        &self.offer
+    }
+}
+
+/// What entries say of servers, tools, policies and tokens.
+#[derive(Debug, Default)]
+pub struct Offer {
     /// Who signs tokens and what their audiences start with.
     pub issuer: Option<v1::Issuer>,
     /// Keys that verify tokens.
     pub token_keys: VerifyingKeys,
-    /// By name.
-    pub users: BTreeMap<String, User>,
-    /// By name.
-    pub agents: BTreeMap<String, Agent>,
-    /// By id.
-    pub consents: BTreeMap<String, Consent>,
     /// By name.
     pub servers: BTreeMap<String, v1::Server>,
     /// By server, then by the tool's own name. Includes tools that are not shown.
@@ -131,11 +146,11 @@ pub struct Contents {
     pub virtual_servers: BTreeMap<String, VirtualServer>,
     /// Compiled policies.
     pub policies: Policies,
-    /// What was left out, one sentence each.
+    /// What was left out, one sentence each: the entry's key, a colon, and why.
     pub warnings: Vec<String>,
 }
 
-impl Contents {
+impl Offer {
     /// The audience of tokens for a virtual server: the MCP URL, a slash and its name. `None` before an issuer is known.
     #[must_use]
     pub fn audience(&self, virtual_server: &str) -> Option<String> {

@@ -1,8 +1,9 @@
 //! Authentication: who is behind the bearer token of a request?
 //!
 //! Called by `listener` for every request. Verified tokens are kept by their SHA-256 until they expire; the cache is
-//! dropped whenever issuer or token keys change, and bounded. A cached token saves the signature check only: issuer,
-//! audience and expiry are compared every time. Authority is not asked here (`data-plane/core` admission).
+//! dropped whenever issuer or token keys change, and bounded; a token whose person, agent or consent was taken away is not
+//! kept. A cached token saves the signature check only: issuer, audience and expiry are compared every time. Authority is
+//! not decided here (`data-plane/core` admission).
 //! Specification: RFC 6750 §2.1; RFC 9068; MCP 2026-07-28 authorization.
 
 use std::{
@@ -10,7 +11,7 @@ use std::{
     sync::{Arc, Mutex, PoisonError},
 };
 
-use bailiwick_data_plane_core::{Caller, Config};
+use bailiwick_data_plane_core::{Caller, Config, admission::taken_away};
 use bailiwick_proto::{Reason, v1::Issuer};
 use bailiwick_token::{Claims, Expect, TokenHash};
 use base64::{Engine as _, engine::general_purpose::URL_SAFE_NO_PAD};
@@ -64,8 +65,12 @@ impl Authenticator {
                 }
             },
         };
-        Caller::from_claims(&claims, virtual_server)
-            .map_err(|reason| NotAuthenticated { reason, claims: Some(Box::new(claims.as_ref().clone())) })
+        let caller = Caller::from_claims(&claims, virtual_server)
+            .map_err(|reason| NotAuthenticated { reason, claims: Some(Box::new(claims.as_ref().clone())) })?;
+        if taken_away(config, &caller).is_some() {
+            self.0.lock().unwrap_or_else(PoisonError::into_inner).tokens.remove(&hash);
+        }
+        Ok(caller)
     }
 
     fn cached(&self, config: &Config, hash: &TokenHash, expect: &Expect<'_>, now_unix: i64) -> Option<Arc<Claims>> {
@@ -121,7 +126,8 @@ fn authentic_claims(config: &Config, token: &str) -> Option<Claims> {
 
 #[cfg(test)]
 mod tests {
-    use bailiwick_data_plane_core::config::Contents;
+    use bailiwick_data_plane_core::config::{Agent, Consent, Contents, Offer, User};
+    use bailiwick_proto::Tier;
     use bailiwick_token::{Actor, Algorithm, SigningKey, VerifyingKeys, mint};
     use http::HeaderValue;
 
@@ -134,17 +140,35 @@ mod tests {
     }
 
     fn config(keys: &[u8]) -> Config {
+        config_with(keys, false)
+    }
+
+    fn config_with(keys: &[u8], revoked: bool) -> Config {
         let jwks: Vec<_> = keys
             .iter()
             .map(|seed| (key(*seed).kid().to_owned(), serde_json::to_string(&key(*seed).public_jwk()).unwrap()))
             .collect();
         let keys = jwks.iter().map(|(kid, jwk)| (kid.as_str(), Algorithm::EdDsa.as_str(), jwk.as_str()));
-        let contents = Contents {
+        let offer = Offer {
             issuer: Some(Issuer { issuer: "http://issuer".into(), mcp_url: "http://mcp/mcp".into() }),
             token_keys: VerifyingKeys::from_jwks(keys).unwrap(),
-            ..Contents::default()
+            ..Offer::default()
         };
+        let mut contents = Contents { offer: Arc::new(offer), ..Contents::default() };
+        contents.users.insert("jane@example.com", User { groups: Vec::new(), active: true });
+        contents.agents.insert("coder", agent());
+        contents.consents.insert("c-1", consent(revoked));
         Config { contents: Arc::new(contents), ..Config::default() }
+    }
+
+    fn agent() -> Agent {
+        let (owner, project) = ("jane@example.com".to_owned(), "platform".to_owned());
+        Agent { owner, project, ceiling: Tier::Destructive, active: true }
+    }
+
+    fn consent(revoked: bool) -> Consent {
+        let (user, agent, virtual_server) = ("jane@example.com".into(), "coder".into(), "finance".into());
+        Consent { user, agent, virtual_server, level: Tier::Destructive, expires_at: NOW + 100, revoked }
     }
 
     fn claims() -> Claims {
@@ -205,6 +229,16 @@ mod tests {
         }
         let refused = authenticator.authenticate(&config(&[2]), "finance", &good, NOW).unwrap_err();
         assert_eq!(refused, NotAuthenticated { reason: Reason::TokenSignature, claims: None });
+    }
+
+    #[test]
+    fn a_token_whose_consent_was_revoked_is_not_kept() {
+        let authenticator = Authenticator::default();
+        let (good, kept) = (with_token(&claims(), 1), || authenticator.0.lock().unwrap().tokens.len());
+        for (revoked, expected) in [(false, 1), (true, 0), (true, 0), (false, 1)] {
+            let caller = authenticator.authenticate(&config_with(&[1], revoked), "finance", &good, NOW).unwrap();
+            assert_eq!((caller.consent.as_str(), kept()), ("c-1", expected), "admission says why not");
+        }
     }
 
     #[test]

@@ -3,13 +3,19 @@
 //! Called by `listener` in a task of its own, so that a client that goes away cancels the forwarding but never the
 //! recording. The order is the promise: nothing is forwarded before its intent is recorded, nothing is released before
 //! its outcome is. A crash between the two leaves an intent without outcome, which the next run declares unknown.
+//! Recording and connecting may take a while, so what permits the call is asked once more before it is forwarded, and
+//! lease and revocation at its first byte. When the caller's authority is taken away later, the forwarding is cut and the
+//! outcome is unknown.
 //! Deliberately absent: admission and all shapes (`data-plane/core`), durability (`recorder`).
 
-use std::{sync::Arc, time::Instant};
+use std::{
+    sync::Arc,
+    time::{Instant, SystemTime, UNIX_EPOCH},
+};
 
 use bailiwick_data_plane_core::{
-    Caller, Config,
-    admission::{SpoolLevel, node_gate},
+    Caller, Config, ToolRef,
+    admission::{SpoolLevel, admit, node_gate},
     edge::{DeniedCall, HttpReply, PermittedCall, refuse_call},
     forward::{self, Answer},
     records::{Attempt, committed},
@@ -24,7 +30,7 @@ use crate::{
     config_state::ConfigState,
     metrics::Metrics,
     recorder::{Recorded, Recorder, now_ts},
-    upstream::{Principal, Upstream, UpstreamFault},
+    upstream::{Gate, Principal, Upstream, UpstreamFault},
 };
 
 /// What every call needs; shared by reference.
@@ -52,6 +58,8 @@ pub(crate) struct Asked {
 enum Forwarded {
     Answered(Box<Answer>, u64),
     Cancelled,
+    /// The caller's authority was taken away meanwhile.
+    Cut(Reason),
 }
 
 impl Calls {
@@ -111,6 +119,10 @@ impl Calls {
                 return refuse(refused.reason);
             }
         };
+        if let Some(reason) = self.no_longer(&asked, &permitted) {
+            self.close_unsent(&attempt, intent, reason, tier).await;
+            return refuse(reason);
+        }
         let sent = Instant::now();
         let forwarded = self.forward(&asked, &permitted, &cancel).await;
         let latency = sent.elapsed();
@@ -124,11 +136,8 @@ impl Calls {
                 let result = payload.map(|payload| self.commit(&asked.request_id, "result", Some(payload.get())));
                 (reply, outcome, result)
             }
-            Forwarded::Cancelled => {
-                let error_code = Some("cancelled".to_owned());
-                let outcome = Outcome { status: Status::Unknown, error_code, latency_us, bytes: None, cost: None };
-                (refuse(Reason::UpstreamTimeout), outcome, None)
-            }
+            Forwarded::Cancelled => (refuse(Reason::UpstreamTimeout), unknown("cancelled", latency_us), None),
+            Forwarded::Cut(reason) => (refuse(reason), unknown(reason.as_str(), latency_us), None),
         };
         let status = status_word(outcome.status);
         self.metrics.called(status);
@@ -157,13 +166,33 @@ impl Calls {
         self.recorder.denied(denial.record(now_ts())).await
     }
 
+    /// Why the call may not be forwarded any more, by what is in force now.
+    fn no_longer(&self, asked: &Asked, permitted: &PermittedCall) -> Option<Reason> {
+        let stale = node_gate(permitted.tool.tier, self.state.freshness(), SpoolLevel::Free);
+        let config = self.state.config()?;
+        if stale.is_some() || Arc::ptr_eq(&config.contents, &asked.config.contents) {
+            return stale;
+        }
+        let tool = ToolRef { virtual_server: &permitted.call.virtual_server, name: &permitted.call.name };
+        admit(&config, &asked.caller, tool, unix_seconds()).reason
+    }
+
     async fn forward(&self, asked: &Asked, permitted: &PermittedCall, cancel: &Shutdown) -> Forwarded {
         let Some(server) = asked.config.servers.get(&permitted.tool.server) else {
             return self.answered(asked, permitted, Err(UpstreamFault::Unreachable("not configured".to_owned())));
         };
         let id = self.upstream.next_id();
         let caller = Principal::Caller { user: asked.caller.user.clone(), agent: asked.caller.agent.clone() };
-        let Some(answer) = cancel.or_stop(self.upstream.call(server, &caller, permitted, &id)).await else {
+        let gate = self.gate(asked, permitted);
+        let answer = tokio::select! {
+            biased;
+            reason = self.state.taken_away(&asked.caller) => {
+                self.cancel_later(server, caller, id);
+                return Forwarded::Cut(reason);
+            }
+            answer = cancel.or_stop(self.upstream.call(server, &caller, permitted, &id, &gate)) => answer,
+        };
+        let Some(answer) = answer else {
             self.cancel_later(server, caller, id);
             return Forwarded::Cancelled;
         };
@@ -174,6 +203,12 @@ impl Calls {
             }
         }
         self.answered(asked, permitted, answer)
+    }
+
+    /// What may still keep the call when its first byte could leave.
+    fn gate(&self, asked: &Asked, permitted: &PermittedCall) -> Gate {
+        let (state, caller, tier) = (Arc::clone(&self.state), asked.caller.clone(), permitted.tool.tier);
+        Gate::new(move || node_gate(tier, state.freshness(), SpoolLevel::Free).or_else(|| state.is_taken_away(&caller)))
     }
 
     fn answered(
@@ -271,6 +306,18 @@ impl RequestDenial<'_> {
             ..Record::new(Kind::CallDenied, ts)
         }
     }
+}
+
+/// Seconds since 1970 by the wall clock, for what expires at a date.
+pub(crate) fn unix_seconds() -> i64 {
+    let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    i64::try_from(since.as_secs()).unwrap_or(i64::MAX)
+}
+
+/// What the server did is not known.
+fn unknown(error_code: &str, latency_us: Option<u64>) -> Outcome {
+    let error_code = Some(error_code.to_owned());
+    Outcome { status: Status::Unknown, error_code, latency_us, bytes: None, cost: None }
 }
 
 const fn status_word(status: Status) -> &'static str {

@@ -1,17 +1,17 @@
 //! The config client: registers this run, follows the config stream, looks at servers when asked.
 //!
-//! One task owns the catalogue (`data-plane/core`). It reconnects for ever, to the next control plane if there are
-//! several, with growing, jittered pauses, resumes at the revision and digest it holds, and asks for everything anew
-//! when a frame does not fit. Every applied revision is acknowledged; one whose policies do not compile is refused by
-//! name while the rest of it applies. What it learns goes into `config_state`; the node keeps serving from there while
-//! the control plane is away. Deliberately absent: what a revision means (`data-plane/core`), reporting tools
-//! (`tool_reports`).
+//! One task. It reconnects for ever, to the next control plane if there are several, with growing, jittered pauses,
+//! resumes at the revision and digest it holds, and asks for everything anew when a frame does not fit or a bookmark
+//! names another digest. Every applied revision is acknowledged; one whose policies do not compile is refused by name
+//! while the rest of it applies. What it learns goes into `config_state`; the node keeps serving from there while the
+//! control plane is away. Deliberately absent: what a revision means (`data-plane/core`), leases and revocations that
+//! cannot wait (`lane`), reporting tools (`tool_reports`).
 
 mod backoff;
 
 use std::{sync::Arc, time::Duration};
 
-use bailiwick_data_plane_core::{Applied, Catalogue, CatalogueError, session::SessionKeys};
+use bailiwick_data_plane_core::{Applied, CatalogueError, session::SessionKeys};
 use bailiwick_enrolment::ControlPlane;
 use bailiwick_ledger_core::key::PublicKey;
 use bailiwick_proto::v1::{
@@ -25,15 +25,15 @@ use tonic::{Streaming, transport::Channel};
 
 pub(crate) use self::backoff::Backoff;
 use crate::{
-    config_state::ConfigState,
+    config_state::{ConfigState, Taken},
     metrics::{Metrics, gauge_value},
     upstream::Upstream,
 };
 
 /// Longest wait for a connection or the answer to one request.
 const REQUEST_WAIT_MAX: Duration = Duration::from_secs(10);
-/// A stream silent for so long is dead, or its control plane is cut off from the others: heartbeats come several times
-/// in it. Half of the lease they carry, so that another control plane can renew it in time.
+/// A stream silent for so long is dead, or its control plane is cut off from the others: bookmarks come several times
+/// in it.
 const SILENCE_MAX: Duration = Duration::from_secs(5);
 /// Largest frame: a chunk of a snapshot or a delta with many policies.
 const FRAME_BYTES_MAX: usize = 32 * 1024 * 1024;
@@ -102,18 +102,18 @@ enum StreamEnd {
 impl ConfigStream {
     /// Follows the stream for ever.
     pub(crate) async fn run(self) {
-        let mut catalogue = Catalogue::new();
         let mut backoff = Backoff::default();
         let discoveries = Arc::new(Semaphore::new(DISCOVERIES_MAX));
         let mut resume = true;
         loop {
             let mut frames = 0_u64;
-            let end = self.follow(&mut catalogue, resume, &mut frames, &discoveries).await;
-            catalogue.stream_ended();
+            let end = self.follow(resume, &mut frames, &discoveries).await;
+            self.state.stream_ended();
             self.metrics.config_connected.set(0);
             // Perhaps another one is better off.
             self.control_plane.advance();
-            tracing::warn!(%end, revision = catalogue.revision(), "the config stream ended; connecting again");
+            let (revision, _) = self.state.held();
+            tracing::warn!(%end, revision, "the config stream ended; connecting again");
             resume = !matches!(end, StreamEnd::Refused(_));
             if !resume {
                 self.metrics.config_refused.inc();
@@ -124,15 +124,9 @@ impl ConfigStream {
         }
     }
 
-    async fn follow(
-        &self,
-        catalogue: &mut Catalogue,
-        resume: bool,
-        frames: &mut u64,
-        discoveries: &Arc<Semaphore>,
-    ) -> StreamEnd {
+    async fn follow(&self, resume: bool, frames: &mut u64, discoveries: &Arc<Semaphore>) -> StreamEnd {
         let (up, messages) = mpsc::channel(UP_QUEUE_MAX);
-        let (last_revision, digest) = if resume { (catalogue.revision(), catalogue.digest()) } else { (0, Vec::new()) };
+        let (last_revision, digest) = if resume { self.state.held() } else { (0, Vec::new()) };
         let hello = Hello { node: self.node.clone(), epoch: self.epoch, last_revision, digest };
         if up.send(NodeMessage { message: Some(Up::Hello(hello)) }).await.is_err() {
             return StreamEnd::Closed;
@@ -154,11 +148,10 @@ impl ConfigStream {
             };
             *frames += 1;
             let Some(frame) = frame.frame else { continue };
-            let answer = match self.on_frame(catalogue, frame, &up, discoveries) {
+            let answer = match self.on_frame(frame, &up, discoveries) {
                 Ok(answer) => answer,
                 Err(error) => {
-                    self.state.restrict(catalogue.config());
-                    give_up(catalogue.revision(), &error, up, stream).await;
+                    give_up(self.state.held().0, &error, up, stream).await;
                     return StreamEnd::Refused(error);
                 }
             };
@@ -172,21 +165,14 @@ impl ConfigStream {
 
     fn on_frame(
         &self,
-        catalogue: &mut Catalogue,
         frame: Frame,
         up: &mpsc::Sender<NodeMessage>,
         discoveries: &Arc<Semaphore>,
     ) -> Result<Option<Up>, CatalogueError> {
         match frame {
-            Frame::Snapshot(chunk) => Ok(catalogue.snapshot(chunk)?.map(|applied| self.apply(applied))),
-            Frame::Delta(delta) => Ok(Some(self.apply(catalogue.delta(&delta)?))),
-            Frame::Heartbeat(heartbeat) => {
-                let holds_it = catalogue.revision() > 0 && heartbeat.revision <= catalogue.revision();
-                if holds_it {
-                    self.state.confirm(Some(Duration::from_millis(heartbeat.lease_ms)));
-                }
-                Ok(None)
-            }
+            Frame::Snapshot(chunk) => Ok(self.state.snapshot(chunk)?.map(|taken| self.answer(taken))),
+            Frame::Delta(delta) => Ok(Some(self.answer(self.state.delta(&delta)?))),
+            Frame::Heartbeat(bookmark) => self.state.bookmark(&bookmark).map(|()| None),
             Frame::Keys(keys) => {
                 match SessionKeys::new(&keys.session_sealing) {
                     Ok(keys) => self.state.set_session_keys(keys),
@@ -201,13 +187,11 @@ impl ConfigStream {
         }
     }
 
-    fn apply(&self, applied: Applied) -> Up {
-        let Applied { revision, config, refused } = applied;
-        let warnings = config.warnings.clone();
+    fn answer(&self, taken: Taken) -> Up {
         // Most revisions change nothing a data plane knows: checkpoints, reports.
-        let changed = self.state.apply(config);
+        let Taken { applied: Applied { revision, config, refused }, changed } = taken;
         self.metrics.config_revision.set(gauge_value(revision));
-        for warning in warnings.iter().filter(|_| changed) {
+        for warning in config.warnings.iter().filter(|_| changed) {
             tracing::warn!(revision, warning, "a configuration entry is left out");
         }
         if refused.is_empty() {

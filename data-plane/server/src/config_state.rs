@@ -1,42 +1,66 @@
 //! What this node knows of the configuration, and how old that knowledge is.
 //!
-//! Written by `config_client`, read by `listener` and `calls` on every request without waiting. Age is measured on
-//! the monotonic clock from the last frame that confirmed the revision held; a clock that is set cannot make an old
-//! configuration young. Deliberately absent: compiling entries (`data-plane/core`).
+//! Written by `config_client` (what is in force) and `lane` (what is taken away, and leases), read by `listener` and
+//! `calls` on every request without waiting. Both streams meet in one catalogue under one lock, so whatever one of them
+//! brought is in force before the next frame of either is taken. Age is that of the last lease that counts, on the
+//! monotonic clock; a clock that is set cannot make an old configuration young. Deliberately absent: what entries and
+//! denials mean (`data-plane/core`).
+
+mod leases;
+#[cfg(test)]
+mod tests;
 
 use std::{
-    sync::{Arc, Mutex, PoisonError},
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
     time::Duration,
 };
 
 use arc_swap::{ArcSwap, ArcSwapOption};
-use bailiwick_data_plane_core::{Config, admission::Freshness, session::SessionKeys};
+use bailiwick_data_plane_core::{
+    Applied, Caller, Catalogue, CatalogueError, Config,
+    admission::{Freshness, taken_away},
+    session::SessionKeys,
+};
+use bailiwick_ledger_core::canonical::INTEGER_MAX;
+use bailiwick_proto::{Reason, v1};
 use tokio::{sync::watch, time::Instant};
+
+use self::leases::{Lease, Leases};
 
 /// Configuration, session keys and their age; one per node, shared by reference.
 #[derive(Debug)]
 pub(crate) struct ConfigState {
+    catalogue: Mutex<Catalogue>,
+    /// What the catalogue last put in force.
     config: ArcSwapOption<Config>,
     session_keys: ArcSwap<SessionKeys>,
-    heard: Mutex<Heard>,
+    leases: Mutex<Leases>,
     max_staleness: Duration,
     /// Counts changes, for whoever has to act on them.
     changes: watch::Sender<u64>,
 }
 
-#[derive(Clone, Copy, Debug, Default)]
-struct Heard {
-    at: Option<Instant>,
-    lease: Duration,
+/// A revision that came into force.
+#[derive(Debug)]
+pub(crate) struct Taken {
+    pub(crate) applied: Applied,
+    /// Whether anything differs from before.
+    pub(crate) changed: bool,
 }
+
+/// The lane may not grant: another one was opened since, or the configuration went back.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("this lane's leases no longer count")]
+pub(crate) struct LaneOutdated;
 
 impl ConfigState {
     /// Nothing is known yet.
     pub(crate) fn new(max_staleness: Duration) -> Self {
         Self {
+            catalogue: Mutex::default(),
             config: ArcSwapOption::empty(),
             session_keys: ArcSwap::default(),
-            heard: Mutex::default(),
+            leases: Mutex::default(),
             max_staleness,
             changes: watch::Sender::new(0),
         }
@@ -57,45 +81,91 @@ impl ConfigState {
         self.changes.subscribe()
     }
 
-    /// Time since the control plane last confirmed the revision in force.
-    pub(crate) fn age(&self) -> Duration {
-        self.heard().at.map_or(Duration::MAX, |at| at.elapsed())
+    /// Why a caller has no authority any more, if so.
+    pub(crate) fn is_taken_away(&self, caller: &Caller) -> Option<Reason> {
+        taken_away(self.config.load().as_ref()?, caller)
     }
 
-    /// Whether the configuration is current enough to decide with. A lease of zero means that none was given.
+    /// The same, once it has happened.
+    pub(crate) async fn taken_away(&self, caller: &Caller) -> Reason {
+        let mut changes = self.changes();
+        loop {
+            if let Some(reason) = self.is_taken_away(caller) {
+                return reason;
+            }
+            // The sender lives as long as this state.
+            drop(changes.changed().await);
+        }
+    }
+
+    /// Time since the last lease that counts was asked for; `None` when there is none.
+    pub(crate) fn age(&self) -> Option<Duration> {
+        self.leases().counting().map(|lease| lease.asked.elapsed())
+    }
+
+    /// That in milliseconds for records, at most what a record can hold.
+    pub(crate) fn age_ms(&self) -> u64 {
+        let millis = self.age().and_then(|age| u64::try_from(age.as_millis()).ok());
+        millis.unwrap_or(INTEGER_MAX).min(INTEGER_MAX)
+    }
+
+    /// Whether the configuration is current enough to decide with.
     pub(crate) fn freshness(&self) -> Freshness {
-        let heard = self.heard();
-        match heard.at.map(|at| at.elapsed()) {
-            Some(age) if heard.lease.is_zero() || age <= heard.lease => Freshness::Leased,
-            Some(age) if age <= self.max_staleness => Freshness::Unleased,
-            Some(_) | None => Freshness::Expired,
+        let Some(lease) = self.leases().counting() else { return Freshness::Expired };
+        match lease.asked.elapsed() {
+            age if age < lease.length => Freshness::Leased,
+            age if age <= self.max_staleness => Freshness::Unleased,
+            _ => Freshness::Expired,
         }
     }
 
-    /// Puts a configuration into force, confirmed now. True when any entry differs from before.
-    pub(crate) fn apply(&self, config: Arc<Config>) -> bool {
-        let digest = config.digest.clone();
-        let before = self.config.swap(Some(config));
-        self.confirm(None);
-        let changed = before.is_none_or(|before| before.digest != digest);
-        if changed {
-            self.changes.send_modify(|count| *count += 1);
-        }
-        changed
+    /// Revision and digest held, for `Hello` and `Ask`; 0 and nothing when nothing is.
+    pub(crate) fn held(&self) -> (u64, Vec<u8>) {
+        self.config.load().as_ref().map_or((0, Vec::new()), |config| (config.revision, config.digest.clone()))
     }
 
-    /// Puts what only narrows into force: the revision is not confirmed by it.
-    pub(crate) fn restrict(&self, config: Arc<Config>) {
-        if self.config.load().is_some() {
-            self.config.store(Some(config));
-        }
+    /// Takes a chunk of a snapshot; `Some` when it was the last and the snapshot is in force.
+    pub(crate) fn snapshot(&self, chunk: v1::Snapshot) -> Result<Option<Taken>, CatalogueError> {
+        let mut catalogue = self.catalogue();
+        let applied = catalogue.snapshot(chunk)?;
+        Ok(applied.map(|applied| Taken { changed: self.publish(&catalogue), applied }))
     }
 
-    /// The control plane confirmed the revision in force just now, and may have given a lease.
-    pub(crate) fn confirm(&self, lease: Option<Duration>) {
-        let mut heard = self.heard.lock().unwrap_or_else(PoisonError::into_inner);
-        heard.at = Some(Instant::now());
-        heard.lease = lease.unwrap_or(heard.lease);
+    /// Takes a delta. What it denies is in force even when it is refused.
+    pub(crate) fn delta(&self, delta: &v1::Delta) -> Result<Taken, CatalogueError> {
+        let mut catalogue = self.catalogue();
+        let applied = catalogue.delta(delta);
+        let changed = self.publish(&catalogue);
+        applied.map(|applied| Taken { applied, changed })
+    }
+
+    /// Compares what is held with what the control plane says it should be.
+    pub(crate) fn bookmark(&self, bookmark: &v1::Heartbeat) -> Result<(), CatalogueError> {
+        self.catalogue().bookmark(bookmark)
+    }
+
+    /// Forgets a half-received snapshot.
+    pub(crate) fn stream_ended(&self) {
+        self.catalogue().stream_ended();
+    }
+
+    /// Puts denials of the revocation lane in force; how many were news.
+    pub(crate) fn deny(&self, denials: &v1::Denials) -> Result<usize, CatalogueError> {
+        let mut catalogue = self.catalogue();
+        let news = catalogue.deny(denials)?;
+        self.publish(&catalogue);
+        Ok(news)
+    }
+
+    /// A lane was opened at a revision; the number under which it grants leases.
+    pub(crate) fn lane_opened(&self, revision: u64) -> u64 {
+        self.leases().open(revision)
+    }
+
+    /// A lane granted a lease that was asked for at `asked`.
+    pub(crate) fn grant(&self, lane: u64, asked: Instant, length: Duration) -> Result<(), LaneOutdated> {
+        let granted = self.leases().grant(lane, Lease { asked, length });
+        if granted { Ok(()) } else { Err(LaneOutdated) }
     }
 
     /// Replaces the session keys.
@@ -103,36 +173,33 @@ impl ConfigState {
         self.session_keys.store(Arc::new(keys));
     }
 
-    fn heard(&self) -> Heard {
-        *self.heard.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[tokio::test(start_paused = true)]
-    async fn freshness_falls_from_leased_to_expired_as_time_passes() {
-        let state = ConfigState::new(Duration::from_secs(100));
-        assert_eq!((state.freshness(), state.age()), (Freshness::Expired, Duration::MAX));
-        state.apply(Arc::default());
-        assert_eq!(state.freshness(), Freshness::Leased);
-        state.confirm(Some(Duration::from_secs(10)));
-        tokio::time::advance(Duration::from_secs(10)).await;
-        assert_eq!((state.freshness(), state.age()), (Freshness::Leased, Duration::from_secs(10)));
-        tokio::time::advance(Duration::from_secs(1)).await;
-        assert_eq!(state.freshness(), Freshness::Unleased);
-        tokio::time::advance(Duration::from_secs(90)).await;
-        assert_eq!(state.freshness(), Freshness::Expired);
-        state.confirm(None);
-        assert_eq!(state.freshness(), Freshness::Leased);
+    /// Lets readers have what the catalogue put in force. True when it is something else than before. Called with the
+    /// catalogue locked, so that nobody publishes something older afterwards.
+    fn publish(&self, catalogue: &Catalogue) -> bool {
+        let config = catalogue.config();
+        if config.revision == 0 {
+            return false;
+        }
+        let revision = config.revision;
+        let before = self.config.load_full();
+        if before.as_ref().is_some_and(|before| revision < before.revision) {
+            tracing::warn!(revision, "the control plane has gone back; a new lease is needed");
+            self.leases().went_back(revision);
+        }
+        let changed = before.is_none_or(|before| !Arc::ptr_eq(&before.contents, &config.contents));
+        self.config.store(Some(config));
+        self.leases().reached(revision);
+        if changed {
+            self.changes.send_modify(|count| *count += 1);
+        }
+        changed
     }
 
-    #[test]
-    fn narrowing_nothing_is_not_a_configuration() {
-        let state = ConfigState::new(Duration::ZERO);
-        state.restrict(Arc::default());
-        assert!(state.config().is_none());
+    fn catalogue(&self) -> MutexGuard<'_, Catalogue> {
+        self.catalogue.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn leases(&self) -> MutexGuard<'_, Leases> {
+        self.leases.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }

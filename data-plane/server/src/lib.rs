@@ -2,7 +2,7 @@
 //!
 //! Read in this order: `role` (what starts and stops), `listener` and `auth` (a request comes in), `calls` (the life of
 //! one call), `recorder` and `spool` (how a record is kept), `upstream` (the server's side), `config_client`,
-//! `config_state` and `tool_reports` (the control plane's side). Decisions and MCP's shapes are in
+//! `lane`, `config_state` and `tool_reports` (the control plane's side). Decisions and MCP's shapes are in
 //! `bailiwick-data-plane-core`. The command line calls [`serve`].
 
 mod auth;
@@ -13,6 +13,7 @@ mod config_client;
 mod config_state;
 #[cfg(test)]
 mod fakes;
+mod lane;
 mod listener;
 mod metrics;
 mod recorder;

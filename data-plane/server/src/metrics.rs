@@ -41,6 +41,9 @@ pub(crate) struct Metrics {
     pub(crate) config_revision: Gauge<i64, AtomicI64>,
     pub(crate) config_connected: Gauge<i64, AtomicI64>,
     pub(crate) config_refused: Counter<u64, AtomicU64>,
+    pub(crate) lane_connected: Gauge<i64, AtomicI64>,
+    pub(crate) lease_age_seconds: Gauge<f64, AtomicU64>,
+    pub(crate) denials: Counter,
 }
 
 impl Metrics {
@@ -58,6 +61,9 @@ impl Metrics {
             config_revision: Gauge::default(),
             config_connected: Gauge::default(),
             config_refused: Counter::default(),
+            lane_connected: Gauge::default(),
+            lease_age_seconds: Gauge::default(),
+            denials: Counter::default(),
         };
         let named = |name: &str| format!("bailiwick_data_plane_{name}");
         let add = |name: &str, help: &str, metric: &Counter| registry.register(&named(name), help, metric.clone());
@@ -76,6 +82,11 @@ impl Metrics {
         let connected = "1 while the config stream is open";
         registry.register(&named("config_connected"), connected, metrics.config_connected.clone());
         add("config_refused", "Config frames this node could not apply", &metrics.config_refused);
+        let lane = "1 while the revocation lane is open";
+        registry.register(&named("lane_connected"), lane, metrics.lane_connected.clone());
+        let age = "Time since the last lease that counts was asked for, in seconds; -1 without one";
+        registry.register(&named("lease_age_seconds"), age, metrics.lease_age_seconds.clone());
+        add("denials", "Keys barred by the revocation lane before the config stream brought it", &metrics.denials);
         metrics
     }
 

@@ -1,8 +1,9 @@
 //! A data-plane node's life in one process: what starts in which order, and what stops in which.
 //!
 //! Start: check the configuration, bind the listeners, recover the spool, read or make the commitment key; become
-//! a member of the cluster; then register this run with the control plane, open its chain, follow the configuration.
-//! Until the first configuration is in force every request gets 503. Stop: accept nothing more and let calls under way
+//! a member of the cluster; then register this run with the control plane, open its chain, follow the configuration and
+//! the revocation lane. Until the first configuration is in force every request gets 503, and until the first lease no
+//! call is let through. Stop: accept nothing more and let calls under way
 //! finish, within a bound; close the chain and hand over its last records; then the rest. Calls that do not finish in
 //! time are recorded as unknown.
 
@@ -40,6 +41,7 @@ use crate::{
     config::DataPlaneConfig,
     config_client::{self, ConfigStream},
     config_state::ConfigState,
+    lane::RevocationLane,
     listener::{self, BODY_ROOM_BYTES, Gateway, Guard},
     metrics::Metrics,
     recorder::{self, Recorder, Recovery, RecoveryError},
@@ -332,6 +334,17 @@ impl Node {
         self.supervisor.spawn("tool-reports", OnEnd::Critical, async move {
             late.or_stop(reports.run()).await;
         });
+        let lane = RevocationLane {
+            control_plane: control_plane.with_own_turn(),
+            node: self.config.node.clone(),
+            epoch,
+            state: Arc::clone(&self.state),
+            metrics: Arc::clone(&self.metrics),
+        };
+        let late = self.stages.late.clone();
+        self.supervisor.spawn("revocation-lane", OnEnd::Critical, async move {
+            late.or_stop(Box::pin(lane.run())).await;
+        });
         let stream = ConfigStream {
             control_plane,
             node: self.config.node,
@@ -347,10 +360,15 @@ impl Node {
     async fn watch_config(self) {
         use bailiwick_data_plane_core::admission::Freshness;
         loop {
-            match (self.state.config(), self.state.freshness()) {
-                (None, _) => self.readiness.not_ready("config", "none received yet"),
-                (Some(_), Freshness::Expired) => self.readiness.not_ready("config", "older than max_staleness_ms"),
-                (Some(_), Freshness::Leased | Freshness::Unleased) => self.readiness.ready("config"),
+            let age = self.state.age();
+            self.metrics.lease_age_seconds.set(age.map_or(-1.0, |age| age.as_secs_f64()));
+            match (self.state.config(), age, self.state.freshness()) {
+                (None, _, _) => self.readiness.not_ready("config", "none received yet"),
+                (Some(_), None, _) => self.readiness.not_ready("config", "no lease yet"),
+                (Some(_), Some(_), Freshness::Expired) => {
+                    self.readiness.not_ready("config", "older than max_staleness_ms");
+                }
+                (Some(_), Some(_), Freshness::Leased | Freshness::Unleased) => self.readiness.ready("config"),
             }
             tokio::time::sleep(READINESS_TICK).await;
         }

@@ -2,6 +2,7 @@
 
 mod calls;
 mod edge;
+mod lane;
 mod lifecycle;
 
 use std::time::{Duration, Instant};

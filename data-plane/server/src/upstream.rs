@@ -9,6 +9,7 @@
 
 mod exchange;
 mod fault;
+mod gate;
 mod peer;
 mod sse;
 #[cfg(test)]
@@ -38,7 +39,7 @@ use self::{
     exchange::{Answer, Bounds},
     peer::{Origin, Peer},
 };
-pub(crate) use self::{fault::UpstreamFault, peer::Principal};
+pub(crate) use self::{fault::UpstreamFault, gate::Gate, peer::Principal};
 use crate::config::UpstreamConfig;
 
 /// Peers remembered, some hundred bytes each; beyond it all are forgotten and found again. More than a node serves
@@ -84,18 +85,20 @@ impl Upstream {
         RequestId::from(self.next_id.fetch_add(1, Ordering::Relaxed))
     }
 
-    /// Forwards a permitted call of `caller` under `id`; the server's answer and its length in bytes.
+    /// Forwards a permitted call of `caller` under `id`, unless `gate` keeps it when it could leave; the server's answer
+    /// and its length in bytes.
     pub(crate) async fn call(
         &self,
         server: &Server,
         caller: &Principal,
         permitted: &PermittedCall,
         id: &RequestId,
+        gate: &Gate,
     ) -> Result<(Response, u64), UpstreamFault> {
         let bounds = self.call_bounds(server);
         let peer = self.peer(&server.url, caller);
         let request = |era| forward::call_request(permitted, era, id);
-        let asked = peer.ask(&self.http, id, request, bounds, self.handshake_bounds(server));
+        let asked = peer.ask(&self.http, id, request, (bounds, self.handshake_bounds(server)), Some(gate));
         let Answer { response, bytes, .. } = exchange::within(bounds.timeout, asked).await?;
         Ok((response, bytes))
     }
@@ -119,7 +122,7 @@ impl Upstream {
         loop {
             let id = self.next_id();
             let request = |era| handshake::tools_request(era, &id, cursor.as_deref());
-            let Answer { response, .. } = peer.ask(&self.http, &id, request, bounds, bounds).await?;
+            let Answer { response, .. } = peer.ask(&self.http, &id, request, (bounds, bounds), None).await?;
             let page = match response {
                 Response::Result(page) => page,
                 Response::Error(error) => {

@@ -223,17 +223,6 @@ fn a_repeated_request_happens_once_and_gets_the_same_grant() {
 }
 
 #[test]
-fn a_consent_is_revoked_once() {
-    let mut world = World::example();
-    world.run(Command::IssueToken(wish())).unwrap();
-    let revoke = || Command::RevokeConsent { consent: "c-2".into(), reason: "no more".into() };
-    assert_eq!(types(&world.run(revoke()).unwrap()), ["consent_revoked"]);
-    assert_eq!(world.run(revoke()).unwrap_err(), Rejection::ConsentRevoked("c-2".into()));
-    assert_eq!(world.show(Kind::Consent, "c-2")["status"]["revoked_reason"], "no more");
-    assert_eq!(world.delete(&[(Kind::Consent, "c-2")]).unwrap().events, []);
-}
-
-#[test]
 fn consents_that_ended_long_ago_are_forgotten_as_new_ones_come() {
     let mut world = World::example();
     for _ in 0..3 {

@@ -54,6 +54,7 @@ pub(crate) fn lived() -> Vec<(u64, Vec<Event>)> {
     world.delete(&all).unwrap();
     crate::members::one_of_each(&mut world);
     crate::secrets::one_of_each(&mut world);
+    crate::revocations::one_of_each(&mut world);
     world.changes
 }
 

@@ -11,6 +11,7 @@ mod longevity;
 mod manifests;
 mod members;
 mod properties;
+mod revocations;
 mod secrets;
 mod tools;
 mod world;

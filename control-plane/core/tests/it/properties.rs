@@ -1,6 +1,11 @@
 //! Properties over random manifests, commands and texts.
 
-use bailiwick_control_plane_core::{Command, Kind, ResourceRef, State, command::ToolDefinition, evolve, manifest};
+use bailiwick_control_plane_core::{
+    Answer, Command, Kind, ResourceRef, State,
+    command::ToolDefinition,
+    evolve, manifest,
+    revocation::{Revoke, Target},
+};
 use proptest::{collection::vec, prelude::*};
 
 use crate::world::{World, document, parse, tool, wish};
@@ -48,6 +53,7 @@ enum Step {
     Delete(Kind, String),
     Report(String, Vec<ToolDefinition>),
     Pin(String),
+    Revoke(&'static str, String),
     Issue(String, String, String),
     Wait(u64),
 }
@@ -68,6 +74,7 @@ fn step() -> impl Strategy<Value = Step> {
         2 => (name(), shown()).prop_map(|(server, tools)| Step::Report(server, tools)),
         1 => name().prop_map(Step::Pin),
         1 => (name(), name(), name()).prop_map(|(user, agent, place)| Step::Issue(user, agent, place)),
+        1 => (prop::sample::select(vec!["user", "agent"]), name()).prop_map(|(kind, name)| Step::Revoke(kind, name)),
         1 => (0_u64..1_000_000).prop_map(Step::Wait),
     ]
 }
@@ -87,6 +94,15 @@ fn take(world: &mut World, step: Step) {
         Step::Issue(user, agent, virtual_server) => {
             let wish = bailiwick_control_plane_core::command::IssueToken { user, agent, virtual_server, ..wish() };
             drop(world.run(Command::IssueToken(wish)));
+        }
+        Step::Revoke(kind, name) => {
+            let wish = Revoke { target: Target::from_words(kind, name).unwrap(), reason: "random".into() };
+            // A second revocation of what was taken away changes nothing.
+            if world.run(Command::Revoke(wish.clone())).is_ok() {
+                let again = world.run(Command::Revoke(wish)).unwrap();
+                assert_eq!(again.events, []);
+                assert!(matches!(again.answer, Answer::Revoked(revoked) if revoked.since.is_some()));
+            }
         }
         Step::Wait(seconds) => world.seconds += seconds,
     }

@@ -139,12 +139,14 @@ fn refused(problems: Vec<Problem>) -> v1::ApplyResponse {
 fn applied(written: Written) -> v1::ApplyResponse {
     let changes = match written.answer {
         Answer::Changes(changes) => changes.into_iter().map(change).collect(),
-        Answer::Done | Answer::Granted(_) | Answer::JoinToken { .. } | Answer::Member { .. } => Vec::new(),
+        Answer::Done | Answer::Granted(_) | Answer::Revoked(_) | Answer::JoinToken { .. } | Answer::Member { .. } => {
+            Vec::new()
+        }
     };
     v1::ApplyResponse { revision: written.revision, changes, problems: Vec::new(), warnings: written.warnings }
 }
 
-fn change(change: ResourceChange) -> v1::ResourceChange {
+pub(super) fn change(change: ResourceChange) -> v1::ResourceChange {
     let text = |value: Option<serde_json::Value>| value.map(|value| value.to_string()).unwrap_or_default();
     v1::ResourceChange {
         kind: change.resource.kind.to_string(),

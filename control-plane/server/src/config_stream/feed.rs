@@ -1,8 +1,10 @@
 //! The feed: what the configuration is now, and how it came to be so over the last revisions.
 //!
-//! The projection writes; node sessions read. Each delta and snapshot is encoded once, whoever takes it. A session
-//! holds no queue of its own: it remembers where it is and takes what is newer, so a slow node costs nothing here,
-//! and one that fell behind the window gets a snapshot instead.
+//! The projection writes; node sessions and lanes read. Each delta, denial and snapshot is encoded once, whoever takes
+//! it. A session holds no queue of its own: it remembers where it is and takes what is newer, so a slow node costs
+//! nothing here, and one that fell behind the window gets a snapshot instead. The digests of recent revisions are kept,
+//! so that a node that holds something else is noticed. Absent: which changes are denials (`proto`), and their window
+//! (`denials`).
 
 use std::{
     collections::VecDeque,
@@ -16,7 +18,10 @@ use bailiwick_proto::{
 use prost::Message as _;
 use tokio::sync::watch;
 
-use super::wire::Frame;
+use super::{
+    denials::Denials,
+    wire::{Frame, LaneFrame},
+};
 
 /// Deltas kept: more than an hour of a checkpoint every second.
 const HISTORY_DELTAS_MAX: usize = 4_096;
@@ -24,6 +29,8 @@ const HISTORY_DELTAS_MAX: usize = 4_096;
 const HISTORY_BYTES_MAX: usize = 16 * 1024 * 1024;
 /// A delta larger than this is not sent: nodes get the snapshot, which comes in chunks they can take.
 const DELTA_BYTES_MAX: usize = 2 * 1024 * 1024;
+/// Revisions whose digests are kept: as many as there may be deltas.
+const DIGESTS_MAX: usize = HISTORY_DELTAS_MAX;
 /// Bytes of entries in one chunk of a snapshot: well below the 4 MiB a gRPC client accepts.
 const CHUNK_BYTES: usize = 256 * 1024;
 
@@ -32,6 +39,8 @@ const CHUNK_BYTES: usize = 256 * 1024;
 pub(crate) struct Feed {
     inner: Mutex<Inner>,
     revision: watch::Sender<u64>,
+    /// The last revision that took something away, or the one this feed started anew from.
+    denied: watch::Sender<u64>,
 }
 
 #[derive(Debug, Default)]
@@ -41,6 +50,9 @@ struct Inner {
     entries: Entries,
     history: VecDeque<Delta>,
     history_bytes: usize,
+    denials: Denials,
+    /// By revision, ascending; the last is of the present one.
+    digests: VecDeque<(u64, Digest)>,
     snapshot: Option<Arc<[Frame]>>,
 }
 
@@ -62,12 +74,14 @@ pub(crate) enum CatchUp {
 
 impl Feed {
     pub(crate) fn new() -> Self {
-        Self { inner: Mutex::default(), revision: watch::Sender::new(0) }
+        Self { inner: Mutex::default(), revision: watch::Sender::new(0), denied: watch::Sender::new(0) }
     }
 
     /// Starts anew from a whole configuration; the past before it is not known.
     pub(crate) fn restart(&self, revision: u64, entries: Entries) {
-        *self.lock() = Inner { revision, digest: entries.digest(), entries, ..Inner::default() };
+        let (digest, denials) = (entries.digest(), Denials::from(revision));
+        let digests = VecDeque::from([(revision, digest)]);
+        *self.lock() = Inner { revision, digest, entries, denials, digests, ..Inner::default() };
     }
 
     /// Takes in one revision; one that changes no entry has a delta all the same, so revisions never skip.
@@ -81,9 +95,11 @@ impl Feed {
             inner.entries.settle();
             inner.digest = inner.entries.digest();
         }
+        inner.denials.take_in(to, &changes);
         let delta = v1::Delta { from, to, changes, digest: inner.digest.to_vec() };
         let frame = Frame::encode(config_frame::Frame::Delta(delta));
         (inner.revision, inner.snapshot) = (to, None);
+        inner.remember_digest();
         if frame.len() > DELTA_BYTES_MAX {
             inner.history.clear();
             inner.history_bytes = 0;
@@ -99,7 +115,12 @@ impl Feed {
 
     /// Lets sessions see what was taken in.
     pub(crate) fn publish(&self) {
-        let revision = self.lock().revision;
+        let (revision, denied) = {
+            let inner = self.lock();
+            (inner.revision, inner.denials.last())
+        };
+        // Lanes first: with a thousand nodes, what takes authority away should not queue behind what does not.
+        self.denied.send_if_modified(|known| std::mem::replace(known, denied) != denied);
         self.revision.send_replace(revision);
     }
 
@@ -108,12 +129,18 @@ impl Feed {
         self.revision.subscribe()
     }
 
+    /// Tells of each revision that takes something away, and when lanes have to begin anew.
+    pub(crate) fn denials(&self) -> watch::Receiver<u64> {
+        self.denied.subscribe()
+    }
+
     /// How a node at `revision` gets to the present one, and which that is. With a digest, only a node that holds
     /// exactly what was in force then gets deltas.
     pub(crate) fn since(&self, revision: u64, digest: Option<&[u8]>) -> (u64, CatchUp) {
         let mut inner = self.lock();
         let fits = |expected: &Digest| digest.is_none_or(|digest| digest == expected);
-        let position = inner.history.iter().rposition(|delta| delta.from == revision);
+        // In order: each delta begins where the one before it ends.
+        let position = inner.history.binary_search_by_key(&revision, |delta| delta.from).ok();
         let deltas = match position.and_then(|at| Some((at, inner.history.get(at)?))) {
             Some((at, first)) if fits(&first.digest_before) => {
                 Some(inner.history.iter().skip(at).map(|delta| delta.frame.clone()).collect())
@@ -123,6 +150,24 @@ impl Feed {
         };
         let catch_up = deltas.map_or_else(|| CatchUp::Snapshot(inner.snapshot()), CatchUp::Deltas);
         (inner.revision, catch_up)
+    }
+
+    /// Where a lane begins.
+    pub(crate) fn revision(&self) -> u64 {
+        self.lock().revision
+    }
+
+    /// What was taken away after `revision`, and up to which revision that is; `None` when not all of it is known here.
+    pub(crate) fn denials_since(&self, revision: u64) -> Option<(u64, Vec<LaneFrame>)> {
+        let inner = self.lock();
+        inner.denials.since(revision).map(|frames| (inner.revision, frames))
+    }
+
+    /// The digest of everything in force at a revision, if that is one of the recent ones.
+    pub(crate) fn digest_at(&self, revision: u64) -> Option<Digest> {
+        let inner = self.lock();
+        let at = inner.digests.binary_search_by_key(&revision, |(revision, _)| *revision).ok()?;
+        inner.digests.get(at).map(|(_, digest)| *digest)
     }
 
     /// A delta that changes nothing: tells a node that it is where it should be.
@@ -138,6 +183,13 @@ impl Feed {
 }
 
 impl Inner {
+    fn remember_digest(&mut self) {
+        if self.digests.len() == DIGESTS_MAX {
+            self.digests.pop_front();
+        }
+        self.digests.push_back((self.revision, self.digest));
+    }
+
     fn snapshot(&mut self) -> Arc<[Frame]> {
         if let Some(snapshot) = &self.snapshot {
             return Arc::clone(snapshot);
@@ -239,6 +291,43 @@ mod tests {
     }
 
     #[test]
+    fn recent_digests_are_known_by_revision() {
+        let feed = feed();
+        assert_eq!(feed.digest_at(5), Some(digest_of(&[("a", "1")])));
+        assert_eq!(feed.digest_at(6), Some(digest_of(&[("a", "1"), ("b", "2")])));
+        assert_eq!(feed.digest_at(9), feed.digest_at(6));
+        assert_eq!((feed.digest_at(4), feed.digest_at(7), feed.digest_at(10)), (None, None, None));
+    }
+
+    #[test]
+    fn a_lane_goes_on_where_it_is_and_not_across_what_this_node_never_saw() {
+        let feed = feed();
+        let removal = v1::EntryChange { key: "a".into(), value: None };
+        feed.advance(9, 10, vec![put("c", "3"), removal]);
+        let (revision, denials) = feed.denials_since(9).unwrap();
+        assert_eq!((revision, denials.len()), (10, 1), "only what is taken away");
+        assert_eq!(feed.denials_since(10).unwrap().1.len(), 0);
+        assert!(feed.denials_since(4).is_none(), "before this node's first revision");
+        feed.restart(20, Entries::new());
+        assert!(feed.denials_since(10).is_none() && feed.denials_since(20).is_some());
+    }
+
+    #[test]
+    fn lanes_are_woken_by_what_is_taken_away_alone() {
+        let feed = feed();
+        let mut denials = feed.denials();
+        feed.advance(9, 10, vec![put("c", "3")]);
+        feed.publish();
+        assert!(!denials.has_changed().unwrap());
+        feed.advance(10, 11, vec![v1::EntryChange { key: "a".into(), value: None }]);
+        feed.publish();
+        assert_eq!((denials.has_changed().unwrap(), *denials.borrow_and_update()), (true, 11));
+        feed.restart(20, Entries::new());
+        feed.publish();
+        assert!(denials.has_changed().unwrap(), "they have to begin anew");
+    }
+
+    #[test]
     fn the_window_is_bounded() {
         let feed = Feed::new();
         feed.restart(0, Entries::new());
@@ -246,5 +335,6 @@ mod tests {
             feed.advance(revision, revision + 1, Vec::new());
         }
         assert_eq!(feed.lock().history.len(), HISTORY_DELTAS_MAX);
+        assert_eq!(feed.lock().digests.len(), DIGESTS_MAX);
     }
 }

@@ -1,10 +1,14 @@
-//! Connected nodes: who is on the config stream, how far each has come, and asking one to look at a server.
+//! Nodes: who is on the config stream and on a revocation lane here, how far each has come, and asking one to look at a
+//! server.
 //!
-//! In memory only: a node that reconnects says again where it is. Sessions enter and leave; `admin` reads progress and
-//! asks for discovery. Absent: which nodes are registered (replicated state), and the frames themselves (`session`).
+//! In memory only: a node that reconnects says again where it is. Sessions and lanes enter and leave; `admin` reads
+//! progress and asks for discovery, a revocation that waits asks who has it in force. When that was is remembered
+//! beyond a connection, for as long as the same run of the node may come back. Invariant: a word of one run never counts
+//! for another. Absent: which nodes are registered (replicated state), the frames themselves (`session`, `lane`), and nodes
+//! connected to other control planes (`internal`).
 
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, VecDeque},
     sync::{
         Mutex, MutexGuard, PoisonError,
         atomic::{AtomicU64, Ordering},
@@ -13,7 +17,7 @@ use std::{
 };
 
 use bailiwick_proto::v1;
-use tokio::sync::{mpsc, oneshot};
+use tokio::sync::{mpsc, oneshot, watch};
 
 /// Longest wait for a data plane to read a server's tools.
 pub(crate) const DISCOVERY_WAIT_MAX: Duration = Duration::from_secs(5);
@@ -21,30 +25,78 @@ pub(crate) const DISCOVERY_WAIT_MAX: Duration = Duration::from_secs(5);
 const DISCOVERIES_QUEUED_MAX: usize = 64;
 /// Discoveries under way on all nodes together.
 const DISCOVERIES_MAX: usize = 256;
+/// Words of one node that are kept: who waits for a revision looks again long before so many have come.
+const WORDS_MAX: usize = 64;
+/// Nodes of which anything is remembered; beyond, those that are not connected are forgotten.
+const REMEMBERED_MAX: usize = 10_000;
 
-/// What is known of a connected node.
+/// What is known of a node that is, or was, connected.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Progress {
     pub(crate) epoch: u64,
+    /// By its config stream or its lane.
+    pub(crate) connected: bool,
     /// The last revision it said is in force there.
     pub(crate) acknowledged: u64,
     /// Why it refused the last revision it refused; empty if it took a later one.
     pub(crate) refused: String,
+    /// Every denial up to this revision is in force there.
+    pub(crate) denied: u64,
+    /// Unix microseconds of the last lease it was given; 0: none.
+    pub(crate) leased_at: u64,
+    /// Lower-case hex of the digest it last named on its lane; empty: none.
+    pub(crate) digest: String,
+    /// What that should have been; empty where that is not known.
+    pub(crate) expected_digest: String,
 }
 
-/// All connected nodes.
+impl Progress {
+    /// Whether the node holds something else than it was sent.
+    pub(crate) fn differs(&self) -> bool {
+        !self.digest.is_empty() && !self.expected_digest.is_empty() && self.digest != self.expected_digest
+    }
+}
+
+/// How a node's configuration compares with what it was sent, and with the comparison before.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Drift {
+    /// It is equal, or not known.
+    No,
+    /// It is equal again.
+    Over,
+    /// It differs, in another way than was said before.
+    New,
+    /// It differs still.
+    Still,
+}
+
+/// All nodes that are, or were, connected to this control plane.
 #[derive(Debug, Default)]
 pub(crate) struct Nodes {
-    links: Mutex<BTreeMap<String, Link>>,
+    known: Mutex<BTreeMap<String, Known>>,
     waiting: Mutex<BTreeMap<u64, oneshot::Sender<v1::Discovered>>>,
     next_id: AtomicU64,
+    /// Counts words that more denials are in force somewhere.
+    words: watch::Sender<u64>,
+}
+
+#[derive(Debug, Default)]
+struct Known {
+    stream: Option<Stream>,
+    /// Tells lanes of one node apart.
+    lane: Option<u64>,
+    progress: Progress,
+    /// Up to which revision all denials are in force, and since when (Unix microseconds); both ascending.
+    words: VecDeque<(u64, u64)>,
+    /// The digest of which was said that it is not what the node was sent; empty: none. A lane that is opened again is
+    /// no reason to say it again.
+    named: String,
 }
 
 #[derive(Debug)]
-struct Link {
+struct Stream {
     /// Tells sessions of one node apart, so that an old one's end does not remove a new one.
     session: u64,
-    progress: Progress,
     /// Absent on nodes that cannot look at servers.
     discover: Option<mpsc::Sender<v1::Discover>>,
 }
@@ -57,31 +109,71 @@ pub(crate) struct Seat<'a> {
     session: u64,
 }
 
+/// A lane's place among the nodes; leaving is dropping it.
+#[derive(Debug)]
+pub(crate) struct LaneSeat<'a> {
+    nodes: &'a Nodes,
+    name: String,
+    lane: u64,
+}
+
 impl Nodes {
     /// Enters a session; an older one of the same node is replaced. Discoveries asked of the node come out of the
     /// receiver, which stays silent when it cannot look at servers.
     pub(crate) fn enter(&self, name: &str, epoch: u64, can_discover: bool) -> (Seat<'_>, mpsc::Receiver<v1::Discover>) {
         let session = self.next_id.fetch_add(1, Ordering::Relaxed);
         let (discover, asked) = mpsc::channel(DISCOVERIES_QUEUED_MAX);
-        let progress = Progress { epoch, ..Progress::default() };
-        let link = Link { session, progress, discover: can_discover.then_some(discover) };
-        lock(&self.links).insert(name.to_owned(), link);
+        let mut known = lock(&self.known);
+        let node = remembered(&mut known, name, epoch);
+        node.stream = Some(Stream { session, discover: can_discover.then_some(discover) });
+        node.progress.acknowledged = 0;
+        node.progress.refused.clear();
+        drop(known);
         (Seat { nodes: self, name: name.to_owned(), session }, asked)
     }
 
-    /// How far each connected node has come.
-    pub(crate) fn progress(&self) -> BTreeMap<String, Progress> {
-        lock(&self.links).iter().map(|(name, link)| (name.clone(), link.progress.clone())).collect()
+    /// Enters a lane; an older one of the same node is replaced.
+    pub(crate) fn enter_lane(&self, name: &str, epoch: u64) -> LaneSeat<'_> {
+        let lane = self.next_id.fetch_add(1, Ordering::Relaxed);
+        remembered(&mut lock(&self.known), name, epoch).lane = Some(lane);
+        LaneSeat { nodes: self, name: name.to_owned(), lane }
     }
 
-    /// How many nodes are connected.
+    /// How far each connected node has come, and what is remembered of those that are not.
+    pub(crate) fn progress(&self) -> BTreeMap<String, Progress> {
+        let progress = |node: &Known| Progress { connected: node.is_connected(), ..node.progress.clone() };
+        lock(&self.known).iter().map(|(name, node)| (name.clone(), progress(node))).collect()
+    }
+
+    /// How many nodes are on the config stream.
     pub(crate) fn connected(&self) -> usize {
-        lock(&self.links).len()
+        lock(&self.known).values().filter(|node| node.stream.is_some()).count()
+    }
+
+    /// How many nodes have a lane.
+    pub(crate) fn lanes(&self) -> usize {
+        lock(&self.known).values().filter(|node| node.lane.is_some()).count()
+    }
+
+    /// How many nodes hold something else than they were sent.
+    pub(crate) fn drifting(&self) -> usize {
+        lock(&self.known).values().filter(|node| node.progress.differs()).count()
+    }
+
+    /// Since when (Unix microseconds) each node has all denials up to `revision` in force, as far as it said so here.
+    pub(crate) fn denied_through(&self, revision: u64) -> BTreeMap<String, u64> {
+        let known = lock(&self.known);
+        known.iter().filter_map(|(name, node)| Some((name.clone(), node.denied_at(revision)?))).collect()
+    }
+
+    /// Wakes whenever a node has more denials in force.
+    pub(crate) fn changed(&self) -> watch::Receiver<u64> {
+        self.words.subscribe()
     }
 
     /// Asks one connected data plane what `server` shows now; `None` when none is connected.
     pub(crate) async fn discover(&self, server: v1::Server) -> Option<Result<Vec<v1::ToolDefinition>, String>> {
-        let asked = lock(&self.links).values().find_map(|link| link.discover.clone())?;
+        let asked = lock(&self.known).values().find_map(|node| node.stream.as_ref()?.discover.clone())?;
         let (answer, answered) = oneshot::channel();
         let id = self.next_id.fetch_add(1, Ordering::Relaxed);
         {
@@ -112,12 +204,71 @@ impl Nodes {
         }
     }
 
-    fn update(&self, seat: &Seat<'_>, change: impl FnOnce(&mut Progress)) {
-        if let Some(link) = lock(&self.links).get_mut(&seat.name)
-            && link.session == seat.session
-        {
-            change(&mut link.progress);
+    /// Changes what is known of a seat's node, unless a newer session has taken over.
+    fn update<T>(&self, seat: &Seat<'_>, change: impl FnOnce(&mut Known) -> T) -> Option<T> {
+        let mut known = lock(&self.known);
+        let node = known.get_mut(&seat.name)?;
+        let is_its = node.stream.as_ref().is_some_and(|stream| stream.session == seat.session);
+        is_its.then(|| change(node))
+    }
+
+    /// The same for a lane.
+    fn update_lane<T>(&self, seat: &LaneSeat<'_>, change: impl FnOnce(&mut Known) -> T) -> Option<T> {
+        let mut known = lock(&self.known);
+        let node = known.get_mut(&seat.name)?;
+        (node.lane == Some(seat.lane)).then(|| change(node))
+    }
+
+    fn tell(&self, more: Option<bool>) {
+        if more == Some(true) {
+            self.words.send_modify(|words| *words += 1);
         }
+    }
+
+    /// Forgets a node of which nothing is worth remembering.
+    fn forget(&self, name: &str) {
+        let mut known = lock(&self.known);
+        let is_blank = |node: &Known| !node.is_connected() && node.words.is_empty() && node.progress.leased_at == 0;
+        if known.get(name).is_some_and(is_blank) {
+            known.remove(name);
+        }
+    }
+}
+
+/// What is known of this run of a node; nothing, if another run was known.
+fn remembered<'a>(known: &'a mut BTreeMap<String, Known>, name: &str, epoch: u64) -> &'a mut Known {
+    if known.len() >= REMEMBERED_MAX && !known.contains_key(name) {
+        known.retain(|_, node| node.is_connected());
+    }
+    let node = known.entry(name.to_owned()).or_default();
+    if node.progress.epoch != epoch {
+        *node = Known { progress: Progress { epoch, ..Progress::default() }, ..Known::default() };
+    }
+    node
+}
+
+impl Known {
+    const fn is_connected(&self) -> bool {
+        self.stream.is_some() || self.lane.is_some()
+    }
+
+    /// Every denial up to `revision` is in force; whether that is news.
+    fn denied(&mut self, revision: u64, at: u64) -> bool {
+        if revision <= self.progress.denied {
+            return false;
+        }
+        self.progress.denied = revision;
+        if self.words.len() == WORDS_MAX {
+            self.words.pop_front();
+        }
+        self.words.push_back((revision, at));
+        true
+    }
+
+    /// When it first said so; later than that, if that word is not kept any more.
+    fn denied_at(&self, revision: u64) -> Option<u64> {
+        let first = self.words.partition_point(|(through, _)| *through < revision);
+        self.words.get(first).map(|(_, at)| *at)
     }
 }
 
@@ -126,17 +277,19 @@ impl Seat<'_> {
         &self.name
     }
 
-    /// The node has `revision` in force.
-    pub(crate) fn acknowledge(&self, revision: u64) {
-        self.nodes.update(self, |progress| {
-            progress.acknowledged = progress.acknowledged.max(revision);
-            progress.refused.clear();
+    /// The node has `revision` in force, and so all denials up to it.
+    pub(crate) fn acknowledge(&self, revision: u64, at: u64) {
+        let more = self.nodes.update(self, |node| {
+            node.progress.acknowledged = node.progress.acknowledged.max(revision);
+            node.progress.refused.clear();
+            node.denied(revision, at)
         });
+        self.nodes.tell(more);
     }
 
     /// The node keeps what it had.
     pub(crate) fn refuse(&self, error: String) {
-        self.nodes.update(self, |progress| progress.refused = error);
+        self.nodes.update(self, |node| node.progress.refused = error);
     }
 
     /// The node looked at a server.
@@ -146,16 +299,67 @@ impl Seat<'_> {
 
     /// Whether a newer session of the same node has taken over.
     pub(crate) fn is_replaced(&self) -> bool {
-        lock(&self.nodes.links).get(&self.name).is_none_or(|link| link.session != self.session)
+        self.nodes.update(self, |_| ()).is_none()
     }
 }
 
 impl Drop for Seat<'_> {
     fn drop(&mut self) {
-        let mut links = lock(&self.nodes.links);
-        if links.get(&self.name).is_some_and(|link| link.session == self.session) {
-            links.remove(&self.name);
-        }
+        self.nodes.update(self, |node| {
+            node.stream = None;
+            node.progress.acknowledged = 0;
+            node.progress.refused.clear();
+        });
+        self.nodes.forget(&self.name);
+    }
+}
+
+impl LaneSeat<'_> {
+    pub(crate) fn name(&self) -> &str {
+        &self.name
+    }
+
+    /// The node has every denial up to `revision` in force.
+    pub(crate) fn denied(&self, revision: u64, at: u64) {
+        let more = self.nodes.update_lane(self, |node| node.denied(revision, at));
+        self.nodes.tell(more);
+    }
+
+    /// The node was given a lease.
+    pub(crate) fn leased(&self, at: u64) {
+        self.nodes.update_lane(self, |node| node.progress.leased_at = at);
+    }
+
+    /// The node holds `digest`, and was sent `expected`, if that is known; both in hex.
+    pub(crate) fn compare(&self, digest: String, expected: String) -> Drift {
+        let compared = self.nodes.update_lane(self, |node| {
+            (node.progress.digest, node.progress.expected_digest) = (digest, expected);
+            let progress = &node.progress;
+            if progress.differs() {
+                let is_new = node.named != progress.digest;
+                node.named.clone_from(&progress.digest);
+                return if is_new { Drift::New } else { Drift::Still };
+            }
+            let is_equal = !progress.expected_digest.is_empty() && progress.digest == progress.expected_digest;
+            if is_equal && !std::mem::take(&mut node.named).is_empty() { Drift::Over } else { Drift::No }
+        });
+        compared.unwrap_or(Drift::No)
+    }
+
+    /// Whether a newer lane of the same node has taken over.
+    pub(crate) fn is_replaced(&self) -> bool {
+        self.nodes.update_lane(self, |_| ()).is_none()
+    }
+}
+
+impl Drop for LaneSeat<'_> {
+    fn drop(&mut self) {
+        self.nodes.update_lane(self, |node| {
+            node.lane = None;
+            node.progress.digest.clear();
+            node.progress.expected_digest.clear();
+        });
+        self.nodes.forget(&self.name);
     }
 }
 
@@ -164,43 +368,4 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn an_old_sessions_end_leaves_the_new_one() {
-        let nodes = Nodes::default();
-        let (old, _asked) = nodes.enter("dp-1", 3, true);
-        let (new, _asked) = nodes.enter("dp-1", 4, true);
-        old.acknowledge(9);
-        assert!(old.is_replaced() && !new.is_replaced());
-        drop(old);
-        new.acknowledge(7);
-        assert_eq!(nodes.progress()["dp-1"], Progress { epoch: 4, acknowledged: 7, refused: String::new() });
-        drop(new);
-        assert_eq!(nodes.connected(), 0);
-    }
-
-    #[tokio::test]
-    async fn an_answer_reaches_whoever_asked() {
-        let nodes = Nodes::default();
-        assert_eq!(nodes.discover(v1::Server::default()).await, None);
-        let (seat, mut asked) = nodes.enter("dp-1", 3, true);
-        let server = v1::Server { name: "finance".into(), ..v1::Server::default() };
-        let (found, ()) = tokio::join!(nodes.discover(server), async {
-            let question = asked.recv().await.unwrap();
-            seat.discovered(v1::Discovered { id: question.id + 1, ..v1::Discovered::default() });
-            seat.discovered(v1::Discovered { id: question.id, error: "refused".into(), tools: Vec::new() });
-        });
-        assert_eq!(found, Some(Err("refused".to_owned())));
-    }
-
-    #[tokio::test(start_paused = true)]
-    async fn a_silent_node_is_not_waited_for() {
-        let nodes = Nodes::default();
-        let (_seat, _asked) = nodes.enter("dp-1", 3, true);
-        let found = nodes.discover(v1::Server { name: "finance".into(), ..v1::Server::default() }).await;
-        assert!(found.unwrap().unwrap_err().contains("within 5 s"));
-        assert!(lock(&nodes.waiting).is_empty());
-    }
-}
+mod tests;

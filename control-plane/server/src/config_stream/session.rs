@@ -1,6 +1,7 @@
 //! One node's stream: brings it to the present revision, keeps it there, and hears what it says.
 //!
-//! `Hello` → deltas or a snapshot → keys → deltas as revisions commit, heartbeats between. The node's pace is the
+//! `Hello` → deltas or a snapshot → keys → deltas as revisions commit, heartbeats between. A heartbeat is a bookmark:
+//! it names the revision the node is at by then, and the digest of everything in force there. The node's pace is the
 //! session's: it takes from the feed only when the last frame was taken, and a node that takes nothing for a while is
 //! let go; it comes back with a `Hello`. The session ends with the connection, with shutdown, or when the same node
 //! opens another one.
@@ -14,7 +15,7 @@ use tokio_stream::wrappers::ReceiverStream;
 use tonic::{Status, Streaming};
 
 use super::{ConfigService, feed::CatchUp, nodes::Seat, wire::Frame};
-use crate::keys::Keys;
+use crate::{authorisation::Who, clock, keys::Keys};
 
 /// Frames encoded and handed over but not sent; the feed keeps the rest.
 const FRAMES_AHEAD_MAX: usize = 16;
@@ -29,6 +30,7 @@ pub(super) type Frames = ReceiverStream<Result<Frame, Status>>;
 /// A node that said `Hello` with the epoch it is registered under.
 #[derive(Clone, Debug)]
 pub(super) struct Node {
+    pub(super) who: Who,
     pub(super) hello: v1::Hello,
     pub(super) is_data_plane: bool,
 }
@@ -39,6 +41,7 @@ enum End {
     Gone,
     TooSlow,
     Replaced,
+    Removed,
     Protocol,
 }
 
@@ -91,6 +94,10 @@ impl Session<'_> {
             let message = "another session of this node has taken over";
             drop(self.frames.try_send(Err(Status::aborted(message))));
         }
+        if end == End::Removed {
+            let message = "this node has been removed from the cluster";
+            drop(self.frames.try_send(Err(Status::unauthenticated(message))));
+        }
         end
     }
 
@@ -129,15 +136,7 @@ impl Session<'_> {
                         self.send(keys).await?;
                     }
                 }
-                Ok(()) = heartbeats.changed() => {
-                    if self.seat.is_replaced() {
-                        return Err(End::Replaced);
-                    }
-                    let beat = heartbeats.borrow_and_update().clone();
-                    if let Some(beat) = beat {
-                        self.send(beat).await?;
-                    }
-                }
+                Ok(()) = heartbeats.changed() => self.beat(node).await?,
                 Some(question) = asked.recv() => {
                     self.send(Frame::encode(config_frame::Frame::Discover(question))).await?;
                 }
@@ -147,6 +146,21 @@ impl Session<'_> {
                 },
             }
         }
+    }
+
+    async fn beat(&mut self, node: &Node) -> Result<(), End> {
+        if self.seat.is_replaced() {
+            return Err(End::Replaced);
+        }
+        if !self.service.is_still_member(&node.who) {
+            return Err(End::Removed);
+        }
+        // What is not sent yet goes first: nothing older may follow a bookmark.
+        self.advance().await?;
+        // The feed may have begun anew in this moment; then there is more to send before the next one.
+        let Some(digest) = self.service.feed.digest_at(self.revision) else { return Ok(()) };
+        let beat = v1::Heartbeat { revision: self.revision, digest: digest.to_vec() };
+        self.send(Frame::encode(config_frame::Frame::Heartbeat(beat))).await
     }
 
     async fn advance(&mut self) -> Result<(), End> {
@@ -162,7 +176,9 @@ impl Session<'_> {
     fn hear(&self, message: v1::NodeMessage) -> Result<(), End> {
         match message.message {
             // Nobody has in force what it was not sent.
-            Some(node_message::Message::Ack(ack)) => self.seat.acknowledge(ack.revision.min(self.revision)),
+            Some(node_message::Message::Ack(ack)) => {
+                self.seat.acknowledge(ack.revision.min(self.revision), clock::now_micros());
+            }
             Some(node_message::Message::Nack(nack)) => {
                 let error: String = nack.error.chars().filter(|c| !c.is_control()).take(REFUSAL_CHARS_MAX).collect();
                 tracing::warn!(node = self.seat.name(), revision = nack.revision, %error, "node refused a revision");

@@ -1,19 +1,19 @@
 //! The gRPC service `bailiwick.v1.Config`, with frames that are encoded once.
 //!
 //! The generated server would encode every frame for every node. Here a [`Frame`] is encoded bytes from the start,
-//! and the codec of `Stream` only copies them out; the two unary methods use the ordinary codec. Behaviour of the
-//! methods is in `config_stream`. Message sizes are bounded on the way in.
+//! and the codec of `Stream` and `Lane` only copies them out; the two unary methods use the ordinary codec. Behaviour
+//! of the methods is in `config_stream`. Message sizes are bounded on the way in.
 
 use std::{
     convert::Infallible,
     fmt,
+    marker::PhantomData,
     sync::Arc,
     task::{Context, Poll},
 };
 
-use bailiwick_proto::v1::{self, config_frame};
+use bailiwick_proto::v1::{self, config_frame, lane_frame};
 use bytes::{BufMut as _, Bytes};
-use prost::Message as _;
 use tonic::{
     Request, Response, Status, Streaming,
     body::Body,
@@ -23,67 +23,99 @@ use tonic::{
 };
 use tonic_prost::{ProstCodec, ProstDecoder};
 
-use super::{ConfigService, session::Frames};
+use super::{ConfigService, lane::LaneFrames, session::Frames};
 use crate::authorisation::Who;
 
 /// Largest message from a node: a server's whole tool list.
 const MESSAGE_BYTES_MAX: usize = 8 * 1024 * 1024;
 
-/// One `ConfigFrame`, encoded. Clones share the bytes.
+/// Largest message on a lane: a name and a digest, with room.
+const LANE_MESSAGE_BYTES_MAX: usize = 4 * 1024;
+
+/// One message of the protocol, a `ConfigFrame` unless said otherwise, encoded. Clones share the bytes.
 #[derive(Clone)]
-pub(crate) struct Frame(Bytes);
+pub(crate) struct Frame<M = v1::ConfigFrame> {
+    bytes: Bytes,
+    message: PhantomData<fn() -> M>,
+}
+
+/// One frame of a revocation lane.
+pub(crate) type LaneFrame = Frame<v1::LaneFrame>;
 
 impl Frame {
     pub(crate) fn encode(frame: config_frame::Frame) -> Self {
-        Self(v1::ConfigFrame { frame: Some(frame) }.encode_to_vec().into())
+        Self::of(&v1::ConfigFrame { frame: Some(frame) })
+    }
+}
+
+impl LaneFrame {
+    pub(crate) fn on_lane(frame: lane_frame::Frame) -> Self {
+        Self::of(&v1::LaneFrame { frame: Some(frame) })
+    }
+}
+
+impl<M: prost::Message> Frame<M> {
+    fn of(message: &M) -> Self {
+        Self { bytes: message.encode_to_vec().into(), message: PhantomData }
     }
 
     pub(crate) const fn len(&self) -> usize {
-        self.0.len()
+        self.bytes.len()
     }
 
     #[cfg(test)]
-    pub(crate) fn decode(&self) -> v1::ConfigFrame {
-        v1::ConfigFrame::decode(self.0.clone()).unwrap()
+    pub(crate) fn decode(&self) -> M
+    where
+        M: Default,
+    {
+        M::decode(self.bytes.clone()).unwrap()
     }
 }
 
 /// Without content: a frame may hold keys.
-impl fmt::Debug for Frame {
+impl<M> fmt::Debug for Frame<M> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Frame").field("bytes", &self.0.len()).finish()
+        f.debug_struct("Frame").field("bytes", &self.bytes.len()).finish()
     }
 }
 
-/// Reads messages as usual and writes frames as they are.
-#[derive(Clone, Copy, Debug, Default)]
-struct FrameCodec;
+/// Reads messages `D` as usual and writes frames of `M` as they are.
+#[derive(Clone, Copy, Debug)]
+struct FrameCodec<M, D>(PhantomData<fn() -> (M, D)>);
 
 /// The writing half of [`FrameCodec`].
 #[derive(Clone, Copy, Debug)]
-struct FrameEncoder;
+struct FrameEncoder<M>(PhantomData<fn() -> M>);
 
-impl Codec for FrameCodec {
-    type Encode = Frame;
-    type Decode = v1::NodeMessage;
-    type Encoder = FrameEncoder;
-    type Decoder = ProstDecoder<v1::NodeMessage>;
+impl<M, D> FrameCodec<M, D> {
+    const NEW: Self = Self(PhantomData);
+}
 
-    fn encoder(&mut self) -> FrameEncoder {
-        FrameEncoder
+impl<M, D> Codec for FrameCodec<M, D>
+where
+    M: Send + 'static,
+    D: prost::Message + Default + Send + 'static,
+{
+    type Encode = Frame<M>;
+    type Decode = D;
+    type Encoder = FrameEncoder<M>;
+    type Decoder = ProstDecoder<D>;
+
+    fn encoder(&mut self) -> FrameEncoder<M> {
+        FrameEncoder(PhantomData)
     }
 
-    fn decoder(&mut self) -> Self::Decoder {
-        ProstCodec::<v1::ConfigFrame, v1::NodeMessage>::default().decoder()
+    fn decoder(&mut self) -> ProstDecoder<D> {
+        ProstCodec::<D, D>::default().decoder()
     }
 }
 
-impl Encoder for FrameEncoder {
-    type Item = Frame;
+impl<M> Encoder for FrameEncoder<M> {
+    type Item = Frame<M>;
     type Error = Status;
 
-    fn encode(&mut self, frame: Frame, out: &mut EncodeBuf<'_>) -> Result<(), Status> {
-        out.put(frame.0);
+    fn encode(&mut self, frame: Frame<M>, out: &mut EncodeBuf<'_>) -> Result<(), Status> {
+        out.put(frame.bytes);
         Ok(())
     }
 }
@@ -109,8 +141,12 @@ impl Service<http::Request<Body>> for ConfigServer {
         let service = Arc::clone(&self.0);
         match request.uri().path() {
             "/bailiwick.v1.Config/Stream" => Box::pin(async move {
-                let mut grpc = Grpc::new(FrameCodec).max_decoding_message_size(MESSAGE_BYTES_MAX);
+                let mut grpc = Grpc::new(FrameCodec::NEW).max_decoding_message_size(MESSAGE_BYTES_MAX);
                 Ok(grpc.streaming(Stream(service), request).await)
+            }),
+            "/bailiwick.v1.Config/Lane" => Box::pin(async move {
+                let mut grpc = Grpc::new(FrameCodec::NEW).max_decoding_message_size(LANE_MESSAGE_BYTES_MAX);
+                Ok(grpc.streaming(Lane(service), request).await)
             }),
             "/bailiwick.v1.Config/RegisterNode" => Box::pin(async move {
                 let mut grpc = Grpc::new(ProstCodec::default()).max_decoding_message_size(MESSAGE_BYTES_MAX);
@@ -142,6 +178,20 @@ impl StreamingService<v1::NodeMessage> for Stream {
         let service = Arc::clone(&self.0);
         let (who, request) = asked(request);
         Box::pin(async move { service.stream(&who, request).await.map(Response::new) })
+    }
+}
+
+struct Lane(Arc<ConfigService>);
+
+impl StreamingService<v1::LaneMessage> for Lane {
+    type Response = LaneFrame;
+    type ResponseStream = LaneFrames;
+    type Future = BoxFuture<Response<LaneFrames>, Status>;
+
+    fn call(&mut self, request: Request<Streaming<v1::LaneMessage>>) -> Self::Future {
+        let service = Arc::clone(&self.0);
+        let (who, request) = asked(request);
+        Box::pin(async move { service.lane(&who, request).await.map(Response::new) })
     }
 }
 

@@ -6,7 +6,7 @@
 use std::io;
 
 use aws_lc_rs::digest::{SHA256, digest};
-use bailiwick_control_plane_core::{Event, recorded};
+use bailiwick_control_plane_core::{Change, Event, recorded};
 use bailiwick_ledger_core::{
     chain::NodeChain,
     record::{Kind, Record, format_ts},
@@ -29,7 +29,9 @@ pub(super) fn append(chain: &mut NodeChain, event: &Event, bytes: &[u8], revisio
 fn record(event: &Event, revision: u64, control: Value) -> Record {
     let ts = format_ts(i64::try_from(event.time).unwrap_or(i64::MAX));
     let request_id = (!event.request_id.is_empty()).then(|| event.request_id.clone());
-    Record { rev: Some(revision), request_id, control: Some(control), ..Record::new(Kind::ControlEvent, ts) }
+    let is_receipt = matches!(event.change, Change::RevocationReceipted(_));
+    let kind = if is_receipt { Kind::RevocationReceipt } else { Kind::ControlEvent };
+    Record { rev: Some(revision), request_id, control: Some(control), ..Record::new(kind, ts) }
 }
 
 fn hash_only(event: &Event, bytes: &[u8], revision: u64) -> Value {

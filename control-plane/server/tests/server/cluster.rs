@@ -17,7 +17,7 @@ use tempfile::TempDir;
 use tokio::time::Instant;
 use tonic::{Code, Status, transport::Channel};
 
-use crate::support::{WAIT_MAX, file, user};
+use crate::support::{Lane, WAIT_MAX, file, register_with, user};
 
 fn master_key() -> MasterKeyConfig {
     MasterKeyConfig { key: Some("0123".repeat(16)), ..MasterKeyConfig::default() }
@@ -128,7 +128,7 @@ async fn joined(folder: &Path, name: &str, by: &Node) -> Node {
     Node::start(config).await
 }
 
-async fn three(folder: &Path) -> [Node; 3] {
+pub(crate) async fn three(folder: &Path) -> [Node; 3] {
     let first = Node::start(ControlPlaneConfig { found: true, ..config(folder, "cp-1") }).await;
     let second = joined(folder, "cp-2", &first).await;
     let third = joined(folder, "cp-3", &second).await;
@@ -305,11 +305,16 @@ async fn a_certificate_opens_what_its_role_may_and_nothing_else() {
         role: "data-plane".to_owned(),
     };
     let mut config = ConfigClient::new(channel.clone());
-    config.register_node(register("dp-1")).await.unwrap();
+    let epoch = config.register_node(register("dp-1")).await.unwrap().into_inner().epoch;
+    let mut lane = Lane::open(&config, "dp-1", epoch).await.unwrap();
+    lane.ask(0, Vec::new()).await;
+    lane.lease().await;
+    let other = register_with(&ConfigClient::new(first.channel.clone()), "dp-2", "data-plane").await;
+    assert_eq!(Lane::open(&config, "dp-2", other).await.err().unwrap().code(), Code::PermissionDenied);
     assert_eq!(config.register_node(register("dp-2")).await.unwrap_err().code(), Code::PermissionDenied);
     let denied = AdminClient::new(channel.clone()).status(v1::StatusRequest {}).await.unwrap_err();
     assert_eq!(denied.code(), Code::PermissionDenied);
-    let denied = InternalClient::new(channel.clone()).describe(v1::DescribeRequest {}).await.unwrap_err();
+    let denied = InternalClient::new(channel.clone()).describe(v1::DescribeRequest::default()).await.unwrap_err();
     assert_eq!(denied.code(), Code::PermissionDenied);
 
     // Without a certificate, only enrolment is open.
@@ -325,11 +330,13 @@ async fn a_certificate_opens_what_its_role_may_and_nothing_else() {
     let denied = AdminClient::new(channel.clone()).status(forged).await.unwrap_err();
     assert_eq!(denied.code(), Code::PermissionDenied);
 
-    // Once removed, the certificate opens nothing, though it has most of an hour left.
+    // Once removed, the certificate opens nothing, though it has most of an hour left, and what is open ends.
     let request = v1::RemoveMemberRequest { member: "dp-1".into(), ..v1::RemoveMemberRequest::default() };
     first.cluster().remove(request).await.unwrap();
     let denied = ConfigClient::new(channel).register_node(register("dp-1")).await.unwrap_err();
     assert_eq!(denied.code(), Code::Unauthenticated);
+    lane.ask(0, Vec::new()).await;
+    assert_eq!(lane.next().await.unwrap_err().code(), Code::FailedPrecondition, "nothing is leased to it");
 }
 
 #[tokio::test(flavor = "multi_thread")]

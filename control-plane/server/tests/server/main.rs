@@ -3,7 +3,9 @@
 #![expect(clippy::unwrap_used, clippy::indexing_slicing, reason = "a test that cannot go on should say where")]
 
 mod cluster;
+mod lane;
 mod master_key;
+mod revocation;
 mod streams;
 mod support;
 mod writes;

@@ -14,12 +14,12 @@ use bailiwick_proto::{
     config_digest::Entries,
     v1::{
         self, admin_client::AdminClient, checkpoints_client::CheckpointsClient, config_client::ConfigClient,
-        config_frame, node_message,
+        config_frame, lane_frame, lane_message, node_message,
     },
 };
 use bailiwick_runtime::{EventStream, MasterKeyConfig, Shutdown};
 use tokio::sync::mpsc;
-use tonic::{Streaming, transport::Channel};
+use tonic::{Status, Streaming, transport::Channel};
 
 /// Longest wait for anything in a test; only failing tests wait that long.
 pub(crate) const WAIT_MAX: Duration = Duration::from_secs(20);
@@ -122,6 +122,11 @@ pub(crate) fn user(name: &str) -> String {
     format!("apiVersion: bailiwick/v1\nkind: User\nmetadata: {{name: {name}}}\nspec: {{}}\n")
 }
 
+/// The same user, who may do nothing any more.
+pub(crate) fn inactive(name: &str) -> String {
+    user(name).replace("{}", "{active: false}")
+}
+
 /// The data directory as `kill -9` would leave it: what the operating system has, of a node that is still running.
 pub(crate) fn copy_as_if_killed(from: &Path, to: &Path) {
     fs::create_dir_all(to).unwrap();
@@ -165,6 +170,11 @@ impl DataPlane {
     /// Registers as a new run and connects with nothing.
     pub(crate) async fn connect(node: &Node, name: &str) -> Self {
         let epoch = register(node, name).await;
+        Self::connect_again(node, name, epoch).await
+    }
+
+    /// Connects a registered run with nothing.
+    pub(crate) async fn connect_again(node: &Node, name: &str, epoch: u64) -> Self {
         Self::hello(node, name, epoch, 0, Entries::new(), Vec::new()).await
     }
 
@@ -225,7 +235,10 @@ impl DataPlane {
                 self.keys = Some(keys);
                 self.seen.push("keys".into());
             }
-            config_frame::Frame::Heartbeat(beat) => assert!(beat.lease_ms > 0),
+            // A bookmark: where the node is by then, and what it holds.
+            config_frame::Frame::Heartbeat(beat) => {
+                assert_eq!((beat.revision, beat.digest), (self.revision, self.entries.digest().to_vec()));
+            }
             config_frame::Frame::Discover(asked) => {
                 let tools = self.tools.get(&asked.server.unwrap().name).cloned().unwrap_or_default();
                 let found = v1::Discovered { id: asked.id, tools, error: String::new() };
@@ -254,15 +267,94 @@ fn message(message: node_message::Message) -> v1::NodeMessage {
     v1::NodeMessage { message: Some(message) }
 }
 
-/// Registers a run with a key of its own; gives its epoch.
+/// A data plane's end of its revocation lane.
+pub(crate) struct Lane {
+    /// Up to here denials do not come by it.
+    pub(crate) opened: u64,
+    asked: u64,
+    messages: mpsc::Sender<v1::LaneMessage>,
+    frames: Streaming<v1::LaneFrame>,
+}
+
+impl Lane {
+    pub(crate) async fn open(config: &ConfigClient<Channel>, name: &str, epoch: u64) -> Result<Self, Status> {
+        let (messages, outgoing) = mpsc::channel(16);
+        let hello = v1::LaneHello { node: name.into(), epoch };
+        messages.send(lane_message(lane_message::Message::Hello(hello))).await.unwrap();
+        let outgoing = tokio_stream::wrappers::ReceiverStream::new(outgoing);
+        let frames = config.clone().lane(outgoing).await?.into_inner();
+        let mut lane = Self { opened: 0, asked: 0, messages, frames };
+        match lane.next().await? {
+            lane_frame::Frame::Opened(opened) => lane.opened = opened.revision,
+            other => unreachable!("{other:?}"),
+        }
+        Ok(lane)
+    }
+
+    /// The next frame, or the end.
+    pub(crate) async fn take(&mut self) -> Result<Option<lane_frame::Frame>, Status> {
+        let frame = tokio::time::timeout(WAIT_MAX, self.frames.message()).await.unwrap()?;
+        Ok(frame.and_then(|frame| frame.frame))
+    }
+
+    /// The next frame.
+    pub(crate) async fn next(&mut self) -> Result<lane_frame::Frame, Status> {
+        Ok(self.take().await?.unwrap())
+    }
+
+    /// The next frame, which is denials.
+    pub(crate) async fn denials(&mut self) -> v1::Denials {
+        match self.next().await.unwrap() {
+            lane_frame::Frame::Denials(denials) => denials,
+            other => unreachable!("{other:?}"),
+        }
+    }
+
+    /// The next frame, which is a lease.
+    pub(crate) async fn lease(&mut self) -> v1::Lease {
+        match self.next().await.unwrap() {
+            lane_frame::Frame::Lease(lease) => lease,
+            other => unreachable!("{other:?}"),
+        }
+    }
+
+    /// Whether nothing comes for so long.
+    pub(crate) async fn is_silent(&mut self, wait: Duration) -> bool {
+        tokio::time::timeout(wait, self.frames.message()).await.is_err()
+    }
+
+    /// Asks for a lease as a node that holds this; gives the question's id.
+    pub(crate) async fn ask(&mut self, revision: u64, digest: Vec<u8>) -> u64 {
+        self.asked += 1;
+        let ask = v1::Ask { id: self.asked, revision, digest };
+        // A lane that has ended says why in its last frame.
+        drop(self.messages.send(lane_message(lane_message::Message::Ask(ask))).await);
+        self.asked
+    }
+
+    pub(crate) async fn denied(&self, revision: u64) {
+        let denied = lane_message::Message::Denied(v1::Denied { revision });
+        self.messages.send(lane_message(denied)).await.unwrap();
+    }
+}
+
+fn lane_message(message: lane_message::Message) -> v1::LaneMessage {
+    v1::LaneMessage { message: Some(message) }
+}
+
+/// Registers a run of a data plane with a key of its own; gives its epoch.
 pub(crate) async fn register(node: &Node, name: &str) -> u64 {
+    register_with(&node.config, name, "data-plane").await
+}
+
+pub(crate) async fn register_with(config: &ConfigClient<Channel>, name: &str, role: &str) -> u64 {
     let public_key = {
         use std::hash::{BuildHasher, RandomState};
         // Any 32 bytes do: nothing is signed here.
         (0..4_u64).flat_map(|n| RandomState::new().hash_one(n).to_be_bytes()).collect()
     };
-    let request = v1::RegisterNodeRequest { node: name.into(), public_key, role: "data-plane".into() };
-    node.config.clone().register_node(request).await.unwrap().into_inner().epoch
+    let request = v1::RegisterNodeRequest { node: name.into(), public_key, role: role.into() };
+    config.clone().register_node(request).await.unwrap().into_inner().epoch
 }
 
 pub(crate) fn tool(name: &str, read_only: bool) -> v1::ToolDefinition {

@@ -1,8 +1,11 @@
 //! From entries to a configuration.
 //!
-//! Called by the catalogue whenever its entries change. Total: whatever cannot be read, does not belong under its key
+//! Called by the catalogue whenever its entries change: `compile` reads them all, `patch` only those of people, agents
+//! and consents that changed, of which there may be a million. Total: whatever cannot be read, does not belong under its key
 //! or is not safe to offer is left out with a warning, and the rest applies. Two tools of one virtual server that would
-//! have the same name are both left out, so that neither can stand in for the other.
+//! have the same name are both left out, so that neither can stand in for the other. What the overlay denies stands with
+//! its authority taken: people and agents inactive, consents revoked, tools and those of denied servers quarantined,
+//! everything else left out.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -16,17 +19,19 @@ use bailiwick_token::VerifyingKeys;
 use prost::Message as _;
 use serde_json::value::RawValue;
 
+use super::overlay::Overlay;
 use crate::{
-    config::{Agent, Consent, Contents, ExposedTool, Tool, User, VirtualServer},
+    config::{Agent, Consent, Contents, ExposedTool, Offer, Tool, User, VirtualServer},
     header_params,
     policies::Policies,
+    table::Table,
 };
 
 /// What these entries say, and the policy problems that kept an older policy set in force.
-pub(super) fn compile(entries: &Entries, previous: &Contents) -> (Contents, Vec<String>) {
+pub(super) fn compile(entries: &Entries, overlay: &Overlay, previous: &Contents) -> (Contents, Vec<String>) {
     let mut read = Read::default();
     for (key, value) in entries.iter() {
-        if let Err(why) = read.take(key, value) {
+        if let Err(why) = read.take(key, value, overlay) {
             read.warnings.push(format!("{key}: {why}"));
         }
     }
@@ -35,20 +40,46 @@ pub(super) fn compile(entries: &Entries, previous: &Contents) -> (Contents, Vec<
     let virtual_servers = read.virtual_servers(&tools, previous);
     let catalogue = read.policy_catalogue(&tools);
     let (policies, refused) = Policies::renew(&previous.policies, catalogue, read.policies);
+    let (issuer, servers, warnings) = (read.issuer, read.servers, read.warnings);
+    let offer = Offer { issuer, token_keys, servers, tools, virtual_servers, policies, warnings };
     let contents = Contents {
         digest: entries.digest().to_vec(),
-        issuer: read.issuer,
-        token_keys,
         users: read.users,
         agents: read.agents,
         consents: read.consents,
-        servers: read.servers,
-        tools,
-        virtual_servers,
-        policies,
-        warnings: read.warnings,
+        offer: Arc::new(offer),
     };
     (contents, refused)
+}
+
+/// What was compiled before, with the entries under these keys read anew; just what [`compile`] would make of all.
+/// `None` when more than people, agents and consents hangs on them, warnings included.
+pub(super) fn patch(
+    entries: &Entries,
+    overlay: &Overlay,
+    previous: &Contents,
+    touched: &BTreeSet<String>,
+) -> Option<Contents> {
+    let warned = |warning: &String| warning.split_once(": ").is_some_and(|(key, _)| touched.contains(key));
+    if previous.warnings.iter().any(warned) {
+        return None;
+    }
+    let (users, agents) = (previous.users.clone(), previous.agents.clone());
+    let mut read = Read { users, agents, consents: previous.consents.clone(), ..Read::default() };
+    for key in touched {
+        match key.split_once('/')? {
+            ("user", name) => read.users.remove(name),
+            ("agent", name) => read.agents.remove(name),
+            ("consent", id) => read.consents.remove(id),
+            _ => return None,
+        }
+        if let Some(value) = entries.get(key) {
+            read.take(key, value, overlay).ok()?;
+        }
+    }
+    let (users, agents, consents) = (read.users, read.agents, read.consents);
+    let offer = Arc::clone(&previous.offer);
+    Some(Contents { digest: entries.digest().to_vec(), users, agents, consents, offer })
 }
 
 /// Entries sorted by kind.
@@ -56,9 +87,9 @@ pub(super) fn compile(entries: &Entries, previous: &Contents) -> (Contents, Vec<
 struct Read {
     issuer: Option<v1::Issuer>,
     token_keys: Vec<v1::TokenKey>,
-    users: BTreeMap<String, User>,
-    agents: BTreeMap<String, Agent>,
-    consents: BTreeMap<String, Consent>,
+    users: Table<User>,
+    agents: Table<Agent>,
+    consents: Table<Consent>,
     servers: BTreeMap<String, v1::Server>,
     pinned: Vec<v1::Tool>,
     listed: Vec<v1::VirtualServer>,
@@ -69,41 +100,43 @@ struct Read {
 type Tools = BTreeMap<(String, String), Arc<Tool>>;
 
 impl Read {
-    fn take(&mut self, key: &str, value: &[u8]) -> Result<(), &'static str> {
+    fn take(&mut self, key: &str, value: &[u8], overlay: &Overlay) -> Result<(), &'static str> {
         use v1::resource::Resource as Kind;
         let resource = v1::Resource::decode(value).map_err(|_undecodable| "cannot be decoded")?;
-        let (_kind, under) = key.split_once('/').ok_or("has a key without a kind")?;
-        let belongs = |name: &str| if under == name { Ok(()) } else { Err("stands under another key") };
+        let place = key.split_once('/').ok_or("has a key without a kind")?;
+        let denied = overlay.denies(key);
+        let belongs = |kind, name: &str| if place == (kind, name) { Ok(()) } else { Err("stands under another key") };
         match resource.resource.ok_or("is of a kind unknown here")? {
             Kind::Server(server) => {
-                belongs(&server.name)?;
+                belongs("server", &server.name)?;
                 self.servers.insert(server.name.clone(), server);
             }
-            Kind::Tool(tool) => {
-                belongs(&format!("{}/{}", tool.server, tool.name))?;
+            Kind::Tool(mut tool) => {
+                belongs("tool", &format!("{}/{}", tool.server, tool.name))?;
+                tool.quarantined |= denied || overlay.denies(&format!("server/{}", tool.server));
                 self.pinned.push(tool);
             }
             Kind::VirtualServer(server) => {
-                belongs(&server.name)?;
-                self.listed.push(server);
+                belongs("virtual_server", &server.name)?;
+                self.listed.extend((!denied).then_some(server));
             }
             Kind::User(user) => {
-                belongs(&user.name)?;
-                self.users.insert(user.name, User { groups: user.groups, active: user.active });
+                belongs("user", &user.name)?;
+                self.users.insert(&user.name, User { groups: user.groups, active: user.active && !denied });
             }
             Kind::Agent(agent) => {
-                belongs(&agent.name)?;
+                belongs("agent", &agent.name)?;
                 let ceiling = agent.ceiling.parse().map_err(|_unknown| "has an unknown ceiling")?;
-                let (owner, project, active) = (agent.owner, agent.project, agent.active);
-                self.agents.insert(agent.name, Agent { owner, project, ceiling, active });
+                let (owner, project, active) = (agent.owner, agent.project, agent.active && !denied);
+                self.agents.insert(&agent.name, Agent { owner, project, ceiling, active });
             }
             Kind::Policy(policy) => {
-                belongs(&policy.name)?;
+                belongs("policy", &policy.name)?;
                 let (name, version, cedar) = (policy.name, policy.version, policy.cedar);
                 self.policies.push(PolicyText { name, version, cedar });
             }
             Kind::Consent(consent) => {
-                belongs(&consent.id)?;
+                belongs("consent", &consent.id)?;
                 let level = consent.level.parse().map_err(|_unknown| "has an unknown level")?;
                 let read = Consent {
                     user: consent.user,
@@ -111,17 +144,17 @@ impl Read {
                     virtual_server: consent.virtual_server,
                     level,
                     expires_at: consent.expires_at,
-                    revoked: consent.revoked,
+                    revoked: consent.revoked || denied,
                 };
-                self.consents.insert(consent.id, read);
+                self.consents.insert(&consent.id, read);
             }
             Kind::TokenKey(token_key) => {
-                belongs(&token_key.kid)?;
-                self.token_keys.push(token_key);
+                belongs("token_key", &token_key.kid)?;
+                self.token_keys.extend((!denied).then_some(token_key));
             }
             Kind::Issuer(issuer) => {
-                belongs("")?;
-                self.issuer = Some(issuer);
+                belongs("issuer", "")?;
+                self.issuer = (!denied).then_some(issuer);
             }
         }
         Ok(())

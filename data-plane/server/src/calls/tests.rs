@@ -2,7 +2,7 @@
 
 use std::{path::Path, sync::atomic::Ordering, time::Duration};
 
-use bailiwick_data_plane_core::{Catalogue, ToolRef, admit, edge::ToolCall};
+use bailiwick_data_plane_core::edge::ToolCall;
 use bailiwick_proto::{config_digest, mcp::Era, v1};
 use bailiwick_runtime::{EventStream, metrics::Registry, ops::Readiness};
 
@@ -50,7 +50,9 @@ impl Scene {
         let entries = entries(&server.url, PERMIT_ALL, true);
         let digest = config_digest::of_entries(&entries).to_vec();
         let snapshot = v1::Snapshot { revision: 100, entries, last: true, digest };
-        state.apply(Catalogue::new().snapshot(snapshot).unwrap().unwrap().config);
+        state.snapshot(snapshot).unwrap();
+        let lane = state.lane_opened(100);
+        state.grant(lane, tokio::time::Instant::now(), Duration::from_secs(60)).unwrap();
         let calls = Calls {
             state,
             recorder: recorder::Recorder::start(start, &supervisor).unwrap(),
@@ -63,6 +65,10 @@ impl Scene {
     }
 
     async fn call(&self, tool: &str) -> HttpReply {
+        self.carry(self.decide(tool)).await
+    }
+
+    fn decide(&self, tool: &str) -> (Asked, PermittedCall) {
         let config = self.calls.state.config().unwrap();
         let caller = Caller::from_claims(&claims(), "finance").unwrap();
         let decision = admit(&config, &caller, ToolRef { virtual_server: "finance", name: tool }, now_unix());
@@ -80,8 +86,23 @@ impl Scene {
         };
         let permitted = PermittedCall { call, tool: decision.tool.clone().unwrap(), decision };
         let request_id = "r-1".to_owned();
-        let asked = Asked { config, caller, request_id, config_age_ms: 0, arrived: Instant::now() };
+        (Asked { config, caller, request_id, config_age_ms: 0, arrived: Instant::now() }, permitted)
+    }
+
+    async fn carry(&self, (asked, permitted): (Asked, PermittedCall)) -> HttpReply {
         Box::pin(self.calls.carry(asked, permitted, Shutdown::new())).await
+    }
+
+    /// The lease from now on.
+    fn lease(&self, length: Duration) {
+        let lane = self.calls.state.lane_opened(100);
+        self.calls.state.grant(lane, tokio::time::Instant::now(), length).unwrap();
+    }
+
+    /// Denies the caller's consent by the lane.
+    fn revoke(&self, revision: u64) {
+        let changes = vec![v1::EntryChange { key: "consent/c-1".into(), value: None }];
+        self.calls.state.deny(&v1::Denials { revision, changes, more: false }).unwrap();
     }
 
     fn forwarded(&self) -> usize {
@@ -122,9 +143,44 @@ async fn a_result_whose_outcome_cannot_be_recorded_is_not_released() {
 async fn without_a_lease_only_reading_goes_on() {
     let dir = tempfile::tempdir().unwrap();
     let scene = Scene::new(dir.path()).await;
-    scene.calls.state.confirm(Some(Duration::from_nanos(1)));
-    tokio::time::sleep(Duration::from_millis(2)).await;
+    scene.lease(Duration::ZERO);
     assert_eq!(scene.call("create_charge").await.reason, Some(Reason::ConfigStale));
     assert_eq!(scene.call("query_data").await.reason, None);
     assert_eq!(scene.forwarded(), 1);
+}
+
+#[tokio::test]
+async fn a_call_under_way_is_cut_when_its_consent_is_revoked() {
+    let dir = tempfile::tempdir().unwrap();
+    let scene = Scene::new(dir.path()).await;
+    scene.server.set(Mode::Hang);
+    let (reply, ()) = tokio::join!(scene.call("create_charge"), async {
+        eventually("forwarded", || scene.forwarded() == 1).await;
+        scene.revoke(101);
+    });
+    assert_eq!(reply.reason, Some(Reason::ConsentRevoked));
+    assert_eq!(scene.forwarded(), 1);
+}
+
+#[tokio::test]
+async fn what_was_revoked_after_the_decision_is_not_forwarded() {
+    let dir = tempfile::tempdir().unwrap();
+    let scene = Scene::new(dir.path()).await;
+    let decided = scene.decide("query_data");
+    scene.revoke(101);
+    assert_eq!(scene.carry(decided).await.reason, Some(Reason::ConsentRevoked));
+    assert_eq!(scene.forwarded(), 0);
+}
+
+#[tokio::test]
+async fn a_lease_that_runs_out_while_a_server_is_reached_keeps_the_call_back() {
+    let dir = tempfile::tempdir().unwrap();
+    let scene = Scene::new(dir.path()).await;
+    scene.server.hold_handshakes(true);
+    let (reply, ()) = tokio::join!(scene.call("create_charge"), async {
+        eventually("reached", || !scene.server.seen("server/discover").is_empty()).await;
+        scene.lease(Duration::ZERO);
+        scene.server.hold_handshakes(false);
+    });
+    assert_eq!((reply.reason, scene.forwarded()), (Some(Reason::ConfigStale), 0));
 }

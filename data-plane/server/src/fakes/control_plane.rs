@@ -1,20 +1,24 @@
-//! A control plane that registers whoever asks, streams the entries it is given, and keeps what it is told.
+//! A control plane that registers whoever asks, streams the entries it is given, grants leases while it is told to, and
+//! keeps what it is told.
 
 use std::{
     net::SocketAddr,
     sync::{
         Arc, Mutex,
-        atomic::{AtomicU64, Ordering},
+        atomic::{AtomicBool, AtomicU64, Ordering},
     },
 };
 
 use bailiwick_proto::{
     config_digest,
     v1::{
-        self, ConfigFrame, Delta, EntryChange, Heartbeat, Hello, Keys, NodeMessage, RegisterNodeRequest,
-        RegisterNodeResponse, ReportToolsRequest, ReportToolsResponse, SealingKey, Snapshot,
+        self, ConfigFrame, Delta, Denials, EntryChange, Heartbeat, Hello, Keys, LaneFrame, LaneMessage, LaneOpened,
+        Lease, NodeMessage, RegisterNodeRequest, RegisterNodeResponse, ReportToolsRequest, ReportToolsResponse,
+        SealingKey, Snapshot,
         config_frame::Frame,
         config_server::{Config, ConfigServer},
+        lane_frame::Frame as LaneDown,
+        lane_message::Message as LaneUp,
         node_message::Message as Up,
     },
 };
@@ -22,6 +26,9 @@ use bailiwick_runtime::{OnEnd, Shutdown, Supervisor};
 use tokio::{net::TcpListener, sync::mpsc};
 use tokio_stream::wrappers::{ReceiverStream, TcpListenerStream};
 use tonic::{Request, Response, Status, Streaming};
+
+/// Long, for a machine that is busy with other tests.
+const LEASE_MS: u64 = 10_000;
 
 #[derive(Debug)]
 pub(crate) struct FakeControlPlane {
@@ -40,6 +47,10 @@ pub(crate) struct Shared {
     pub(crate) hellos: Mutex<Vec<Hello>>,
     pub(crate) said: Mutex<Vec<Up>>,
     pub(crate) reports: Mutex<Vec<ReportToolsRequest>>,
+    lanes: Mutex<Vec<mpsc::Sender<Result<LaneFrame, Status>>>>,
+    pub(crate) lane_said: Mutex<Vec<LaneUp>>,
+    /// Grants nothing and says nothing on lanes.
+    pub(crate) mute: AtomicBool,
     streams: Mutex<Option<Supervisor>>,
 }
 
@@ -88,6 +99,35 @@ impl FakeControlPlane {
         to
     }
 
+    /// Denies an entry by the lane, a revision ahead of the config stream; the delta may follow with [`Self::catch_up`].
+    pub(crate) async fn deny(&self, denied: v1::Entry) -> u64 {
+        let revision = {
+            let mut entries = self.shared.entries.lock().unwrap();
+            entries.retain(|entry| entry.key != denied.key);
+            entries.push(denied.clone());
+            self.shared.revision.fetch_add(1, Ordering::SeqCst) + 1
+        };
+        let changes = vec![EntryChange { key: denied.key, value: Some(denied.value) }];
+        let frame = LaneFrame { frame: Some(LaneDown::Denials(Denials { revision, changes, more: false })) };
+        let lanes = self.shared.lanes.lock().unwrap().clone();
+        for lane in lanes {
+            drop(lane.send(Ok(frame.clone())).await);
+        }
+        revision
+    }
+
+    /// Streams the present state as a delta from the revision before.
+    pub(crate) async fn catch_up(&self, denied: v1::Entry) {
+        let to = self.shared.revision.load(Ordering::SeqCst);
+        let changes = vec![EntryChange { key: denied.key, value: Some(denied.value) }];
+        self.send(Frame::Delta(Delta { from: to - 1, to, changes, digest: self.shared.digest() })).await;
+    }
+
+    pub(crate) fn denied(&self, revision: u64) -> bool {
+        let said = self.shared.lane_said.lock().unwrap();
+        said.iter().any(|up| matches!(up, LaneUp::Denied(denied) if denied.revision == revision))
+    }
+
     pub(crate) async fn send(&self, frame: Frame) {
         let down = self.shared.down.lock().unwrap().clone();
         for sender in down {
@@ -99,6 +139,7 @@ impl FakeControlPlane {
     pub(crate) fn vanish(&self) {
         self.stop.request();
         self.shared.down.lock().unwrap().clear();
+        self.shared.lanes.lock().unwrap().clear();
     }
 
     pub(crate) fn acknowledged(&self, revision: u64) -> bool {
@@ -124,7 +165,7 @@ impl Shared {
             Frame::Keys(Keys { session_sealing: vec![key] }),
             chunk(first, false, Vec::new()),
             chunk(rest, true, self.digest()),
-            Frame::Heartbeat(Heartbeat { revision, lease_ms: 60_000 }),
+            Frame::Heartbeat(Heartbeat { revision, digest: self.digest() }),
         ]
     }
 }
@@ -161,6 +202,35 @@ impl Config for Service {
                         shared.down.lock().unwrap().push(down.clone());
                     }
                     said => shared.said.lock().unwrap().push(said),
+                }
+            }
+        });
+        Ok(Response::new(ReceiverStream::new(frames)))
+    }
+
+    type LaneStream = ReceiverStream<Result<LaneFrame, Status>>;
+
+    async fn lane(&self, request: Request<Streaming<LaneMessage>>) -> Result<Response<Self::LaneStream>, Status> {
+        let mut up = request.into_inner();
+        let (down, frames) = mpsc::channel(64);
+        let shared = Arc::clone(&self.0);
+        let supervisor = self.0.streams.lock().unwrap().clone().unwrap();
+        let stop = supervisor.shutdown().clone();
+        supervisor.spawn("fake-lane", OnEnd::Finish, async move {
+            while let Some(Ok(Some(message))) = stop.or_stop(up.message()).await {
+                let message = message.message.unwrap();
+                let revision = shared.revision.load(Ordering::SeqCst);
+                let frame = match &message {
+                    LaneUp::Hello(_) => {
+                        shared.lanes.lock().unwrap().push(down.clone());
+                        Some(LaneDown::Opened(LaneOpened { revision }))
+                    }
+                    LaneUp::Ask(ask) => Some(LaneDown::Lease(Lease { ask: ask.id, lease_ms: LEASE_MS, revision })),
+                    LaneUp::Denied(_) => None,
+                };
+                shared.lane_said.lock().unwrap().push(message);
+                if let Some(frame) = frame.filter(|_| !shared.mute.load(Ordering::SeqCst)) {
+                    drop(down.send(Ok(LaneFrame { frame: Some(frame) })).await);
                 }
             }
         });

@@ -21,6 +21,7 @@ use serde_json::{Value, json};
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
     net::TcpListener,
+    sync::watch,
 };
 
 /// How the server answers `tools/call`.
@@ -79,6 +80,8 @@ struct Inner {
     seen: Mutex<Vec<Seen>>,
     sessions: Mutex<BTreeSet<String>>,
     extra_tool: Mutex<Option<Value>>,
+    /// While true, handshakes get no answer.
+    holds: watch::Sender<bool>,
 }
 
 impl Drop for FakeServer {
@@ -96,6 +99,7 @@ impl FakeServer {
             seen: Mutex::default(),
             sessions: Mutex::default(),
             extra_tool: Mutex::default(),
+            holds: watch::Sender::new(false),
         });
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let url = format!("http://{}/mcp", listener.local_addr().unwrap());
@@ -115,6 +119,11 @@ impl FakeServer {
     /// Every request gets this status.
     pub(crate) fn set_trouble(&self, status: Option<u16>) {
         *self.state.trouble.lock().unwrap() = status;
+    }
+
+    /// Answers no handshake until this is called with false.
+    pub(crate) fn hold_handshakes(&self, holds: bool) {
+        self.state.holds.send_replace(holds);
     }
 
     pub(crate) fn forget_sessions(&self) {
@@ -149,6 +158,9 @@ async fn handle(State(server): State<Arc<Inner>>, headers: HeaderMap, body: Byte
     let trouble = *server.trouble.lock().unwrap();
     if let Some(status) = trouble {
         return StatusCode::from_u16(status).unwrap().into_response();
+    }
+    if method == "server/discover" {
+        server.holds.subscribe().wait_for(|holds| !holds).await.unwrap();
     }
     let session = headers.get("mcp-session-id").map(|id| id.to_str().unwrap().to_owned());
     let modern = server.speaks == Speaks::Modern;

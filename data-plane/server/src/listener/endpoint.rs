@@ -7,7 +7,7 @@
 
 use std::{
     sync::{Arc, Mutex, PoisonError},
-    time::{Duration, Instant, SystemTime, UNIX_EPOCH},
+    time::{Duration, Instant},
 };
 
 use aws_lc_rs::rand;
@@ -35,7 +35,7 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore, oneshot};
 use super::{Gateway, metadata};
 use crate::{
     auth::NotAuthenticated,
-    calls::{Asked, Calls, RequestDenial, Who},
+    calls::{Asked, Calls, RequestDenial, Who, unix_seconds},
     config::REQUEST_BYTES_MAX,
 };
 
@@ -146,7 +146,7 @@ async fn ask(
     arrived: Instant,
 ) -> Result<Asked, Box<Response>> {
     let Some(config) = gateway.state.config() else { return Err(Box::new(not_ready())) };
-    let config_age_ms = u64::try_from(gateway.state.age().as_millis()).unwrap_or(u64::MAX);
+    let config_age_ms = gateway.state.age_ms();
     match gateway.authenticator.authenticate(&config, virtual_server, headers, unix_seconds()) {
         Ok(caller) => Ok(Asked { config, caller, request_id: request_id.to_owned(), config_age_ms, arrived }),
         Err(refused) => {
@@ -311,11 +311,6 @@ fn respond(reply: HttpReply) -> Response {
 fn json_response(status: StatusCode, body: Vec<u8>) -> Response {
     let json = (header::CONTENT_TYPE, HeaderValue::from_static("application/json"));
     (status, [json, (header::CACHE_CONTROL, HeaderValue::from_static("no-store"))], body).into_response()
-}
-
-fn unix_seconds() -> i64 {
-    let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
-    i64::try_from(since.as_secs()).unwrap_or(i64::MAX)
 }
 
 /// `None` without randomness: then nothing is served.

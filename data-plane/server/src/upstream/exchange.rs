@@ -10,8 +10,13 @@ use std::time::Duration;
 use bailiwick_proto::mcp::{Incoming, RequestId, Response, header_name, read_incoming, read_response};
 use bytes::Bytes;
 use http::{HeaderMap, HeaderName, HeaderValue, StatusCode, header};
+use http_body_util::Full;
 
-use super::{fault::UpstreamFault, sse::SseReader};
+use super::{
+    fault::UpstreamFault,
+    gate::{Gate, Gated},
+    sse::SseReader,
+};
 
 /// Both forms of an answer; servers refuse clients that name only one.
 const ACCEPT: HeaderValue = HeaderValue::from_static("application/json, text/event-stream");
@@ -26,6 +31,8 @@ pub(crate) struct Post {
     pub(crate) id: Option<RequestId>,
     pub(crate) headers: Vec<(HeaderName, HeaderValue)>,
     pub(crate) body: Bytes,
+    /// Asked when the body could leave.
+    pub(crate) gate: Option<Gate>,
 }
 
 /// What came back.
@@ -90,8 +97,15 @@ async fn send(http: &reqwest::Client, url: &str, post: Post) -> Result<reqwest::
     let mut headers: HeaderMap = post.headers.into_iter().collect();
     headers.insert(header::ACCEPT, ACCEPT);
     headers.insert(header::CONTENT_TYPE, JSON);
-    let sent = http.post(url).headers(headers).body(post.body).send().await;
-    sent.map_err(|error| UpstreamFault::Unreachable(chain(&error)))
+    let body = match &post.gate {
+        Some(gate) => reqwest::Body::wrap(Gated { gate: gate.clone(), body: Full::new(post.body) }),
+        None => post.body.into(),
+    };
+    let sent = http.post(url).headers(headers).body(body).send().await;
+    match post.gate.and_then(|gate| gate.refused()) {
+        Some(reason) => Err(UpstreamFault::Withheld(reason)),
+        None => sent.map_err(|error| UpstreamFault::Unreachable(chain(&error))),
+    }
 }
 
 async fn read_answer(response: reqwest::Response, id: &RequestId, bytes_max: usize) -> Result<Answer, UpstreamFault> {

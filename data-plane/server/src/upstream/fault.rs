@@ -22,6 +22,9 @@ pub(crate) enum UpstreamFault {
     /// An HTTP status that is no answer of MCP (redirects are not followed).
     #[error("the server answered HTTP {0}")]
     Status(u16),
+    /// The node kept the call back before it left.
+    #[error("the call did not leave: {0}")]
+    Withheld(Reason),
     /// The legacy session this request named is gone; the request was not processed.
     #[error("the server no longer knows the session")]
     SessionGone,
@@ -36,6 +39,7 @@ impl UpstreamFault {
             Self::Invalid(_) => Reason::UpstreamInvalid,
             Self::TooLarge(_) => Reason::UpstreamTooLarge,
             Self::Status(_) => Reason::UpstreamRefused,
+            Self::Withheld(reason) => *reason,
         }
     }
 }

@@ -22,6 +22,7 @@ use tokio::sync::Mutex;
 use super::{
     exchange::{self, Answer, Bounds, Post},
     fault::UpstreamFault,
+    gate::Gate,
 };
 
 /// On whose behalf this node speaks to a server.
@@ -107,20 +108,21 @@ impl Peer {
         Self { origin, link: ArcSwapOption::empty(), linking: Mutex::default() }
     }
 
-    /// Sends the request that `request` makes for the server's era; once more if the session turns out to be gone.
+    /// Sends the request that `request` makes for the server's era through a gate, if there is one; once more if the
+    /// session turns out to be gone.
     pub(crate) async fn ask(
         &self,
         http: &reqwest::Client,
         id: &RequestId,
         request: impl Fn(Era) -> ServerRequest,
-        bounds: Bounds,
-        handshake: Bounds,
+        (bounds, handshake): (Bounds, Bounds),
+        gate: Option<&Gate>,
     ) -> Result<Answer, UpstreamFault> {
         let link = self.link(http, handshake).await?;
-        match self.ask_over(http, id, &link, request(link.era), bounds).await {
+        match self.ask_over(http, id, &link, request(link.era), bounds, gate).await {
             Err(UpstreamFault::SessionGone) => {
                 let link = self.link(http, handshake).await?;
-                self.ask_over(http, id, &link, request(link.era), bounds).await
+                self.ask_over(http, id, &link, request(link.era), bounds, gate).await
             }
             answer => answer,
         }
@@ -146,8 +148,9 @@ impl Peer {
         link: &Arc<Link>,
         request: ServerRequest,
         bounds: Bounds,
+        gate: Option<&Gate>,
     ) -> Result<Answer, UpstreamFault> {
-        let post = post(Some(id.clone()), request, link.session.as_ref())?;
+        let post = Post { gate: gate.cloned(), ..post(Some(id.clone()), request, link.session.as_ref())? };
         let answer = exchange::exchange(http, &self.origin.url, post, bounds).await;
         if link.session.is_some() && says_session_gone(&answer) {
             self.forget(link);
@@ -232,7 +235,7 @@ fn post(id: Option<RequestId>, request: ServerRequest, session: Option<&HeaderVa
     if let Some(session) = session {
         headers.push((HeaderName::from_static(header_name::SESSION_ID), session.clone()));
     }
-    Ok(Post { id, headers, body: Bytes::from(request.body) })
+    Ok(Post { id, headers, body: Bytes::from(request.body), gate: None })
 }
 
 #[cfg(test)]

@@ -66,7 +66,8 @@ fn principal(user: &str) -> Principal {
 }
 
 async fn ask_as(upstream: &Upstream, server: &Server, user: &str) -> Result<String, UpstreamFault> {
-    let answer = upstream.call(server, &principal(user), &call(r#"{"q":1.50}"#), &upstream.next_id()).await?;
+    let gate = Gate::new(|| None);
+    let answer = upstream.call(server, &principal(user), &call(r#"{"q":1.50}"#), &upstream.next_id(), &gate).await?;
     let (Response::Result(result), bytes) = answer else { panic!("an error: {answer:?}") };
     assert!(bytes > result.get().len() as u64);
     Ok(result.get().to_owned())
@@ -221,4 +222,29 @@ async fn a_legacy_server_is_told_that_nobody_waits_any_more() {
     let seen = fake.seen("notifications/cancelled").remove(0);
     assert_eq!(seen.body["params"]["requestId"], 7);
     assert!(seen.headers.contains_key("mcp-session-id"));
+}
+
+#[tokio::test]
+async fn the_gate_is_asked_after_the_handshake_and_what_it_keeps_never_arrives() {
+    for speaks in [Speaks::Modern, Speaks::Legacy] {
+        let (fake, upstream) = (Arc::new(FakeServer::start(speaks).await), upstream());
+        let (to, watched) = (server(&fake.url), Arc::clone(&fake));
+        let gate = Gate::new(move || {
+            assert!(!watched.seen("server/discover").is_empty(), "the handshake comes first");
+            Some(bailiwick_proto::Reason::ConfigStale)
+        });
+        let kept = upstream.call(&to, &principal("jane"), &call("{}"), &upstream.next_id(), &gate).await;
+        assert_eq!(kept.unwrap_err(), UpstreamFault::Withheld(bailiwick_proto::Reason::ConfigStale));
+        assert_eq!(fake.seen("tools/call").len(), 0);
+        assert!(ask(&upstream, &fake.url).await.is_ok(), "the next one leaves");
+        assert_eq!(fake.seen("tools/call").len(), 1);
+    }
+}
+
+#[tokio::test]
+async fn without_a_connection_the_gate_is_not_asked() {
+    let gate = Gate::new(|| Some(bailiwick_proto::Reason::ConfigStale));
+    let (upstream, to) = (upstream(), server("http://127.0.0.1:1/mcp"));
+    let answer = upstream.call(&to, &principal("jane"), &call("{}"), &upstream.next_id(), &gate).await;
+    assert!(matches!(answer, Err(UpstreamFault::Unreachable(_))));
 }

@@ -1,0 +1,154 @@
+//! The revocation lane: what takes authority away, at once, and the leases under which this node may act.
+//!
+//! One task, on a connection of its own, so that no snapshot stands before a revocation. It puts denials in force
+//! (`config_state`) and only then says so; it asks for a lease when the lane opens and every second after, and notes the
+//! time before the question leaves. It reconnects for ever, to the next control plane if there are several; a lane on
+//! which nothing comes for two seconds is given up, which leaves another control plane time to renew the lease.
+//! Deliberately absent: the order of frames (`data-plane/core`, `lane`), what leases allow (`config_state`).
+
+use std::{sync::Arc, time::Duration};
+
+use bailiwick_data_plane_core::{
+    CatalogueError,
+    lane::{Lane, LaneFault, LaneStep},
+};
+use bailiwick_enrolment::ControlPlane;
+use bailiwick_proto::v1::{Ask, Denied, LaneFrame, LaneHello, LaneMessage, lane_message::Message as Up};
+use tokio::{
+    sync::mpsc,
+    time::{Instant, MissedTickBehavior},
+};
+use tokio_stream::wrappers::ReceiverStream;
+use tonic::Streaming;
+
+use crate::{
+    config_client::{self, Backoff},
+    config_state::{ConfigState, LaneOutdated},
+    metrics::Metrics,
+};
+
+/// How often a lease is asked for: three times in its length.
+const ASK_INTERVAL: Duration = Duration::from_secs(1);
+/// A lane is opened, and then heard from, within this. Shorter than a lease by enough to find another control plane.
+const SILENCE_MAX: Duration = Duration::from_secs(2);
+/// Messages waiting to be sent up. A control plane that takes none of so many is not listening.
+const UP_QUEUE_MAX: usize = 64;
+
+/// What the lane's task needs.
+#[derive(Debug)]
+pub(crate) struct RevocationLane {
+    /// With a turn of its own: the config stream may get on with another one.
+    pub(crate) control_plane: ControlPlane,
+    pub(crate) node: String,
+    pub(crate) epoch: u64,
+    pub(crate) state: Arc<ConfigState>,
+    pub(crate) metrics: Arc<Metrics>,
+}
+
+/// Why a lane ended.
+#[derive(Debug, thiserror::Error)]
+enum LaneEnd {
+    #[error("the control plane closed the lane")]
+    Closed,
+    #[error("nothing came within {} s", SILENCE_MAX.as_secs())]
+    Silent,
+    #[error("the control plane takes nothing")]
+    Deaf,
+    #[error("the control plane cannot be reached: {0}")]
+    Unreachable(Box<tonic::Status>),
+    #[error(transparent)]
+    Order(#[from] LaneFault),
+    #[error(transparent)]
+    Outdated(#[from] LaneOutdated),
+    #[error(transparent)]
+    Catalogue(#[from] CatalogueError),
+}
+
+impl RevocationLane {
+    /// Keeps a lane open for ever.
+    pub(crate) async fn run(self) {
+        let mut backoff = Backoff::default();
+        loop {
+            let mut opened = false;
+            let Err(end) = self.follow(&mut opened).await;
+            self.metrics.lane_connected.set(0);
+            // Perhaps another one is better off.
+            self.control_plane.advance();
+            tracing::warn!(%end, "the revocation lane ended; opening it again");
+            if opened {
+                backoff = Backoff::default();
+            }
+            backoff.pause().await;
+        }
+    }
+
+    async fn follow(&self, opened: &mut bool) -> Result<std::convert::Infallible, LaneEnd> {
+        let (up, messages) = mpsc::channel(UP_QUEUE_MAX);
+        send(&up, Up::Hello(LaneHello { node: self.node.clone(), epoch: self.epoch }))?;
+        let mut heard = Instant::now();
+        let mut client = config_client::client(&self.control_plane);
+        let mut frames = match tokio::time::timeout(SILENCE_MAX, client.lane(ReceiverStream::new(messages))).await {
+            Ok(Ok(frames)) => frames.into_inner(),
+            Ok(Err(status)) => return Err(LaneEnd::Unreachable(Box::new(status))),
+            Err(_) => return Err(LaneEnd::Silent),
+        };
+        let mut lane = Lane::default();
+        let mut granting = 0;
+        let mut asking = tokio::time::interval(ASK_INTERVAL);
+        asking.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        loop {
+            let frame = tokio::select! {
+                frame = next(&mut frames, heard + SILENCE_MAX) => frame?,
+                _ = asking.tick(), if *opened => {
+                    self.ask(&mut lane, &up)?;
+                    continue;
+                }
+            };
+            heard = Instant::now();
+            match lane.handle(frame)? {
+                LaneStep::Opened { revision } => {
+                    granting = self.state.lane_opened(revision);
+                    *opened = true;
+                    asking.reset_immediately();
+                    self.metrics.lane_connected.set(1);
+                    tracing::info!(revision, "the revocation lane is open");
+                }
+                LaneStep::Deny { denials, complete } => {
+                    let revision = denials.revision;
+                    let news = self.state.deny(&denials)?;
+                    self.metrics.denials.inc_by(news as u64);
+                    tracing::info!(revision, news, complete, "denials are in force");
+                    if complete {
+                        send(&up, Up::Denied(Denied { revision }))?;
+                    }
+                }
+                LaneStep::Lease { asked, length } => self.state.grant(granting, asked, length)?,
+                LaneStep::Nothing => {}
+            }
+        }
+    }
+
+    fn ask(&self, lane: &mut Lane<Instant>, up: &mpsc::Sender<LaneMessage>) -> Result<(), LaneEnd> {
+        let (revision, digest) = self.state.held();
+        // Before the question leaves: a lease that counts from too early only ends too early.
+        let id = lane.ask(Instant::now());
+        send(up, Up::Ask(Ask { id, revision, digest }))
+    }
+}
+
+/// Never waits: a lane that cannot take a word is as good as cut.
+fn send(up: &mpsc::Sender<LaneMessage>, message: Up) -> Result<(), LaneEnd> {
+    up.try_send(LaneMessage { message: Some(message) }).map_err(|error| match error {
+        mpsc::error::TrySendError::Full(_) => LaneEnd::Deaf,
+        mpsc::error::TrySendError::Closed(_) => LaneEnd::Closed,
+    })
+}
+
+async fn next(frames: &mut Streaming<LaneFrame>, until: Instant) -> Result<LaneFrame, LaneEnd> {
+    match tokio::time::timeout_at(until, frames.message()).await {
+        Ok(Ok(Some(frame))) => Ok(frame),
+        Ok(Ok(None)) => Err(LaneEnd::Closed),
+        Ok(Err(status)) => Err(LaneEnd::Unreachable(Box::new(status))),
+        Err(_) => Err(LaneEnd::Silent),
+    }
+}

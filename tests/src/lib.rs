@@ -20,7 +20,7 @@ pub use deployment::{Deployment, Shape};
 pub use knobs::Knobs;
 pub use load::{Callers, Writers};
 pub use mcp::{Answer, McpClient};
-pub use namespaces::{Network, within_namespaces};
+pub use namespaces::{BRIDGE, Network, within_namespaces};
 pub use scripted::{Reply, ScriptedServer};
 pub use upstream::SampleServer;
 pub use wait::eventually;

@@ -12,7 +12,8 @@ use serde_json::json;
 
 /// Set in the child.
 const INSIDE: &str = "TEST_INSIDE_NAMESPACES";
-const BRIDGE: &str = "10.99.0.1";
+/// The address that everything without a host of its own can be reached at.
+pub const BRIDGE: &str = "10.99.0.1";
 
 /// Runs `body` inside namespaces; `test` is the calling test's full name.
 ///

@@ -84,8 +84,16 @@ impl ScriptedServer {
     ///
     /// # Errors
     /// No port is free.
-    #[expect(clippy::disallowed_methods, reason = "tests have no supervisor; the task ends with the server's value")]
     pub async fn start(tools: Vec<Value>) -> Result<Self> {
+        Self::start_at("127.0.0.1", tools).await
+    }
+
+    /// The same at another address of this machine.
+    ///
+    /// # Errors
+    /// No port is free.
+    #[expect(clippy::disallowed_methods, reason = "tests have no supervisor; the task ends with the server's value")]
+    pub async fn start_at(address: &str, tools: Vec<Value>) -> Result<Self> {
         let script = Arc::new(Script {
             tools: Mutex::new(tools),
             reply: Mutex::new(Reply::Echo),
@@ -98,7 +106,7 @@ impl ScriptedServer {
             abandoned: AtomicUsize::new(0),
             released: watch::Sender::new(false),
         });
-        let listener = TcpListener::bind("127.0.0.1:0").await?;
+        let listener = TcpListener::bind((address, 0)).await?;
         let url = format!("http://{}/mcp", listener.local_addr()?);
         let app = Router::new().route("/mcp", post(answer)).with_state(Arc::clone(&script));
         let task = tokio::spawn(async move { drop(axum::serve(listener, app).await) });

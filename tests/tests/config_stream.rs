@@ -204,7 +204,12 @@ fn bookmarkable(recording: &Recording) -> Result<usize> {
         let Step::Frame(frame) = step else { continue };
         held.take(frame)?;
         if let Frame::Heartbeat(beat) = frame {
-            ensure!(beat.revision <= held.revision, "a bookmark at {} before revision {}", held.revision, beat.revision);
+            ensure!(
+                beat.revision <= held.revision,
+                "a bookmark at {} before revision {}",
+                held.revision,
+                beat.revision
+            );
             if beat.revision == held.revision {
                 ensure!(beat.digest == held.entries.digest(), "the bookmark of {} has another digest", beat.revision);
                 bookmarks += 1;

@@ -3,15 +3,23 @@
 //! Three control planes, two data planes. A node that is silent gets a deadline instead of an acknowledgement, and after
 //! that deadline lets nothing through that could do harm, whatever it has missed and whoever kept it from hearing.
 
-#![expect(clippy::indexing_slicing, reason = "a test that panics fails, as it should")]
+#![expect(clippy::disallowed_methods, clippy::indexing_slicing, reason = "a test that panics fails, as it should")]
 
-use std::time::{Duration, SystemTime};
+use std::{
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
+    time::{Duration, SystemTime},
+};
 
 use anyhow::{Context, Result, ensure};
-use bailiwick_tests::{Deployment, McpClient, ScriptedServer, Shape, eventually, scripted::tool};
+use bailiwick_tests::{
+    BRIDGE, Deployment, McpClient, Network, ScriptedServer, Shape, eventually, scripted::tool, within_namespaces,
+};
 use jiff::Timestamp;
 use serde_json::{Value, json};
-use tokio::time::Instant;
+use tokio::{task::JoinHandle, time::Instant};
 
 const JANE: &str = "jane@example.com";
 const DATA_PLANES: [&str; 2] = ["data-plane-1", "data-plane-2"];
@@ -34,9 +42,13 @@ struct Somebody {
 
 impl World {
     async fn start() -> Result<Self> {
-        let deployment = Deployment::start(Shape::Cluster).await?;
+        Self::start_with(Deployment::start(Shape::Cluster).await?, "127.0.0.1").await
+    }
+
+    /// On a deployment, with a server at this address.
+    async fn start_with(deployment: Deployment, address: &str) -> Result<Self> {
         let tools = vec![tool("charge", "transactional"), tool("read", "retrieval")];
-        let server = ScriptedServer::start(tools).await?;
+        let server = ScriptedServer::start_at(address, tools).await?;
         deployment.apply(&server.manifests("shop", "plain"))?;
         deployment.apply(&people())?;
         Ok(Self { deployment, server })
@@ -129,7 +141,10 @@ async fn what_is_revoked_is_refused_at_every_node_the_moment_the_command_returns
         let back = world.somebody().await?;
         ensure!(permitted(&back.at[0], "charge").await?, "{kind}: nobody can come back");
         for client in &revoked.at {
-            ensure!(reason(client, "charge").await? == "consent_revoked", "{kind}: a revoked consent came back to life");
+            ensure!(
+                reason(client, "charge").await? == "consent_revoked",
+                "{kind}: a revoked consent came back to life"
+            );
         }
     }
     Ok(())
@@ -147,7 +162,11 @@ async fn a_silent_node_gets_a_deadline_and_lets_nothing_risky_through_after_it()
     ensure!(node(&answer, "data-plane-2")?["acknowledged_at"].is_string(), "{answer:#}");
     let deadline = time(&node(&answer, "data-plane-1")?["deadline"])?;
     ensure!(deadline <= returned, "it returned before the deadline it names");
-    ensure!(deadline <= began + LEASE + SLACK, "the deadline is {:?} after the command", deadline.duration_since(began));
+    ensure!(
+        deadline <= began + LEASE + SLACK,
+        "the deadline is {:?} after the command",
+        deadline.duration_since(began)
+    );
     // Requests wait at the paused node; it meets them before it can hear of anything.
     let before = world.server.seen().len();
     let calls: Vec<_> = (0..8).map(|_| silent.call("charge", json!({}))).collect();
@@ -168,6 +187,66 @@ async fn a_silent_node_gets_a_deadline_and_lets_nothing_risky_through_after_it()
     let record = world.receipt(&answer).await?;
     ensure!(record.to_string().contains("data-plane-1"), "{record:#}");
     Ok(())
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_node_that_is_cut_off_from_the_control_planes_lets_nothing_risky_through_after_the_deadline() -> Result<()> {
+    let test = "a_node_that_is_cut_off_from_the_control_planes_lets_nothing_risky_through_after_the_deadline";
+    within_namespaces(test, async || {
+        let folder = tempfile::tempdir()?;
+        let data = folder.path().join("data");
+        let network = Network::make(&data, &["control-plane-1", "control-plane-2", "control-plane-3", "data-plane-1"])?;
+        let world = World::start_with(Deployment::start_on(Shape::Cluster, data).await?, BRIDGE).await?;
+        let somebody = world.somebody().await?;
+        // Its clients, its servers and the event stream still reach it.
+        network.isolate("data-plane-1")?;
+        let calls = Calls::start(somebody.at[0].clone());
+        let answer = world.revoke("consent", &somebody.consent)?;
+        let deadline = time(&node(&answer, "data-plane-1")?["deadline"])?;
+        let (admitted, refused) = calls.stop().await?;
+        let latest = admitted.last().context("no call was admitted before the deadline")?;
+        println!("{} admitted, the latest {:?} before the deadline", admitted.len(), deadline.duration_since(*latest));
+        ensure!(*latest <= deadline, "admitted {:?} after the deadline", latest.duration_since(deadline));
+        ensure!(refused.last().is_some_and(|reason| reason == "config_stale"), "refused as {refused:?}");
+        ensure!(permitted(&somebody.at[0], "read").await?, "reading does not go on");
+        network.heal()?;
+        eventually("it hears of the revocation", async || {
+            (reason(&somebody.at[0], "read").await.ok()? == "consent_revoked").then_some(())
+        })
+        .await
+    })
+    .await
+}
+
+/// Calls of a risky tool, one after the other, until stopped.
+struct Calls(Arc<AtomicBool>, JoinHandle<(Vec<SystemTime>, Vec<String>)>);
+
+impl Calls {
+    fn start(client: McpClient) -> Self {
+        let stop = Arc::new(AtomicBool::new(false));
+        let stopped = Arc::clone(&stop);
+        Self(
+            stop,
+            tokio::spawn(async move {
+                let (mut admitted, mut refused) = (Vec::new(), Vec::new());
+                while !stopped.load(Ordering::Relaxed) {
+                    let sent = SystemTime::now();
+                    match client.call("charge", json!({})).await {
+                        Ok(answer) if answer.body.get("result").is_some() => admitted.push(sent),
+                        Ok(answer) => refused.push(answer.reason().to_owned()),
+                        Err(error) => refused.push(format!("{error:#}")),
+                    }
+                }
+                (admitted, refused)
+            }),
+        )
+    }
+
+    /// When each admitted call was sent, and why the others were refused.
+    async fn stop(self) -> Result<(Vec<SystemTime>, Vec<String>)> {
+        self.0.store(true, Ordering::Relaxed);
+        Ok(self.1.await?)
+    }
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -205,19 +284,22 @@ async fn without_control_planes_risky_calls_end_within_the_lease_and_come_back_w
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn nodes_are_shown_with_revision_lease_and_digest() -> Result<()> {
+async fn nodes_are_shown_with_their_lag_their_lease_and_whether_they_differ() -> Result<()> {
     let world = World::start().await?;
     world.somebody().await?;
     let shown = eventually("both nodes are current", async || {
         let shown: Value = serde_json::from_str(&world.deployment.cli_ok(&["get", "node", "-o", "json"]).ok()?).ok()?;
-        let current = |name: &&str| {
-            let items = shown["items"].as_array()?;
-            let node = items.iter().find(|item| item["name"] == **name || item["metadata"]["name"] == **name)?;
-            (node.to_string().contains("\"in_sync\":true")).then_some(())
+        let status = |name: &str| {
+            let node = shown["items"].as_array()?.iter().find(|item| item["metadata"]["name"] == name)?;
+            Some(node["status"].clone())
         };
-        DATA_PLANES.iter().all(|name| current(name).is_some()).then_some(shown.clone())
+        let is_current = |name: &&str| status(name).is_some_and(|node| node["lag"] == "0" && node["digest"] == "equal");
+        DATA_PLANES.iter().all(is_current).then(|| DATA_PLANES.map(|name| status(name).unwrap_or_default()))
     })
     .await?;
-    println!("{shown:#}");
+    for node in shown {
+        let age: u64 = node["lease_age_ms"].as_str().context("no lease")?.parse()?;
+        ensure!(node["connected"] == true && age < 3_000, "{node:#}");
+    }
     Ok(())
 }

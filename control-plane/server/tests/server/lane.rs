@@ -256,11 +256,11 @@ async fn a_lane_that_nobody_reads_ends_and_holds_up_nobody() {
     let (slow, quick) = (register(&node, "dp-slow").await, register(&node, "dp-quick").await);
     let mut slow_lane = Lane::open(&node.config, "dp-slow", slow).await.unwrap();
     let mut quick_lane = Lane::open(&node.config, "dp-quick", quick).await.unwrap();
-    // More than the connection buffers for it, then more frames than may wait for it.
+    // Two megabytes that the connection buffers for it, four that may wait for it, and more.
     let groups: Vec<String> = (0..1_500).map(|n| format!("group-{n:04}")).collect();
     let spec = format!("{{active: false, groups: [{}]}}", groups.join(","));
     let mut last = 0;
-    for round in 0..8 {
+    for round in 0..10 {
         let large = |n: u32| user(&format!("user-{round}-{n}@example.com")).replace("{}", &spec);
         let applied = node.apply(&(0..50).map(large).collect::<Vec<_>>().join("---\n")).await;
         assert_eq!(applied.problems, []);

@@ -99,10 +99,10 @@ impl Scene {
         self.calls.state.grant(lane, tokio::time::Instant::now(), length).unwrap();
     }
 
-    /// Denies the caller's consent by the lane.
-    fn revoke(&self, revision: u64) {
-        let changes = vec![v1::EntryChange { key: "consent/c-1".into(), value: None }];
-        self.calls.state.deny(&v1::Denials { revision, changes, more: false }).unwrap();
+    /// Denies an entry by the lane.
+    fn deny(&self, key: &str) {
+        let changes = vec![v1::EntryChange { key: key.into(), value: None }];
+        self.calls.state.deny(&v1::Denials { revision: 101, changes, more: false }).unwrap();
     }
 
     fn forwarded(&self) -> usize {
@@ -156,20 +156,23 @@ async fn a_call_under_way_is_cut_when_its_consent_is_revoked() {
     scene.server.set(Mode::Hang);
     let (reply, ()) = tokio::join!(scene.call("create_charge"), async {
         eventually("forwarded", || scene.forwarded() == 1).await;
-        scene.revoke(101);
+        scene.deny("consent/c-1");
     });
     assert_eq!(reply.reason, Some(Reason::ConsentRevoked));
     assert_eq!(scene.forwarded(), 1);
 }
 
 #[tokio::test]
-async fn what_was_revoked_after_the_decision_is_not_forwarded() {
-    let dir = tempfile::tempdir().unwrap();
-    let scene = Scene::new(dir.path()).await;
-    let decided = scene.decide("query_data");
-    scene.revoke(101);
-    assert_eq!(scene.carry(decided).await.reason, Some(Reason::ConsentRevoked));
-    assert_eq!(scene.forwarded(), 0);
+async fn what_was_denied_after_the_decision_is_not_forwarded() {
+    for (denied, reason) in
+        [("tool/finance/query_data", Reason::ToolQuarantined), ("consent/c-1", Reason::ConsentRevoked)]
+    {
+        let dir = tempfile::tempdir().unwrap();
+        let scene = Scene::new(dir.path()).await;
+        let decided = scene.decide("query_data");
+        scene.deny(denied);
+        assert_eq!((scene.carry(decided).await.reason, scene.forwarded()), (Some(reason), 0));
+    }
 }
 
 #[tokio::test]

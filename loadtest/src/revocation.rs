@@ -26,7 +26,11 @@ use tokio::{
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::{Streaming, transport::Endpoint};
 
-use crate::{admin::Admin, commit::MANIFESTS, figures::{Latencies, count}};
+use crate::{
+    admin::Admin,
+    commit::MANIFESTS,
+    figures::{Latencies, count},
+};
 
 /// Registrations under way at a time: each is a command.
 const REGISTERING_AT_ONCE: usize = 32;

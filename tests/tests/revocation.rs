@@ -284,6 +284,25 @@ async fn without_control_planes_risky_calls_end_within_the_lease_and_come_back_w
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_token_works_at_every_node_the_moment_it_is_issued() -> Result<()> {
+    let world = World::start().await?;
+    world.somebody().await?;
+    for round in 0..20 {
+        let issued = world.deployment.token_for(JANE, "assistant", "shop", "transactional", "10m")?;
+        let token = issued["access_token"].as_str().context("no token")?;
+        let calls = world.deployment.mcp.iter().map(|mcp| {
+            let client = McpClient::new(mcp, "shop", token);
+            async move { client.call("charge", json!({})).await }
+        });
+        for answer in futures::future::join_all(calls).await {
+            let answer = answer?;
+            ensure!(answer.body.get("result").is_some(), "round {round}: {}", answer.text);
+        }
+    }
+    Ok(())
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn nodes_are_shown_with_their_lag_their_lease_and_whether_they_differ() -> Result<()> {
     let world = World::start().await?;
     world.somebody().await?;

@@ -39,6 +39,10 @@ pub struct Claims {
     pub nbf: Option<i64>,
     /// Expires at: the first second in which it is no longer valid.
     pub exp: i64,
+    /// The control plane's revision that granted it: a node that is behind cannot know the consent yet, nor what was
+    /// taken away before.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub min_revision: Option<u64>,
     /// How the token is bound to a key, if it is.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub binding_alg: Option<String>,

@@ -29,6 +29,8 @@ pub struct Caller {
     pub token_id: String,
     /// The virtual server the token is good for.
     pub virtual_server: String,
+    /// What a node must have in force before it judges this caller; 0: anything.
+    pub min_revision: u64,
 }
 
 impl Caller {
@@ -53,6 +55,7 @@ impl Caller {
             session: claims.sid.clone(),
             token_id: claims.jti.clone(),
             virtual_server: virtual_server.to_owned(),
+            min_revision: claims.min_revision.unwrap_or(0),
         })
     }
 }
@@ -79,6 +82,7 @@ mod tests {
             iat: 1,
             nbf: None,
             exp: 2,
+            min_revision: None,
             binding_alg: None,
             binding: None,
         }

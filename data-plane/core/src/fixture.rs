@@ -25,6 +25,7 @@ pub(crate) fn caller() -> Caller {
         session: "s-1".into(),
         token_id: "t-1".into(),
         virtual_server: "finance".into(),
+        min_revision: 0,
     }
 }
 

@@ -187,6 +187,7 @@ mod tests {
             iat: NOW - 10,
             nbf: None,
             exp: NOW + 100,
+            min_revision: None,
             binding_alg: None,
             binding: None,
         }

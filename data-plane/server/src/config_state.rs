@@ -38,6 +38,8 @@ pub(crate) struct ConfigState {
     max_staleness: Duration,
     /// Counts changes, for whoever has to act on them.
     changes: watch::Sender<u64>,
+    /// The revision in force.
+    revision: watch::Sender<u64>,
 }
 
 /// A revision that came into force.
@@ -63,6 +65,7 @@ impl ConfigState {
             leases: Mutex::default(),
             max_staleness,
             changes: watch::Sender::new(0),
+            revision: watch::Sender::new(0),
         }
     }
 
@@ -79,6 +82,12 @@ impl ConfigState {
     /// Wakes whenever the configuration has changed.
     pub(crate) fn changes(&self) -> watch::Receiver<u64> {
         self.changes.subscribe()
+    }
+
+    /// Whether a revision, or a later one, is in force within so long.
+    pub(crate) async fn reaches(&self, revision: u64, wait_max: Duration) -> bool {
+        let mut revisions = self.revision.subscribe();
+        tokio::time::timeout(wait_max, revisions.wait_for(|held| *held >= revision)).await.is_ok()
     }
 
     /// Why a caller has no authority any more, if so.
@@ -192,6 +201,7 @@ impl ConfigState {
         if changed {
             self.changes.send_modify(|count| *count += 1);
         }
+        self.revision.send_replace(revision);
         changed
     }
 

@@ -27,6 +27,7 @@ fn claims() -> Claims {
         iat: NOW,
         nbf: None,
         exp: NOW + 600,
+        min_revision: None,
         binding_alg: None,
         binding: None,
     }

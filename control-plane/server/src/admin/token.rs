@@ -44,7 +44,7 @@ impl AdminService {
         };
         let issuer = self.domain.read(issuer).ok_or_else(|| Status::unavailable("the issuer is not set yet"))?;
         let resource = format!("{}/{}", issuer.1, grant.virtual_server);
-        let claims = claims(&grant, issuer.0, resource.clone())?;
+        let claims = claims(&grant, written.revision, issuer.0, resource.clone())?;
         let signing = self.keys.signing().ok_or_else(|| Status::unavailable("the token key is not made yet"))?;
         let token = mint(&claims, &signing).map_err(|error| {
             tracing::error!(%error, "a token could not be minted");
@@ -68,7 +68,7 @@ fn issuer(state: &State) -> Option<(String, String)> {
     state.issuer.as_ref().map(|issuer| (issuer.issuer.clone(), issuer.mcp_url.clone()))
 }
 
-fn claims(grant: &Grant, iss: String, aud: String) -> Result<Claims, Status> {
+fn claims(grant: &Grant, revision: u64, iss: String, aud: String) -> Result<Claims, Status> {
     let time = |seconds: u64| i64::try_from(seconds).map_err(|_| Status::internal("a time is out of range"));
     Ok(Claims {
         iss,
@@ -85,6 +85,7 @@ fn claims(grant: &Grant, iss: String, aud: String) -> Result<Claims, Status> {
         iat: time(grant.issued_at)?,
         nbf: None,
         exp: time(grant.expires_at)?,
+        min_revision: Some(revision),
         binding_alg: None,
         binding: None,
     })

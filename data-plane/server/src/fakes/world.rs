@@ -117,6 +117,7 @@ pub(crate) fn claims() -> Claims {
         iat: now_unix() - 10,
         nbf: None,
         exp: now_unix() + 600,
+        min_revision: None,
         binding_alg: None,
         binding: None,
     }

@@ -43,6 +43,8 @@ use crate::{
 const BODY_WAIT_MAX: Duration = Duration::from_secs(30);
 /// Bytes of bodies held at once. Each may be as large as a request may, and thousands of those would not fit a node.
 pub(crate) const BODY_ROOM_BYTES: usize = 512 * 1024 * 1024;
+/// Longest wait for the configuration that a token was granted under: deltas take milliseconds.
+const CATCH_UP_WAIT_MAX: Duration = Duration::from_secs(2);
 /// Longest wait for a slot when too many calls are under way.
 const SLOT_WAIT_MAX: Duration = Duration::from_secs(2);
 /// Refusals of authentic tokens that are recorded per second; the rest is counted only.
@@ -98,7 +100,7 @@ pub(super) async fn handle(
     let (body, _room) = match read_body(&parts.headers, body, &gateway.body_room).await {
         Ok(read) => read,
         Err(reason) => {
-            record_malformed(calls, &asked, &virtual_server, reason).await;
+            record_refused(calls, &asked, &virtual_server, reason).await;
             gateway.metrics.refused(reason);
             return body_refused(reason, &asked.request_id, parts.version);
         }
@@ -123,7 +125,7 @@ pub(super) async fn handle(
     let reply = match edge::handle(&exchange, headers, &body) {
         Step::Respond(reply) => {
             if reply.reason == Some(Reason::RequestMalformed) && names_a_call(&parts.headers, &body) {
-                record_malformed(calls, &asked, &virtual_server, Reason::RequestMalformed).await;
+                record_refused(calls, &asked, &virtual_server, Reason::RequestMalformed).await;
             }
             reply
         }
@@ -136,8 +138,31 @@ pub(super) async fn handle(
     respond(reply)
 }
 
-/// Who asks, by the configuration in force now; or the refusal to send.
+/// Who asks, by the configuration in force now, or as soon as that is what their token was granted under; or the refusal
+/// to send.
 async fn ask(
+    gateway: &Gateway,
+    calls: &Calls,
+    virtual_server: &str,
+    headers: &HeaderMap,
+    request_id: &str,
+    arrived: Instant,
+) -> Result<Asked, Box<Response>> {
+    let asked = ask_now(gateway, calls, virtual_server, headers, request_id, arrived).await?;
+    let min_revision = asked.caller.min_revision;
+    if min_revision <= asked.config.revision {
+        return Ok(asked);
+    }
+    if gateway.state.reaches(min_revision, CATCH_UP_WAIT_MAX).await {
+        return ask_now(gateway, calls, virtual_server, headers, request_id, arrived).await;
+    }
+    tracing::info!(request_id, min_revision, held = asked.config.revision, "this node is behind the token");
+    record_refused(calls, &asked, virtual_server, Reason::ConfigStale).await;
+    gateway.metrics.refused(Reason::ConfigStale);
+    Err(Box::new(not_ready()))
+}
+
+async fn ask_now(
     gateway: &Gateway,
     calls: &Calls,
     virtual_server: &str,
@@ -215,7 +240,7 @@ async fn unauthenticated(gateway: &Gateway, calls: &Calls, denial: &Denial<'_>, 
     response
 }
 
-async fn record_malformed(calls: &Calls, asked: &Asked, virtual_server: &str, reason: Reason) {
+async fn record_refused(calls: &Calls, asked: &Asked, virtual_server: &str, reason: Reason) {
     let record = RequestDenial {
         who: Who::Caller(&asked.caller),
         virtual_server,
@@ -283,9 +308,9 @@ fn body_refused(reason: Reason, request_id: &str, version: Version) -> Response 
     response
 }
 
-/// 503: no configuration has arrived yet, or this run is not registered.
+/// 503: no configuration has arrived yet, or one that is older than the token; or this run is not registered.
 pub(super) fn not_ready() -> Response {
-    let body = json!({"error": "not_ready", "message": "this node has no configuration yet"}).to_string();
+    let body = json!({"error": "not_ready", "message": "this node's configuration is not there yet, or older than your token"}).to_string();
     let mut response = json_response(StatusCode::SERVICE_UNAVAILABLE, body.into_bytes());
     response.headers_mut().insert(header::RETRY_AFTER, HeaderValue::from_static("1"));
     response

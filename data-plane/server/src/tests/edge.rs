@@ -95,3 +95,26 @@ async fn http_2_without_negotiation_is_served_too() {
     let answer = client.execute(request).await.unwrap();
     assert_eq!((answer.status().as_u16(), answer.version()), (200, reqwest::Version::HTTP_2));
 }
+
+#[tokio::test]
+async fn a_token_that_is_newer_than_the_configuration_waits_for_it_and_is_refused_if_it_does_not_come() {
+    let world = World::start(Speaks::Modern, PERMIT_ALL).await;
+    let held = world.control.change(policy(PERMIT_READS), true).await;
+    let of_revision = |revision| bailiwick_token::Claims { min_revision: Some(revision), ..claims() };
+    let list = |revision| {
+        let mut request = world.modern("tools/list", None, "").build().unwrap();
+        let bearer = format!("Bearer {}", token(&of_revision(revision)));
+        request.headers_mut().insert("authorization", bearer.parse().unwrap());
+        async move { json_of(Client::new().execute(request).await.unwrap()).await }
+    };
+    let (answer, next) = tokio::join!(list(held + 1), world.control.change(policy(PERMIT_ALL), true));
+    assert_eq!(next, held + 1);
+    let listed = answer.1["result"]["tools"].as_array().unwrap().len();
+    assert_eq!((answer.0, listed), (200, 3), "it sees what was granted with it");
+    let (status, body) = list(held + 1_000).await;
+    assert_eq!((status, &body["error"]), (503, &json!("not_ready")));
+    let ledger = world.ledger.as_ref().unwrap();
+    eventually("recorded", || !ledger.of_kind(Kind::CallDenied).is_empty()).await;
+    let denied = ledger.of_kind(Kind::CallDenied).pop().unwrap();
+    assert_eq!(denied.decision.unwrap().reason.as_deref(), Some("config_stale"));
+}

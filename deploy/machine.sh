@@ -16,6 +16,7 @@ package_for() {
     certificates) [ -s /etc/ssl/certs/ca-certificates.crt ] || echo ca-certificates ;;
     python) command -v python3 >/dev/null || echo python3 ;;
     namespaces) command -v ip >/dev/null && command -v unshare >/dev/null || echo iproute2 ;;
+    patch) command -v patch >/dev/null || echo patch ;;
     venv) python3 -c 'import venv, ensurepip' >/dev/null 2>&1 || echo python3-venv ;;
     *) die "unknown capability: $1" ;;
   esac

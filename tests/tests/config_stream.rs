@@ -254,8 +254,6 @@ async fn recorded_streams_are_ordered_unique_atomic_resumable_bookmarkable_and_r
     }
     writers.go_on(SOME).await?;
     writers.stop().await?;
-    // Quiet time for bookmarks.
-    tokio::time::sleep(Duration::from_secs(3)).await;
     stop.store(true, Ordering::Relaxed);
     let mut recordings = Vec::new();
     for follower in followers {

@@ -227,18 +227,7 @@ async fn start(
     );
     let announcing = announce::run(domain.clone(), links.clone(), own, addresses, stop.clone());
     supervisor.spawn("control-plane-announce", OnEnd::Finish, announcing);
-    let issuer = Issuer { issuer: config.issuer.clone(), mcp_url: config.mcp_url.clone() };
-    let (vault, node) = (home.vault.clone(), config.node.clone());
-    let duties = Duties { domain: domain.clone(), vault, issuer, node, stream, metrics: metrics.clone() };
-    if consensus.is_leader() {
-        // So that a node that is alone has all it needs before it serves.
-        duties
-            .state_once()
-            .await
-            .map_err(|error| ControlPlaneError::Statement { what: "the issuer", why: error.to_string() })?;
-        readiness.ready(READY_CONSENSUS);
-    }
-    supervisor.spawn("control-plane-leadership", OnEnd::Critical, duties.run(stop.clone()));
+    lead(config, &home, &domain, stream, &metrics, &readiness, supervisor).await?;
 
     let (beats, heartbeats) = watch::channel(0);
     let beating = config_stream::beat(domain.clone(), Arc::clone(&feed), beats, beaten(readiness), stop.clone());
@@ -297,6 +286,31 @@ async fn start(
     let serving = grpc.serve_with_incoming_shutdown(incoming, async move { until.requested().await });
     supervisor.spawn("control-plane-grpc", OnEnd::Critical, ended("gRPC", serving));
     supervisor.spawn("control-plane-http", OnEnd::Critical, ended("HTTP", http::serve(listeners.http, domain, stop)));
+    Ok(())
+}
+
+/// Takes on the leader's duties whenever this node leads.
+async fn lead(
+    config: &ControlPlaneConfig,
+    home: &Home,
+    domain: &Domain,
+    stream: EventStream,
+    metrics: &Metrics,
+    readiness: &Readiness,
+    supervisor: &Supervisor,
+) -> Result<(), ControlPlaneError> {
+    let issuer = Issuer { issuer: config.issuer.clone(), mcp_url: config.mcp_url.clone() };
+    let (vault, node) = (home.vault.clone(), config.node.clone());
+    let duties = Duties { domain: domain.clone(), vault, issuer, node, stream, metrics: metrics.clone() };
+    if domain.consensus().is_leader() {
+        // So that a node that is alone has all it needs before it serves.
+        duties
+            .state_once()
+            .await
+            .map_err(|error| ControlPlaneError::Statement { what: "the issuer", why: error.to_string() })?;
+        readiness.ready(READY_CONSENSUS);
+    }
+    supervisor.spawn("control-plane-leadership", OnEnd::Critical, duties.run(supervisor.shutdown().clone()));
     Ok(())
 }
 

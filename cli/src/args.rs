@@ -2,6 +2,7 @@
 
 mod cluster;
 mod revoke;
+mod rollout;
 
 use std::{path::PathBuf, time::Duration};
 
@@ -12,6 +13,7 @@ pub(crate) use self::cluster::{
     ClusterRemoveArgs, ClusterRestoreArgs, ClusterTransferArgs,
 };
 pub(crate) use self::revoke::RevokeArgs;
+pub(crate) use self::rollout::{RolloutCommand, RolloutStatusArgs, RolloutStepArgs, StagesArgs};
 
 /// Longest life of an admin-issued token.
 const TTL_MAX: Duration = Duration::from_secs(30 * 24 * 3600);
@@ -47,7 +49,7 @@ pub(crate) enum Command {
     /// Run the ledger, or export and verify what it holds.
     #[command(args_conflicts_with_subcommands = true)]
     Ledger(LedgerArgs),
-    /// Apply manifests: all of them or none.
+    /// Apply manifests: all of them or none; with --share, to a share of the data planes first.
     Apply(ApplyArgs),
     /// Delete resources, named by manifests or by kind and name.
     Delete(DeleteArgs),
@@ -70,6 +72,12 @@ pub(crate) enum Command {
     /// Data planes hear of it at once. May be repeated: what is gone stays gone. Whoever is activated again needs new
     /// consents; applying a manifest that does not say `active: false` activates.
     Revoke(RevokeArgs),
+    /// Look at changes that are applied in stages (`apply --share`), push one on, or take it back.
+    ///
+    /// There is one at a time. The control plane watches it and goes on or back by itself; what it is about can be
+    /// changed by nothing else meanwhile.
+    #[command(subcommand)]
+    Rollout(RolloutCommand),
     /// Begin a cluster, let nodes in and out, back up and restore.
     #[command(subcommand)]
     Cluster(ClusterCommand),
@@ -191,6 +199,8 @@ pub(crate) struct ApplyArgs {
     /// Check everything and show what would change, but write nothing.
     #[arg(long)]
     pub(crate) dry_run: bool,
+    #[command(flatten)]
+    pub(crate) stages: StagesArgs,
 }
 
 #[derive(Debug, Args)]

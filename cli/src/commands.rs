@@ -9,4 +9,5 @@ pub(crate) mod reference;
 pub(crate) mod resources;
 pub(crate) mod revoke;
 pub(crate) mod role;
+pub(crate) mod rollout;
 pub(crate) mod token;

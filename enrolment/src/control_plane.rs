@@ -122,13 +122,14 @@ impl fmt::Debug for Joining {
 pub struct ControlPlane {
     targets: Targets,
     tls: Option<Arc<ClientConfig>>,
+    identity: Option<Identity>,
 }
 
 impl ControlPlane {
     /// Without TLS, for tests and for one machine.
     #[must_use]
     pub const fn plain(targets: Targets) -> Self {
-        Self { targets, tls: None }
+        Self { targets, tls: None, identity: None }
     }
 
     /// A channel that connects when it is first used, to the first that can be reached.
@@ -140,7 +141,13 @@ impl ControlPlane {
     /// The same, but with its own turn: which one is tried first no longer depends on who else uses this.
     #[must_use]
     pub fn with_own_turn(&self) -> Self {
-        Self { targets: self.targets.with_own_turn(), tls: self.tls.clone() }
+        Self { targets: self.targets.with_own_turn(), tls: self.tls.clone(), identity: self.identity.clone() }
+    }
+
+    /// As whom; nobody in particular without TLS.
+    #[must_use]
+    pub const fn identity(&self) -> Option<&Identity> {
+        self.identity.as_ref()
     }
 
     /// The one that was used cannot help: new channels try the next one first.
@@ -175,9 +182,9 @@ pub async fn join(joining: Joining, supervisor: &Supervisor) -> Result<ControlPl
     let tls = Arc::new(identity.client_config(&[ALPN_H2], Expect::role(Role::ControlPlane))?);
     let stop = supervisor.shutdown().clone();
     let renewing = Targets::parse(&secure)?;
-    let keeping = keep(store, membership, identity, renewing, joining.sealed_files, joining.version, stop);
+    let keeping = keep(store, membership, identity.clone(), renewing, joining.sealed_files, joining.version, stop);
     supervisor.spawn("membership", OnEnd::Critical, keeping);
-    Ok(ControlPlane { targets, tls: Some(tls) })
+    Ok(ControlPlane { targets, tls: Some(tls), identity: Some(identity) })
 }
 
 /// The token that a configuration names, if it names one.

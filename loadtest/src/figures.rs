@@ -60,7 +60,16 @@ pub(crate) fn count(number: usize) -> f64 {
 
 /// Memory of this process in MiB: now, and at most so far. Zeros where the system does not say.
 pub(crate) fn memory_mib() -> (u64, u64) {
-    let status = fs::read_to_string("/proc/self/status").unwrap_or_default();
+    resident("self")
+}
+
+/// The same of another process.
+pub(crate) fn memory_of(pid: u32) -> (u64, u64) {
+    resident(&pid.to_string())
+}
+
+fn resident(process: &str) -> (u64, u64) {
+    let status = fs::read_to_string(format!("/proc/{process}/status")).unwrap_or_default();
     let of = |key: &str| {
         let line = status.lines().find_map(|line| line.strip_prefix(key)).unwrap_or_default();
         line.split_whitespace().next().and_then(|kib| kib.parse::<u64>().ok()).unwrap_or(0) / 1024

@@ -7,10 +7,12 @@
 
 mod admin;
 mod client;
+mod cluster;
 mod commit;
 mod disk;
 mod failover;
 mod figures;
+mod fresh;
 mod nodes;
 mod population;
 mod replay;
@@ -85,6 +87,7 @@ enum ControlPlane {
     Replay(replay::Args),
     Snapshot(snapshot::Args),
     Revocation(revocation::Args),
+    Fresh(fresh::Args),
     /// One opening of a populated node, for `replay`.
     #[command(hide = true)]
     Opened {
@@ -119,6 +122,7 @@ async fn run(args: Args) -> Result<()> {
         Some(ControlPlane::Replay(args)) => replay::run(args).await,
         Some(ControlPlane::Snapshot(args)) => Box::pin(snapshot::run(args)).await,
         Some(ControlPlane::Revocation(args)) => Box::pin(revocation::run(args)).await,
+        Some(ControlPlane::Fresh(args)) => Box::pin(fresh::run(args)).await,
         Some(ControlPlane::Opened { data }) => replay::open_once(&data).await,
     }
 }

@@ -14,7 +14,7 @@ use std::{
 use anyhow::{Context as _, Result, bail};
 use async_trait::async_trait;
 use bailiwick_consensus::{Birth, Consensus, Lane, LogLength, Member, Options, RocksDisk, Timers, Transport};
-use bailiwick_control_plane::{Host, Replica};
+use bailiwick_control_plane::{Host, REVISIONS_KEPT, Replica};
 use tokio::task::AbortHandle;
 
 use crate::slow_disk::SlowDisk;
@@ -117,18 +117,23 @@ impl Nodes {
     pub(crate) async fn open(&mut self, node_id: u64) -> Result<()> {
         let folder = self.folder_of(node_id);
         std::fs::create_dir_all(&folder)?;
-        let delay = self.sync_delay;
         let disk = tokio::task::spawn_blocking(move || RocksDisk::open(&folder)).await??;
+        self.open_on(disk, birth(node_id)).await
+    }
+
+    /// Opens whichever node a disk is of.
+    pub(crate) async fn open_on(&mut self, disk: RocksDisk, birth: Birth) -> Result<()> {
+        let (delay, node_id) = (self.sync_delay, birth.node_id);
         let transport = Arc::new(Wire { from: node_id, exchange: Arc::clone(&self.exchange) });
         let options = move |applier| Options {
             disk: Arc::new(SlowDisk::new(disk, delay)),
-            birth: birth(node_id),
+            birth,
             transport,
             applier,
             timers: Timers::default(),
             log_length: LogLength::default(),
         };
-        let (replica, writer) = Replica::open(Arc::new(Host), options).await?;
+        let (replica, writer) = Replica::open(Arc::new(Host), REVISIONS_KEPT, options).await?;
         let writer = self.writers.spawn(writer);
         self.exchange.set(node_id, Some(replica.consensus().clone()));
         self.running.insert(node_id, Running { replica, writer });

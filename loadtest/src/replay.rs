@@ -22,7 +22,7 @@ use crate::{
 };
 
 /// Changes proposed together while populating.
-const GROUP: usize = 512;
+pub(crate) const GROUP: usize = 512;
 
 /// Events applied a second at start.
 #[derive(Debug, clap::Args)]

@@ -7,8 +7,7 @@
 
 use std::{
     collections::BTreeMap,
-    fs,
-    path::{Path, PathBuf},
+    path::PathBuf,
     sync::{Arc, Mutex, PoisonError},
     time::{Duration, Instant},
 };
@@ -28,6 +27,7 @@ use tonic::{Streaming, transport::Endpoint};
 
 use crate::{
     admin::Admin,
+    cluster::Cluster,
     commit::MANIFESTS,
     figures::{Latencies, count},
 };
@@ -67,12 +67,6 @@ struct Heard {
     denials: Mutex<BTreeMap<u64, Vec<Instant>>>,
     leases: Mutex<Vec<Duration>>,
     present: watch::Sender<usize>,
-}
-
-/// Where a running cluster is.
-struct Cluster {
-    admins: Vec<String>,
-    control_planes: Vec<u32>,
 }
 
 /// The figures of one number of nodes.
@@ -240,7 +234,7 @@ async fn listen(mut lane: Streaming<LaneFrame>, asks: mpsc::Sender<LaneMessage>,
             },
             _ = every.tick() => {
                 (id, asked) = (id + 1, Instant::now());
-                let ask = Ask { id, revision: 0, digest: Vec::new() };
+                let ask = Ask { id, ..Ask::default() };
                 asks.send(LaneMessage { message: Some(lane_message::Message::Ask(ask)) }).await?;
             }
         }
@@ -267,33 +261,6 @@ impl Heard {
             tokio::time::sleep(Duration::from_millis(1)).await;
         }
     }
-}
-
-impl Cluster {
-    fn read(folder: &Path) -> Result<Self> {
-        let text = fs::read_to_string(folder.join("cluster.json")).context("no cluster.json; is the cluster up?")?;
-        let cluster: Value = serde_json::from_str(&text)?;
-        let list = |value: Option<&Value>| value.and_then(Value::as_array).cloned().unwrap_or_default();
-        let admins = list(cluster.get("admins")).iter().filter_map(Value::as_str).map(str::to_owned).collect();
-        let is_control_plane = |node: &&Value| node.get("role").and_then(Value::as_str) == Some("control-plane");
-        let pid = |node: &Value| node.get("pid").and_then(Value::as_u64).and_then(|pid| u32::try_from(pid).ok());
-        let nodes = list(cluster.get("nodes"));
-        Ok(Self { admins, control_planes: nodes.iter().filter(is_control_plane).filter_map(pid).collect() })
-    }
-
-    /// Processors' time of all control planes so far.
-    fn cpu(&self) -> Duration {
-        self.control_planes.iter().map(|pid| cpu_of(*pid).unwrap_or_default()).sum()
-    }
-}
-
-/// User and system time of a process; the kernel counts in hundredths of a second.
-fn cpu_of(pid: u32) -> Option<Duration> {
-    let stat = fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
-    // Fields 14 and 15; the second one, the name, may hold blanks and ends with the last parenthesis.
-    let mut after_name = stat.rsplit(')').next()?.split_whitespace().skip(11);
-    let ticks = after_name.next()?.parse::<u64>().ok()? + after_name.next()?.parse::<u64>().ok()?;
-    Some(Duration::from_millis(ticks * 10))
 }
 
 impl Figures {

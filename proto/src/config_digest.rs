@@ -6,14 +6,24 @@
 //! the digest of each of its buckets that is not empty, in order; the digest of the whole is SHA-256 of the first byte
 //! and the digest of each branch that is not empty. So any difference in any byte, a missing entry or an extra one
 //! shows, and a change among a million entries costs some fifteen kilobytes of hashing.
-//! Called by the control plane's view and by the data plane's config client. Absent: what the entries mean.
+//! Called by the control plane's view and by the data plane's config client. How a bucket is kept: `bucket`. Absent: what
+//! the entries mean.
 
-use std::collections::{BTreeMap, BTreeSet, btree_map::Entry};
+mod bucket;
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    fmt,
+    sync::Arc,
+};
 
 use aws_lc_rs::digest::{self, Context, SHA256};
 
+use self::bucket::{Bucket, packed_bytes};
 use crate::v1;
 
+/// Most parts that entries can be asked for in: one for each bucket.
+pub const PARTS_MAX: usize = 1 << 16;
 /// Bytes of a digest.
 pub const DIGEST_BYTES: usize = 32;
 
@@ -37,11 +47,13 @@ pub fn of_entries<'a>(entries: impl IntoIterator<Item = &'a v1::Entry>) -> Diges
     entries.into_iter().map(|entry| (entry.key.clone(), entry.value.clone())).collect::<Entries>().digest()
 }
 
-/// A configuration: values by key, and the tree of their digests.
-#[derive(Clone, Debug, Default)]
+/// A configuration: values by key, and the tree of their digests. Copies share what is the same, so a copy costs next to
+/// nothing, and a change some hundred pointers; whoever holds a copy is not disturbed.
+#[derive(Clone, Default)]
 pub struct Entries {
-    by_key: BTreeMap<String, Vec<u8>>,
-    branches: BTreeMap<u8, Branch>,
+    branches: BTreeMap<u8, Arc<Branch>>,
+    len: usize,
+    bytes: usize,
     /// Buckets whose digests are out of date.
     stale: BTreeSet<(u8, u8)>,
 }
@@ -49,15 +61,7 @@ pub struct Entries {
 /// The buckets of which the keys' hashes begin with one byte, by the second byte.
 #[derive(Clone, Debug, Default)]
 struct Branch {
-    buckets: BTreeMap<u8, Bucket>,
-    /// As of the last [`Entries::settle`]; `None`: empty.
-    digest: Option<Digest>,
-}
-
-/// The digests of entries of which the keys' hashes begin with the same two bytes, in ascending order.
-#[derive(Clone, Debug, Default)]
-struct Bucket {
-    entries: Vec<Digest>,
+    buckets: BTreeMap<u8, Arc<Bucket>>,
     /// As of the last [`Entries::settle`]; `None`: empty.
     digest: Option<Digest>,
 }
@@ -66,46 +70,32 @@ impl Entries {
     /// No entries.
     #[must_use]
     pub const fn new() -> Self {
-        Self { by_key: BTreeMap::new(), branches: BTreeMap::new(), stale: BTreeSet::new() }
+        Self { branches: BTreeMap::new(), len: 0, bytes: 0, stale: BTreeSet::new() }
     }
 
     /// Puts an entry in place of the one under the same key.
-    pub fn insert(&mut self, key: String, value: Vec<u8>) {
-        let (place, digest) = (place_of(&key), entry_digest(&key, &value));
-        let replaced = match self.by_key.entry(key) {
-            Entry::Vacant(free) => {
-                free.insert(value);
-                None
-            }
-            Entry::Occupied(mut taken) => {
-                let before = taken.insert(value);
-                Some(entry_digest(taken.key(), &before))
-            }
-        };
-        let bucket = self.touch(place);
-        if let Some(at) = replaced.and_then(|digest| bucket.binary_search(&digest).ok()) {
-            bucket.remove(at);
-        }
-        if let Err(at) = bucket.binary_search(&digest) {
-            bucket.insert(at, digest);
-        }
+    pub fn insert(&mut self, key: &str, value: &[u8]) {
+        let bucket = self.touch(place_of(key));
+        let (changed, replaced) = bucket.with(key, value);
+        *bucket = Arc::new(changed);
+        self.len += usize::from(replaced.is_none());
+        self.bytes = self.bytes + packed_bytes(key, value) - replaced.unwrap_or(0);
     }
 
     /// Takes an entry away; whether there was one.
     pub fn remove(&mut self, key: &str) -> bool {
-        let Some(value) = self.by_key.remove(key) else { return false };
-        let digest = entry_digest(key, &value);
-        let bucket = self.touch(place_of(key));
-        if let Ok(at) = bucket.binary_search(&digest) {
-            bucket.remove(at);
-        }
+        let place = place_of(key);
+        let Some((changed, taken)) = self.bucket(place).and_then(|bucket| bucket.without(key)) else { return false };
+        *self.touch(place) = Arc::new(changed);
+        self.len -= 1;
+        self.bytes -= taken;
         true
     }
 
     /// Applies one change of a delta: a value is inserted, an absent value removes.
     pub fn apply(&mut self, change: &v1::EntryChange) {
         match &change.value {
-            Some(value) => self.insert(change.key.clone(), value.clone()),
+            Some(value) => self.insert(&change.key, value),
             None => {
                 self.remove(&change.key);
             }
@@ -115,72 +105,115 @@ impl Entries {
     /// The value under a key.
     #[must_use]
     pub fn get(&self, key: &str) -> Option<&[u8]> {
-        self.by_key.get(key).map(Vec::as_slice)
+        self.bucket(place_of(key))?.get(key)
     }
 
-    /// Keys and values in key order.
+    /// Keys and values in the order of the first two bytes of the keys' hashes, then of the keys.
     pub fn iter(&self) -> impl Iterator<Item = (&str, &[u8])> {
-        self.by_key.iter().map(|(key, value)| (key.as_str(), value.as_slice()))
+        self.part(0, 1)
+    }
+
+    /// Those of a part: all `parts` together, from 0, are [`Self::iter`]. Parts are of nearly equal size, and there are
+    /// at most [`PARTS_MAX`].
+    pub fn part(&self, part: usize, parts: usize) -> impl Iterator<Item = (&str, &[u8])> {
+        let border = |part: usize| PARTS_MAX * part.min(parts) / parts.max(1);
+        let (from, until) = (border(part), border(part.saturating_add(1)));
+        let number = |first: u8, second: u8| usize::from(first) << 8 | usize::from(second);
+        let branches = self
+            .branches
+            .iter()
+            .filter(move |(first, _)| number(**first, u8::MAX) >= from && number(**first, 0) < until);
+        let buckets = branches.flat_map(move |(first, branch)| {
+            let within = move |second: u8| (from..until).contains(&number(*first, second));
+            branch.buckets.iter().filter(move |(second, _)| within(**second))
+        });
+        buckets.flat_map(|(_, bucket)| bucket.iter())
     }
 
     /// How many entries there are.
     #[must_use]
-    pub fn len(&self) -> usize {
-        self.by_key.len()
+    pub const fn len(&self) -> usize {
+        self.len
+    }
+
+    /// Bytes of keys and values, nearly.
+    #[must_use]
+    pub const fn bytes(&self) -> usize {
+        self.bytes
     }
 
     /// Whether there are none.
     #[must_use]
-    pub fn is_empty(&self) -> bool {
-        self.by_key.is_empty()
+    pub const fn is_empty(&self) -> bool {
+        self.len == 0
     }
 
     /// The digest of the whole. Costs as much as there were changes since [`Self::settle`].
     #[must_use]
     pub fn digest(&self) -> Digest {
-        if self.stale.is_empty() {
-            return self.root();
+        if !self.stale.is_empty() {
+            let mut settled = self.clone();
+            settled.settle();
+            return settled.digest();
         }
-        let stale = self.stale.iter().map(|(first, _)| *first).collect::<BTreeSet<u8>>();
-        let branches = self.branches.iter().map(|(first, branch)| match stale.contains(first) {
-            false => (*first, branch.digest),
-            true => {
-                let buckets = branch.buckets.iter();
-                (*first, of_parts(buckets.map(|(second, bucket)| (*second, of_bucket(&bucket.entries)))))
-            }
-        });
-        of_parts(branches).unwrap_or_else(of_nothing)
+        of_parts(self.branches.iter().map(|(first, branch)| (*first, branch.digest))).unwrap_or_else(of_nothing)
     }
 
     /// Brings the tree up to date, so that [`Self::digest`] is quick from here on.
     pub fn settle(&mut self) {
+        self.settle_like(&Self::new());
+    }
+
+    /// The same, and what was changed to what `other` holds too is held once by both.
+    pub fn settle_like(&mut self, other: &Self) {
         let stale = std::mem::take(&mut self.stale);
-        for (first, second) in &stale {
-            if let Some(bucket) = self.branches.get_mut(first).and_then(|branch| branch.buckets.get_mut(second)) {
-                bucket.digest = of_bucket(&bucket.entries);
+        for &(first, second) in &stale {
+            let model = other.bucket((first, second));
+            if let Some(branch) = self.branches.get_mut(&first).map(Arc::make_mut) {
+                branch.settle(second, model);
             }
         }
         for first in stale.into_iter().map(|(first, _)| first).collect::<BTreeSet<u8>>() {
-            if let Some(branch) = self.branches.get_mut(&first) {
-                branch.digest = of_parts(branch.buckets.iter().map(|(second, bucket)| (*second, bucket.digest)));
+            let Some(branch) = self.branches.get_mut(&first).map(Arc::make_mut) else { continue };
+            branch.digest = of_parts(branch.buckets.iter().map(|(second, bucket)| (*second, bucket.digest())));
+            if branch.digest.is_none() {
+                self.branches.remove(&first);
             }
         }
     }
 
-    fn root(&self) -> Digest {
-        of_parts(self.branches.iter().map(|(first, branch)| (*first, branch.digest))).unwrap_or_else(of_nothing)
+    fn bucket(&self, (first, second): (u8, u8)) -> Option<&Arc<Bucket>> {
+        self.branches.get(&first)?.buckets.get(&second)
     }
 
     /// A bucket that is about to change.
-    fn touch(&mut self, (first, second): (u8, u8)) -> &mut Vec<Digest> {
+    fn touch(&mut self, (first, second): (u8, u8)) -> &mut Arc<Bucket> {
         self.stale.insert((first, second));
-        &mut self.branches.entry(first).or_default().buckets.entry(second).or_default().entries
+        Arc::make_mut(self.branches.entry(first).or_default()).buckets.entry(second).or_default()
+    }
+}
+
+impl Branch {
+    fn settle(&mut self, second: u8, model: Option<&Arc<Bucket>>) {
+        let Some(bucket) = self.buckets.get_mut(&second) else { return };
+        match model.filter(|model| model.equals(bucket) && model.digest().is_some()) {
+            Some(model) => *bucket = Arc::clone(model),
+            None if bucket.is_empty() => drop(self.buckets.remove(&second)),
+            None => Arc::make_mut(bucket).settle(),
+        }
+    }
+}
+
+/// Without content: there may be a million.
+impl fmt::Debug for Entries {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Entries").field("len", &self.len).field("bytes", &self.bytes).finish_non_exhaustive()
     }
 }
 
 impl PartialEq for Entries {
     fn eq(&self, other: &Self) -> bool {
-        self.by_key == other.by_key
+        self.len == other.len && self.iter().eq(other.iter())
     }
 }
 
@@ -188,19 +221,9 @@ impl Eq for Entries {}
 
 impl FromIterator<(String, Vec<u8>)> for Entries {
     fn from_iter<I: IntoIterator<Item = (String, Vec<u8>)>>(entries: I) -> Self {
-        let mut all = Self { by_key: BTreeMap::from_iter(entries), ..Self::new() };
-        for (key, value) in &all.by_key {
-            let (first, second) = place_of(key);
-            let bucket = all.branches.entry(first).or_default().buckets.entry(second).or_default();
-            bucket.entries.push(entry_digest(key, value));
-        }
-        for branch in all.branches.values_mut() {
-            for bucket in branch.buckets.values_mut() {
-                bucket.entries.sort_unstable();
-                bucket.digest = of_bucket(&bucket.entries);
-            }
-            branch.digest = of_parts(branch.buckets.iter().map(|(second, bucket)| (*second, bucket.digest)));
-        }
+        let mut all = Self::new();
+        entries.into_iter().for_each(|(key, value)| all.insert(&key, &value));
+        all.settle();
         all
     }
 }
@@ -209,16 +232,6 @@ impl FromIterator<(String, Vec<u8>)> for Entries {
 fn place_of(key: &str) -> (u8, u8) {
     let [first, second, ..] = to_array(&digest::digest(&SHA256, key.as_bytes()));
     (first, second)
-}
-
-/// The digest of a bucket; an empty one counts as none.
-fn of_bucket(entries: &[Digest]) -> Option<Digest> {
-    if entries.is_empty() {
-        return None;
-    }
-    let mut context = Context::new(&SHA256);
-    entries.iter().for_each(|digest| context.update(digest));
-    Some(to_array(&context.finish()))
 }
 
 /// The digest of the parts that there are, each after its number.
@@ -281,8 +294,7 @@ mod tests {
     #[test]
     fn the_digest_depends_on_what_is_there_not_on_how_it_came() {
         let mut config = Entries::new();
-        let put =
-            |config: &mut Entries, n: u32, value: u32| config.insert(format!("k{n}"), value.to_be_bytes().to_vec());
+        let put = |config: &mut Entries, n: u32, value: u32| config.insert(&format!("k{n}"), &value.to_be_bytes());
         (0..2_000).for_each(|n| put(&mut config, n, 0));
         config.settle();
         (0..2_000).filter(|n| n % 3 == 0).for_each(|n| put(&mut config, n, n));
@@ -313,5 +325,39 @@ mod tests {
                 .map(|b| format!("{b:02x}"))
                 .collect::<String>()
         );
+    }
+
+    #[test]
+    fn a_copy_is_not_disturbed_and_what_became_equal_again_is_held_once() {
+        let before: Entries = (0..5_000).map(|n: u32| (format!("k{n}"), n.to_be_bytes().to_vec())).collect();
+        let mut copy = before.clone();
+        copy.insert("k7", b"x");
+        copy.remove("k8");
+        copy.settle();
+        assert_eq!((before.get("k7"), before.len(), copy.len()), (Some(&7_u32.to_be_bytes()[..]), 5_000, 4_999));
+        assert_ne!(before.digest(), copy.digest());
+        // A snapshot of nearly the same.
+        let mut staged = Entries::new();
+        for (key, value) in copy.iter() {
+            staged.insert(key, value);
+        }
+        staged.settle_like(&before);
+        assert_eq!((staged.digest(), staged.bytes()), (copy.digest(), copy.bytes()));
+        let held = |entries: &Entries, place| entries.bucket(place).map(Arc::as_ptr);
+        let places = || (0..=u8::MAX).flat_map(|first| (0..=u8::MAX).map(move |second| (first, second)));
+        let apart = places().filter(|place| held(&staged, *place) != held(&before, *place)).count();
+        assert_eq!(apart, 2);
+    }
+
+    #[test]
+    fn parts_together_are_the_whole() {
+        let all: Entries = (0..3_000).map(|n: u32| (format!("k{n}"), n.to_be_bytes().to_vec())).collect();
+        for parts in [1, 2, 3, 7, 256, 1_000, PARTS_MAX] {
+            let together: Vec<_> = (0..parts).flat_map(|part| all.part(part, parts)).collect();
+            assert!(together.iter().copied().eq(all.iter()), "{parts} parts");
+            let most = (0..parts).map(|part| all.part(part, parts).count()).max();
+            assert!(most < Some(3_000 / parts * 2 + 20), "{parts} parts: {most:?}");
+        }
+        assert_eq!(all.part(3, 2).count() + Entries::new().part(0, 0).count(), 0);
     }
 }

@@ -8,6 +8,8 @@ pub mod denial;
 pub mod mcp;
 pub mod names;
 pub mod reason;
+pub mod rollout;
+pub mod statement;
 pub mod subjects;
 pub mod tier;
 

@@ -8,6 +8,7 @@
 mod key;
 mod spiffe;
 mod verify;
+mod word;
 
 use std::{fmt, sync::Arc};
 
@@ -31,6 +32,7 @@ pub use self::{
     key::{NodeKey, verify_proof},
     spiffe::{Role, SpiffeId},
     verify::{Expect, fingerprint},
+    word::{NotBelieved, Word},
 };
 
 /// The name clients send and nobody looks at: members are known by their SPIFFE ids.

@@ -14,7 +14,10 @@ use bailiwick_consensus::{Applier, Change};
 use bailiwick_control_plane_core::Event;
 use bailiwick_ledger_core::tree::{self, Frontier};
 
-use crate::world::{World, fnv, lock};
+use crate::{
+    authority::Authority,
+    world::{World, fnv, lock},
+};
 
 type Hash = [u8; 32];
 
@@ -22,6 +25,7 @@ type Hash = [u8; 32];
 #[derive(Debug)]
 pub(crate) struct Canon {
     world: Arc<World>,
+    authority: Arc<Authority>,
     inner: Mutex<Inner>,
 }
 
@@ -40,9 +44,9 @@ struct Inner {
 }
 
 impl Canon {
-    pub(crate) fn new(world: &Arc<World>) -> Arc<Self> {
+    pub(crate) fn new(world: &Arc<World>, authority: &Arc<Authority>) -> Arc<Self> {
         let inner = Inner { roots: vec![tree::empty_root()], ..Inner::default() };
-        Arc::new(Self { world: world.clone(), inner: Mutex::new(inner) })
+        Arc::new(Self { world: world.clone(), authority: authority.clone(), inner: Mutex::new(inner) })
     }
 
     /// Puts a witness in front of a node's applier.
@@ -114,7 +118,10 @@ impl Canon {
                     broken
                         .push(("diverged", format!("node {node} applied {revision}; others went to {later} without")));
                 }
-                broken.extend(inner.record(revision, digest, &change.events));
+                let events: Vec<Event> =
+                    change.events.iter().filter_map(|bytes| serde_json::from_slice(bytes).ok()).collect();
+                broken.extend(inner.record(revision, digest, &change.events, &events));
+                events.iter().for_each(|event| self.authority.applied(event, revision));
             }
         }
         drop(inner);
@@ -134,9 +141,15 @@ impl Canon {
 }
 
 impl Inner {
-    fn record(&mut self, revision: u64, digest: u64, events: &[Vec<u8>]) -> Option<(&'static str, String)> {
+    fn record(
+        &mut self,
+        revision: u64,
+        digest: u64,
+        stored: &[Vec<u8>],
+        events: &[Event],
+    ) -> Option<(&'static str, String)> {
         self.changes.insert(revision, digest);
-        let leaf = leaf_hash(revision, events, self.frontier.size());
+        let leaf = leaf_hash(revision, stored, self.frontier.size());
         if let Err(error) = self.frontier.push(leaf, &mut Vec::new()) {
             return Some(("root", error.to_string()));
         }
@@ -144,8 +157,7 @@ impl Inner {
         let mut twice = None;
         let requests: BTreeSet<String> = events
             .iter()
-            .filter_map(|bytes| serde_json::from_slice::<Event>(bytes).ok())
-            .map(|event| event.request_id)
+            .map(|event| event.request_id.clone())
             .filter(|id| !id.is_empty())
             .collect();
         for id in requests {

@@ -20,6 +20,7 @@ use bailiwick_control_plane::{Replica, Surroundings};
 use tokio::{sync::oneshot, time};
 
 use crate::{
+    authority::Authority,
     canon::Canon,
     disk::Machine,
     life::Life,
@@ -40,8 +41,11 @@ pub(crate) struct Cluster {
     pub(crate) world: Arc<World>,
     pub(crate) network: Arc<Network>,
     pub(crate) canon: Arc<Canon>,
+    pub(crate) authority: Arc<Authority>,
     random: Random,
     log_length: LogLength,
+    /// Revisions whose deltas a node keeps for data planes that fall behind.
+    revisions_kept: usize,
     nodes: Mutex<BTreeMap<u64, Node>>,
 }
 
@@ -70,13 +74,16 @@ pub(crate) enum Asked<T> {
 }
 
 impl Cluster {
-    pub(crate) fn new(world: &Arc<World>, log_length: LogLength) -> Arc<Self> {
+    pub(crate) fn new(world: &Arc<World>, log_length: LogLength, revisions_kept: usize) -> Arc<Self> {
+        let authority = Authority::new(world);
         Arc::new(Self {
             world: world.clone(),
             network: Network::new(world),
-            canon: Canon::new(world),
+            canon: Canon::new(world, &authority),
+            authority,
             random: world.random("cluster"),
             log_length,
+            revisions_kept,
             nodes: Mutex::default(),
         })
     }
@@ -125,7 +132,7 @@ impl Cluster {
                 timers: Timers::default(),
                 log_length,
             };
-            match Replica::open(Arc::new(clock), options).await {
+            match Replica::open(Arc::new(clock), cluster.revisions_kept, options).await {
                 Ok((replica, writer)) => {
                     cluster.up(id, &own, &replica);
                     tokio::task::spawn(hosted(own.clone(), operator::reconcile(cluster.clone(), replica.clone())));
@@ -249,6 +256,13 @@ impl Cluster {
     pub(crate) fn down_ids(&self) -> Vec<u64> {
         let down = |node: &Node| node.life.is_none() && !node.wiped && !node.retired;
         lock(&self.nodes).iter().filter(|(_, node)| down(node)).map(|(id, _)| *id).collect()
+    }
+
+    /// A node that is up, with its present life: what a connection to it leads to.
+    pub(crate) fn host(&self, id: u64) -> Option<(Arc<Life>, Replica)> {
+        let nodes = lock(&self.nodes);
+        let node = nodes.get(&id)?;
+        Some((node.life.clone()?, node.replica.clone()?)).filter(|(life, _)| !life.is_over())
     }
 
     /// The node's insides, for looking at from outside the simulation.

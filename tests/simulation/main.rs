@@ -5,8 +5,11 @@
 //!                                                the product logs (a filter as `info` or `openraft=debug`)
 //!   simulate --seeds 20 --twice                  each seed twice; both must be the same
 //!
-//! What is real: consensus, its storage code, the state machine, commands and decisions. What is simulated: disks that
-//! lose what was not synced, a network that loses, delays, repeats, reorders and splits, clocks that are wrong, and
+//!   simulate --seeds 100 --only KIND             one kind of fault alone; which there are is told on wrong usage
+//!
+//! What is real: consensus, its storage code, the state machine, commands and decisions; the config stream and the
+//! revocation lane from end to end, leases, and what data planes decide. What is simulated: disks that lose what was not
+//! synced, networks that lose, delay, repeat, reorder and split, clocks that are wrong or run at other rates, and
 //! machines that stop at any point. Exit 0 when no promise was broken, 1 with the seed when one was, 2 on wrong usage.
 
 #![expect(
@@ -16,8 +19,11 @@
     reason = "a test tool: its tasks belong to simulated nodes, and a panic fails the test, as it should"
 )]
 
+mod authority;
 mod canon;
 mod cluster;
+mod data_plane;
+mod data_plane_faults;
 mod disk;
 mod faults;
 mod history;
@@ -27,6 +33,8 @@ mod network;
 mod operator;
 mod random;
 mod run;
+mod settle;
+mod wire;
 mod workload;
 mod world;
 
@@ -40,7 +48,10 @@ use std::{
     time::Instant,
 };
 
-use crate::run::Report;
+use crate::{
+    data_plane_faults::KINDS,
+    run::{Only, Report},
+};
 
 /// What was asked for on the command line.
 #[derive(Debug, Default)]
@@ -50,13 +61,15 @@ struct Wish {
     jobs: u64,
     trace: bool,
     twice: bool,
+    only: Option<Only>,
     log: Option<String>,
 }
 
 fn main() -> ExitCode {
     let Some(wish) = wish(std::env::args().skip(1)) else {
         eprintln!(
-            "usage: simulate --seeds COUNT [--from SEED] [--jobs THREADS] [--twice] | --seed SEED [--trace] [--log FILTER]"
+            "usage: simulate --seeds COUNT [--from SEED] [--jobs THREADS] [--twice] [--only KIND] | --seed SEED [--only KIND] [--trace] [--log FILTER]\nKIND: control-planes, {}",
+            KINDS.map(|(name, _)| name).join(", ")
         );
         return ExitCode::from(2);
     };
@@ -82,11 +95,13 @@ fn main() -> ExitCode {
         reports.iter().filter(|report| !report.violations.is_empty()).map(|report| report.seed).collect();
     failed.sort_unstable();
     println!(
-        "{} seeds, {} operations ({} with a known outcome), {} terms, {:.0} s of virtual time in {:.1} s: {}",
+        "{} seeds, {} operations ({} with a known outcome), {} terms, {} calls admitted, the latest {:.3} s after its authority was taken away, {:.0} s of virtual time in {:.1} s: {}",
         reports.len(),
         sum(|report| report.operations),
         sum(|report| report.known),
         sum(|report| report.terms),
+        sum(|report| report.admitted),
+        reports.iter().map(|report| report.latest.as_secs_f64()).fold(0.0, f64::max),
         reports.iter().map(|report| report.virtual_time.as_secs_f64()).sum::<f64>(),
         began.elapsed().as_secs_f64(),
         if failed.is_empty() { "no promise was broken".to_owned() } else { format!("failing seeds: {failed:?}") },
@@ -100,9 +115,9 @@ fn take(next: &AtomicU64, wish: &Wish) -> Option<u64> {
 }
 
 fn one(seed: u64, wish: &Wish) -> Report {
-    let mut report = run::simulate(seed, wish.trace);
+    let mut report = run::simulate(seed, wish.only, wish.trace);
     if wish.twice {
-        let again = run::simulate(seed, false);
+        let again = run::simulate(seed, wish.only, false);
         if again.trace != report.trace {
             let detail = format!("{:x?}, then {:x?}", report.trace, again.trace);
             let at = report.virtual_time;
@@ -115,13 +130,16 @@ fn one(seed: u64, wish: &Wish) -> Report {
 fn show(report: &Report, wish: &Wish) {
     if wish.seeds == 1 {
         println!(
-            "seed {}: trace {:016x} of {} events, revision {}, {} terms, {} operations, {:.1} s of virtual time",
+            "seed {}: trace {:016x} of {} events, revision {}, {} terms, {} operations, {} calls admitted and {} refused, the latest {:.3} s late, {:.1} s of virtual time",
             report.seed,
             report.trace.0,
             report.trace.1,
             report.revision,
             report.terms,
             report.operations,
+            report.admitted,
+            report.refused,
+            report.latest.as_secs_f64(),
             report.virtual_time.as_secs_f64(),
         );
     }
@@ -141,6 +159,10 @@ fn wish(mut arguments: impl Iterator<Item = String>) -> Option<Wish> {
     while let Some(argument) = arguments.next() {
         if argument == "--log" {
             wish.log = Some(arguments.next()?);
+            continue;
+        }
+        if argument == "--only" {
+            wish.only = Some(Only::from_word(&arguments.next()?)?);
             continue;
         }
         let mut number = || arguments.next()?.parse::<u64>().ok();

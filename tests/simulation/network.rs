@@ -92,13 +92,18 @@ impl Network {
 
     /// How long until a message arrives; `None` when it never does.
     pub(crate) fn fate(&self) -> Option<Duration> {
+        self.fate_by(&self.random)
+    }
+
+    /// The same, drawn from other numbers.
+    pub(crate) fn fate_by(&self, random: &Random) -> Option<Duration> {
         let weather = lock(&self.inner).weather;
-        if self.random.chance(weather.lost_per_mille) {
+        if random.chance(weather.lost_per_mille) {
             return None;
         }
         let (from, to) = weather.delay_millis;
-        let late = if self.random.chance(weather.late_per_mille) { self.random.below(weather.late_millis) } else { 0 };
-        Some(self.random.millis(from, to) + Duration::from_millis(late))
+        let late = if random.chance(weather.late_per_mille) { random.below(weather.late_millis) } else { 0 };
+        Some(random.millis(from, to) + Duration::from_millis(late))
     }
 
     fn repeats(&self) -> bool {

@@ -3,29 +3,28 @@
 
 use std::{
     cell::RefCell,
-    collections::BTreeMap,
     panic::{self, AssertUnwindSafe},
     sync::{Arc, atomic::Ordering},
     time::Duration,
 };
 
 use bailiwick_consensus::LogLength;
-use bailiwick_control_plane::Replica;
-use bailiwick_control_plane_core::member;
 use tokio::{runtime::Builder, time};
 
 use crate::{
+    authority,
     cluster::Cluster,
+    data_plane::DataPlanes,
+    data_plane_faults::{DataPlaneFaults, KINDS, Kind},
     faults::Faults,
     history::History,
     operator,
     random::Random,
-    workload::{Workload, look, user_register},
-    world::{Violation, World, fnv},
+    settle::settle,
+    workload::Workload,
+    world::{Violation, World},
 };
 
-/// After everything is mended, progress must be seen within this (virtual) time.
-const PROGRESS: Duration = Duration::from_secs(30);
 /// No simulation takes longer (virtual time).
 const LENGTH_MAX: Duration = Duration::from_secs(600);
 
@@ -41,6 +40,26 @@ pub(crate) struct Report {
     pub(crate) revision: u64,
     pub(crate) terms: usize,
     pub(crate) virtual_time: Duration,
+    /// Calls that data planes let through, and those they did not.
+    pub(crate) admitted: usize,
+    pub(crate) refused: usize,
+    /// How long after its authority was taken away the latest call was admitted.
+    pub(crate) latest: Duration,
+}
+
+/// The one kind of fault that a simulation is restricted to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Only {
+    ControlPlanes,
+    DataPlanes(Kind),
+}
+
+impl Only {
+    /// By its name on the command line.
+    pub(crate) fn from_word(word: &str) -> Option<Self> {
+        let kind = KINDS.iter().find(|(name, _)| *name == word).map(|(_, kind)| Self::DataPlanes(*kind));
+        if word == "control-planes" { Some(Self::ControlPlanes) } else { kind }
+    }
 }
 
 thread_local! {
@@ -53,12 +72,12 @@ pub(crate) fn note_panics() {
 }
 
 /// Runs one seed.
-pub(crate) fn simulate(seed: u64, print: bool) -> Report {
+pub(crate) fn simulate(seed: u64, only: Option<Only>, print: bool) -> Report {
     PANICS.take();
     let runtime = Builder::new_current_thread().enable_time().start_paused(true).build();
     let mut report = match runtime {
         Ok(runtime) => {
-            let run = AssertUnwindSafe(|| runtime.block_on(Box::pin(run(seed, print))));
+            let run = AssertUnwindSafe(|| runtime.block_on(Box::pin(run(seed, only, print))));
             panic::catch_unwind(run).unwrap_or_else(|_| Report::empty(seed))
         }
         Err(_) => Report::empty(seed),
@@ -80,23 +99,29 @@ impl Report {
             revision: 0,
             terms: 0,
             virtual_time: Duration::ZERO,
+            admitted: 0,
+            refused: 0,
+            latest: Duration::ZERO,
         }
     }
 }
 
-async fn run(seed: u64, print: bool) -> Report {
+async fn run(seed: u64, only: Option<Only>, print: bool) -> Report {
     let world = World::new(seed, print);
     let random = world.random("plan");
     let log_length = LogLength {
         snapshot_every: random.pick(&[15, 40, 100, 20_000]).copied().unwrap_or(100),
         kept: random.pick(&[1, 5, 20]).copied().unwrap_or(5),
     };
-    let cluster = Cluster::new(&world, log_length);
+    // Few enough that a slow data plane falls behind, or as many as in production.
+    let revisions_kept = random.pick(&[3, 20, 4_096]).copied().unwrap_or(20);
+    let cluster = Cluster::new(&world, log_length, revisions_kept);
     let history = History::new(&world);
-    if time::timeout(LENGTH_MAX, play(&cluster, &history, &random)).await.is_err() {
+    if time::timeout(LENGTH_MAX, play(&cluster, &history, &random, only)).await.is_err() {
         world.violate("no end", format!("not over after {LENGTH_MAX:?}"));
     }
     let (operations, known) = history.check();
+    let (admitted, refused, latest) = cluster.authority.totals();
     Report {
         seed,
         violations: world.violations(),
@@ -106,10 +131,13 @@ async fn run(seed: u64, print: bool) -> Report {
         revision: cluster.canon.last(),
         terms: cluster.canon.leaders().0,
         virtual_time: world.elapsed(),
+        admitted: admitted as usize,
+        refused: refused as usize,
+        latest,
     }
 }
 
-async fn play(cluster: &Arc<Cluster>, history: &Arc<History>, random: &Random) {
+async fn play(cluster: &Arc<Cluster>, history: &Arc<History>, random: &Random, only: Option<Only>) {
     let nodes = random.pick(&[1, 3, 3, 3, 3, 5, 5]).copied().unwrap_or(3);
     // Few clients at their leisure, or so many at once that decisions are made ahead of what is committed.
     let (clients, think) =
@@ -125,94 +153,40 @@ async fn play(cluster: &Arc<Cluster>, history: &Arc<History>, random: &Random) {
             cluster.world.violate("no progress", format!("node {number} could not join"));
         }
     }
+    if !authority::set_up(cluster).await {
+        cluster.world.violate("no progress", "nothing could be set up".to_owned());
+    }
+    let planes = DataPlanes::new(cluster);
+    (1..=1 + random.below(3)).for_each(|id| planes.start(id));
+    tokio::task::spawn(planes.clone().watch());
     let workload = Workload::new(cluster, history, think);
+    let administrator = tokio::task::spawn(authority::administrator(cluster.clone(), workload.clone()));
     let clients: Vec<_> = (0..clients).map(|number| tokio::task::spawn(workload.clone().client(number))).collect();
     time::sleep(random.millis(0, 3_000)).await;
     let mut faults = Faults::new(cluster, nodes, 200 + random.below(1_800));
     let length = random.millis(4_000, 16_000);
-    faults.run(if think < 30 { length / 2 } else { length }).await;
+    let length = if think < 30 { length / 2 } else { length };
+    let below = DataPlaneFaults::new(&planes, data_planes_only(only));
+    match only {
+        None => drop(tokio::join!(faults.run(length), below.run(length))),
+        Some(Only::ControlPlanes) => faults.run(length).await,
+        Some(Only::DataPlanes(_)) => below.run(length).await,
+    }
     faults.mend_all().await;
+    below.mend_all();
     time::sleep(Duration::from_secs(2)).await;
     workload.stop.store(true, Ordering::Relaxed);
     for client in clients {
         // One that panicked is reported as such.
         drop(client.await);
     }
-    match time::timeout(PROGRESS, settle(cluster, &workload, random)).await {
-        Ok(()) => compare(cluster),
-        Err(_) => cluster.world.violate("no progress", whereabouts(cluster)),
-    }
+    drop(administrator.await);
+    settle(&planes, &workload, random).await;
 }
 
-/// Writes, and reads on every member, until all of that works and every member is as far as any.
-async fn settle(cluster: &Arc<Cluster>, workload: &Workload, random: &Random) {
-    for user in 0..3 {
-        for attempt in 0.. {
-            if workload.write(random, user, &format!("last-{user}-{attempt}")).await {
-                break;
-            }
-            time::sleep(Duration::from_millis(200)).await;
-        }
+fn data_planes_only(only: Option<Only>) -> Option<Kind> {
+    match only {
+        Some(Only::DataPlanes(kind)) => Some(kind),
+        Some(Only::ControlPlanes) | None => None,
     }
-    loop {
-        let members = members(cluster);
-        let mut good = !members.is_empty();
-        for id in members {
-            let Some(replica) = cluster.replica(id) else {
-                cluster.reap();
-                cluster.start(id);
-                good = false;
-                break;
-            };
-            let read = workload.read_from(id, &user_register(0), "settle").await;
-            let here = replica.read(|state| state.revision);
-            good = good && read.is_some() && here == cluster.canon.last();
-        }
-        if good {
-            return;
-        }
-        time::sleep(Duration::from_millis(200)).await;
-    }
-}
-
-/// The control planes that should take part, as of the newest state, and still exist.
-fn members(cluster: &Cluster) -> Vec<u64> {
-    let replicas: Vec<Replica> = cluster.up_ids().into_iter().filter_map(|id| cluster.replica(id)).collect();
-    let newest = replicas.iter().max_by_key(|replica| replica.read(|state| state.revision));
-    let wanted: Vec<u64> = newest.map_or_else(Vec::new, |replica| {
-        replica.read(|state| member::control_planes(state).map(|(_, member)| member.node_id).collect())
-    });
-    cluster.ids().into_iter().filter(|id| wanted.contains(id)).collect()
-}
-
-/// All members must hold the same state, byte for byte.
-fn compare(cluster: &Cluster) {
-    let mut states = BTreeMap::<u64, Vec<u64>>::new();
-    for id in members(cluster) {
-        let Some(replica) = cluster.replica(id) else { continue };
-        let digest = replica.read(|state| serde_json::to_vec(state).map_or(0, |bytes| fnv(0, &bytes)));
-        states.entry(digest).or_default().push(id);
-    }
-    if states.len() != 1 {
-        cluster.world.violate("diverged", format!("states differ: {states:x?}"));
-    }
-}
-
-fn whereabouts(cluster: &Cluster) -> String {
-    let show = |id: u64| match cluster.replica(id) {
-        Some(replica) => {
-            let consensus = replica.consensus();
-            let users: Vec<String> =
-                (0..3).map(|user| replica.read(|state| look(state, &user_register(user)))).collect();
-            let (term, leader, revision) =
-                (consensus.term(), *consensus.leader().borrow(), replica.read(|state| state.revision));
-            let members = consensus.membership();
-            let (voters, learners): (Vec<_>, Vec<_>) =
-                (members.voters.into_keys().collect(), members.learners.into_keys().collect());
-            format!("{id}: term {term}, follows {leader:?}, at {revision}, {users:?}, {voters:?}+{learners:?}")
-        }
-        None => format!("{id}: down"),
-    };
-    let nodes: Vec<String> = cluster.ids().into_iter().map(show).collect();
-    format!("last revision {}; {}", cluster.canon.last(), nodes.join("; "))
 }

@@ -59,7 +59,7 @@ impl Held {
     fn take(&mut self, frame: &Frame) -> Result<()> {
         match frame {
             Frame::Snapshot(chunk) => {
-                chunk.entries.iter().for_each(|entry| self.staged.insert(entry.key.clone(), entry.value.clone()));
+                chunk.entries.iter().for_each(|entry| self.staged.insert(&entry.key, &entry.value));
                 if chunk.last {
                     self.entries = std::mem::take(&mut self.staged);
                     self.revision = chunk.revision;
@@ -73,7 +73,7 @@ impl Held {
                 self.revision = delta.to;
                 ensure!(self.entries.digest().as_slice() == delta.digest, "delta to {}: digest", delta.to);
             }
-            Frame::Heartbeat(_) | Frame::Keys(_) | Frame::Discover(_) => {}
+            Frame::Heartbeat(_) | Frame::Keys(_) | Frame::Discover(_) | Frame::Statement(_) => {}
         }
         Ok(())
     }
@@ -191,7 +191,7 @@ fn resumable(recording: &Recording) -> Result<(usize, usize)> {
                 resumed += 1;
             }
             Frame::Snapshot(_) if *held > 0 => anew += 1,
-            Frame::Delta(_) | Frame::Snapshot(_) | Frame::Heartbeat(_) | Frame::Keys(_) | Frame::Discover(_) => {}
+            Frame::Delta(_) | Frame::Snapshot(_) | Frame::Heartbeat(_) | Frame::Keys(_) | Frame::Discover(_) | Frame::Statement(_) => {}
         }
     }
     Ok((resumed, anew))

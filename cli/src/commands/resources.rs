@@ -135,14 +135,19 @@ pub(crate) fn request_id() -> Result<String, Failure> {
 }
 
 fn refuse_problems(response: ApplyResponse) -> Result<ApplyResponse, Failure> {
-    for warning in &response.warnings {
+    refuse(&response.warnings, &response.problems).map(|()| response)
+}
+
+/// Says what is worth knowing; problems become a refusal that lists them all.
+pub(crate) fn refuse(warnings: &[String], problems: &[Problem]) -> Result<(), Failure> {
+    for warning in warnings {
         eprintln!("warning: {warning}");
     }
-    if response.problems.is_empty() {
-        return Ok(response);
+    if problems.is_empty() {
+        return Ok(());
     }
-    let count = response.problems.len();
-    let lines: Vec<String> = response.problems.iter().map(problem_line).collect();
+    let count = problems.len();
+    let lines: Vec<String> = problems.iter().map(problem_line).collect();
     let plural = if count == 1 { "" } else { "s" };
     Err(Failure::Refused(format!("nothing was applied: {count} problem{plural}\n{}", lines.join("\n"))))
 }
@@ -171,7 +176,7 @@ fn show_changes(output: Output, response: &ApplyResponse, note: &str) {
     }
 }
 
-fn change_json(change: &ResourceChange) -> Value {
+pub(crate) fn change_json(change: &ResourceChange) -> Value {
     let manifest = |text: &str| serde_json::from_str(text).unwrap_or(Value::Null);
     json!({
         "kind": change.kind, "name": change.name, "action": change.action,

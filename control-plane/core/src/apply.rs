@@ -20,6 +20,7 @@ use crate::{
     node::NodeDeleted,
     policy::{self, PolicyApplied, PolicyDeleted},
     problem::PROBLEMS_MAX,
+    rollout,
     server::{self, ServerApplied, ServerDeleted},
     show, tool,
     user::{self, UserApplied, UserDeleted},
@@ -49,6 +50,21 @@ impl<'a> Draft<'a> {
 }
 
 pub(crate) fn decide_apply(
+    state: &State,
+    manifests: &[Manifest],
+    discovered: &BTreeMap<String, Result<Vec<ToolDefinition>, String>>,
+    context: &Context,
+) -> Result<Decision, Rejection> {
+    let differs = |manifest: &&Manifest| applied(state, manifest, context).is_some();
+    if state.rollouts.under_way.is_some() {
+        let changed: Vec<_> = manifests.iter().filter(differs).map(Manifest::resource).collect();
+        rollout::refuse_touched(state, &changed)?;
+    }
+    apply_all(state, manifests, discovered, context)
+}
+
+/// The same for a rollout that comes to its end, and so may touch what it stages.
+pub(crate) fn apply_all(
     state: &State,
     manifests: &[Manifest],
     discovered: &BTreeMap<String, Result<Vec<ToolDefinition>, String>>,
@@ -220,6 +236,7 @@ pub(crate) fn decide_delete(
     context: &Context,
 ) -> Result<Decision, Rejection> {
     let resources: BTreeSet<&ResourceRef> = resources.iter().collect();
+    rollout::refuse_touched(state, resources.iter().copied())?;
     let missing: Vec<_> =
         resources.iter().filter(|resource| show::without_status(state, resource).is_none()).copied().cloned().collect();
     if !missing.is_empty() {

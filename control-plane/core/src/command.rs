@@ -13,7 +13,7 @@ use serde_json::Value;
 use crate::{
     Manifest, Rejection, ResourceRef, State, apply, checkpoint, consent,
     event::{Change, Event},
-    join_token, member, node, receipt, requests, revocation, secret, token_key, tool,
+    join_token, member, node, receipt, requests, reserve, revocation, rollout, secret, token_key, tool,
 };
 
 /// What can be asked.
@@ -31,6 +31,12 @@ pub enum Command {
         /// What should go.
         resources: Vec<ResourceRef>,
     },
+    /// Let resources be as written for a share of the data planes first.
+    BeginRollout(rollout::BeginRollout),
+    /// Let the change under way go to the next share, and from the last to everybody.
+    AdvanceRollout(rollout::AdvanceRollout),
+    /// Let the change under way count for nobody.
+    TakeBackRollout(rollout::TakeBackRollout),
     /// Record an admin-granted consent and a token for it.
     IssueToken(IssueToken),
     /// Take authority away.
@@ -59,6 +65,24 @@ pub enum Command {
         node: String,
         /// What it is.
         role: node::Role,
+        /// Raw Ed25519 public key.
+        public_key: [u8; 32],
+    },
+    /// The key of a data plane's next run, which gets its epoch in advance: the revision at which this is applied.
+    ReserveEpoch {
+        /// The node's name.
+        node: String,
+        /// The epoch of its present run, which alone may ask.
+        run: u64,
+        /// Raw Ed25519 public key.
+        public_key: [u8; 32],
+    },
+    /// The run that was reserved has begun.
+    BeginReserved {
+        /// The node's name.
+        node: String,
+        /// The run's epoch.
+        epoch: u64,
         /// Raw Ed25519 public key.
         public_key: [u8; 32],
     },
@@ -160,6 +184,8 @@ pub enum Answer {
     Done,
     /// What happened to each resource (Apply, Delete, PinTools).
     Changes(Vec<ResourceChange>),
+    /// What the rollout changes for whom it counts (BeginRollout, AdvanceRollout, TakeBackRollout).
+    Rollout(rollout::Stepped),
     /// What the token says (IssueToken).
     Granted(Grant),
     /// What was taken away (Revoke).
@@ -260,6 +286,9 @@ pub fn decide(state: &State, command: Command, context: &Context) -> Result<Deci
     match command {
         Command::Apply { manifests, discovered } => apply::decide_apply(state, &manifests, &discovered, context),
         Command::Delete { resources } => apply::decide_delete(state, &resources, context),
+        Command::BeginRollout(wish) => rollout::decide_begin(state, &wish, context),
+        Command::AdvanceRollout(wish) => rollout::decide_advance(state, &wish, context),
+        Command::TakeBackRollout(wish) => rollout::decide_take_back(state, &wish, context),
         Command::IssueToken(wish) => consent::decide_issue(state, wish, context),
         Command::Revoke(wish) => revocation::decide_revoke(state, &wish, context),
         Command::RecordReceipt(wish) => receipt::decide_record(state, wish, context),
@@ -269,6 +298,12 @@ pub fn decide(state: &State, command: Command, context: &Context) -> Result<Deci
         }
         Command::RegisterNode { node, role, public_key } => {
             node::decide_register(state, &node, role, public_key, context)
+        }
+        Command::ReserveEpoch { node, run, public_key } => {
+            reserve::decide_reserve(state, &node, run, public_key, context)
+        }
+        Command::BeginReserved { node, epoch, public_key } => {
+            reserve::decide_begin(state, &node, epoch, public_key, context)
         }
         Command::CommitCheckpoint(commit) => checkpoint::decide_commit(state, &commit, context),
         Command::RegisterTokenKey(key) => token_key::decide_register(state, key, context),
@@ -296,6 +331,9 @@ fn repeat(
         }
         Command::Apply { manifests, .. } => Answer::Changes(apply::unchanged(state, manifests)),
         Command::Delete { .. } | Command::PinTools { .. } => Answer::Changes(Vec::new()),
+        Command::BeginRollout(_) => rollout::repeat(state, None),
+        Command::AdvanceRollout(rollout::AdvanceRollout { rollout, .. })
+        | Command::TakeBackRollout(rollout::TakeBackRollout { rollout, .. }) => rollout::repeat(state, *rollout),
         Command::Revoke(wish) => revocation::repeat(state, wish, earlier.revision, context),
         Command::CreateJoinToken(wish) => join_token::repeat(state, wish)?,
         Command::FoundCluster(member::FoundCluster { name, .. })
@@ -306,6 +344,8 @@ fn repeat(
         Command::RecordReceipt(_)
         | Command::ReportTools { .. }
         | Command::RegisterNode { .. }
+        | Command::ReserveEpoch { .. }
+        | Command::BeginReserved { .. }
         | Command::CommitCheckpoint(_)
         | Command::RegisterTokenKey(_)
         | Command::SetIssuer(_)

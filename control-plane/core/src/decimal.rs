@@ -18,6 +18,22 @@ pub(crate) fn deserialize<'de, D: Deserializer<'de>>(deserializer: D) -> Result<
     deserializer.deserialize_str(Decimal)
 }
 
+/// Lists of them, for `#[serde(with = "crate::decimal::list")]`.
+pub(crate) mod list {
+    use serde::{Deserialize, Deserializer, Serialize, Serializer};
+
+    #[derive(Serialize, Deserialize)]
+    struct Item(#[serde(with = "super")] u64);
+
+    pub(crate) fn serialize<S: Serializer>(numbers: &[u64], serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.collect_seq(numbers.iter().map(|number| Item(*number)))
+    }
+
+    pub(crate) fn deserialize<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Vec<u64>, D::Error> {
+        Vec::<Item>::deserialize(deserializer).map(|items| items.into_iter().map(|Item(number)| number).collect())
+    }
+}
+
 struct Decimal;
 
 impl Visitor<'_> for Decimal {

@@ -17,6 +17,8 @@ use crate::{
     node::{NodeDeleted, NodeEpochOpened},
     policy::{PolicyApplied, PolicyDeleted},
     receipt::RevocationReceipted,
+    rollout::{RolloutBegun, RolloutEnded, RolloutStaged, RolloutStepped},
+    reserve::{NodeEpochReserved, NodeReserveBegun},
     secret::{MasterKeyRotated, SecretSealed},
     server::{ServerApplied, ServerDeleted},
     token_key::{IssuerSet, TokenKeyRegistered},
@@ -134,6 +136,18 @@ changes! {
     MasterKeyRotated("master_key_rotated"),
     /// Since when data planes hold to a revocation.
     RevocationReceipted("revocation_receipted"),
+    /// A change goes to a share of the data planes first.
+    RolloutBegun("rollout_begun"),
+    /// A part of that change.
+    RolloutStaged("rollout_staged"),
+    /// It goes to a larger share.
+    RolloutStepped("rollout_stepped"),
+    /// It counts for everybody, or for nobody.
+    RolloutEnded("rollout_ended"),
+    /// A node registered the key of its next run, which may begin without a control plane; the revision is its epoch.
+    NodeEpochReserved("node_epoch_reserved"),
+    /// That run has begun.
+    NodeReserveBegun("node_reserve_begun"),
 }
 
 /// The event as the ledger records it: with the revision it got, without tool definitions (their hashes stay), as
@@ -148,7 +162,7 @@ pub fn recorded(event: &Event, revision: u64) -> Option<Value> {
     };
     match &event.change {
         Change::CheckpointCommitted(_) | Change::SecretSealed(_) => return None,
-        Change::NodeEpochOpened(_) => {
+        Change::NodeEpochOpened(_) | Change::NodeEpochReserved(_) => {
             fields.insert("epoch".into(), revision.to_string().into());
         }
         Change::ToolsPinned(_) => {
@@ -181,7 +195,12 @@ pub fn recorded(event: &Event, revision: u64) -> Option<Value> {
         | Change::MemberMoved(_)
         | Change::MemberRemoved(_)
         | Change::MasterKeyRotated(_)
-        | Change::RevocationReceipted(_) => {}
+        | Change::RevocationReceipted(_)
+        | Change::RolloutBegun(_)
+        | Change::RolloutStaged(_)
+        | Change::RolloutStepped(_)
+        | Change::RolloutEnded(_)
+        | Change::NodeReserveBegun(_) => {}
     }
     fields.insert("revision".into(), revision.to_string().into());
     Some(Value::Object(fields))

@@ -2,13 +2,15 @@
 //!
 //! A node's epoch is the revision at which its key was registered (`ledger.md`, node chain), so no epoch is ever used
 //! twice; the event cannot hold it, as it is known only once Raft has ordered it. Called by `command`, `state` and
-//! `show`. Absent: whether a node is connected (the server knows), the private key (only the node has it).
+//! `show`. Absent: runs that may begin without a control plane (`reserve`), whether a node is connected (the server
+//! knows), the private key (only the node has it).
 
 use bailiwick_proto::names;
 use serde::{Deserialize, Serialize};
 
 use crate::{
     Rejection,
+    reserve::Reserve,
     command::{Context, Decision},
     state::{Changed, State},
 };
@@ -63,6 +65,9 @@ pub struct Node {
     pub changed: Changed,
     /// Until when its runs so far count, at one per [`RUN_MICROS`]; microseconds since 1970.
     pub runs_until: u64,
+    /// What its next runs may begin with, ascending by epoch.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub reserves: Vec<Reserve>,
 }
 
 pub(crate) fn decide_register(
@@ -83,7 +88,7 @@ pub(crate) fn decide_register(
             return Ok(Decision { repeated: Some(known.epoch), ..Decision::default() });
         }
         Some(known) if known.role != role => return Err(Rejection::NodeRoleConflict { node: node.to_owned() }),
-        Some(known) if counted_until(known.runs_until, context.now_micros) > latest(context.now_micros) => {
+        Some(known) if known.runs_too_often(context.now_micros) => {
             return Err(Rejection::TooManyRuns { node: node.to_owned() });
         }
         Some(_) => {}
@@ -96,9 +101,16 @@ pub(crate) fn decide_register(
     Ok(Decision::done(vec![context.event(event)]))
 }
 
+impl Node {
+    /// Whether one more run now would be too many.
+    pub(crate) fn runs_too_often(&self, now: u64) -> bool {
+        counted_until(self.runs_until, now) > latest(now)
+    }
+}
+
 /// Until when runs count once another is opened `now`. What no clock that only goes forward could have led to is
 /// forgotten, or a clock that was wrong once would lock the node out.
-fn counted_until(runs_until: u64, now: u64) -> u64 {
+pub(crate) fn counted_until(runs_until: u64, now: u64) -> u64 {
     let start = if runs_until > latest(now) { now } else { runs_until.max(now) };
     start.saturating_add(RUN_MICROS)
 }
@@ -128,7 +140,7 @@ pub struct NodeDeleted {
 pub(crate) fn evolve_opened(state: &mut State, event: &NodeEpochOpened, changed: Changed) {
     let earlier = state.nodes.get(&event.node).map_or(0, |known| known.runs_until);
     let (public_key, runs_until) = (event.public_key.clone(), counted_until(earlier, changed.time));
-    let node = Node { role: event.role, epoch: changed.revision, public_key, changed, runs_until };
+    let node = Node { role: event.role, epoch: changed.revision, public_key, changed, runs_until, reserves: Vec::new() };
     state.nodes.insert(event.node.clone(), node);
 }
 

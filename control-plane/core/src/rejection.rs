@@ -100,6 +100,18 @@ pub enum Rejection {
         /// The node.
         node: String,
     },
+    /// Another run, or none, is the present one.
+    #[error("this is not the present run of a data plane {node}: another has registered since, or none")]
+    NotThatRun {
+        /// The node.
+        node: String,
+    },
+    /// The reserved run is not the node's to begin any more.
+    #[error("node {node} has no such reserve: it was used, or another run or reserve was registered since")]
+    ReserveGone {
+        /// The node.
+        node: String,
+    },
     /// The checkpoint does not start where the last one ended: somebody else committed, or a backup was restored.
     #[error("the last checkpoint of {origin} has size {size}; the one given does not extend it")]
     CheckpointConflict {
@@ -172,6 +184,43 @@ pub enum Rejection {
         /// The member.
         name: String,
     },
+    /// There is one rollout at a time.
+    #[error(
+        "rollout {rollout} is under way, and there is one at a time: see it through with `bailiwick rollout advance`, \
+         or take it back with `bailiwick rollout back`"
+    )]
+    RolloutUnderWay {
+        /// Its id.
+        rollout: u64,
+    },
+    /// What is being rolled out is changed by nothing else.
+    #[error(
+        "{resource} is being rolled out in stages (rollout {rollout}): see that through with \
+         `bailiwick rollout advance`, or take it back with `bailiwick rollout back`, and then change it"
+    )]
+    RolledOut {
+        /// Which resource.
+        resource: ResourceRef,
+        /// The rollout's id.
+        rollout: u64,
+    },
+    /// Nobody would be in the share.
+    #[error("no data plane is registered, so there is no share of them: apply it without shares")]
+    NobodyToRollOutTo,
+    /// There is nothing to go on with or to take back.
+    #[error("no rollout is under way")]
+    NoRollout,
+    /// There was none, or it is forgotten.
+    #[error("there is no rollout {0}")]
+    RolloutUnknown(u64),
+    /// It is no longer under way.
+    #[error("rollout {rollout} is {} already", outcome.replace('_', " "))]
+    RolloutEnded {
+        /// Its id.
+        rollout: u64,
+        /// How it ended.
+        outcome: &'static str,
+    },
     /// Without it nobody could vote.
     #[error("member \"{member}\" is the last voter; a cluster without one could change nothing ever after")]
     LastVoter {
@@ -212,9 +261,12 @@ impl Rejection {
     pub const fn class(&self) -> Class {
         match self {
             Self::Invalid(_) | Self::LifetimeOutOfBounds { .. } | Self::Malformed { .. } => Class::Invalid,
-            Self::NotFound(_) | Self::ToolUnknown { .. } | Self::MemberUnknown(_) | Self::SessionUnknown(_) => {
-                Class::NotFound
-            }
+            Self::NotFound(_)
+            | Self::ToolUnknown { .. }
+            | Self::MemberUnknown(_)
+            | Self::SessionUnknown(_)
+            | Self::NoRollout
+            | Self::RolloutUnknown(_) => Class::NotFound,
             Self::InUse(_)
             | Self::NotDeletable { .. }
             | Self::ToolCollision { .. }
@@ -222,6 +274,8 @@ impl Rejection {
             | Self::TokenKeyConflict(_)
             | Self::NodeRoleConflict { .. }
             | Self::TooManyRuns { .. }
+            | Self::NotThatRun { .. }
+            | Self::ReserveGone { .. }
             | Self::CheckpointConflict { .. }
             | Self::CheckpointProof { .. }
             | Self::SecretEdition { .. }
@@ -229,6 +283,10 @@ impl Rejection {
             | Self::ClusterFounded
             | Self::JoinTokenShown
             | Self::MemberNameTaken { .. }
+            | Self::RolloutUnderWay { .. }
+            | Self::RolledOut { .. }
+            | Self::NobodyToRollOutTo
+            | Self::RolloutEnded { .. }
             | Self::LastVoter { .. }
             | Self::MajorityLost { .. } => Class::Conflict,
             Self::Inactive(_)

@@ -33,7 +33,15 @@ impl Server {
     /// The tier that applies to a tool: what the manifest says, else what the definition's annotations say.
     #[must_use]
     pub fn tier(&self, tool: &str, definition: &Definition) -> Tier {
-        self.spec.tools.get(tool).and_then(|said| said.tier).unwrap_or_else(|| definition.tier())
+        self.spec.tier(tool, definition)
+    }
+}
+
+impl ServerSpec {
+    /// The tier that applies to a tool under this manifest.
+    #[must_use]
+    pub(crate) fn tier(&self, tool: &str, definition: &Definition) -> Tier {
+        self.tools.get(tool).and_then(|said| said.tier).unwrap_or_else(|| definition.tier())
     }
 }
 

@@ -248,7 +248,7 @@ fn changed_with(changed: Changed, mut own: Value) -> Value {
 }
 
 /// RFC 3339, UTC; of times beyond the year 9999, the number of microseconds.
-fn time(micros: u64) -> String {
+pub(crate) fn time(micros: u64) -> String {
     let timestamp = i64::try_from(micros).ok().and_then(|micros| jiff::Timestamp::from_microsecond(micros).ok());
     timestamp.map_or_else(|| micros.to_string(), |timestamp| timestamp.to_string())
 }

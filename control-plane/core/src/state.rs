@@ -20,6 +20,8 @@ use crate::{
     node::{self, Node},
     policy::{self, Policy},
     requests::Requests,
+    rollout::{self, Rollouts},
+    reserve,
     secret::{self, Secret},
     server::{self, Server},
     table::{self, Table},
@@ -69,6 +71,9 @@ pub struct State {
     pub secrets: BTreeMap<String, Secret>,
     /// Name of the master key that all secrets were last sealed anew under.
     pub master_key: Option<String>,
+    /// Changes that go to a share of the data planes first.
+    #[serde(default)]
+    pub rollouts: Rollouts,
     /// Requests carried out lately.
     pub requests: Requests,
 }
@@ -114,6 +119,12 @@ pub fn evolve(state: &mut State, event: &Event, revision: u64) {
         Change::MemberRemoved(change) => member::evolve_removed(state, change),
         Change::SecretSealed(change) => secret::evolve_sealed(state, change, changed),
         Change::MasterKeyRotated(change) => secret::evolve_rotated(state, change),
+        Change::NodeEpochReserved(change) => reserve::evolve_reserved(state, change, changed),
+        Change::NodeReserveBegun(change) => reserve::evolve_begun(state, change, changed),
+        Change::RolloutBegun(change) => rollout::evolve_begun(state, change, &event.actor, changed),
+        Change::RolloutStaged(change) => rollout::evolve_staged(state, change),
+        Change::RolloutStepped(change) => rollout::evolve_stepped(state, change, changed),
+        Change::RolloutEnded(change) => rollout::evolve_ended(state, change, &event.actor, changed),
         // For the ledger alone: nothing follows from it.
         Change::RevocationReceipted(_) => {}
     }

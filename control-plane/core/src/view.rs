@@ -3,22 +3,26 @@
 //! The server calls [`evolve_all`] for each committed change and streams what it returns as a delta; [`entries`] is the
 //! snapshot. Invariant: the changes applied to the entries before give the entries after, so the digest
 //! (`bailiwick_proto::config_digest`) of both planes agrees. Keys: `server/…`, `tool/<server>/<tool>`,
-//! `virtual_server/…`, `user/…`, `agent/…`, `policy/…`, `consent/…`, `token_key/…`, `issuer/`.
+//! `virtual_server/…`, `user/…`, `agent/…`, `policy/…`, `consent/…`, `token_key/…`, `issuer/`, and of what is rolled out
+//! in stages `rollout/<id>` and `rollout_change/<id>/<key>`, as far as it differs from what counts for all.
 //! Absent: nodes, members, checkpoints and hidden tools, which no data plane decides with; framing and leases (server).
 
 use std::collections::BTreeSet;
 
 use bailiwick_proto::{
     config_digest::Entries,
+    rollout::{CHANGE, ROLLOUT},
     v1::{self, resource::Resource},
 };
 use prost::Message;
 
 use crate::{
-    State, consent,
+    Kind, ResourceRef, State, consent,
     event::{Change, Event},
     evolve,
-    resource::ServerSpec,
+    resource::{PolicySpec, ServerSpec, VirtualServerSpec},
+    rollout::Rollout,
+    server::Server,
 };
 
 /// Every entry of a state.
@@ -45,9 +49,10 @@ pub fn entry(state: &State, key: &str) -> Option<Vec<u8>> {
         "server" => Resource::Server(server(name, &state.servers.get(name)?.spec)),
         "tool" => {
             let (server, tool_name) = name.split_once('/')?;
-            Resource::Tool(tool(state, server, tool_name)?)
+            let known = state.servers.get(server)?;
+            Resource::Tool(tool(server, known, &known.spec, tool_name)?)
         }
-        "virtual_server" => Resource::VirtualServer(virtual_server(state, name)?),
+        "virtual_server" => Resource::VirtualServer(virtual_server(name, &state.virtual_servers.get(name)?.spec)),
         "user" => {
             let spec = &state.users.get(name)?.spec;
             let groups = spec.groups.iter().cloned().collect();
@@ -55,9 +60,8 @@ pub fn entry(state: &State, key: &str) -> Option<Vec<u8>> {
         }
         "agent" => Resource::Agent(agent(state, name)?),
         "policy" => {
-            let policy = state.policies.get(name)?;
-            let version = policy.changed.revision;
-            Resource::Policy(v1::Policy { name: name.into(), cedar: policy.spec.cedar.clone(), version })
+            let known = state.policies.get(name)?;
+            Resource::Policy(policy(name, &known.spec, known.changed.revision))
         }
         "consent" => Resource::Consent(consent(state, name)?),
         "token_key" => {
@@ -68,9 +72,48 @@ pub fn entry(state: &State, key: &str) -> Option<Vec<u8>> {
             let issuer = state.issuer.as_ref()?;
             Resource::Issuer(v1::Issuer { issuer: issuer.issuer.clone(), mcp_url: issuer.mcp_url.clone() })
         }
+        ROLLOUT => {
+            let rollout = under_way(state, name)?;
+            Resource::Rollout(v1::Rollout { id: name.into(), below: rollout.below, step: rollout.step })
+        }
+        CHANGE => {
+            let (id, key) = name.split_once('/')?;
+            let value = encoded(candidate(state, under_way(state, id)?, key)?);
+            if entry(state, key).as_ref() == Some(&value) {
+                return None;
+            }
+            Resource::RolloutChange(v1::RolloutChange { rollout: id.into(), key: key.into(), value })
+        }
         _ => return None,
     };
-    Some(v1::Resource { resource: Some(resource) }.encode_to_vec())
+    Some(encoded(resource))
+}
+
+fn encoded(resource: Resource) -> Vec<u8> {
+    v1::Resource { resource: Some(resource) }.encode_to_vec()
+}
+
+fn under_way<'a>(state: &'a State, id: &str) -> Option<&'a Rollout> {
+    state.rollouts.under_way.as_ref().filter(|rollout| rollout.id.to_string() == id)
+}
+
+/// What stands under a key for those in the share of a rollout, where that is staged.
+fn candidate(state: &State, rollout: &Rollout, key: &str) -> Option<Resource> {
+    let (kind, name) = key.split_once('/')?;
+    Some(match kind {
+        "server" => Resource::Server(server(name, rollout.server(name)?)),
+        "tool" => {
+            let (server, tool_name) = name.split_once('/')?;
+            Resource::Tool(tool(server, state.servers.get(server)?, rollout.server(server)?, tool_name)?)
+        }
+        "virtual_server" => Resource::VirtualServer(virtual_server(name, rollout.virtual_server(name)?)),
+        "policy" => Resource::Policy(policy(name, rollout.policy(name)?, rollout.began.revision)),
+        _ => return None,
+    })
+}
+
+fn policy(name: &str, spec: &PolicySpec, version: u64) -> v1::Policy {
+    v1::Policy { name: name.into(), cedar: spec.cedar.clone(), version }
 }
 
 /// A server as data planes see it; also what one is asked to look at before the server is applied.
@@ -79,26 +122,24 @@ pub fn server(name: &str, spec: &ServerSpec) -> v1::Server {
     v1::Server { name: name.into(), url: spec.endpoint.url.clone(), timeout_ms: spec.timeout_ms() }
 }
 
-fn tool(state: &State, server_name: &str, name: &str) -> Option<v1::Tool> {
-    let server = state.servers.get(server_name)?;
+fn tool(server_name: &str, server: &Server, spec: &ServerSpec, name: &str) -> Option<v1::Tool> {
     let tool = server.tools.get(name)?;
     let pinned = tool.pinned.as_ref()?;
-    let said = server.spec.tools.get(name);
+    let said = spec.tools.get(name);
     Some(v1::Tool {
         server: server_name.into(),
         name: name.into(),
         json: pinned.json.clone(),
         hash: pinned.hash.clone(),
-        tier: server.tier(name, pinned).as_str().into(),
+        tier: spec.tier(name, pinned).as_str().into(),
         cost: said.and_then(|said| said.cost.clone()).unwrap_or_default(),
         quarantined: tool.observed.is_some(),
     })
 }
 
-fn virtual_server(state: &State, name: &str) -> Option<v1::VirtualServer> {
-    let spec = &state.virtual_servers.get(name)?.spec;
+fn virtual_server(name: &str, spec: &VirtualServerSpec) -> v1::VirtualServer {
     let servers = spec.servers.iter().map(|entry| entry.server.clone()).collect();
-    Some(v1::VirtualServer { name: name.into(), servers, naming: spec.naming.as_str().into() })
+    v1::VirtualServer { name: name.into(), servers, naming: spec.naming.as_str().into() }
 }
 
 fn agent(state: &State, name: &str) -> Option<v1::Agent> {
@@ -140,7 +181,36 @@ fn keys(state: &State) -> Vec<String> {
     keys.extend(state.consents.keys().map(|id| consent_key(id)));
     keys.extend(state.token_keys.keys().map(|kid| format!("token_key/{kid}")));
     keys.extend(state.issuer.as_ref().map(|_| ISSUER_KEY.to_owned()));
+    keys.extend(state.rollouts.under_way.iter().flat_map(|rollout| rollout_keys(state, rollout)));
     keys
+}
+
+/// The keys of a whole rollout, whether there is an entry under each or not.
+fn rollout_keys(state: &State, rollout: &Rollout) -> Vec<String> {
+    let changes = rollout.resources().into_iter().flat_map(|resource| staged_keys(state, &resource));
+    let changes = changes.map(|key| change_key(rollout, &key));
+    changes.chain([format!("{ROLLOUT}/{}", rollout.id)]).collect()
+}
+
+/// The keys under which a resource that can be staged stands.
+fn staged_keys(state: &State, resource: &ResourceRef) -> Vec<String> {
+    let name = &resource.name;
+    match resource.kind {
+        Kind::Server => with_tools(state, name),
+        Kind::VirtualServer => vec![format!("virtual_server/{name}")],
+        Kind::Policy => vec![format!("policy/{name}")],
+        Kind::User | Kind::Group | Kind::Agent | Kind::Project | Kind::Consent | Kind::Node => Vec::new(),
+    }
+}
+
+/// A server's manifest decides its tools' tiers and costs; with the server its tools go.
+fn with_tools(state: &State, name: &str) -> Vec<String> {
+    let tools = state.servers.get(name).into_iter().flat_map(|server| server.tools.keys());
+    tools.map(|tool| tool_key(name, tool)).chain([format!("server/{name}")]).collect()
+}
+
+fn change_key(rollout: &Rollout, key: &str) -> String {
+    format!("{CHANGE}/{}/{key}", rollout.id)
 }
 
 const ISSUER_KEY: &str = "issuer/";
@@ -155,14 +225,23 @@ fn consent_key(id: &str) -> String {
 
 /// The keys of entries that an event may change, seen before it is applied.
 fn keys_touched(before: &State, event: &Event) -> Vec<String> {
-    // A server's manifest decides its tools' tiers and costs; with the server its tools go.
-    let with_tools = |name: &str| {
-        let tools = before.servers.get(name).into_iter().flat_map(|server| server.tools.keys());
-        tools.map(|tool| tool_key(name, tool)).chain([format!("server/{name}")]).collect::<Vec<_>>()
-    };
+    let mut keys = keys_of_all(before, event);
+    // What is staged is seen on top of what counts for all.
+    if let Some(rollout) = &before.rollouts.under_way {
+        let staged: Vec<_> = keys.iter().filter(|key| may_be_staged(key)).map(|key| change_key(rollout, key)).collect();
+        keys.extend(staged);
+    }
+    keys
+}
+
+fn may_be_staged(key: &str) -> bool {
+    key.split_once('/').is_some_and(|(kind, _)| ["server", "tool", "virtual_server", "policy"].contains(&kind))
+}
+
+fn keys_of_all(before: &State, event: &Event) -> Vec<String> {
     match &event.change {
-        Change::ServerApplied(change) => with_tools(&change.name),
-        Change::ServerDeleted(change) => with_tools(&change.name),
+        Change::ServerApplied(change) => with_tools(before, &change.name),
+        Change::ServerDeleted(change) => with_tools(before, &change.name),
         Change::ToolsPinned(change) => change.tools.iter().map(|tool| tool_key(&change.server, &tool.name)).collect(),
         Change::ToolDriftObserved(change) => vec![tool_key(&change.server, &change.tool)],
         Change::ToolApproved(change) => vec![tool_key(&change.server, &change.tool)],
@@ -181,6 +260,18 @@ fn keys_touched(before: &State, event: &Event) -> Vec<String> {
         Change::ConsentRevoked(change) => vec![consent_key(&change.consent)],
         Change::TokenKeyRegistered(change) => vec![format!("token_key/{}", change.kid)],
         Change::IssuerSet(_) => vec![ISSUER_KEY.to_owned()],
+        Change::RolloutBegun(change) => {
+            let replaced = before.rollouts.under_way.iter().flat_map(|rollout| rollout_keys(before, rollout));
+            replaced.chain([format!("{ROLLOUT}/{}", change.rollout)]).collect()
+        }
+        Change::RolloutStaged(change) => before.rollouts.under_way.as_ref().map_or_else(Vec::new, |rollout| {
+            let resource = ResourceRef::new(change.staged.kind(), &change.name);
+            staged_keys(before, &resource).iter().map(|key| change_key(rollout, key)).collect()
+        }),
+        Change::RolloutStepped(change) => vec![format!("{ROLLOUT}/{}", change.rollout)],
+        Change::RolloutEnded(_) => {
+            before.rollouts.under_way.iter().flat_map(|rollout| rollout_keys(before, rollout)).collect()
+        }
         Change::TokenIssued(_)
         | Change::NodeEpochOpened(_)
         | Change::NodeDeleted(_)
@@ -192,6 +283,8 @@ fn keys_touched(before: &State, event: &Event) -> Vec<String> {
         | Change::MemberRemoved(_)
         | Change::SecretSealed(_)
         | Change::MasterKeyRotated(_)
-        | Change::RevocationReceipted(_) => Vec::new(),
+        | Change::RevocationReceipted(_)
+        | Change::NodeEpochReserved(_)
+        | Change::NodeReserveBegun(_) => Vec::new(),
     }
 }

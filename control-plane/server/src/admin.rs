@@ -7,6 +7,7 @@
 
 mod apply;
 mod revoke;
+mod rollout;
 mod token;
 
 use std::{collections::BTreeMap, str::FromStr as _};
@@ -54,6 +55,37 @@ impl Admin for AdminService {
     async fn revoke(&self, request: Request<v1::RevokeRequest>) -> Result<Response<v1::RevokeResponse>, Status> {
         let actor = actor(&request);
         self.revoke_authority(actor, request.into_inner()).await.map(Response::new)
+    }
+
+    async fn begin_rollout(
+        &self,
+        request: Request<v1::BeginRolloutRequest>,
+    ) -> Result<Response<v1::RolloutResponse>, Status> {
+        let actor = actor(&request);
+        self.begin_rollout_of(actor, request.into_inner()).await.map(Response::new)
+    }
+
+    async fn advance_rollout(
+        &self,
+        request: Request<v1::AdvanceRolloutRequest>,
+    ) -> Result<Response<v1::RolloutResponse>, Status> {
+        let actor = actor(&request);
+        self.advance_rollout_of(actor, request.into_inner()).await.map(Response::new)
+    }
+
+    async fn take_back_rollout(
+        &self,
+        request: Request<v1::TakeBackRolloutRequest>,
+    ) -> Result<Response<v1::RolloutResponse>, Status> {
+        let actor = actor(&request);
+        self.take_back_rollout_of(actor, request.into_inner()).await.map(Response::new)
+    }
+
+    async fn get_rollouts(
+        &self,
+        request: Request<v1::GetRolloutsRequest>,
+    ) -> Result<Response<v1::GetRolloutsResponse>, Status> {
+        self.rollouts(request.into_inner()).await.map(Response::new)
     }
 
     async fn issue_token(

@@ -138,11 +138,16 @@ impl Domain {
         Ok(Written { revision, answer, warnings })
     }
 
+    /// Microseconds since 1970, UTC.
+    pub(crate) fn now_micros(&self) -> u64 {
+        self.surroundings.now_micros()
+    }
+
     fn context(&self, caller: Caller) -> Result<Context, WriteError> {
         let random = || self.surroundings.random().map_err(|_| WriteError::Randomness);
         let fresh = |prefix: &str| Ok::<_, WriteError>(format!("{prefix}{}", hex::encode(random()?)));
         let ids = FreshIds { consent: fresh("c-")?, session: fresh("s-")?, token: fresh("t-")? };
-        let now_micros = self.surroundings.now_micros();
+        let now_micros = self.now_micros();
         Ok(Context { now_micros, actor: caller.actor, request_id: caller.request_id, ids })
     }
 }

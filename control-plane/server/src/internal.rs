@@ -6,14 +6,17 @@
 
 use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
-use bailiwick_control_plane_core::State;
+use bailiwick_control_plane_core::{State, rollout::watch::Calls};
 use bailiwick_proto::v1::{self, internal_client::InternalClient, internal_server::Internal};
 use bailiwick_runtime::MasterKeys;
 use futures::{StreamExt as _, future::join_all, stream::FuturesUnordered};
 use tonic::{Request, Response, Status, transport::Channel};
 
 use crate::{
-    config_stream::nodes::{DISCOVERY_WAIT_MAX, Nodes, Progress},
+    config_stream::{
+        balance::Load,
+        nodes::{DISCOVERY_WAIT_MAX, Nodes, Progress},
+    },
     domain::Domain,
     links::{Colleague, Links, colleagues},
 };
@@ -46,9 +49,10 @@ impl Internal for Colleagues {
     }
 
     async fn describe(&self, request: Request<v1::DescribeRequest>) -> Result<Response<v1::DescribeResponse>, Status> {
-        let described = match request.into_inner().denied_through {
-            0 => self.describe_self(),
-            revision => self.denied_here(revision),
+        let described = match request.into_inner() {
+            v1::DescribeRequest { brief: true, .. } => self.load_here(),
+            v1::DescribeRequest { denied_through: 0, .. } => self.describe_self(),
+            v1::DescribeRequest { denied_through, .. } => self.denied_here(denied_through),
         };
         Ok(Response::new(described))
     }
@@ -90,15 +94,37 @@ impl Colleagues {
             digest: progress.digest,
             expected_digest: progress.expected_digest,
             gone: !progress.connected,
+            epoch: progress.epoch,
+            calls_decided: progress.calls.decided,
+            calls_denied: progress.calls.denied,
         });
-        v1::DescribeResponse { member: Some(member), connected: connected.collect() }
+        v1::DescribeResponse { member: Some(member), connected: connected.collect(), ..v1::DescribeResponse::default() }
+    }
+
+    /// How many nodes each of the other control planes serves that answers; `None` while one does not count them, being
+    /// of an earlier version.
+    pub(crate) async fn loads(&self) -> Option<Vec<Load>> {
+        let request = v1::DescribeRequest { brief: true, ..v1::DescribeRequest::default() };
+        let described = self.ask_others(request, DESCRIBE_WAIT_MAX).await;
+        let number = |number: Option<u64>| usize::try_from(number?).ok();
+        let load = |described: v1::DescribeResponse| {
+            Some(Load { sessions: number(described.sessions)?, lanes: number(described.lanes)? })
+        };
+        described.into_values().map(load).collect()
+    }
+
+    /// How many nodes this one serves.
+    fn load_here(&self) -> v1::DescribeResponse {
+        let Load { sessions, lanes } = self.nodes.load();
+        let number = |number: usize| u64::try_from(number).ok();
+        v1::DescribeResponse { sessions: number(sessions), lanes: number(lanes), ..v1::DescribeResponse::default() }
     }
 
     /// Only which nodes have all denials up to `revision` in force, and since when: asked often while somebody waits.
     fn denied_here(&self, revision: u64) -> v1::DescribeResponse {
         let denied = |(name, denied_at)| v1::ConnectedNode { name, denied_at, ..v1::ConnectedNode::default() };
         let connected = self.nodes.denied_through(revision).into_iter().map(denied).collect();
-        v1::DescribeResponse { member: None, connected }
+        v1::DescribeResponse { connected, ..v1::DescribeResponse::default() }
     }
 
     /// What each control plane that answers says of itself, by node id; this one included.
@@ -112,7 +138,8 @@ impl Colleagues {
     /// up to `revision` in force, as far as it said so to a control plane that answers.
     pub(crate) async fn enforcement(&self, revision: u64) -> BTreeMap<String, u64> {
         let mut first = self.nodes.denied_through(revision);
-        let others = self.ask_others(v1::DescribeRequest { denied_through: revision }, ENFORCEMENT_WAIT_MAX).await;
+        let request = v1::DescribeRequest { denied_through: revision, ..v1::DescribeRequest::default() };
+        let others = self.ask_others(request, ENFORCEMENT_WAIT_MAX).await;
         for node in others.into_values().flat_map(|described| described.connected) {
             // One of an earlier version does not know the question and names whoever is connected.
             if node.denied_at > 0 {
@@ -158,6 +185,13 @@ impl Colleagues {
                 known.refused.clone_from(&node.refused);
             }
             known.connected |= !node.gone;
+            if node.epoch >= known.epoch {
+                // Its lane may have moved: of one run the larger count is the later one.
+                let before = if node.epoch > known.epoch { Calls::default() } else { known.calls };
+                let decided = before.decided.max(node.calls_decided);
+                known.calls = Calls { decided, denied: before.denied.max(node.calls_denied) };
+                known.epoch = node.epoch;
+            }
             known.denied = known.denied.max(node.denied_revision);
             known.leased_at = known.leased_at.max(node.leased_at);
             if !node.digest.is_empty() {

@@ -2,9 +2,9 @@
 //!
 //! It makes Raft's membership follow the members that the state wants, one step at a time: a new control plane first
 //! learns, and votes once it has caught up; a removed one goes; a leader that is removed hands over first. It states
-//! who signs tokens, and it records. Each duty may be done twice or be broken off anywhere: the next leader looks at
+//! who signs tokens, watches what is rolled out in stages, and it records. Each duty may be done twice or be broken off anywhere: the next leader looks at
 //! what is and goes on from there.
-//! Absent: which members are wanted (`core::member`), how a step is carried out (`consensus`), records (`recorder`).
+//! Absent: which members are wanted (`core::member`), how a step is carried out (`consensus`), records (`recorder`), rollouts (`rollout`).
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -19,6 +19,7 @@ use crate::{
     domain::{Caller, Domain},
     metrics::Metrics,
     recorder::Recorder,
+    rollout::Rollouts,
     vault::Vault,
 };
 
@@ -39,6 +40,7 @@ pub(crate) struct Duties {
     pub(crate) node: String,
     pub(crate) stream: EventStream,
     pub(crate) metrics: Metrics,
+    pub(crate) rollouts: Rollouts,
 }
 
 impl Duties {
@@ -63,7 +65,12 @@ impl Duties {
     /// Returns only at shutdown.
     async fn lead(&self, shutdown: &Shutdown) {
         let recorder = Recorder::new(self.domain.consensus().clone(), self.stream.clone(), self.metrics.clone());
-        tokio::join!(self.state_identity(shutdown), self.reconcile(shutdown), recorder.run(shutdown.clone()));
+        tokio::join!(
+            self.state_identity(shutdown),
+            self.reconcile(shutdown),
+            self.rollouts.watch(shutdown),
+            recorder.run(shutdown.clone())
+        );
     }
 
     /// Makes the secrets that are missing and says who signs tokens; nothing happens where that is so already.

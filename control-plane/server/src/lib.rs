@@ -32,6 +32,7 @@ mod offline;
 mod peers;
 mod recorder;
 mod replica;
+mod rollout;
 mod serve;
 mod status;
 mod vault;
@@ -39,10 +40,11 @@ mod vault;
 pub use self::{
     clock::{Host, Surroundings},
     config::ControlPlaneConfig,
+    config_stream::feed::REVISIONS_KEPT,
     domain::{WriteError, Written},
     error::ControlPlaneError,
     offline::{Begun, init, restore},
-    replica::Replica,
+    replica::{Replica, Served},
     serve::{Running, serve},
     vault::VaultError,
 };

@@ -37,6 +37,8 @@ pub(crate) struct Metrics {
     term: Gauge,
     members: Family<Labels, Gauge>,
     diverged: Gauge,
+    rollout_share: Gauge,
+    rollouts_taken_back: Counter,
 }
 
 impl Metrics {
@@ -64,6 +66,8 @@ impl Metrics {
             term: Gauge::default(),
             members: Family::default(),
             diverged: Gauge::default(),
+            rollout_share: Gauge::default(),
+            rollouts_taken_back: Counter::default(),
         };
         let help = "Commands by what became of them: committed, unchanged, rejected or failed";
         registry.register("bailiwick_control_plane_writes", help, metrics.writes.clone());
@@ -93,6 +97,7 @@ impl Metrics {
         add("bailiwick_control_plane_handed_on", "Requests handed on to the leader", &metrics.handed_on);
         metrics.register_lanes(registry);
         metrics.register_cluster(registry);
+        metrics.register_rollouts(registry);
         metrics
     }
 
@@ -124,6 +129,23 @@ impl Metrics {
         add("bailiwick_control_plane_diverged", help, &self.diverged);
         let help = "Control planes in consensus, by what they do: voter or learner";
         registry.register("bailiwick_control_plane_members", help, self.members.clone());
+    }
+
+    fn register_rollouts(&self, registry: &Registry) {
+        let help = "Percent of the data planes that the rollout under way counts for, on the leader; 0: there is none";
+        registry.register("bailiwick_control_plane_rollout_share", help, self.rollout_share.clone());
+        let help = "Rollouts that this node, as the leader, took back by itself; the log and the ledger say why";
+        registry.register("bailiwick_control_plane_rollouts_taken_back", help, self.rollouts_taken_back.clone());
+    }
+
+    /// The rollout under way counts for so many percent.
+    pub(crate) fn rollout(&self, share: u64) {
+        self.rollout_share.set(gauge(share));
+    }
+
+    /// A rollout goes back by itself.
+    pub(crate) fn rollout_taken_back(&self) {
+        self.rollouts_taken_back.inc();
     }
 
     /// How consensus stands.

@@ -21,7 +21,7 @@ use bailiwick_runtime::{
     ops::{self, Readiness},
     tls,
 };
-use tokio::{net::TcpListener, sync::watch};
+use tokio::net::TcpListener;
 use tonic::transport::Server;
 
 use crate::{
@@ -31,7 +31,7 @@ use crate::{
     checkpoints::CheckpointService,
     cluster::ClusterService,
     config::ControlPlaneConfig,
-    config_stream::{self, ConfigService, feed::Feed, nodes::Nodes, wire::ConfigServer},
+    config_stream::{self, ConfigService, balance, feed::Feed, nodes::Nodes, wire::ConfigServer},
     domain::{Domain, Projection, Shared, run_writer},
     enrolment::EnrolmentService,
     error::ControlPlaneError,
@@ -42,6 +42,7 @@ use crate::{
     links::Links,
     metrics::Metrics,
     peers::Peers,
+    rollout::Rollouts,
 };
 
 /// Longest wait at start of a node that is alone until it leads.
@@ -227,12 +228,6 @@ async fn start(
     );
     let announcing = announce::run(domain.clone(), links.clone(), own, addresses, stop.clone());
     supervisor.spawn("control-plane-announce", OnEnd::Finish, announcing);
-    lead(config, &home, &domain, stream, &metrics, &readiness, supervisor).await?;
-
-    let (beats, heartbeats) = watch::channel(0);
-    let beating = config_stream::beat(domain.clone(), Arc::clone(&feed), beats, beaten(readiness), stop.clone());
-    supervisor.spawn("control-plane-heartbeat", OnEnd::Critical, beating);
-    let proofs = config_stream::prove_on_demand(supervisor, &domain, &feed);
     let nodes = Arc::new(Nodes::default());
     let colleagues = Colleagues {
         domain: domain.clone(),
@@ -240,12 +235,23 @@ async fn start(
         links: links.clone(),
         master_keys: home.vault.masters().clone(),
     };
+    lead(config, &home, &colleagues, stream, &metrics, &readiness, supervisor).await?;
+
+    let (beats, heartbeats) = config_stream::heartbeats::heartbeats();
+    let beating = config_stream::beat(domain.clone(), Arc::clone(&feed), beats, beaten(readiness), stop.clone());
+    supervisor.spawn("control-plane-heartbeat", OnEnd::Critical, beating);
+    let (proofs, proving) = config_stream::prove_on_demand(domain.clone(), Arc::clone(&feed), stop.clone());
+    supervisor.spawn("control-plane-proofs", OnEnd::Critical, proving);
+    let balancing = balance::run(Arc::clone(&nodes), colleagues.clone(), stop.clone());
+    supervisor.spawn("control-plane-balance", OnEnd::Critical, balancing);
     let configs = ConfigServer(Arc::new(ConfigService {
         domain: domain.clone(),
         feed,
         nodes,
         keys: home.vault.keys(),
         heartbeats,
+        slots: config_stream::snapshot::Slots::new(),
+        statements: config_stream::statements::Statements::new(home.identity.clone()),
         proofs,
         supervisor: supervisor.clone(),
         shutdown: stop.clone(),
@@ -293,15 +299,21 @@ async fn start(
 async fn lead(
     config: &ControlPlaneConfig,
     home: &Home,
-    domain: &Domain,
+    colleagues: &Colleagues,
     stream: EventStream,
     metrics: &Metrics,
     readiness: &Readiness,
     supervisor: &Supervisor,
 ) -> Result<(), ControlPlaneError> {
     let issuer = Issuer { issuer: config.issuer.clone(), mcp_url: config.mcp_url.clone() };
-    let (vault, node) = (home.vault.clone(), config.node.clone());
-    let duties = Duties { domain: domain.clone(), vault, issuer, node, stream, metrics: metrics.clone() };
+    let (domain, vault, node) = (colleagues.domain.clone(), home.vault.clone(), config.node.clone());
+    let rollouts = Rollouts {
+        domain: domain.clone(),
+        colleagues: colleagues.clone(),
+        node: node.clone(),
+        metrics: metrics.clone(),
+    };
+    let duties = Duties { domain: domain.clone(), vault, issuer, node, stream, metrics: metrics.clone(), rollouts };
     if domain.consensus().is_leader() {
         // So that a node that is alone has all it needs before it serves.
         duties

@@ -13,7 +13,8 @@ use bailiwick_proto::{Reason, Tier};
 
 use crate::{
     caller::Caller,
-    config::{Agent, Config, Consent, ExposedTool, Tool, User},
+    config::{Config, ExposedTool, Tool},
+    people::{Agent, Consent, User},
 };
 
 /// A tool as a client names it.
@@ -36,6 +37,8 @@ pub struct Decision {
     pub policy_error: Option<String>,
     /// The configuration's revision.
     pub revision: u64,
+    /// The rollout whose candidate decided, where this node is in its share.
+    pub rollout: Option<Arc<str>>,
     /// The agent's owner, where the agent is known.
     pub owner: Option<String>,
     /// The agent's project, where the agent is known.
@@ -62,35 +65,85 @@ impl Decision {
 #[must_use]
 pub fn admit(config: &Config, caller: &Caller, tool: ToolRef<'_>, now_unix: i64) -> Decision {
     let exposed = config.exposed(tool.virtual_server, tool.name);
-    decide(config, caller, tool.virtual_server, exposed, now_unix)
+    decide(config, caller, &Parties::of(config, caller), tool.virtual_server, exposed, now_unix)
 }
 
 /// The tools a caller may call on a virtual server at `now_unix`, by name: those that [`admit`] permits.
 #[must_use]
 pub fn listable<'c>(config: &'c Config, caller: &Caller, virtual_server: &str, now_unix: i64) -> Vec<&'c ExposedTool> {
     let Some(server) = config.virtual_servers.get(virtual_server) else { return Vec::new() };
-    let permitted = |tool: &&Arc<ExposedTool>| decide(config, caller, virtual_server, Some(tool), now_unix).permits();
+    let parties = Parties::of(config, caller);
+    let permitted =
+        |tool: &&Arc<ExposedTool>| decide(config, caller, &parties, virtual_server, Some(tool), now_unix).permits();
     server.tools.values().filter(permitted).map(AsRef::as_ref).collect()
+}
+
+/// Who a caller says they are, as far as that is known.
+struct Parties {
+    user: Option<User>,
+    agent: Option<Agent>,
+    consent: Option<Consent>,
+    /// Of the agent's owner.
+    owner_groups: Vec<String>,
+}
+
+impl Parties {
+    fn of(config: &Config, caller: &Caller) -> Self {
+        let people = &config.people;
+        let agent = people.agent(&caller.agent);
+        let owner = agent.as_ref().and_then(|agent| people.user(&agent.owner));
+        Self {
+            user: people.user(&caller.user),
+            consent: people.consent(&caller.consent),
+            owner_groups: owner.map(|owner| owner.groups).unwrap_or_default(),
+            agent,
+        }
+    }
+
+    /// Those who act, if they have any authority on this virtual server.
+    fn authority(&self, caller: &Caller, virtual_server: &str) -> Result<(&User, &Agent, &Consent), Reason> {
+        let user = self.user.as_ref().ok_or(Reason::UserUnknown)?;
+        if !user.active {
+            return Err(Reason::UserInactive);
+        }
+        let agent = self.agent.as_ref().ok_or(Reason::AgentUnknown)?;
+        if !agent.active {
+            return Err(Reason::AgentInactive);
+        }
+        let consent = self.consent.as_ref().ok_or(Reason::ConsentMissing)?;
+        let covers = consent.user == caller.user
+            && consent.agent == caller.agent
+            && consent.virtual_server == virtual_server
+            && caller.virtual_server == virtual_server;
+        if !covers {
+            return Err(Reason::ConsentMissing);
+        }
+        if consent.revoked {
+            return Err(Reason::ConsentRevoked);
+        }
+        Ok((user, agent, consent))
+    }
 }
 
 fn decide(
     config: &Config,
     caller: &Caller,
+    parties: &Parties,
     virtual_server: &str,
     exposed: Option<&Arc<ExposedTool>>,
     now_unix: i64,
 ) -> Decision {
-    let agent = config.agents.get(&caller.agent);
     let mut decision = Decision {
         reason: None,
         policies: Vec::new(),
         policy_error: None,
         revision: config.revision,
-        owner: agent.map(|agent| agent.owner.clone()),
-        project: agent.map(|agent| agent.project.clone()),
+        rollout: config.staging.as_ref().map(|staging| Arc::clone(&staging.rollout)),
+        owner: parties.agent.as_ref().map(|agent| agent.owner.clone()),
+        project: parties.agent.as_ref().map(|agent| agent.project.clone()),
         tool: exposed.map(|exposed| Arc::clone(&exposed.tool)),
     };
-    match standing(config, caller, virtual_server, exposed, now_unix) {
+    match standing(parties, caller, virtual_server, exposed, now_unix) {
         Err(reason) => decision.reason = Some(reason),
         Ok(standing) => ask_policies(config, caller, virtual_server, &standing, &mut decision),
     }
@@ -101,6 +154,7 @@ fn decide(
 struct Standing<'c> {
     user: &'c User,
     agent: &'c Agent,
+    owner_groups: &'c [String],
     consent: &'c Consent,
     tool: &'c Tool,
 }
@@ -109,17 +163,17 @@ struct Standing<'c> {
 /// or revoked. For calls under way and for what is remembered of a caller; time alone takes nothing away here.
 #[must_use]
 pub fn taken_away(config: &Config, caller: &Caller) -> Option<Reason> {
-    authority(config, caller, &caller.virtual_server).err()
+    Parties::of(config, caller).authority(caller, &caller.virtual_server).err()
 }
 
 fn standing<'c>(
-    config: &'c Config,
+    parties: &'c Parties,
     caller: &Caller,
     virtual_server: &str,
     exposed: Option<&'c Arc<ExposedTool>>,
     now_unix: i64,
 ) -> Result<Standing<'c>, Reason> {
-    let (user, agent, consent) = authority(config, caller, virtual_server)?;
+    let (user, agent, consent) = parties.authority(caller, virtual_server)?;
     if now_unix >= consent.expires_at {
         return Err(Reason::ConsentExpired);
     }
@@ -133,34 +187,7 @@ fn standing<'c>(
     if tool.tier > agent.ceiling {
         return Err(Reason::CeilingExceeded);
     }
-    Ok(Standing { user, agent, consent, tool })
-}
-
-fn authority<'c>(
-    config: &'c Config,
-    caller: &Caller,
-    virtual_server: &str,
-) -> Result<(&'c User, &'c Agent, &'c Consent), Reason> {
-    let user = config.users.get(&caller.user).ok_or(Reason::UserUnknown)?;
-    if !user.active {
-        return Err(Reason::UserInactive);
-    }
-    let agent = config.agents.get(&caller.agent).ok_or(Reason::AgentUnknown)?;
-    if !agent.active {
-        return Err(Reason::AgentInactive);
-    }
-    let consent = config.consents.get(&caller.consent).ok_or(Reason::ConsentMissing)?;
-    let covers = consent.user == caller.user
-        && consent.agent == caller.agent
-        && consent.virtual_server == virtual_server
-        && caller.virtual_server == virtual_server;
-    if !covers {
-        return Err(Reason::ConsentMissing);
-    }
-    if consent.revoked {
-        return Err(Reason::ConsentRevoked);
-    }
-    Ok((user, agent, consent))
+    Ok(Standing { user, agent, owner_groups: &parties.owner_groups, consent, tool })
 }
 
 fn ask_policies(
@@ -170,14 +197,13 @@ fn ask_policies(
     standing: &Standing<'_>,
     decision: &mut Decision,
 ) {
-    let owner = config.users.get(&standing.agent.owner);
     let verdict = config.policies.decide(&Request {
         user: &caller.user,
         groups: &standing.user.groups,
         agent: RequestAgent {
             name: &caller.agent,
             owner: &standing.agent.owner,
-            owner_groups: owner.map_or(&[], |owner| owner.groups.as_slice()),
+            owner_groups: standing.owner_groups,
             project: &standing.agent.project,
             ceiling: standing.agent.ceiling,
         },

@@ -7,18 +7,22 @@
 //! (`overlay`). A policy set that does not compile leaves the last good one in force (see `policies`) and is reported
 //! in `Applied::refused`, to be answered with a `Nack`.
 
+mod candidate;
 mod compile;
 mod overlay;
 
-use std::{collections::BTreeSet, sync::Arc};
+use std::sync::Arc;
 
 use bailiwick_proto::{config_digest::Entries, denial::narrows, v1};
 
-use self::overlay::Overlay;
-use crate::config::Config;
+use self::{compile::Faults, overlay::Overlay};
+use crate::{
+    config::Config,
+    people::{self, is_of_people},
+};
 
-/// Most entries held. A hundred thousand tools, people and consents together fit several times.
-pub const ENTRIES_MAX: usize = 1_000_000;
+/// Most entries held: a million consents fit twice. An entry of a person takes some 220 bytes, so half a gibibyte.
+pub const ENTRIES_MAX: usize = 2_000_000;
 
 /// Why a frame was refused. Each asks for a fresh snapshot.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -54,13 +58,25 @@ pub struct Applied {
     pub refused: Vec<String>,
 }
 
+/// A snapshot of which chunks are still to come.
+#[derive(Debug)]
+struct Arriving {
+    revision: u64,
+    entries: Entries,
+    faults: Faults,
+}
+
 /// See the file's header.
 #[derive(Debug, Default)]
 pub struct Catalogue {
+    /// Whose it is: rollouts count for some nodes only. Empty: for none.
+    node: String,
     entries: Entries,
     /// Denials of revisions that are not held yet.
     overlay: Overlay,
-    staged: Option<(u64, Entries)>,
+    /// Which of the entries are people's and cannot be read.
+    faults: Faults,
+    arriving: Option<Arriving>,
     revision: u64,
     config: Arc<Config>,
     /// Policy problems of the entries in force.
@@ -74,10 +90,22 @@ impl Catalogue {
         Self::default()
     }
 
+    /// Knows nothing yet but whose it is.
+    #[must_use]
+    pub fn of_node(node: &str) -> Self {
+        Self { node: node.to_owned(), ..Self::default() }
+    }
+
     /// The configuration in force.
     #[must_use]
     pub fn config(&self) -> Arc<Config> {
         Arc::clone(&self.config)
+    }
+
+    /// What is held; a copy costs next to nothing.
+    #[must_use]
+    pub fn entries(&self) -> Entries {
+        self.entries.clone()
     }
 
     /// The revision held, for `Hello`; 0 when nothing is.
@@ -97,32 +125,35 @@ impl Catalogue {
     /// # Errors
     /// The whole does not have the stated digest, or is too large; what was in force stays.
     pub fn snapshot(&mut self, chunk: v1::Snapshot) -> Result<Option<Applied>, CatalogueError> {
-        let (revision, mut entries) = match self.staged.take() {
-            Some((revision, entries)) if revision == chunk.revision => (revision, entries),
+        let mut arriving = match self.arriving.take() {
+            Some(arriving) if arriving.revision == chunk.revision => arriving,
             // A new snapshot begins; an unfinished one of another revision is dropped.
-            Some(_) | None => (chunk.revision, Entries::new()),
+            Some(_) | None => Arriving { revision: chunk.revision, entries: Entries::new(), faults: Faults::new() },
         };
         for entry in chunk.entries {
-            entries.insert(entry.key, entry.value);
+            arriving.entries.insert(&entry.key, &entry.value);
+            find_fault(&mut arriving.faults, &entry.key, Some(&entry.value));
         }
-        if entries.len() > ENTRIES_MAX {
+        // Bit by bit, so that the last chunk takes no longer than others, and nothing is held twice that is held already.
+        arriving.entries.settle_like(&self.entries);
+        if arriving.entries.len() > ENTRIES_MAX {
             return Err(CatalogueError::TooManyEntries);
         }
         if !chunk.last {
-            self.staged = Some((revision, entries));
+            self.arriving = Some(arriving);
             return Ok(None);
         }
-        entries.settle();
+        let Arriving { revision, entries, faults } = arriving;
         if entries.digest().as_slice() != chunk.digest.as_slice() {
             return Err(CatalogueError::Digest { revision });
         }
-        self.entries = entries;
+        (self.entries, self.faults) = (entries, faults);
         Ok(Some(self.put_in_force(revision, None)))
     }
 
     /// Forgets a half-received snapshot; called when a stream ends.
     pub fn stream_ended(&mut self) {
-        self.staged = None;
+        self.arriving = None;
     }
 
     /// Takes a delta.
@@ -135,27 +166,24 @@ impl Catalogue {
             self.restrict(delta)?;
             return Err(CatalogueError::Gap { from: delta.from, held: self.revision });
         }
-        let before: Vec<_> = delta
-            .changes
-            .iter()
-            .map(|change| (change.key.clone(), self.entries.get(&change.key).map(<[u8]>::to_vec)))
-            .collect();
+        let mut entries = self.entries.clone();
         for change in &delta.changes {
-            self.entries.apply(change);
+            entries.apply(change);
         }
-        self.entries.settle();
-        let fault = if self.entries.digest().as_slice() != delta.digest.as_slice() {
+        entries.settle();
+        let fault = if entries.digest().as_slice() != delta.digest.as_slice() {
             CatalogueError::Digest { revision: delta.to }
-        } else if self.entries.len() > ENTRIES_MAX {
+        } else if entries.len() > ENTRIES_MAX {
             CatalogueError::TooManyEntries
         } else {
-            let touched = delta.changes.iter().map(|change| change.key.clone()).collect();
-            return Ok(self.put_in_force(delta.to, Some(touched)));
+            self.entries = entries;
+            let mut people_only = true;
+            for change in &delta.changes {
+                let is_found = find_fault(&mut self.faults, &change.key, change.value.as_deref());
+                people_only &= is_of_people(&change.key) && !is_found;
+            }
+            return Ok(self.put_in_force(delta.to, Some(people_only)));
         };
-        for (key, value) in before.into_iter().rev() {
-            self.entries.apply(&v1::EntryChange { key, value });
-        }
-        self.entries.settle();
         self.restrict(delta)?;
         Err(fault)
     }
@@ -165,7 +193,11 @@ impl Catalogue {
     /// # Errors
     /// It had something else: nothing that follows can be right.
     pub fn bookmark(&self, bookmark: &v1::Heartbeat) -> Result<(), CatalogueError> {
-        let is_comparable = self.revision > 0 && bookmark.revision == self.revision && !bookmark.digest.is_empty();
+        if self.revision > 0 && bookmark.revision != self.revision {
+            // It names where this node is, once it has taken what was sent: something was lost on the way.
+            return Err(CatalogueError::Gap { from: bookmark.revision, held: self.revision });
+        }
+        let is_comparable = self.revision > 0 && !bookmark.digest.is_empty();
         if is_comparable && self.entries.digest().as_slice() != bookmark.digest.as_slice() {
             return Err(CatalogueError::Digest { revision: self.revision });
         }
@@ -180,7 +212,7 @@ impl Catalogue {
     pub fn deny(&mut self, denials: &v1::Denials) -> Result<usize, CatalogueError> {
         let news = self.lay_over(denials.revision, &denials.changes)?;
         if !denials.more && self.revision > 0 {
-            self.put_in_force(self.revision, Some(BTreeSet::new()));
+            self.put_in_force(self.revision, Some(true));
         }
         Ok(news)
     }
@@ -188,7 +220,7 @@ impl Catalogue {
     /// Puts what only narrows of a refused delta into force.
     fn restrict(&mut self, delta: &v1::Delta) -> Result<(), CatalogueError> {
         if self.lay_over(delta.to, &delta.changes)? > 0 && self.revision > 0 {
-            self.put_in_force(self.revision, Some(BTreeSet::new()));
+            self.put_in_force(self.revision, Some(true));
         }
         Ok(())
     }
@@ -205,8 +237,8 @@ impl Catalogue {
     }
 
     /// Compiles only what differs from what is in force: most revisions (checkpoints, reports) change no entry, and most
-    /// others change `touched` entries of people alone. Of a snapshot it is not known what it touches.
-    fn put_in_force(&mut self, revision: u64, touched: Option<BTreeSet<String>>) -> Applied {
+    /// others change people alone. Of a snapshot it is not known what it changes.
+    fn put_in_force(&mut self, revision: u64, people_only: Option<bool>) -> Applied {
         self.revision = revision;
         self.overlay.reached(revision);
         let news = self.overlay.take_news();
@@ -214,24 +246,35 @@ impl Catalogue {
             && news.is_empty()
             && self.config.digest.as_slice() == self.entries.digest().as_slice();
         if !is_same {
-            self.compile(touched.map(|touched| &touched | &news));
+            self.compile(people_only == Some(true) && news.iter().all(|key| is_of_people(key)));
         }
         let contents = Arc::clone(&self.config.contents);
         self.config = Arc::new(Config { revision, contents });
         Applied { revision, config: Arc::clone(&self.config), refused: self.refused.clone() }
     }
 
-    fn compile(&mut self, touched: Option<BTreeSet<String>>) {
+    fn compile(&mut self, people_only: bool) {
         let Config { revision, contents: previous } = self.config.as_ref();
-        let touched = touched.filter(|_| *revision > 0);
-        let patched = touched.and_then(|keys| compile::patch(&self.entries, &self.overlay, previous, &keys));
-        let contents = patched.unwrap_or_else(|| {
-            let (contents, refused) = compile::compile(&self.entries, &self.overlay, previous);
+        let contents = if people_only && *revision > 0 {
+            compile::patch(&self.entries, &self.overlay, previous)
+        } else {
+            let (contents, refused) =
+                compile::compile(&self.entries, &self.faults, &self.overlay, previous, &self.node);
             self.refused = refused;
             contents
-        });
+        };
         self.config = Arc::new(Config { revision: *revision, contents: Arc::new(contents) });
     }
+}
+
+/// Notes what is wrong with an entry of people; whether anything is or was.
+fn find_fault(faults: &mut Faults, key: &str, value: Option<&[u8]>) -> bool {
+    let was = !faults.is_empty() && faults.remove(key).is_some();
+    let fault = value.filter(|_| is_of_people(key)).and_then(|value| people::check(key, value).err());
+    if let Some(why) = fault {
+        faults.insert(key.to_owned(), why);
+    }
+    was || fault.is_some()
 }
 
 #[cfg(test)]

@@ -1,7 +1,7 @@
 //! The configuration in force: everything a decision needs, compiled, never changed.
 //!
 //! Made by `catalogue` from the entries of one revision; read by `admission`, `edge` and the server's connectors
-//! through an `Arc`. What could not be read or is not safe to offer is left out and named in `warnings`: an absent
+//! through an `Arc`. People, agents and consents, of which there may be a million, are in `people`. What could not be read or is not safe to offer is left out and named in `warnings`: an absent
 //! user, agent, consent or tool is refused, so leaving out fails closed. Revisions that change nothing here share
 //! `Contents`; those that only change people, agents and consents share the `Offer`.
 
@@ -11,46 +11,7 @@ use bailiwick_proto::{Tier, v1};
 use bailiwick_token::VerifyingKeys;
 use serde_json::value::RawValue;
 
-use crate::{header_params::HeaderParam, policies::Policies, table::Table};
-
-/// A person.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct User {
-    /// Groups they are in.
-    pub groups: Vec<String>,
-    /// False once deactivated.
-    pub active: bool,
-}
-
-/// An agent.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Agent {
-    /// The person who answers for it.
-    pub owner: String,
-    /// Its project.
-    pub project: String,
-    /// Highest tier it may ever use.
-    pub ceiling: Tier,
-    /// False while paused or retired.
-    pub active: bool,
-}
-
-/// A person's consent that an agent acts for them on a virtual server.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Consent {
-    /// Who consented.
-    pub user: String,
-    /// To which agent.
-    pub agent: String,
-    /// Where.
-    pub virtual_server: String,
-    /// Highest tier consented to.
-    pub level: Tier,
-    /// Unix seconds; no longer valid from that second on.
-    pub expires_at: i64,
-    /// Taken back.
-    pub revoked: bool,
-}
+use crate::{header_params::HeaderParam, people::People, policies::Policies};
 
 /// A pinned tool of a server.
 #[derive(Debug)]
@@ -113,12 +74,8 @@ impl Deref for Config {
 pub struct Contents {
     /// Digest over all entries.
     pub digest: Vec<u8>,
-    /// By name.
-    pub users: Table<User>,
-    /// By name.
-    pub agents: Table<Agent>,
-    /// By id.
-    pub consents: Table<Consent>,
+    /// Persons, agents and consents.
+    pub people: People,
     /// All the rest.
     pub offer: Arc<Offer>,
 }
@@ -148,6 +105,17 @@ pub struct Offer {
     pub policies: Policies,
     /// What was left out, one sentence each: the entry's key, a colon, and why.
     pub warnings: Vec<String>,
+    /// A change in stages that counts here: this node is in its share.
+    pub staging: Option<Staging>,
+}
+
+/// A rollout's candidate is in force at this node, laid over what the entries say to all.
+#[derive(Clone, Debug)]
+pub struct Staging {
+    /// The rollout's id.
+    pub rollout: Arc<str>,
+    /// The policies that are in force without it.
+    pub base: Policies,
 }
 
 impl Offer {

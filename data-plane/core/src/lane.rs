@@ -2,8 +2,8 @@
 //!
 //! The server's `lane` owns the connection and the clock; it hands every frame to `handle` and does what the
 //! [`LaneStep`] says, in that order. A lease counts from when it was asked for, never from when the answer came: the
-//! control plane proved only after the question that it was current. Frames out of order end the lane, because a denial
-//! may have been lost. Deliberately absent: what a denial does (`catalogue`), when a lease counts (`config_state` in the
+//! control plane proved only after the question that it was current. Every frame says what must have come before it; one
+//! that is out of order, lost or repeated ends the lane, whatever the transport promised. Deliberately absent: what a denial does (`catalogue`), when a lease counts (`config_state` in the
 //! server). Words: `proto/bailiwick/v1/config.proto`, `Lane`.
 
 use std::{collections::VecDeque, time::Duration};
@@ -29,9 +29,9 @@ pub enum LaneFault {
         /// The one before it.
         after: u64,
     },
-    /// A lease while denials of a revision were not complete.
-    #[error("a lease came before all denials of revision {revision}")]
-    Unfinished {
+    /// Denials of this revision, or a part of them, never came.
+    #[error("denials of revision {revision} were lost")]
+    Lost {
         /// Which.
         revision: u64,
     },
@@ -68,15 +68,15 @@ pub enum LaneStep<T> {
 pub struct Lane<T> {
     /// The latest revision spoken of; `None` before the opening.
     revision: Option<u64>,
-    /// More denials of that revision must follow.
-    is_unfinished: bool,
+    /// The part of that revision's denials that must follow.
+    expected: Option<u32>,
     asked: VecDeque<(u64, T)>,
     next_ask: u64,
 }
 
 impl<T> Default for Lane<T> {
     fn default() -> Self {
-        Self { revision: None, is_unfinished: false, asked: VecDeque::new(), next_ask: 1 }
+        Self { revision: None, expected: None, asked: VecDeque::new(), next_ask: 1 }
     }
 }
 
@@ -104,7 +104,10 @@ impl<T: Copy> Lane<T> {
             }
             (Some(Frame::Opened(_)), Some(_)) | (_, None) => Err(LaneFault::Opening),
             (Some(Frame::Denials(denials)), Some(after)) => self.denials(denials, after),
-            (Some(Frame::Lease(_)), Some(revision)) if self.is_unfinished => Err(LaneFault::Unfinished { revision }),
+            (Some(Frame::Lease(_)), Some(revision)) if self.expected.is_some() => Err(LaneFault::Lost { revision }),
+            (Some(Frame::Lease(lease)), Some(revision)) if lease.denied > revision => {
+                Err(LaneFault::Lost { revision: lease.denied })
+            }
             (Some(Frame::Lease(lease)), Some(_)) => Ok(self.lease(&lease)),
             (None, Some(_)) => Ok(LaneStep::Nothing),
         }
@@ -112,12 +115,18 @@ impl<T: Copy> Lane<T> {
 
     fn denials(&mut self, denials: v1::Denials, after: u64) -> Result<LaneStep<T>, LaneFault> {
         let revision = denials.revision;
-        let follows = if self.is_unfinished { revision == after } else { revision > after };
+        let follows = if self.expected.is_some() { revision == after } else { revision > after };
         if !follows {
             return Err(LaneFault::Order { revision, after });
         }
+        if self.expected.is_none() && denials.after > after {
+            return Err(LaneFault::Lost { revision: denials.after });
+        }
+        if denials.part != self.expected.unwrap_or(0) {
+            return Err(LaneFault::Lost { revision });
+        }
         self.revision = Some(revision);
-        self.is_unfinished = denials.more;
+        self.expected = denials.more.then(|| denials.part.saturating_add(1));
         let complete = !denials.more;
         Ok(LaneStep::Deny { denials, complete })
     }
@@ -142,12 +151,20 @@ mod tests {
     }
 
     fn denials(revision: u64, more: bool) -> v1::LaneFrame {
+        part(revision, 0, more)
+    }
+
+    fn part(revision: u64, part: u32, more: bool) -> v1::LaneFrame {
+        v1::LaneFrame { frame: Some(Frame::Denials(of(revision, 0, part, more))) }
+    }
+
+    fn of(revision: u64, after: u64, part: u32, more: bool) -> v1::Denials {
         let changes = vec![v1::EntryChange { key: "consent/c-1".into(), value: None }];
-        v1::LaneFrame { frame: Some(Frame::Denials(v1::Denials { revision, changes, more })) }
+        v1::Denials { revision, changes, more, after, part }
     }
 
     fn lease(ask: u64, lease_ms: u64) -> v1::LaneFrame {
-        v1::LaneFrame { frame: Some(Frame::Lease(v1::Lease { ask, lease_ms, revision: 7 })) }
+        v1::LaneFrame { frame: Some(Frame::Lease(v1::Lease { ask, lease_ms, revision: 7, denied: 0 })) }
     }
 
     fn at(revision: u64) -> Lane<u64> {
@@ -197,10 +214,27 @@ mod tests {
         assert!(complete(lane.handle(denials(9, false))) && complete(lane.handle(denials(12, false))));
         assert!(matches!(lane.handle(denials(13, true)), Ok(LaneStep::Deny { complete: false, .. })));
         assert_eq!(lane.clone().handle(denials(14, false)), Err(LaneFault::Order { revision: 14, after: 13 }));
-        assert_eq!(lane.clone().handle(lease(1, 3_000)), Err(LaneFault::Unfinished { revision: 13 }));
-        assert!(complete(lane.handle(denials(13, false))));
+        assert_eq!(lane.clone().handle(lease(1, 3_000)), Err(LaneFault::Lost { revision: 13 }));
+        assert_eq!(lane.clone().handle(part(13, 2, false)), Err(LaneFault::Lost { revision: 13 }));
+        assert!(complete(lane.handle(part(13, 1, false))));
         assert_eq!(lane.handle(denials(13, false)), Err(LaneFault::Order { revision: 13, after: 13 }));
         assert_eq!(at(7).handle(denials(7, false)), Err(LaneFault::Order { revision: 7, after: 7 }));
+    }
+
+    #[test]
+    fn a_frame_that_was_lost_is_missed_by_the_next_one() {
+        let after = |revision, after| v1::LaneFrame { frame: Some(Frame::Denials(of(revision, after, 0, false))) };
+        let lease = |denied| {
+            let lease = v1::Lease { ask: 1, lease_ms: 3_000, revision: 20, denied };
+            v1::LaneFrame { frame: Some(Frame::Lease(lease)) }
+        };
+        let mut lane = at(7);
+        assert!(lane.handle(after(9, 3)).is_ok(), "what came before the opening is the config stream's");
+        assert!(lane.handle(after(12, 9)).is_ok());
+        assert_eq!(lane.clone().handle(after(15, 13)), Err(LaneFault::Lost { revision: 13 }));
+        assert_eq!(lane.clone().handle(lease(13)), Err(LaneFault::Lost { revision: 13 }));
+        assert!(lane.handle(lease(12)).is_ok());
+        assert_eq!(lane.handle(part(15, 1, false)), Err(LaneFault::Lost { revision: 15 }));
     }
 
     #[test]

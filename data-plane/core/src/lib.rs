@@ -17,6 +17,7 @@ pub mod forward;
 pub mod handshake;
 pub mod header_params;
 pub mod lane;
+pub mod people;
 pub mod policies;
 pub mod records;
 pub mod session;

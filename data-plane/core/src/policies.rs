@@ -18,7 +18,7 @@ struct Compiled {
 }
 
 /// Narrows a set that is older than the configuration around it.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 struct Narrowing {
     /// Policies that exist in the present revision.
     policies: BTreeSet<String>,
@@ -27,7 +27,7 @@ struct Narrowing {
 }
 
 /// The policies in force. The default knows none and denies everything.
-#[derive(Debug, Default)]
+#[derive(Clone, Debug, Default)]
 pub struct Policies {
     compiled: Option<Arc<Compiled>>,
     narrowing: Option<Narrowing>,

@@ -79,6 +79,7 @@ impl Attempt<'_> {
         Record {
             rev: Some(decision.revision),
             rev_age_ms: Some(self.config_age_ms),
+            rollout: decision.rollout.as_deref().map(str::to_owned),
             user: Some(caller.user.clone()),
             agent: Some(caller.agent.clone()),
             owner: decision.owner.clone(),

@@ -1,6 +1,6 @@
 //! A table of many rows of which few change at a time: a changed copy shares what has not changed with the original.
 //!
-//! Holds people, agents and consents in `config`, of which there may be a million while each revision changes a handful.
+//! Holds what the overlay denies: a few keys as a rule, and all of them when a revision took away a great deal.
 //! Rows lie in shards by the hash of their name; a copy costs a pointer for each shard, a change copies one shard's
 //! pointers. Readers keep the table they have. Absent: order across shards, which nobody needs.
 
@@ -44,6 +44,11 @@ impl<T> Table<T> {
     #[must_use]
     pub fn contains_key(&self, name: &str) -> bool {
         self.get(name).is_some()
+    }
+
+    /// Names and rows, in any order.
+    pub fn iter(&self) -> impl Iterator<Item = (&str, &T)> {
+        self.shards.values().flat_map(|shard| shard.iter()).map(|(name, row)| (name.as_ref(), row.as_ref()))
     }
 
     /// How many rows there are.

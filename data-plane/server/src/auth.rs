@@ -126,8 +126,12 @@ fn authentic_claims(config: &Config, token: &str) -> Option<Claims> {
 
 #[cfg(test)]
 mod tests {
-    use bailiwick_data_plane_core::config::{Agent, Consent, Contents, Offer, User};
-    use bailiwick_proto::Tier;
+    use bailiwick_data_plane_core::{
+        config::{Contents, Offer},
+        people::People,
+        table::Table,
+    };
+    use bailiwick_proto::v1::{self, resource::Resource as Kind};
     use bailiwick_token::{Actor, Algorithm, SigningKey, VerifyingKeys, mint};
     use http::HeaderValue;
 
@@ -154,21 +158,34 @@ mod tests {
             token_keys: VerifyingKeys::from_jwks(keys).unwrap(),
             ..Offer::default()
         };
-        let mut contents = Contents { offer: Arc::new(offer), ..Contents::default() };
-        contents.users.insert("jane@example.com", User { groups: Vec::new(), active: true });
-        contents.agents.insert("coder", agent());
-        contents.consents.insert("c-1", consent(revoked));
+        let contents = Contents { people: people(revoked), offer: Arc::new(offer), ..Contents::default() };
         Config { contents: Arc::new(contents), ..Config::default() }
     }
 
-    fn agent() -> Agent {
-        let (owner, project) = ("jane@example.com".to_owned(), "platform".to_owned());
-        Agent { owner, project, ceiling: Tier::Destructive, active: true }
-    }
-
-    fn consent(revoked: bool) -> Consent {
-        let (user, agent, virtual_server) = ("jane@example.com".into(), "coder".into(), "finance".into());
-        Consent { user, agent, virtual_server, level: Tier::Destructive, expires_at: NOW + 100, revoked }
+    fn people(revoked: bool) -> People {
+        let user = v1::User { name: "jane@example.com".into(), groups: Vec::new(), active: true };
+        let (name, owner, project) = ("coder".into(), "jane@example.com".into(), "platform".into());
+        let agent = v1::Agent { name, owner, project, ceiling: "destructive".into(), active: true };
+        let (user_name, agent_name, virtual_server) = ("jane@example.com".into(), "coder".into(), "finance".into());
+        let consent = v1::Consent {
+            id: "c-1".into(),
+            user: user_name,
+            agent: agent_name,
+            virtual_server,
+            level: "destructive".into(),
+            expires_at: NOW + 100,
+            revoked,
+            client: "cli".into(),
+        };
+        let entries = [
+            ("user/jane@example.com", Kind::User(user)),
+            ("agent/coder", Kind::Agent(agent)),
+            ("consent/c-1", Kind::Consent(consent)),
+        ];
+        let encode = |(key, kind): (&str, Kind)| {
+            (key.to_owned(), prost::Message::encode_to_vec(&v1::Resource { resource: Some(kind) }))
+        };
+        People::new(entries.into_iter().map(encode).collect(), Table::default())
     }
 
     fn claims() -> Claims {

@@ -65,6 +65,8 @@ enum Forwarded {
 impl Calls {
     /// Records an admission's refusal; the reply to send.
     pub(crate) async fn deny(&self, asked: &Asked, denied: DeniedCall) -> HttpReply {
+        self.metrics.calls_decided.inc();
+        self.metrics.calls_denied.inc();
         let DeniedCall { call, decision, reply } = denied;
         let reason = decision.reason.unwrap_or(Reason::ToolUnknown);
         if let Some(error) = &decision.policy_error {

@@ -55,6 +55,9 @@ pub struct DataPlaneConfig {
     pub spool_bytes_max: u64,
     /// Without word from the control plane for so long, nothing is decided any more, milliseconds.
     pub max_staleness_ms: u64,
+    /// After a restart without control planes, the configuration kept on disk counts until it is so old, milliseconds;
+    /// never longer than `max_staleness_ms`. 0: none is kept.
+    pub snapshot_max_age_ms: u64,
     /// How long calls under way may take to finish at shutdown, milliseconds.
     pub drain_ms: u64,
     /// Calls under way at once; more are refused, so that memory stays bounded.
@@ -92,6 +95,7 @@ impl Default for DataPlaneConfig {
             allowed_origins: Vec::new(),
             spool_bytes_max: 256 * 1024 * 1024,
             max_staleness_ms: 24 * 60 * 60 * 1000,
+            snapshot_max_age_ms: 60 * 60 * 1000,
             drain_ms: 30_000,
             calls_max: 4096,
             upstream: UpstreamConfig::default(),
@@ -166,6 +170,12 @@ impl DataPlaneConfig {
             require(value > 0, &format!("upstream.{key}"), "must be more than 0".to_owned());
         }
         problems.into_result()
+    }
+
+    /// How old a configuration from disk may become; zero: none is kept.
+    #[must_use]
+    pub fn snapshot_max_age(&self) -> Duration {
+        Duration::from_millis(self.snapshot_max_age_ms.min(self.max_staleness_ms))
     }
 
     /// [`Self::drain_ms`] as a duration.

@@ -6,12 +6,16 @@
 //! monotonic clock; a clock that is set cannot make an old configuration young. Deliberately absent: what entries and
 //! denials mean (`data-plane/core`).
 
+mod kept;
 mod leases;
 #[cfg(test)]
 mod tests;
 
 use std::{
-    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    sync::{
+        Arc, Mutex, MutexGuard, OnceLock, PoisonError,
+        atomic::{AtomicBool, Ordering},
+    },
     time::Duration,
 };
 
@@ -25,7 +29,14 @@ use bailiwick_ledger_core::canonical::INTEGER_MAX;
 use bailiwick_proto::{Reason, v1};
 use tokio::{sync::watch, time::Instant};
 
-use self::leases::{Lease, Leases};
+use self::{
+    kept::Stated,
+    leases::{Lease, Leases},
+};
+use crate::{
+    snapshot::Keeper,
+    surroundings::{Host, Surroundings},
+};
 
 /// Configuration, session keys and their age; one per node, shared by reference.
 #[derive(Debug)]
@@ -35,7 +46,14 @@ pub(crate) struct ConfigState {
     config: ArcSwapOption<Config>,
     session_keys: ArcSwap<SessionKeys>,
     leases: Mutex<Leases>,
+    surroundings: Arc<dyn Surroundings>,
     max_staleness: Duration,
+    /// Keeps on disk what comes into force; absent where nothing is kept.
+    keeper: OnceLock<Keeper>,
+    /// Whether anything was taken away by the config stream that a restart might still forget.
+    unsynced: AtomicBool,
+    /// Of what was restored, until it counts.
+    stated: Mutex<Option<Stated>>,
     /// Counts changes, for whoever has to act on them.
     changes: watch::Sender<u64>,
     /// The revision in force.
@@ -58,15 +76,34 @@ pub(crate) struct LaneOutdated;
 impl ConfigState {
     /// Nothing is known yet.
     pub(crate) fn new(max_staleness: Duration) -> Self {
+        Self::within(Arc::new(Host), max_staleness)
+    }
+
+    /// As [`ConfigState::new`], with time and jitter from elsewhere.
+    pub(crate) fn within(surroundings: Arc<dyn Surroundings>, max_staleness: Duration) -> Self {
         Self {
+            surroundings,
             catalogue: Mutex::default(),
             config: ArcSwapOption::empty(),
             session_keys: ArcSwap::default(),
             leases: Mutex::default(),
             max_staleness,
+            keeper: OnceLock::new(),
+            unsynced: AtomicBool::default(),
+            stated: Mutex::default(),
             changes: watch::Sender::new(0),
             revision: watch::Sender::new(0),
         }
+    }
+
+    /// The same for a node of this name: changes that are rolled out in stages count for some nodes only.
+    pub(crate) fn of_node(self, name: &str) -> Self {
+        Self { catalogue: Mutex::new(Catalogue::of_node(name)), ..self }
+    }
+
+    /// The clock that leases are measured on, and jitter.
+    pub(crate) fn surroundings(&self) -> Arc<dyn Surroundings> {
+        Arc::clone(&self.surroundings)
     }
 
     /// The configuration in force; `None` before the first.
@@ -109,7 +146,7 @@ impl ConfigState {
 
     /// Time since the last lease that counts was asked for; `None` when there is none.
     pub(crate) fn age(&self) -> Option<Duration> {
-        self.leases().counting().map(|lease| lease.asked.elapsed())
+        self.leases().counting().map(|lease| self.since(lease.asked))
     }
 
     /// That in milliseconds for records, at most what a record can hold.
@@ -121,9 +158,9 @@ impl ConfigState {
     /// Whether the configuration is current enough to decide with.
     pub(crate) fn freshness(&self) -> Freshness {
         let Some(lease) = self.leases().counting() else { return Freshness::Expired };
-        match lease.asked.elapsed() {
+        match self.since(lease.asked) {
             age if age < lease.length => Freshness::Leased,
-            age if age <= self.max_staleness => Freshness::Unleased,
+            age if age <= lease.usable => Freshness::Unleased,
             _ => Freshness::Expired,
         }
     }
@@ -136,7 +173,14 @@ impl ConfigState {
     /// Takes a chunk of a snapshot; `Some` when it was the last and the snapshot is in force.
     pub(crate) fn snapshot(&self, chunk: v1::Snapshot) -> Result<Option<Taken>, CatalogueError> {
         let mut catalogue = self.catalogue();
-        let applied = catalogue.snapshot(chunk)?;
+        let keeper = self.keeper.get();
+        if let Some(keeper) = keeper {
+            keeper.chunk(&chunk);
+            self.unsynced.fetch_or(chunk.last, Ordering::AcqRel);
+        }
+        let applied = catalogue.snapshot(chunk).inspect_err(|_| {
+            keeper.into_iter().for_each(Keeper::interrupted);
+        })?;
         Ok(applied.map(|applied| Taken { changed: self.publish(&catalogue), applied }))
     }
 
@@ -145,6 +189,14 @@ impl ConfigState {
         let mut catalogue = self.catalogue();
         let applied = catalogue.delta(delta);
         let changed = self.publish(&catalogue);
+        match (&applied, self.keeper.get()) {
+            (Ok(_), Some(keeper)) => {
+                keeper.delta(delta);
+                self.keep_denials(keeper, delta);
+            }
+            (Err(_), Some(keeper)) => self.keep_denials(keeper, delta),
+            (_, None) => {}
+        }
         applied.map(|applied| Taken { applied, changed })
     }
 
@@ -156,6 +208,7 @@ impl ConfigState {
     /// Forgets a half-received snapshot.
     pub(crate) fn stream_ended(&self) {
         self.catalogue().stream_ended();
+        self.keeper.get().into_iter().for_each(Keeper::interrupted);
     }
 
     /// Puts denials of the revocation lane in force; how many were news.
@@ -163,6 +216,9 @@ impl ConfigState {
         let mut catalogue = self.catalogue();
         let news = catalogue.deny(denials)?;
         self.publish(&catalogue);
+        if let Some(keeper) = self.keeper.get() {
+            keeper.denials(denials.clone());
+        }
         Ok(news)
     }
 
@@ -173,7 +229,7 @@ impl ConfigState {
 
     /// A lane granted a lease that was asked for at `asked`.
     pub(crate) fn grant(&self, lane: u64, asked: Instant, length: Duration) -> Result<(), LaneOutdated> {
-        let granted = self.leases().grant(lane, Lease { asked, length });
+        let granted = self.leases().grant(lane, Lease { asked, length, usable: self.max_staleness });
         if granted { Ok(()) } else { Err(LaneOutdated) }
     }
 
@@ -203,6 +259,10 @@ impl ConfigState {
         }
         self.revision.send_replace(revision);
         changed
+    }
+
+    fn since(&self, then: Instant) -> Duration {
+        self.surroundings.now().saturating_duration_since(then)
     }
 
     fn catalogue(&self) -> MutexGuard<'_, Catalogue> {

@@ -12,19 +12,20 @@ use bailiwick_data_plane_core::{
     CatalogueError,
     lane::{Lane, LaneFault, LaneStep},
 };
-use bailiwick_enrolment::ControlPlane;
 use bailiwick_proto::v1::{Ask, Denied, LaneFrame, LaneHello, LaneMessage, lane_message::Message as Up};
+use futures::{Stream, stream::FuturesOrdered};
 use tokio::{
     sync::mpsc,
     time::{Instant, MissedTickBehavior},
 };
-use tokio_stream::wrappers::ReceiverStream;
-use tonic::Streaming;
+use tokio_stream::{StreamExt as _, wrappers::ReceiverStream};
+use tonic::Status;
 
 use crate::{
-    config_client::{self, Backoff},
+    config_client::Backoff,
     config_state::{ConfigState, LaneOutdated},
     metrics::Metrics,
+    uplink::Uplink,
 };
 
 /// How often a lease is asked for: three times in its length.
@@ -36,9 +37,9 @@ const UP_QUEUE_MAX: usize = 64;
 
 /// What the lane's task needs.
 #[derive(Debug)]
-pub(crate) struct RevocationLane {
+pub(crate) struct RevocationLane<U> {
     /// With a turn of its own: the config stream may get on with another one.
-    pub(crate) control_plane: ControlPlane,
+    pub(crate) uplink: U,
     pub(crate) node: String,
     pub(crate) epoch: u64,
     pub(crate) state: Arc<ConfigState>,
@@ -55,7 +56,7 @@ enum LaneEnd {
     #[error("the control plane takes nothing")]
     Deaf,
     #[error("the control plane cannot be reached: {0}")]
-    Unreachable(Box<tonic::Status>),
+    Unreachable(Box<Status>),
     #[error(transparent)]
     Order(#[from] LaneFault),
     #[error(transparent)]
@@ -64,19 +65,22 @@ enum LaneEnd {
     Catalogue(#[from] CatalogueError),
 }
 
-impl RevocationLane {
+impl<U: Uplink> RevocationLane<U> {
     /// Keeps a lane open for ever.
     pub(crate) async fn run(self) {
-        let mut backoff = Backoff::default();
+        let mut backoff = Backoff::within(self.state.surroundings());
         loop {
             let mut opened = false;
             let Err(end) = self.follow(&mut opened).await;
+            if matches!(end, LaneEnd::Order(_)) {
+                self.metrics.lanes_refused.inc();
+            }
             self.metrics.lane_connected.set(0);
             // Perhaps another one is better off.
-            self.control_plane.advance();
+            self.uplink.advance();
             tracing::warn!(%end, "the revocation lane ended; opening it again");
             if opened {
-                backoff = Backoff::default();
+                backoff.reset();
             }
             backoff.pause().await;
         }
@@ -86,23 +90,34 @@ impl RevocationLane {
         let (up, messages) = mpsc::channel(UP_QUEUE_MAX);
         send(&up, Up::Hello(LaneHello { node: self.node.clone(), epoch: self.epoch }))?;
         let mut heard = Instant::now();
-        let mut client = config_client::client(&self.control_plane);
-        let mut frames = match tokio::time::timeout(SILENCE_MAX, client.lane(ReceiverStream::new(messages))).await {
-            Ok(Ok(frames)) => frames.into_inner(),
+        let opening = self.uplink.lane(ReceiverStream::new(messages));
+        let mut frames = match tokio::time::timeout(SILENCE_MAX, opening).await {
+            Ok(Ok(frames)) => frames,
             Ok(Err(status)) => return Err(LaneEnd::Unreachable(Box::new(status))),
             Err(_) => return Err(LaneEnd::Silent),
         };
         let mut lane = Lane::default();
         let mut granting = 0;
+        // Denials in force that a restart might still forget, in the order in which they came.
+        let mut lasting = FuturesOrdered::new();
         let mut asking = tokio::time::interval(ASK_INTERVAL);
         asking.set_missed_tick_behavior(MissedTickBehavior::Delay);
         loop {
             let frame = tokio::select! {
-                frame = next(&mut frames, heard + SILENCE_MAX) => frame?,
+                // Once a second, so no frame waits long behind it.
+                biased;
                 _ = asking.tick(), if *opened => {
                     self.ask(&mut lane, &up)?;
                     continue;
                 }
+                Some(lasts) = lasting.next() => {
+                    // What would be forgotten by a restart is not acknowledged: its lease ends it then.
+                    if let Some(revision) = lasts {
+                        send(&up, Up::Denied(Denied { revision }))?;
+                    }
+                    continue;
+                }
+                frame = next(&mut frames, heard + SILENCE_MAX) => frame?,
             };
             heard = Instant::now();
             match lane.handle(frame)? {
@@ -119,7 +134,8 @@ impl RevocationLane {
                     self.metrics.denials.inc_by(news as u64);
                     tracing::info!(revision, news, complete, "denials are in force");
                     if complete {
-                        send(&up, Up::Denied(Denied { revision }))?;
+                        let state = Arc::clone(&self.state);
+                        lasting.push_back(async move { state.denials_last().await.then_some(revision) });
                     }
                 }
                 LaneStep::Lease { asked, length } => self.state.grant(granting, asked, length)?,
@@ -131,8 +147,9 @@ impl RevocationLane {
     fn ask(&self, lane: &mut Lane<Instant>, up: &mpsc::Sender<LaneMessage>) -> Result<(), LaneEnd> {
         let (revision, digest) = self.state.held();
         // Before the question leaves: a lease that counts from too early only ends too early.
-        let id = lane.ask(Instant::now());
-        send(up, Up::Ask(Ask { id, revision, digest }))
+        let id = lane.ask(self.state.surroundings().now());
+        let (calls_decided, calls_denied) = (self.metrics.calls_decided.get(), self.metrics.calls_denied.get());
+        send(up, Up::Ask(Ask { id, revision, digest, calls_decided, calls_denied }))
     }
 }
 
@@ -144,11 +161,14 @@ fn send(up: &mpsc::Sender<LaneMessage>, message: Up) -> Result<(), LaneEnd> {
     })
 }
 
-async fn next(frames: &mut Streaming<LaneFrame>, until: Instant) -> Result<LaneFrame, LaneEnd> {
-    match tokio::time::timeout_at(until, frames.message()).await {
-        Ok(Ok(Some(frame))) => Ok(frame),
-        Ok(Ok(None)) => Err(LaneEnd::Closed),
-        Ok(Err(status)) => Err(LaneEnd::Unreachable(Box::new(status))),
+async fn next(
+    frames: &mut (impl Stream<Item = Result<LaneFrame, Status>> + Unpin),
+    until: Instant,
+) -> Result<LaneFrame, LaneEnd> {
+    match tokio::time::timeout_at(until, frames.next()).await {
+        Ok(Some(Ok(frame))) => Ok(frame),
+        Ok(None) => Err(LaneEnd::Closed),
+        Ok(Some(Err(status))) => Err(LaneEnd::Unreachable(Box::new(status))),
         Err(_) => Err(LaneEnd::Silent),
     }
 }

@@ -2,7 +2,7 @@
 //!
 //! Read in this order: `role` (what starts and stops), `listener` and `auth` (a request comes in), `calls` (the life of
 //! one call), `recorder` and `spool` (how a record is kept), `upstream` (the server's side), `config_client`,
-//! `lane`, `config_state` and `tool_reports` (the control plane's side). Decisions and MCP's shapes are in
+//! `lane`, `uplink`, `config_state`, `discovery` and `tool_reports` (the control plane's side). Decisions and MCP's shapes are in
 //! `bailiwick-data-plane-core`. The command line calls [`serve`].
 
 mod auth;
@@ -11,20 +11,31 @@ mod commitments;
 pub mod config;
 mod config_client;
 mod config_state;
+mod discovery;
 #[cfg(test)]
 mod fakes;
+mod follower;
+mod kept;
 mod lane;
 mod listener;
 mod metrics;
 mod recorder;
+mod registration;
+mod reserve;
 mod role;
+mod snapshot;
 mod spool;
+mod surroundings;
 #[cfg(test)]
 mod tests;
 mod tool_reports;
+mod uplink;
 mod upstream;
 
 pub use self::{
     config::DataPlaneConfig,
+    follower::Follower,
     role::{DataPlaneError, Running, serve},
+    surroundings::Surroundings,
+    uplink::Uplink,
 };

@@ -31,6 +31,8 @@ pub(crate) struct StatusLabel {
 #[derive(Debug)]
 pub(crate) struct Metrics {
     pub(crate) calls: Family<StatusLabel, Counter>,
+    pub(crate) calls_decided: Counter,
+    pub(crate) calls_denied: Counter,
     pub(crate) refusals: Family<ReasonLabel, Counter>,
     pub(crate) call_seconds: Histogram,
     pub(crate) upstream_seconds: Histogram,
@@ -42,8 +44,13 @@ pub(crate) struct Metrics {
     pub(crate) config_connected: Gauge<i64, AtomicI64>,
     pub(crate) config_refused: Counter<u64, AtomicU64>,
     pub(crate) lane_connected: Gauge<i64, AtomicI64>,
+    pub(crate) lanes_refused: Counter<u64, AtomicU64>,
     pub(crate) lease_age_seconds: Gauge<f64, AtomicU64>,
     pub(crate) denials: Counter,
+    pub(crate) snapshot_kept: Gauge<i64, AtomicI64>,
+    pub(crate) snapshot_in_use: Gauge<i64, AtomicI64>,
+    pub(crate) snapshot_failures: Counter,
+    pub(crate) reserve_kept: Gauge<i64, AtomicI64>,
 }
 
 impl Metrics {
@@ -51,6 +58,8 @@ impl Metrics {
     pub(crate) fn new(registry: &Registry) -> Self {
         let metrics = Self {
             calls: Family::default(),
+            calls_decided: Counter::default(),
+            calls_denied: Counter::default(),
             refusals: Family::default(),
             call_seconds: Histogram::new(DURATION_BUCKETS),
             upstream_seconds: Histogram::new(DURATION_BUCKETS),
@@ -62,8 +71,13 @@ impl Metrics {
             config_connected: Gauge::default(),
             config_refused: Counter::default(),
             lane_connected: Gauge::default(),
+            lanes_refused: Counter::default(),
             lease_age_seconds: Gauge::default(),
             denials: Counter::default(),
+            snapshot_kept: Gauge::default(),
+            snapshot_in_use: Gauge::default(),
+            snapshot_failures: Counter::default(),
+            reserve_kept: Gauge::default(),
         };
         let named = |name: &str| format!("bailiwick_data_plane_{name}");
         let add = |name: &str, help: &str, metric: &Counter| registry.register(&named(name), help, metric.clone());
@@ -73,6 +87,8 @@ impl Metrics {
         registry.register(&named("call_duration_seconds"), whole, metrics.call_seconds.clone());
         let upstream = "Time a server took to answer a tool call, in seconds";
         registry.register(&named("upstream_duration_seconds"), upstream, metrics.upstream_seconds.clone());
+        add("calls_decided", "Tool calls that were decided, permitted or denied", &metrics.calls_decided);
+        add("calls_denied", "Tool calls that were denied by what is in force", &metrics.calls_denied);
         add("records", "Records written to the spool", &metrics.records);
         add("publish_failures", "Batches of records the event stream did not take", &metrics.publish_failures);
         registry.register(&named("spool_bytes"), "Bytes of records on disk", metrics.spool_bytes.clone());
@@ -82,12 +98,28 @@ impl Metrics {
         let connected = "1 while the config stream is open";
         registry.register(&named("config_connected"), connected, metrics.config_connected.clone());
         add("config_refused", "Config frames this node could not apply", &metrics.config_refused);
+        let given_up = "Revocation lanes given up because a frame was lost, repeated or out of order";
+        add("lanes_refused", given_up, &metrics.lanes_refused);
         let lane = "1 while the revocation lane is open";
         registry.register(&named("lane_connected"), lane, metrics.lane_connected.clone());
         let age = "Time since the last lease that counts was asked for, in seconds; -1 without one";
         registry.register(&named("lease_age_seconds"), age, metrics.lease_age_seconds.clone());
         add("denials", "Keys barred by the revocation lane before the config stream brought it", &metrics.denials);
+        metrics.register_kept(registry);
         metrics
+    }
+
+    /// What a restart without a control plane needs, and whether there was one.
+    fn register_kept(&self, registry: &Registry) {
+        let named = |name: &str| format!("bailiwick_data_plane_{name}");
+        let kept = "1 while the configuration on disk follows the one in force";
+        registry.register(&named("snapshot_kept"), kept, self.snapshot_kept.clone());
+        let in_use = "1 while this node serves the configuration that it kept on disk, without a control plane";
+        registry.register(&named("snapshot_in_use"), in_use, self.snapshot_in_use.clone());
+        let failures = "How often what was kept on disk was put away and asked for anew";
+        registry.register(&named("snapshot_failures"), failures, self.snapshot_failures.clone());
+        let reserve = "1 while this node could begin another run without a control plane";
+        registry.register(&named("reserve_kept"), reserve, self.reserve_kept.clone());
     }
 
     /// Counts a refusal.

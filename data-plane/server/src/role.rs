@@ -16,6 +16,7 @@ use std::{
     time::Duration,
 };
 
+use bailiwick_data_plane_core::admission::Freshness;
 use bailiwick_enrolment::{self as enrolment, ControlPlane, EnrolError, Joining};
 use bailiwick_ledger_core::key::NodeSigner;
 use bailiwick_runtime::{
@@ -32,6 +33,7 @@ use bailiwick_runtime::{
 use tokio::{
     net::TcpListener,
     sync::{OnceCell, Semaphore},
+    time::Instant,
 };
 
 use crate::{
@@ -41,10 +43,14 @@ use crate::{
     config::DataPlaneConfig,
     config_client::{self, ConfigStream},
     config_state::ConfigState,
+    discovery::Discoveries,
+    kept::{Kept, Standby},
     lane::RevocationLane,
     listener::{self, BODY_ROOM_BYTES, Gateway, Guard},
     metrics::Metrics,
     recorder::{self, Recorder, Recovery, RecoveryError},
+    registration::{ALONE_AFTER, Begun, Registration},
+    snapshot,
     spool::{RecoveredEpoch, Spool, disk::RealDisk},
     tool_reports::ToolReports,
     upstream::Upstream,
@@ -54,6 +60,8 @@ use crate::{
 const ABORT_WAIT_MAX: Duration = Duration::from_secs(2);
 /// How often readiness looks at the configuration's age.
 const READINESS_TICK: Duration = Duration::from_millis(200);
+/// Without a lease, the age of what is in force is kept so often: by so much a clock set back makes it younger.
+const AGE_NOTED_EVERY: Duration = Duration::from_secs(10);
 
 /// A data-plane node could not start, or ended because one of its tasks failed.
 #[derive(Debug, thiserror::Error)]
@@ -145,9 +153,14 @@ pub async fn serve(
     let Opened { lock, run, master_keys } = opened;
     let (readiness, registry) = (Readiness::new(), Registry::new());
     let supervisor = Supervisor::new(shutdown.child());
-    let control_plane = enrolment::join(joining(&config, master_keys), &supervisor).await?;
+    let control_plane = enrolment::join(joining(&config, master_keys.clone()), &supervisor).await?;
+    let kept = {
+        let (config, identity) = (config.clone(), control_plane.identity().cloned());
+        let kept = tokio::task::spawn_blocking(move || Kept::open(&config, identity.as_ref(), master_keys)).await;
+        kept.map_err(|error| DataPlaneError::Spool(error.to_string()))??
+    };
     let node = Node {
-        state: Arc::new(ConfigState::new(Duration::from_millis(config.max_staleness_ms))),
+        state: Arc::new(ConfigState::new(Duration::from_millis(config.max_staleness_ms)).of_node(&config.node)),
         upstream: Arc::new(upstream),
         metrics: Arc::new(Metrics::new(&registry)),
         calls: Arc::default(),
@@ -158,7 +171,10 @@ pub async fn serve(
         supervisor: supervisor.clone(),
         config,
     };
-    node.start(mcp, run, control_plane, stream);
+    let (metrics, late) = (&node.metrics, node.stages.late.clone());
+    let standby =
+        kept.map(|kept| kept.start(&node.config, &node.state, metrics, &supervisor, late)).unwrap_or_default();
+    node.start(mcp, run, standby, control_plane, stream);
     let serving = node.stages.late.clone();
     let ops = ops::serve(operations, readiness.clone(), registry, serving);
     supervisor.spawn("data-plane-ops", OnEnd::Critical, async move {
@@ -219,7 +235,7 @@ fn joining(config: &DataPlaneConfig, master_keys: MasterKeys) -> Joining {
         join_token_file: config.join_token_file.clone(),
         keys: config.data_dir.join("keys"),
         master_keys,
-        sealed_files: vec![commitment_key(config)],
+        sealed_files: vec![commitment_key(config), snapshot::key_file(&config.data_dir.join("keys"))],
         version: env!("CARGO_PKG_VERSION").to_owned(),
     }
 }
@@ -261,7 +277,7 @@ struct Node {
 }
 
 impl Node {
-    fn start(&self, mcp: TcpListener, run: Run, control_plane: ControlPlane, stream: EventStream) {
+    fn start(&self, mcp: TcpListener, run: Run, standby: Standby, control_plane: ControlPlane, stream: EventStream) {
         self.readiness.not_ready("config", "none received yet");
         self.readiness.not_ready("spool", "not open yet");
         let gateway = Arc::new(Gateway {
@@ -283,7 +299,7 @@ impl Node {
         self.supervisor.spawn("mcp-listener", OnEnd::Critical, listener::serve(mcp, gateway, accepting, late));
         let (node, late) = (self.clone(), self.stages.late.clone());
         self.supervisor.spawn("config-stream", OnEnd::Critical, async move {
-            late.or_stop(Box::pin(node.follow(run, control_plane, stream))).await;
+            late.or_stop(Box::pin(node.follow(run, standby, control_plane, stream))).await;
         });
         let (node, late) = (self.clone(), self.stages.late.clone());
         self.supervisor.spawn("readiness", OnEnd::Critical, async move {
@@ -291,14 +307,19 @@ impl Node {
         });
     }
 
-    /// Registers this run, opens its chain, then follows the configuration for ever.
-    async fn follow(self, run: Run, control_plane: ControlPlane, stream: EventStream) {
-        let epoch = config_client::register(&control_plane, &self.config.node, run.signer.public_key()).await;
+    /// Registers this run, opens its chain, then follows the configuration for ever. Without a control plane in reach a
+    /// run that has what it needs begins all the same, and is registered when one answers.
+    async fn follow(self, run: Run, standby: Standby, control_plane: ControlPlane, stream: EventStream) {
+        let Standby { reserves, reserve, has_config } = standby;
+        let registration =
+            Registration { control_plane: control_plane.clone(), node: self.config.node.clone(), reserves };
+        let Begun { epoch, signer, is_registered } = registration.begin(run.signer, reserve, has_config).await;
+        let alone = (!is_registered).then(|| *signer.public_key());
         let start = recorder::Start {
             node: self.config.node.clone(),
             region: self.config.region.clone(),
             epoch,
-            signer: run.signer,
+            signer,
             spool: run.spool,
             recovered: run.recovered,
             recovery: run.recovery,
@@ -323,6 +344,17 @@ impl Node {
         };
         // Set once: this function runs once.
         drop(self.calls.set(Arc::new(calls)));
+        if let Some(public_key) = alone
+            && let Err(error) = registration.begin_reserved(epoch, &public_key).await
+        {
+            tracing::error!(%error, epoch, "this run cannot go on; the next one registers anew");
+            return;
+        }
+        let late = self.stages.late.clone();
+        let reserving = registration.keep_reserve(epoch, Arc::clone(&self.metrics));
+        self.supervisor.spawn("reserve", OnEnd::Critical, async move {
+            late.or_stop(Box::pin(reserving)).await;
+        });
         let reports = ToolReports {
             client: config_client::client(&control_plane),
             control_plane: control_plane.clone(),
@@ -335,7 +367,7 @@ impl Node {
             late.or_stop(reports.run()).await;
         });
         let lane = RevocationLane {
-            control_plane: control_plane.with_own_turn(),
+            uplink: control_plane.with_own_turn(),
             node: self.config.node.clone(),
             epoch,
             state: Arc::clone(&self.state),
@@ -346,27 +378,39 @@ impl Node {
             late.or_stop(Box::pin(lane.run())).await;
         });
         let stream = ConfigStream {
-            control_plane,
+            uplink: control_plane,
             node: self.config.node,
             epoch,
             state: self.state,
-            upstream: self.upstream,
             metrics: self.metrics,
-            supervisor: self.supervisor,
+            discoveries: Some(Discoveries::new(self.upstream, self.supervisor)),
         };
         stream.run().await;
     }
 
     async fn watch_config(self) {
-        use bailiwick_data_plane_core::admission::Freshness;
+        let began = Instant::now();
+        let mut noted = began;
         loop {
-            let age = self.state.age();
+            // Calls wait for the chain: whoever has none cannot serve alone either.
+            if began.elapsed() >= ALONE_AFTER && self.calls.initialized() && self.state.count_kept() {
+                let age_seconds = self.state.age().unwrap_or_default().as_secs();
+                tracing::warn!(age_seconds, "no control plane gives a lease: serving the configuration kept on disk");
+                self.metrics.snapshot_in_use.set(1);
+            }
+            let (age, freshness) = (self.state.age(), self.state.freshness());
             self.metrics.lease_age_seconds.set(age.map_or(-1.0, |age| age.as_secs_f64()));
-            match (self.state.config(), age, self.state.freshness()) {
+            if freshness == Freshness::Leased {
+                self.metrics.snapshot_in_use.set(0);
+            } else if noted.elapsed() >= AGE_NOTED_EVERY {
+                noted = Instant::now();
+                self.state.note_age();
+            }
+            match (self.state.config(), age, freshness) {
                 (None, _, _) => self.readiness.not_ready("config", "none received yet"),
                 (Some(_), None, _) => self.readiness.not_ready("config", "no lease yet"),
                 (Some(_), Some(_), Freshness::Expired) => {
-                    self.readiness.not_ready("config", "older than max_staleness_ms");
+                    self.readiness.not_ready("config", "older than max_staleness_ms or snapshot_max_age_ms");
                 }
                 (Some(_), Some(_), Freshness::Leased | Freshness::Unleased) => self.readiness.ready("config"),
             }

@@ -100,6 +100,9 @@ pub struct Record {
     /// How old that revision was, milliseconds.
     #[serde(default, with = "decimal::option", skip_serializing_if = "Option::is_none")]
     pub rev_age_ms: Option<u64>,
+    /// The rollout whose candidate was laid over that revision where the decision was made.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub rollout: Option<String>,
     /// The human.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub user: Option<String>,
@@ -206,6 +209,7 @@ impl Record {
             ts,
             rev: None,
             rev_age_ms: None,
+            rollout: None,
             user: None,
             agent: None,
             owner: None,

@@ -243,3 +243,32 @@ fn a_proof_counts_for_its_key_and_message_alone_and_no_key_is_printed() {
     let world = World::new("aa", &Clock::new());
     assert_eq!(format!("{key:?} {:?}", world.authority), "NodeKey(…) Authority(…)");
 }
+
+#[test]
+fn a_word_is_believed_of_a_member_in_its_role_at_a_time_its_certificate_counted() {
+    let clock = Clock::new();
+    let (ours, theirs) = (World::new("aa", &clock), World::new("aa", &clock));
+    let foreign = World::new("bb", &clock);
+    let (cp, _) = ours.member(Role::ControlPlane, "cp-1");
+    let (dp, _) = ours.member(Role::DataPlane, "dp-1");
+    let word = cp.sign(b"so it is").unwrap();
+    let believe = |word: &Word, said: &[u8], role, at| dp.believe(word, said, role, at);
+    let signer = believe(&word, b"so it is", Role::ControlPlane, NOW).unwrap();
+    assert_eq!((signer.role, signer.name.as_str()), (Role::ControlPlane, "cp-1"));
+    assert_eq!(believe(&word, b"so it was", Role::ControlPlane, NOW), Err(NotBelieved::Signature));
+    assert_eq!(believe(&word, b"so it is", Role::Admin, NOW), Err(NotBelieved::Stranger));
+    for at in [NOW - 3_600, NOW + 2 * 3_600] {
+        assert_eq!(believe(&word, b"so it is", Role::ControlPlane, at), Err(NotBelieved::Chain), "{at}");
+    }
+    let of = |world: &World| world.member(Role::ControlPlane, "cp-1").0.sign(b"so it is").unwrap();
+    assert_eq!(believe(&of(&theirs), b"so it is", Role::ControlPlane, NOW), Err(NotBelieved::Chain));
+    assert_eq!(believe(&of(&foreign), b"so it is", Role::ControlPlane, NOW), Err(NotBelieved::Stranger));
+    assert_eq!(believe(&dp.sign(b"so it is").unwrap(), b"so it is", Role::ControlPlane, NOW), Err(NotBelieved::Stranger));
+    let mixed = Word { certificate: word.certificate.clone(), ..dp.sign(b"so it is").unwrap() };
+    assert_eq!(believe(&mixed, b"so it is", Role::ControlPlane, NOW), Err(NotBelieved::Signature));
+    let junk = Word { certificate: vec![1], ..word.clone() };
+    assert_eq!(believe(&junk, b"so it is", Role::ControlPlane, NOW), Err(NotBelieved::Certificate));
+    let nobody = Identity::new(Arc::new(clock));
+    assert!(nobody.sign(b"x").is_none());
+    assert_eq!(nobody.believe(&word, b"so it is", Role::ControlPlane, NOW), Err(NotBelieved::Nobody));
+}

@@ -55,6 +55,8 @@ pub(crate) fn lived() -> Vec<(u64, Vec<Event>)> {
     crate::members::one_of_each(&mut world);
     crate::secrets::one_of_each(&mut world);
     crate::revocations::one_of_each(&mut world);
+    crate::reserves::one_of_each(&mut world);
+    crate::rollouts::one_of_each(&mut world);
     world.changes
 }
 
@@ -134,7 +136,7 @@ fn recorded_events_are_plain_and_carry_their_revision() {
         check_recordable(&recorded);
         assert_eq!(recorded["revision"], u64::MAX.to_string(), "{word}");
         assert_eq!(recorded["type"], word);
-        assert_eq!(recorded.get("epoch").is_some(), word == "node_epoch_opened");
+        assert_eq!(recorded.get("epoch").is_some(), ["node_epoch_opened", "node_epoch_reserved"].contains(&word));
         assert!(!recorded.to_string().contains("inputSchema"), "{word} records a definition");
     }
 }

@@ -4,7 +4,11 @@
 //! released versions wrote them, each with what it folded to. Neither is ever edited. A history that is named in
 //! [`HISTORIES`] but missing is written by the test that asks for it, which then fails so that somebody looks at it.
 
-use std::{collections::BTreeSet, fs, path::PathBuf};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    fs,
+    path::PathBuf,
+};
 
 use aws_lc_rs::digest::{SHA256, digest};
 use bailiwick_control_plane_core::{
@@ -17,7 +21,7 @@ use serde_json::{Map, Value, json};
 use crate::events::lived;
 
 /// What releases wrote. The last one is what this version would write today; name a new one when events are added.
-const HISTORIES: [&str; 3] = ["1-one-node", "2-cluster", "3-revocations"];
+const HISTORIES: [&str; 5] = ["1-one-node", "2-cluster", "3-revocations", "4-reserves", "5-rollouts"];
 
 fn folder(name: &str) -> PathBuf {
     PathBuf::from(concat!(env!("CARGO_MANIFEST_DIR"), "/tests")).join(name)
@@ -141,6 +145,7 @@ fn line(revision: u64, events: &[Event]) -> Value {
 fn entries_hash(state: &State) -> String {
     let hash = |parts: &[&[u8]]| digest(&SHA256, &parts.concat());
     let entries = view::entries(state);
+    let entries: BTreeMap<&str, &[u8]> = entries.iter().collect();
     let each = entries.iter().map(|(key, value)| {
         let length = u32::try_from(key.len()).unwrap().to_be_bytes();
         hash(&[&length, key.as_bytes(), value]).as_ref().to_vec()

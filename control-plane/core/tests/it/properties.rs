@@ -54,6 +54,8 @@ enum Step {
     Report(String, Vec<ToolDefinition>),
     Pin(String),
     Revoke(&'static str, String),
+    RollOut(Vec<String>),
+    GoOn(bool),
     Issue(String, String, String),
     Wait(u64),
 }
@@ -75,6 +77,8 @@ fn step() -> impl Strategy<Value = Step> {
         1 => name().prop_map(Step::Pin),
         1 => (name(), name(), name()).prop_map(|(user, agent, place)| Step::Issue(user, agent, place)),
         1 => (prop::sample::select(vec!["user", "agent"]), name()).prop_map(|(kind, name)| Step::Revoke(kind, name)),
+        2 => vec(written(), 1..4).prop_map(Step::RollOut),
+        2 => any::<bool>().prop_map(Step::GoOn),
         1 => (0_u64..1_000_000).prop_map(Step::Wait),
     ]
 }
@@ -103,6 +107,14 @@ fn take(world: &mut World, step: Step) {
                 assert_eq!(again.events, []);
                 assert!(matches!(again.answer, Answer::Revoked(revoked) if revoked.since.is_some()));
             }
+        }
+        Step::RollOut(documents) => {
+            drop(crate::rollouts::register(world, "dp-1"));
+            drop(crate::rollouts::begin(world, &documents.concat(), &[50, 100]));
+        }
+        Step::GoOn(on) => {
+            let command = if on { crate::rollouts::advance(None) } else { crate::rollouts::back(None) };
+            drop(world.run(command));
         }
         Step::Wait(seconds) => world.seconds += seconds,
     }

@@ -7,6 +7,7 @@ use bailiwick_control_plane_core::{
     command::{IssueToken, ToolDefinition},
     decide, manifest,
     resource::Naming,
+    rollout::Stepped,
     show, view,
 };
 use bailiwick_proto::config_digest::Entries;
@@ -200,7 +201,7 @@ pub(crate) fn wish() -> IssueToken {
 /// "created Server/finance" and so on.
 pub(crate) fn actions(decision: &Decision) -> Vec<String> {
     match &decision.answer {
-        Answer::Changes(changes) => {
+        Answer::Changes(changes) | Answer::Rollout(Stepped { changes, .. }) => {
             let line = |kind: Kind, name: &str, action: &str| format!("{action} {kind}/{name}");
             changes.iter().map(|one| line(one.resource.kind, &one.resource.name, one.action.as_str())).collect()
         }

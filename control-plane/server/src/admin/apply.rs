@@ -7,7 +7,7 @@ use std::{collections::BTreeMap, str::FromStr as _};
 
 use bailiwick_control_plane_core::{
     Answer, Command, Kind, Manifest, Problem, ResourceRef, Spec, command::ResourceChange, command::ToolDefinition,
-    manifest,
+    manifest, rollout::Stepped,
 };
 use bailiwick_proto::v1;
 use futures::{StreamExt as _, stream};
@@ -120,7 +120,7 @@ impl AdminService {
     }
 }
 
-fn parse(files: Vec<v1::ManifestFile>) -> Result<Vec<Manifest>, Vec<Problem>> {
+pub(super) fn parse(files: Vec<v1::ManifestFile>) -> Result<Vec<Manifest>, Vec<Problem>> {
     let files: Vec<(String, String)> = files.into_iter().map(|file| (file.name, file.text)).collect();
     manifest::parse(&files)
 }
@@ -138,7 +138,9 @@ fn refused(problems: Vec<Problem>) -> v1::ApplyResponse {
 
 fn applied(written: Written) -> v1::ApplyResponse {
     let changes = match written.answer {
-        Answer::Changes(changes) => changes.into_iter().map(change).collect(),
+        Answer::Changes(changes) | Answer::Rollout(Stepped { changes, .. }) => {
+            changes.into_iter().map(change).collect()
+        }
         Answer::Done | Answer::Granted(_) | Answer::Revoked(_) | Answer::JoinToken { .. } | Answer::Member { .. } => {
             Vec::new()
         }

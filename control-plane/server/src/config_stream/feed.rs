@@ -1,38 +1,34 @@
 //! The feed: what the configuration is now, and how it came to be so over the last revisions.
 //!
-//! The projection writes; node sessions and lanes read. Each delta, denial and snapshot is encoded once, whoever takes
-//! it. A session holds no queue of its own: it remembers where it is and takes what is newer, so a slow node costs
+//! The projection writes; node sessions and lanes read. Each delta and denial is encoded once, whoever takes it. A session holds no queue of its own: it remembers where it is and takes what is newer, so a slow node costs
 //! nothing here, and one that fell behind the window gets a snapshot instead. The digests of recent revisions are kept,
 //! so that a node that holds something else is noticed. Absent: which changes are denials (`proto`), and their window
-//! (`denials`).
+//! (`denials`), and how a snapshot is sent (`snapshot`).
 
 use std::{
     collections::VecDeque,
-    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    sync::{Arc, Mutex, MutexGuard, PoisonError, Weak},
 };
 
 use bailiwick_proto::{
     config_digest::{Digest, Entries},
     v1::{self, config_frame},
 };
-use prost::Message as _;
 use tokio::sync::watch;
 
 use super::{
     denials::Denials,
+    snapshot::Snapshot,
     wire::{Frame, LaneFrame},
 };
 
-/// Deltas kept: more than an hour of a checkpoint every second.
-const HISTORY_DELTAS_MAX: usize = 4_096;
+/// Revisions of which deltas, digests and denials are kept: more than an hour of a checkpoint every second. A lane takes
+/// its denials within moments, or is let go.
+pub const REVISIONS_KEPT: usize = 4_096;
 /// Bytes of deltas kept.
 const HISTORY_BYTES_MAX: usize = 16 * 1024 * 1024;
 /// A delta larger than this is not sent: nodes get the snapshot, which comes in chunks they can take.
 const DELTA_BYTES_MAX: usize = 2 * 1024 * 1024;
-/// Revisions whose digests are kept: as many as there may be deltas.
-const DIGESTS_MAX: usize = HISTORY_DELTAS_MAX;
-/// Bytes of entries in one chunk of a snapshot: well below the 4 MiB a gRPC client accepts.
-const CHUNK_BYTES: usize = 256 * 1024;
 
 /// The configuration and its recent past. Shared by the projection and all sessions.
 #[derive(Debug)]
@@ -43,8 +39,10 @@ pub(crate) struct Feed {
     denied: watch::Sender<u64>,
 }
 
-#[derive(Debug, Default)]
+#[derive(Debug)]
 struct Inner {
+    /// Revisions kept.
+    kept: usize,
     revision: u64,
     digest: Digest,
     entries: Entries,
@@ -53,7 +51,10 @@ struct Inner {
     denials: Denials,
     /// By revision, ascending; the last is of the present one.
     digests: VecDeque<(u64, Digest)>,
-    snapshot: Option<Arc<[Frame]>>,
+    /// That which is being sent, if any is.
+    snapshot: Weak<Snapshot>,
+    /// The last bookmark that was asked for, and its revision: as a rule everybody asks for the same one.
+    bookmark: Option<(u64, Frame)>,
 }
 
 #[derive(Clone, Debug)]
@@ -69,19 +70,26 @@ pub(crate) enum CatchUp {
     /// Deltas from where it is; none when it is there already.
     Deltas(Vec<Frame>),
     /// Everything.
-    Snapshot(Arc<[Frame]>),
+    Snapshot(Arc<Snapshot>),
 }
 
 impl Feed {
     pub(crate) fn new() -> Self {
-        Self { inner: Mutex::default(), revision: watch::Sender::new(0), denied: watch::Sender::new(0) }
+        Self::keeping(REVISIONS_KEPT)
+    }
+
+    /// As [`Feed::new`], but with another number of revisions kept.
+    pub(crate) fn keeping(revisions: usize) -> Self {
+        let inner = Mutex::new(Inner::starting(revisions));
+        Self { inner, revision: watch::Sender::new(0), denied: watch::Sender::new(0) }
     }
 
     /// Starts anew from a whole configuration; the past before it is not known.
     pub(crate) fn restart(&self, revision: u64, entries: Entries) {
-        let (digest, denials) = (entries.digest(), Denials::from(revision));
-        let digests = VecDeque::from([(revision, digest)]);
-        *self.lock() = Inner { revision, digest, entries, denials, digests, ..Inner::default() };
+        let mut inner = self.lock();
+        let (kept, digest) = (inner.kept, entries.digest());
+        let (denials, digests) = (Denials::after(revision, kept), VecDeque::from([(revision, digest)]));
+        *inner = Inner { revision, digest, entries, denials, digests, ..Inner::starting(kept) };
     }
 
     /// Takes in one revision; one that changes no entry has a delta all the same, so revisions never skip.
@@ -98,7 +106,7 @@ impl Feed {
         inner.denials.take_in(to, &changes);
         let delta = v1::Delta { from, to, changes, digest: inner.digest.to_vec() };
         let frame = Frame::encode(config_frame::Frame::Delta(delta));
-        (inner.revision, inner.snapshot) = (to, None);
+        inner.revision = to;
         inner.remember_digest();
         if frame.len() > DELTA_BYTES_MAX {
             inner.history.clear();
@@ -107,7 +115,7 @@ impl Feed {
         }
         inner.history_bytes += frame.len();
         inner.history.push_back(Delta { from, digest_before, frame });
-        while inner.history.len() > HISTORY_DELTAS_MAX || inner.history_bytes > HISTORY_BYTES_MAX {
+        while inner.history.len() > inner.kept || inner.history_bytes > HISTORY_BYTES_MAX {
             let Some(oldest) = inner.history.pop_front() else { break };
             inner.history_bytes -= oldest.frame.len();
         }
@@ -129,13 +137,19 @@ impl Feed {
         self.revision.subscribe()
     }
 
+    /// Waits until this revision is here; the state has it a moment earlier.
+    pub(crate) async fn reaches(&self, revision: u64) {
+        // The sender lives as long as this feed.
+        drop(self.revision.subscribe().wait_for(|fed| *fed >= revision).await);
+    }
+
     /// Tells of each revision that takes something away, and when lanes have to begin anew.
     pub(crate) fn denials(&self) -> watch::Receiver<u64> {
         self.denied.subscribe()
     }
 
-    /// How a node at `revision` gets to the present one, and which that is. With a digest, only a node that holds
-    /// exactly what was in force then gets deltas.
+    /// How a node at `revision` gets on, and where it is then: at the present revision by deltas; by a snapshot at one
+    /// from which there are deltas. With a digest, only a node that holds exactly what was in force then gets deltas.
     pub(crate) fn since(&self, revision: u64, digest: Option<&[u8]>) -> (u64, CatchUp) {
         let mut inner = self.lock();
         let fits = |expected: &Digest| digest.is_none_or(|digest| digest == expected);
@@ -148,8 +162,13 @@ impl Feed {
             None if revision == inner.revision && revision > 0 && fits(&inner.digest) => Some(Vec::new()),
             Some(_) | None => None,
         };
-        let catch_up = deltas.map_or_else(|| CatchUp::Snapshot(inner.snapshot()), CatchUp::Deltas);
-        (inner.revision, catch_up)
+        match deltas {
+            Some(deltas) => (inner.revision, CatchUp::Deltas(deltas)),
+            None => {
+                let snapshot = inner.snapshot();
+                (snapshot.revision(), CatchUp::Snapshot(snapshot))
+            }
+        }
     }
 
     /// Where a lane begins.
@@ -163,11 +182,28 @@ impl Feed {
         inner.denials.since(revision).map(|frames| (inner.revision, frames))
     }
 
+    /// The last revision up to this one that took something away, as far as is known.
+    pub(crate) fn last_denial(&self, revision: u64) -> u64 {
+        self.lock().denials.last_until(revision)
+    }
+
     /// The digest of everything in force at a revision, if that is one of the recent ones.
     pub(crate) fn digest_at(&self, revision: u64) -> Option<Digest> {
         let inner = self.lock();
         let at = inner.digests.binary_search_by_key(&revision, |(revision, _)| *revision).ok()?;
         inner.digests.get(at).map(|(_, digest)| *digest)
+    }
+
+    /// What a node is told that is at a revision, and the digest of everything in force then, if it is a recent one.
+    pub(crate) fn bookmark(&self, revision: u64) -> Option<(Digest, Frame)> {
+        let digest = self.digest_at(revision)?;
+        let mut inner = self.lock();
+        if let Some((_, frame)) = inner.bookmark.as_ref().filter(|(at, _)| *at == revision) {
+            return Some((digest, frame.clone()));
+        }
+        let frame = Frame::encode(config_frame::Frame::Heartbeat(v1::Heartbeat { revision, digest: digest.to_vec() }));
+        inner.bookmark = Some((revision, frame.clone()));
+        Some((digest, frame))
     }
 
     /// A delta that changes nothing: tells a node that it is where it should be.
@@ -183,36 +219,41 @@ impl Feed {
 }
 
 impl Inner {
+    fn starting(kept: usize) -> Self {
+        Self {
+            kept,
+            revision: 0,
+            digest: Digest::default(),
+            entries: Entries::new(),
+            history: VecDeque::new(),
+            history_bytes: 0,
+            denials: Denials::after(0, kept),
+            digests: VecDeque::new(),
+            snapshot: Weak::new(),
+            bookmark: None,
+        }
+    }
+
     fn remember_digest(&mut self) {
-        if self.digests.len() == DIGESTS_MAX {
+        if self.digests.len() >= self.kept {
             self.digests.pop_front();
         }
         self.digests.push_back((self.revision, self.digest));
     }
 
-    fn snapshot(&mut self) -> Arc<[Frame]> {
-        if let Some(snapshot) = &self.snapshot {
-            return Arc::clone(snapshot);
+    /// The snapshot that others are being sent, if there are deltas from there on; another one otherwise.
+    fn snapshot(&mut self) -> Arc<Snapshot> {
+        let is_of_use = |snapshot: &Arc<Snapshot>| {
+            let revision = snapshot.revision();
+            let has_delta = self.history.binary_search_by_key(&revision, |delta| delta.from).is_ok();
+            revision == self.revision || has_delta
+        };
+        if let Some(snapshot) = self.snapshot.upgrade().filter(is_of_use) {
+            return snapshot;
         }
-        let (mut frames, mut chunk, mut bytes) = (Vec::new(), Vec::new(), 0);
-        for (key, value) in self.entries.iter() {
-            let entry = v1::Entry { key: key.to_owned(), value: value.to_vec() };
-            bytes += entry.encoded_len();
-            chunk.push(entry);
-            if bytes >= CHUNK_BYTES {
-                frames.push(self.chunk(std::mem::take(&mut chunk), false));
-                bytes = 0;
-            }
-        }
-        frames.push(self.chunk(chunk, true));
-        let snapshot: Arc<[Frame]> = frames.into();
-        self.snapshot = Some(Arc::clone(&snapshot));
+        let snapshot = Arc::new(Snapshot::of(self.revision, self.digest, self.entries.clone()));
+        self.snapshot = Arc::downgrade(&snapshot);
         snapshot
-    }
-
-    fn chunk(&self, entries: Vec<v1::Entry>, last: bool) -> Frame {
-        let digest = if last { self.digest.to_vec() } else { Vec::new() };
-        Frame::encode(config_frame::Frame::Snapshot(v1::Snapshot { revision: self.revision, entries, last, digest }))
     }
 }
 
@@ -247,7 +288,7 @@ mod tests {
         let CatchUp::Deltas(frames) = catch_up else { panic!("a snapshot") };
         let ends: Vec<(u64, u64)> = frames
             .iter()
-            .map(|frame| match frame.decode().frame {
+            .map(|frame| match frame.decode().unwrap().frame {
                 Some(config_frame::Frame::Delta(delta)) => (delta.from, delta.to),
                 other => panic!("{other:?}"),
             })
@@ -265,19 +306,34 @@ mod tests {
         assert!(!is_snapshot(&feed(), 9, &now));
     }
 
+    fn snapshot_of(feed: &Feed) -> Arc<Snapshot> {
+        let (revision, CatchUp::Snapshot(snapshot)) = feed.since(0, None) else { panic!("deltas") };
+        assert_eq!(revision, snapshot.revision());
+        snapshot
+    }
+
     #[test]
-    fn a_snapshot_is_encoded_once_and_carries_the_digest_last() {
+    fn who_needs_a_snapshot_gets_the_one_that_is_being_sent_as_long_as_there_are_deltas_from_it() {
         let feed = feed();
-        let (CatchUp::Snapshot(first), CatchUp::Snapshot(again)) = (feed.since(0, None).1, feed.since(0, None).1)
-        else {
-            panic!("deltas")
-        };
-        assert!(Arc::ptr_eq(&first, &again));
-        let Some(config_frame::Frame::Snapshot(last)) = first.last().unwrap().decode().frame else {
+        let first = snapshot_of(&feed);
+        feed.advance(9, 10, vec![put("c", "3")]);
+        assert!(Arc::ptr_eq(&first, &snapshot_of(&feed)) && first.revision() == 9);
+        assert!(matches!(feed.since(9, None), (10, CatchUp::Deltas(deltas)) if deltas.len() == 1));
+        // A delta that is too large to be sent.
+        feed.advance(10, 11, (0..100).map(|n| put(&format!("k{n}"), &"x".repeat(30_000))).collect());
+        assert_eq!((snapshot_of(&feed).revision(), first.revision()), (11, 9));
+        let last = snapshot_of(&feed);
+        let Some(config_frame::Frame::Snapshot(chunk)) = last.chunk(last.len() - 1).decode().unwrap().frame else {
             panic!("no snapshot")
         };
-        assert!(last.last);
-        assert_eq!(last.digest, digest_of(&[("a", "1"), ("b", "2")]));
+        assert!(chunk.last && Some(chunk.digest) == feed.digest_at(11).map(|digest| digest.to_vec()));
+    }
+
+    #[test]
+    fn a_snapshot_that_nobody_is_sent_is_not_kept() {
+        let feed = feed();
+        drop(snapshot_of(&feed));
+        assert_eq!(feed.lock().snapshot.strong_count(), 0);
     }
 
     #[test]
@@ -285,9 +341,8 @@ mod tests {
         let feed = feed();
         let before = digest_of(&[("a", "1"), ("b", "2")]);
         feed.advance(9, 10, (0..100).map(|n| put(&format!("k{n}"), &"x".repeat(30_000))).collect());
-        let (revision, CatchUp::Snapshot(chunks)) = feed.since(9, Some(&before)) else { panic!("deltas") };
-        assert_eq!(revision, 10);
-        assert!(chunks.len() > 5 && chunks.iter().all(|chunk| chunk.len() < 2 * CHUNK_BYTES));
+        let (revision, CatchUp::Snapshot(snapshot)) = feed.since(9, Some(&before)) else { panic!("deltas") };
+        assert!(revision == 10 && snapshot.len() > 5);
     }
 
     #[test]
@@ -334,7 +389,7 @@ mod tests {
         for revision in 0..5_000 {
             feed.advance(revision, revision + 1, Vec::new());
         }
-        assert_eq!(feed.lock().history.len(), HISTORY_DELTAS_MAX);
-        assert_eq!(feed.lock().digests.len(), DIGESTS_MAX);
+        assert_eq!(feed.lock().history.len(), REVISIONS_KEPT);
+        assert_eq!(feed.lock().digests.len(), REVISIONS_KEPT);
     }
 }

@@ -10,24 +10,24 @@
 
 use std::{collections::VecDeque, sync::Arc};
 
-use bailiwick_control_plane_core::{State, node::Role};
+use bailiwick_control_plane_core::{State, node::Role, rollout::watch::Calls};
 use bailiwick_proto::{
     config_digest::DIGEST_BYTES,
     v1::{self, lane_frame, lane_message},
 };
 use bailiwick_runtime::OnEnd;
-use futures::Stream;
+use futures::{FutureExt as _, Stream, future::BoxFuture};
 use tokio::sync::mpsc;
 use tokio_stream::{StreamExt as _, wrappers::ReceiverStream};
-use tonic::{Status, Streaming};
+use tonic::Status;
 
 use super::{
-    ConfigService, HELLO_WAIT_MAX, LEASE,
-    nodes::{Drift, LaneSeat},
+    ConfigService, HELLO_WAIT_MAX, LEASE, farewell,
+    nodes::{Drift, LaneSeat, Leave},
     proofs::Proof,
     wire::LaneFrame,
 };
-use crate::{authorisation::Who, clock};
+use crate::authorisation::Who;
 
 /// Frames handed over but not sent; the feed keeps the rest.
 const FRAMES_AHEAD_MAX: usize = 16;
@@ -46,20 +46,31 @@ enum End {
     TooSlow,
     /// Not every denial since what it was sent is known here any more.
     Behind,
-    Replaced,
+    Left(Leave),
     /// It was removed, or another run of it registered.
     Unregistered,
 }
 
 impl ConfigService {
-    /// Opens the lane of a data plane that says `LaneHello` with the epoch of its registration.
+    /// Opens the lane of a data plane that says `LaneHello` with the epoch of its registration, and serves it.
     pub(crate) async fn lane(
         self: &Arc<Self>,
         who: &Who,
-        mut messages: Streaming<v1::LaneMessage>,
+        messages: impl Stream<Item = Result<v1::LaneMessage, Status>> + Unpin + Send + 'static,
     ) -> Result<LaneFrames, Status> {
-        let first = tokio::time::timeout(HELLO_WAIT_MAX, messages.message()).await;
-        let first = first.map_err(|_| Status::deadline_exceeded("no LaneHello came"))??;
+        let (frames, lane) = self.open_lane(who, messages).await?;
+        self.supervisor.spawn("revocation lane", OnEnd::Finish, lane);
+        Ok(frames)
+    }
+
+    /// The same, but whoever calls runs the lane.
+    pub(crate) async fn open_lane(
+        self: &Arc<Self>,
+        who: &Who,
+        mut messages: impl Stream<Item = Result<v1::LaneMessage, Status>> + Unpin + Send + 'static,
+    ) -> Result<(LaneFrames, BoxFuture<'static, ()>), Status> {
+        let first = tokio::time::timeout(HELLO_WAIT_MAX, messages.next()).await;
+        let first = first.map_err(|_| Status::deadline_exceeded("no LaneHello came"))?.transpose()?;
         let Some(lane_message::Message::Hello(hello)) = first.and_then(|message| message.message) else {
             return Err(Status::invalid_argument("the first message must be LaneHello"));
         };
@@ -67,12 +78,8 @@ impl ConfigService {
             return Err(Status::permission_denied("only data planes have a revocation lane"));
         }
         let (sender, frames) = mpsc::channel(FRAMES_AHEAD_MAX);
-        self.supervisor.spawn(
-            "revocation lane",
-            OnEnd::Finish,
-            run(Arc::clone(self), who.clone(), hello, messages, sender),
-        );
-        Ok(ReceiverStream::new(frames))
+        let lane = run(Arc::clone(self), who.clone(), hello, messages, sender).boxed();
+        Ok((ReceiverStream::new(frames), lane))
     }
 
     fn count_lanes(&self) {
@@ -85,7 +92,7 @@ async fn run(
     service: Arc<ConfigService>,
     who: Who,
     hello: v1::LaneHello,
-    messages: Streaming<v1::LaneMessage>,
+    messages: impl Stream<Item = Result<v1::LaneMessage, Status>> + Unpin,
     frames: mpsc::Sender<Result<LaneFrame, Status>>,
 ) {
     let seat = service.nodes.enter_lane(&hello.node, hello.epoch);
@@ -138,7 +145,7 @@ impl Lane<'_> {
     async fn serve(mut self, messages: impl Stream<Item = Result<v1::LaneMessage, Status>> + Unpin) -> End {
         let end = self.follow(messages).await.err().unwrap_or(End::Gone);
         let told = match end {
-            End::Replaced => Some(Status::aborted("another lane of this node has taken over")),
+            End::Left(why) => Some(farewell::status(why)),
             End::Behind => Some(Status::aborted("denials were missed; open the lane again")),
             End::Unregistered => {
                 Some(Status::failed_precondition("this node was removed, or another run of it has registered since"))
@@ -157,13 +164,17 @@ impl Lane<'_> {
         mut messages: impl Stream<Item = Result<v1::LaneMessage, Status>> + Unpin,
     ) -> Result<(), End> {
         let (mut denials, mut proven) = (self.service.feed.denials(), self.service.proofs.proven());
-        let mut heartbeats = self.service.heartbeats.clone();
+        let mut heartbeats = self.service.heartbeats.of(self.seat.name());
+        let mut leaving = self.seat.leaving();
         self.send(lane_frame::Frame::Opened(v1::LaneOpened { revision: self.opened })).await?;
         // What was committed between the two moments, or while the frame was taken.
         self.deny().await?;
         loop {
             tokio::select! {
-                () = self.service.shutdown.requested() => return Ok(()),
+                // Denials before all else; each branch takes all there is, so none starves the next.
+                biased;
+                () = self.service.shutdown.requested() => return Err(self.leave(Leave::Stopping).await),
+                why = leaving.asked() => return Err(self.leave(why).await),
                 Ok(()) = denials.changed() => self.deny().await?,
                 // Each proof wakes those alone who wait for one.
                 Ok(()) = proven.changed(), if !self.asks.is_empty() => {
@@ -181,6 +192,11 @@ impl Lane<'_> {
                 },
             }
         }
+    }
+
+    async fn leave(&self, why: Leave) -> End {
+        farewell::turn(why, self.seat.name(), self.service.nodes.lanes()).await;
+        End::Left(why)
     }
 
     /// Sends every denial there is and was not sent.
@@ -206,16 +222,17 @@ impl Lane<'_> {
             return Err(End::Behind);
         }
         let lease_ms = u64::try_from(LEASE.as_millis()).unwrap_or(u64::MAX);
-        let lease = v1::Lease { ask: waiting.ask, lease_ms, revision: self.sent };
+        let denied = self.service.feed.last_denial(self.sent);
+        let lease = v1::Lease { ask: waiting.ask, lease_ms, revision: self.sent, denied };
         self.send(lane_frame::Frame::Lease(lease)).await?;
-        self.seat.leased(clock::now_micros());
+        self.seat.leased(self.service.domain.now_micros());
         self.service.metrics.lease_given();
         Ok(())
     }
 
     fn check_registered(&self) -> Result<(), End> {
         if self.seat.is_replaced() {
-            return Err(End::Replaced);
+            return Err(End::Left(Leave::Replaced));
         }
         let is_it = |state: &State| state.nodes.get(self.seat.name()).is_some_and(|node| node.epoch == self.epoch);
         if self.service.domain.read(is_it) && self.service.is_still_member(&self.who) {
@@ -243,6 +260,7 @@ impl Lane<'_> {
         if !ask.digest.is_empty() && ask.digest.len() != DIGEST_BYTES {
             return Err(End::Protocol);
         }
+        self.seat.counted(Calls { decided: ask.calls_decided, denied: ask.calls_denied });
         // Of a node that holds something else nobody knows what it would admit.
         let differs = self.differs(ask);
         self.is_whole = !differs && (self.is_whole || ask.revision >= self.opened);
@@ -260,7 +278,7 @@ impl Lane<'_> {
     /// A node that has all denials since the lane was opened has all there are only if it has those before, too.
     fn count_denied(&self) {
         if self.is_whole && self.said > 0 {
-            self.seat.denied(self.said, clock::now_micros());
+            self.seat.denied(self.said, self.service.domain.now_micros());
         }
     }
 

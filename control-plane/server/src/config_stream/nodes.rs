@@ -16,8 +16,11 @@ use std::{
     time::Duration,
 };
 
+use bailiwick_control_plane_core::rollout::watch::Calls;
 use bailiwick_proto::v1;
 use tokio::sync::{mpsc, oneshot, watch};
+
+use super::balance::Load;
 
 /// Longest wait for a data plane to read a server's tools.
 pub(crate) const DISCOVERY_WAIT_MAX: Duration = Duration::from_secs(5);
@@ -48,6 +51,8 @@ pub(crate) struct Progress {
     pub(crate) digest: String,
     /// What that should have been; empty where that is not known.
     pub(crate) expected_digest: String,
+    /// Calls since its run began, and how many of them were denied.
+    pub(crate) calls: Calls,
 }
 
 impl Progress {
@@ -83,8 +88,7 @@ pub(crate) struct Nodes {
 #[derive(Debug, Default)]
 struct Known {
     stream: Option<Stream>,
-    /// Tells lanes of one node apart.
-    lane: Option<u64>,
+    lane: Option<LanePlace>,
     progress: Progress,
     /// Up to which revision all denials are in force, and since when (Unix microseconds); both ascending.
     words: VecDeque<(u64, u64)>,
@@ -99,6 +103,42 @@ struct Stream {
     session: u64,
     /// Absent on nodes that cannot look at servers.
     discover: Option<mpsc::Sender<v1::Discover>>,
+    /// Asks the session to end; whoever takes over drops it.
+    leave: Option<oneshot::Sender<()>>,
+}
+
+#[derive(Debug)]
+struct LanePlace {
+    /// Tells lanes of one node apart.
+    lane: u64,
+    /// Asks the lane to end; whoever takes over drops it.
+    leave: Option<oneshot::Sender<()>>,
+}
+
+/// Why a session or a lane should end.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Leave {
+    /// Others have more room.
+    GoElsewhere,
+    /// This control plane stops.
+    Stopping,
+    /// A newer one of the same node has taken over.
+    Replaced,
+}
+
+/// Comes true when a session or a lane should end.
+#[derive(Debug)]
+pub(crate) struct Leaving(Option<oneshot::Receiver<()>>);
+
+impl Leaving {
+    /// Waits for that.
+    pub(crate) async fn asked(&mut self) -> Leave {
+        let Some(leaving) = &mut self.0 else { return std::future::pending().await };
+        match leaving.await {
+            Ok(()) => Leave::GoElsewhere,
+            Err(_) => Leave::Replaced,
+        }
+    }
 }
 
 /// A session's place among the nodes; leaving is dropping it.
@@ -107,6 +147,7 @@ pub(crate) struct Seat<'a> {
     nodes: &'a Nodes,
     name: String,
     session: u64,
+    leaving: Option<oneshot::Receiver<()>>,
 }
 
 /// A lane's place among the nodes; leaving is dropping it.
@@ -115,6 +156,7 @@ pub(crate) struct LaneSeat<'a> {
     nodes: &'a Nodes,
     name: String,
     lane: u64,
+    leaving: Option<oneshot::Receiver<()>>,
 }
 
 impl Nodes {
@@ -123,20 +165,35 @@ impl Nodes {
     pub(crate) fn enter(&self, name: &str, epoch: u64, can_discover: bool) -> (Seat<'_>, mpsc::Receiver<v1::Discover>) {
         let session = self.next_id.fetch_add(1, Ordering::Relaxed);
         let (discover, asked) = mpsc::channel(DISCOVERIES_QUEUED_MAX);
+        let (leave, leaving) = oneshot::channel();
         let mut known = lock(&self.known);
         let node = remembered(&mut known, name, epoch);
-        node.stream = Some(Stream { session, discover: can_discover.then_some(discover) });
+        node.stream = Some(Stream { session, discover: can_discover.then_some(discover), leave: Some(leave) });
         node.progress.acknowledged = 0;
         node.progress.refused.clear();
         drop(known);
-        (Seat { nodes: self, name: name.to_owned(), session }, asked)
+        (Seat { nodes: self, name: name.to_owned(), session, leaving: Some(leaving) }, asked)
     }
 
     /// Enters a lane; an older one of the same node is replaced.
     pub(crate) fn enter_lane(&self, name: &str, epoch: u64) -> LaneSeat<'_> {
         let lane = self.next_id.fetch_add(1, Ordering::Relaxed);
-        remembered(&mut lock(&self.known), name, epoch).lane = Some(lane);
-        LaneSeat { nodes: self, name: name.to_owned(), lane }
+        let (leave, leaving) = oneshot::channel();
+        remembered(&mut lock(&self.known), name, epoch).lane = Some(LanePlace { lane, leave: Some(leave) });
+        LaneSeat { nodes: self, name: name.to_owned(), lane, leaving: Some(leaving) }
+    }
+
+    /// Asks so many sessions and lanes to go to another control plane, those first that have been here longest.
+    pub(crate) fn let_go(&self, sessions: usize, lanes: usize) {
+        let mut known = lock(&self.known);
+        let mut streams: Vec<_> = known.values_mut().filter_map(|node| node.stream.as_mut()).collect();
+        streams.sort_unstable_by_key(|stream| stream.session);
+        let leaving = streams.into_iter().filter_map(|stream| stream.leave.take()).take(sessions).collect::<Vec<_>>();
+        let mut places: Vec<_> = known.values_mut().filter_map(|node| node.lane.as_mut()).collect();
+        places.sort_unstable_by_key(|place| place.lane);
+        let lanes = places.into_iter().filter_map(|place| place.leave.take()).take(lanes);
+        // Who has just left by itself need not be asked.
+        leaving.into_iter().chain(lanes).for_each(|leave| leave.send(()).unwrap_or_default());
     }
 
     /// How far each connected node has come, and what is remembered of those that are not.
@@ -153,6 +210,11 @@ impl Nodes {
     /// How many nodes have a lane.
     pub(crate) fn lanes(&self) -> usize {
         lock(&self.known).values().filter(|node| node.lane.is_some()).count()
+    }
+
+    /// How many sessions and lanes there are.
+    pub(crate) fn load(&self) -> Load {
+        Load { sessions: self.connected(), lanes: self.lanes() }
     }
 
     /// How many nodes hold something else than they were sent.
@@ -216,7 +278,7 @@ impl Nodes {
     fn update_lane<T>(&self, seat: &LaneSeat<'_>, change: impl FnOnce(&mut Known) -> T) -> Option<T> {
         let mut known = lock(&self.known);
         let node = known.get_mut(&seat.name)?;
-        (node.lane == Some(seat.lane)).then(|| change(node))
+        node.lane.as_ref().is_some_and(|place| place.lane == seat.lane).then(|| change(node))
     }
 
     fn tell(&self, more: Option<bool>) {
@@ -277,6 +339,11 @@ impl Seat<'_> {
         &self.name
     }
 
+    /// Tells when the session should end; the second one asked for never does.
+    pub(crate) const fn leaving(&mut self) -> Leaving {
+        Leaving(self.leaving.take())
+    }
+
     /// The node has `revision` in force, and so all denials up to it.
     pub(crate) fn acknowledge(&self, revision: u64, at: u64) {
         let more = self.nodes.update(self, |node| {
@@ -319,6 +386,11 @@ impl LaneSeat<'_> {
         &self.name
     }
 
+    /// Tells when the lane should end; the second one asked for never does.
+    pub(crate) const fn leaving(&mut self) -> Leaving {
+        Leaving(self.leaving.take())
+    }
+
     /// The node has every denial up to `revision` in force.
     pub(crate) fn denied(&self, revision: u64, at: u64) {
         let more = self.nodes.update_lane(self, |node| node.denied(revision, at));
@@ -328,6 +400,11 @@ impl LaneSeat<'_> {
     /// The node was given a lease.
     pub(crate) fn leased(&self, at: u64) {
         self.nodes.update_lane(self, |node| node.progress.leased_at = at);
+    }
+
+    /// The node has decided so many calls.
+    pub(crate) fn counted(&self, calls: Calls) {
+        self.nodes.update_lane(self, |node| node.progress.calls = calls);
     }
 
     /// The node holds `digest`, and was sent `expected`, if that is known; both in hex.

@@ -10,15 +10,27 @@ use std::{sync::Arc, time::Duration};
 
 use bailiwick_proto::v1::{self, config_frame, node_message};
 use futures::Stream;
-use tokio::sync::{mpsc, watch};
+use tokio::{
+    sync::{mpsc, watch},
+    time::Instant,
+};
 use tokio_stream::wrappers::ReceiverStream;
-use tonic::{Status, Streaming};
+use tonic::Status;
 
-use super::{ConfigService, feed::CatchUp, nodes::Seat, wire::Frame};
-use crate::{authorisation::Who, clock, keys::Keys};
+use super::{
+    ConfigService, farewell,
+    feed::CatchUp,
+    nodes::{Leave, Seat},
+    snapshot::{Slot, Snapshot},
+    statements::STATEMENT_EVERY,
+    wire::Frame,
+};
+use crate::{authorisation::Who, keys::Keys};
 
 /// Frames encoded and handed over but not sent; the feed keeps the rest.
 const FRAMES_AHEAD_MAX: usize = 16;
+/// How often a node that waits for its snapshot hears that it does: well within what it takes for silence.
+const PATIENCE_EVERY: Duration = Duration::from_secs(2);
 /// A node that takes no frame for this long is not listening.
 const TAKE_WAIT_MAX: Duration = Duration::from_secs(10);
 /// Longest text of a refusal that is kept.
@@ -40,9 +52,9 @@ pub(super) struct Node {
 enum End {
     Gone,
     TooSlow,
-    Replaced,
     Removed,
     Protocol,
+    Left(Leave),
 }
 
 /// A channel of frames for one session.
@@ -55,13 +67,13 @@ pub(super) fn frames() -> (mpsc::Sender<Result<Frame, Status>>, Frames) {
 pub(super) async fn run(
     service: Arc<ConfigService>,
     node: Node,
-    messages: Streaming<v1::NodeMessage>,
+    messages: impl Stream<Item = Result<v1::NodeMessage, Status>> + Unpin,
     frames: mpsc::Sender<Result<Frame, Status>>,
 ) {
     let (seat, asked) = service.nodes.enter(&node.hello.node, node.hello.epoch, node.is_data_plane);
     service.metrics.nodes_connected(service.nodes.connected());
     tracing::info!(node = %node.hello.node, revision = node.hello.last_revision, "node connected");
-    let session = Session { service: &service, seat, frames, revision: node.hello.last_revision };
+    let session = Session { service: &service, seat, frames, revision: node.hello.last_revision, stated: None };
     let end = session.serve(&node, messages, asked).await;
     tracing::info!(node = %node.hello.node, ?end, "node disconnected");
     service.metrics.nodes_connected(service.nodes.connected());
@@ -73,6 +85,8 @@ struct Session<'a> {
     frames: mpsc::Sender<Result<Frame, Status>>,
     /// Where the node is once it has taken what was sent.
     revision: u64,
+    /// When the node last got a statement.
+    stated: Option<Instant>,
 }
 
 impl Session<'_> {
@@ -90,13 +104,13 @@ impl Session<'_> {
             Err(end) => Err(end),
         };
         let end = served.err().unwrap_or(End::Gone);
-        if end == End::Replaced {
-            let message = "another session of this node has taken over";
-            drop(self.frames.try_send(Err(Status::aborted(message))));
-        }
-        if end == End::Removed {
-            let message = "this node has been removed from the cluster";
-            drop(self.frames.try_send(Err(Status::unauthenticated(message))));
+        let told = match end {
+            End::Left(why) => Some(farewell::status(why)),
+            End::Removed => Some(Status::unauthenticated("this node has been removed from the cluster")),
+            End::Gone | End::TooSlow | End::Protocol => None,
+        };
+        if let Some(status) = told {
+            drop(self.frames.try_send(Err(status)));
         }
         end
     }
@@ -109,6 +123,7 @@ impl Session<'_> {
             CatchUp::Snapshot(snapshot) => self.send_snapshot(&snapshot).await?,
         }
         self.revision = revision;
+        self.advance().await?;
         if node.is_data_plane
             && let Some(keys) = self.service.keys.frame()
         {
@@ -126,10 +141,18 @@ impl Session<'_> {
         mut keys: Keys,
     ) -> Result<(), End> {
         use tokio_stream::StreamExt as _;
-        let mut heartbeats = self.service.heartbeats.clone();
+        let mut heartbeats = self.service.heartbeats.of(self.seat.name());
+        let mut leaving = self.seat.leaving();
+        // Where it is, as soon as that is proven; the next one comes in its turn.
+        if *heartbeats.borrow_and_update() > 0 {
+            self.beat(node).await?;
+        }
         loop {
             tokio::select! {
-                () = self.service.shutdown.requested() => return Ok(()),
+                // What changed goes before what is asked; each branch takes all there is, so none starves the next.
+                biased;
+                () = self.service.shutdown.requested() => return Err(self.leave(Leave::Stopping).await),
+                why = leaving.asked() => return Err(self.leave(why).await),
                 Ok(()) = revisions.changed() => self.advance().await?,
                 Ok(()) = keys.changed(), if node.is_data_plane => {
                     if let Some(keys) = keys.frame() {
@@ -148,36 +171,55 @@ impl Session<'_> {
         }
     }
 
+    async fn leave(&self, why: Leave) -> End {
+        farewell::turn(why, self.seat.name(), self.service.nodes.connected()).await;
+        End::Left(why)
+    }
+
     async fn beat(&mut self, node: &Node) -> Result<(), End> {
         if self.seat.is_replaced() {
-            return Err(End::Replaced);
+            return Err(End::Left(Leave::Replaced));
         }
         if !self.service.is_still_member(&node.who) {
             return Err(End::Removed);
         }
+        // Before the state is looked at: what is stated of it is never younger than it is.
+        let proven = self.service.heartbeats.last();
         // What is not sent yet goes first: nothing older may follow a bookmark.
         self.advance().await?;
         // The feed may have begun anew in this moment; then there is more to send before the next one.
-        let Some(digest) = self.service.feed.digest_at(self.revision) else { return Ok(()) };
-        let beat = v1::Heartbeat { revision: self.revision, digest: digest.to_vec() };
-        self.send(Frame::encode(config_frame::Frame::Heartbeat(beat))).await
+        let Some((digest, bookmark)) = self.service.feed.bookmark(self.revision) else { return Ok(()) };
+        self.send(bookmark).await?;
+        if node.is_data_plane && self.stated.is_none_or(|stated| stated.elapsed() >= STATEMENT_EVERY) {
+            let Some(statement) = self.service.statements.at(self.revision, &digest, proven) else { return Ok(()) };
+            self.stated = Some(Instant::now());
+            self.send(statement).await?;
+        }
+        Ok(())
     }
 
     async fn advance(&mut self) -> Result<(), End> {
-        let (revision, catch_up) = self.service.feed.since(self.revision, None);
-        match catch_up {
-            CatchUp::Deltas(deltas) => self.send_all(&deltas).await?,
-            CatchUp::Snapshot(snapshot) => self.send_snapshot(&snapshot).await?,
+        loop {
+            let (revision, catch_up) = self.service.feed.since(self.revision, None);
+            match catch_up {
+                CatchUp::Deltas(deltas) => self.send_all(&deltas).await?,
+                CatchUp::Snapshot(snapshot) => {
+                    self.send_snapshot(&snapshot).await?;
+                    // There are deltas from there on.
+                    self.revision = revision;
+                    continue;
+                }
+            }
+            self.revision = revision;
+            return Ok(());
         }
-        self.revision = revision;
-        Ok(())
     }
 
     fn hear(&self, message: v1::NodeMessage) -> Result<(), End> {
         match message.message {
             // Nobody has in force what it was not sent.
             Some(node_message::Message::Ack(ack)) => {
-                self.seat.acknowledge(ack.revision.min(self.revision), clock::now_micros());
+                self.seat.acknowledge(ack.revision.min(self.revision), self.service.domain.now_micros());
             }
             Some(node_message::Message::Nack(nack)) => {
                 let error: String = nack.error.chars().filter(|c| !c.is_control()).take(REFUSAL_CHARS_MAX).collect();
@@ -192,9 +234,32 @@ impl Session<'_> {
         Ok(())
     }
 
-    async fn send_snapshot(&self, snapshot: &[Frame]) -> Result<(), End> {
+    async fn send_snapshot(&self, snapshot: &Snapshot) -> Result<(), End> {
+        let mut slot = self.wait_for_slot().await?;
         self.service.metrics.snapshot_sent();
-        self.send_all(snapshot).await
+        for number in 0..snapshot.len() {
+            slot.give_back_if_slow();
+            self.send(snapshot.chunk(number)).await?;
+        }
+        Ok(())
+    }
+
+    /// Waits until not too many others are being sent a snapshot. The node hears that it has not been forgotten.
+    async fn wait_for_slot(&self) -> Result<Slot, End> {
+        let mut slot = std::pin::pin!(self.service.slots.take());
+        loop {
+            tokio::select! {
+                biased;
+                () = self.service.shutdown.requested() => return Err(self.leave(Leave::Stopping).await),
+                slot = &mut slot => return Ok(slot),
+                () = tokio::time::sleep(PATIENCE_EVERY) => {
+                    if self.seat.is_replaced() {
+                        return Err(End::Left(Leave::Replaced));
+                    }
+                    self.send(Frame::nothing()).await?;
+                }
+            }
+        }
     }
 
     async fn send_all(&self, frames: &[Frame]) -> Result<(), End> {

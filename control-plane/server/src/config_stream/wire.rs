@@ -46,6 +46,11 @@ impl Frame {
     pub(crate) fn encode(frame: config_frame::Frame) -> Self {
         Self::of(&v1::ConfigFrame { frame: Some(frame) })
     }
+
+    /// Says nothing, but is heard.
+    pub(crate) fn nothing() -> Self {
+        Self::of(&v1::ConfigFrame { frame: None })
+    }
 }
 
 impl LaneFrame {
@@ -59,16 +64,37 @@ impl<M: prost::Message> Frame<M> {
         Self { bytes: message.encode_to_vec().into(), message: PhantomData }
     }
 
+    /// Bytes of an encoded message that are held elsewhere, too.
+    pub(crate) fn shared(bytes: Arc<Vec<u8>>) -> Self {
+        Self { bytes: Bytes::from_owner(Shared(bytes)), message: PhantomData }
+    }
+
+    pub(crate) fn into_bytes(self) -> Vec<u8> {
+        self.bytes.into()
+    }
+
+    #[cfg(test)]
+    pub(crate) fn is_same(&self, other: &Self) -> bool {
+        self.bytes.as_ptr() == other.bytes.as_ptr()
+    }
+
     pub(crate) const fn len(&self) -> usize {
         self.bytes.len()
     }
 
-    #[cfg(test)]
-    pub(crate) fn decode(&self) -> M
+    pub(crate) fn decode(&self) -> Result<M, Status>
     where
         M: Default,
     {
-        M::decode(self.bytes.clone()).unwrap()
+        M::decode(self.bytes.clone()).map_err(|error| Status::internal(error.to_string()))
+    }
+}
+
+struct Shared(Arc<Vec<u8>>);
+
+impl AsRef<[u8]> for Shared {
+    fn as_ref(&self) -> &[u8] {
+        &self.0
     }
 }
 
@@ -152,6 +178,14 @@ impl Service<http::Request<Body>> for ConfigServer {
                 let mut grpc = Grpc::new(ProstCodec::default()).max_decoding_message_size(MESSAGE_BYTES_MAX);
                 Ok(grpc.unary(RegisterNode(service), request).await)
             }),
+            "/bailiwick.v1.Config/ReserveEpoch" => Box::pin(async move {
+                let mut grpc = Grpc::new(ProstCodec::default()).max_decoding_message_size(MESSAGE_BYTES_MAX);
+                Ok(grpc.unary(ReserveEpoch(service), request).await)
+            }),
+            "/bailiwick.v1.Config/BeginReserved" => Box::pin(async move {
+                let mut grpc = Grpc::new(ProstCodec::default()).max_decoding_message_size(MESSAGE_BYTES_MAX);
+                Ok(grpc.unary(BeginReserved(service), request).await)
+            }),
             "/bailiwick.v1.Config/ReportTools" => Box::pin(async move {
                 let mut grpc = Grpc::new(ProstCodec::default()).max_decoding_message_size(MESSAGE_BYTES_MAX);
                 Ok(grpc.unary(ReportTools(service), request).await)
@@ -205,6 +239,32 @@ impl UnaryService<v1::RegisterNodeRequest> for RegisterNode {
         let service = Arc::clone(&self.0);
         let (who, request) = asked(request);
         Box::pin(async move { service.register_node(&who, request).await.map(Response::new) })
+    }
+}
+
+struct ReserveEpoch(Arc<ConfigService>);
+
+impl UnaryService<v1::ReserveEpochRequest> for ReserveEpoch {
+    type Response = v1::ReserveEpochResponse;
+    type Future = BoxFuture<Response<v1::ReserveEpochResponse>, Status>;
+
+    fn call(&mut self, request: Request<v1::ReserveEpochRequest>) -> Self::Future {
+        let service = Arc::clone(&self.0);
+        let (who, request) = asked(request);
+        Box::pin(async move { service.reserve_epoch(&who, request).await.map(Response::new) })
+    }
+}
+
+struct BeginReserved(Arc<ConfigService>);
+
+impl UnaryService<v1::BeginReservedRequest> for BeginReserved {
+    type Response = v1::BeginReservedResponse;
+    type Future = BoxFuture<Response<v1::BeginReservedResponse>, Status>;
+
+    fn call(&mut self, request: Request<v1::BeginReservedRequest>) -> Self::Future {
+        let service = Arc::clone(&self.0);
+        let (who, request) = asked(request);
+        Box::pin(async move { service.begin_reserved(&who, request).await.map(Response::new) })
     }
 }
 

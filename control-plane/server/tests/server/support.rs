@@ -217,7 +217,7 @@ impl DataPlane {
                     self.seen.push("snapshot".into());
                 }
                 for entry in snapshot.entries {
-                    self.entries.insert(entry.key, entry.value);
+                    self.entries.insert(&entry.key, &entry.value);
                 }
                 if snapshot.last {
                     self.arrive(snapshot.revision, &snapshot.digest).await;
@@ -238,6 +238,10 @@ impl DataPlane {
             // A bookmark: where the node is by then, and what it holds.
             config_frame::Frame::Heartbeat(beat) => {
                 assert_eq!((beat.revision, beat.digest), (self.revision, self.entries.digest().to_vec()));
+            }
+            config_frame::Frame::Statement(statement) => assert!(statement.revision <= self.revision),
+            config_frame::Frame::Statement(said) => {
+                assert_eq!((said.revision, said.digest), (self.revision, self.entries.digest().to_vec()));
             }
             config_frame::Frame::Discover(asked) => {
                 let tools = self.tools.get(&asked.server.unwrap().name).cloned().unwrap_or_default();
@@ -326,7 +330,7 @@ impl Lane {
     /// Asks for a lease as a node that holds this; gives the question's id.
     pub(crate) async fn ask(&mut self, revision: u64, digest: Vec<u8>) -> u64 {
         self.asked += 1;
-        let ask = v1::Ask { id: self.asked, revision, digest };
+        let ask = v1::Ask { id: self.asked, revision, digest, ..v1::Ask::default() };
         // A lane that has ended says why in its last frame.
         drop(self.messages.send(lane_message(lane_message::Message::Ask(ask))).await);
         self.asked

@@ -1,7 +1,8 @@
 //! From entries to a configuration.
 //!
-//! Called by the catalogue whenever its entries change: `compile` reads them all, `patch` only those of people, agents
-//! and consents that changed, of which there may be a million. Total: whatever cannot be read, does not belong under its key
+//! Called by the catalogue whenever its entries change: `compile` reads all but those of people, agents and consents, of
+//! which there may be a million and which are read when they are asked for (`people`); where nothing else changed,
+//! `patch` reads nothing. Total: whatever cannot be read, does not belong under its key
 //! or is not safe to offer is left out with a warning, and the rest applies. Two tools of one virtual server that would
 //! have the same name are both left out, so that neither can stand in for the other. What the overlay denies stands with
 //! its authority taken: people and agents inactive, consents revoked, tools and those of denied servers quarantined,
@@ -19,88 +20,73 @@ use bailiwick_token::VerifyingKeys;
 use prost::Message as _;
 use serde_json::value::RawValue;
 
-use super::overlay::Overlay;
+use super::{
+    candidate::{Staged, base},
+    overlay::Overlay,
+};
 use crate::{
-    config::{Agent, Consent, Contents, ExposedTool, Offer, Tool, User, VirtualServer},
+    config::{Contents, ExposedTool, Offer, Tool, VirtualServer},
     header_params,
+    people::{People, is_of_people},
     policies::Policies,
-    table::Table,
 };
 
-/// What these entries say, and the policy problems that kept an older policy set in force.
-pub(super) fn compile(entries: &Entries, overlay: &Overlay, previous: &Contents) -> (Contents, Vec<String>) {
-    let mut read = Read::default();
-    for (key, value) in entries.iter() {
+/// What is wrong with entries of people, by key: they are left out.
+pub(super) type Faults = BTreeMap<String, &'static str>;
+
+/// What these entries say to this node, and the policy problems that kept an older policy set in force.
+pub(super) fn compile(
+    entries: &Entries,
+    faults: &Faults,
+    overlay: &Overlay,
+    previous: &Contents,
+    node: &str,
+) -> (Contents, Vec<String>) {
+    let mut read =
+        Read { warnings: faults.iter().map(|(key, why)| format!("{key}: {why}")).collect(), ..Read::default() };
+    for (key, value) in entries.iter().filter(|(key, _)| !is_of_people(key)) {
         if let Err(why) = read.take(key, value, overlay) {
             read.warnings.push(format!("{key}: {why}"));
         }
     }
-    let token_keys = read.token_keys();
-    let tools = read.tools(previous);
-    let virtual_servers = read.virtual_servers(&tools, previous);
-    let catalogue = read.policy_catalogue(&tools);
-    let (policies, refused) = Policies::renew(&previous.policies, catalogue, read.policies);
-    let (issuer, servers, warnings) = (read.issuer, read.servers, read.warnings);
-    let offer = Offer { issuer, token_keys, servers, tools, virtual_servers, policies, warnings };
-    let contents = Contents {
-        digest: entries.digest().to_vec(),
-        users: read.users,
-        agents: read.agents,
-        consents: read.consents,
-        offer: Arc::new(offer),
+    // They came in the order of their keys' hashes.
+    read.policies.sort_by(|a, b| a.name.cmp(&b.name));
+    read.warnings.sort_unstable();
+    let (offer, refused) = match std::mem::take(&mut read.staged).for_node(node) {
+        Some(candidate) => candidate.offer(read, overlay, previous),
+        None => read.offer(previous, base(previous)),
     };
-    (contents, refused)
+    (contents(entries, overlay, Arc::new(offer)), refused)
 }
 
-/// What was compiled before, with the entries under these keys read anew; just what [`compile`] would make of all.
-/// `None` when more than people, agents and consents hangs on them, warnings included.
-pub(super) fn patch(
-    entries: &Entries,
-    overlay: &Overlay,
-    previous: &Contents,
-    touched: &BTreeSet<String>,
-) -> Option<Contents> {
-    let warned = |warning: &String| warning.split_once(": ").is_some_and(|(key, _)| touched.contains(key));
-    if previous.warnings.iter().any(warned) {
-        return None;
-    }
-    let (users, agents) = (previous.users.clone(), previous.agents.clone());
-    let mut read = Read { users, agents, consents: previous.consents.clone(), ..Read::default() };
-    for key in touched {
-        match key.split_once('/')? {
-            ("user", name) => read.users.remove(name),
-            ("agent", name) => read.agents.remove(name),
-            ("consent", id) => read.consents.remove(id),
-            _ => return None,
-        }
-        if let Some(value) = entries.get(key) {
-            read.take(key, value, overlay).ok()?;
-        }
-    }
-    let (users, agents, consents) = (read.users, read.agents, read.consents);
-    let offer = Arc::clone(&previous.offer);
-    Some(Contents { digest: entries.digest().to_vec(), users, agents, consents, offer })
+/// What was compiled before, with other people; just what [`compile`] would make of all, if nobody else's entries
+/// changed.
+pub(super) fn patch(entries: &Entries, overlay: &Overlay, previous: &Contents) -> Contents {
+    contents(entries, overlay, Arc::clone(&previous.offer))
+}
+
+fn contents(entries: &Entries, overlay: &Overlay, offer: Arc<Offer>) -> Contents {
+    let people = People::new(entries.clone(), overlay.denied().clone());
+    Contents { digest: entries.digest().to_vec(), people, offer }
 }
 
 /// Entries sorted by kind.
-#[derive(Default)]
-struct Read {
+#[derive(Clone, Default)]
+pub(super) struct Read {
     issuer: Option<v1::Issuer>,
     token_keys: Vec<v1::TokenKey>,
-    users: Table<User>,
-    agents: Table<Agent>,
-    consents: Table<Consent>,
-    servers: BTreeMap<String, v1::Server>,
-    pinned: Vec<v1::Tool>,
-    listed: Vec<v1::VirtualServer>,
-    policies: Vec<PolicyText>,
+    pub(super) servers: BTreeMap<String, v1::Server>,
+    pub(super) pinned: Vec<v1::Tool>,
+    pub(super) listed: Vec<v1::VirtualServer>,
+    pub(super) policies: Vec<PolicyText>,
+    staged: Staged,
     warnings: Vec<String>,
 }
 
 type Tools = BTreeMap<(String, String), Arc<Tool>>;
 
 impl Read {
-    fn take(&mut self, key: &str, value: &[u8], overlay: &Overlay) -> Result<(), &'static str> {
+    pub(super) fn take(&mut self, key: &str, value: &[u8], overlay: &Overlay) -> Result<(), &'static str> {
         use v1::resource::Resource as Kind;
         let resource = v1::Resource::decode(value).map_err(|_undecodable| "cannot be decoded")?;
         let place = key.split_once('/').ok_or("has a key without a kind")?;
@@ -120,33 +106,10 @@ impl Read {
                 belongs("virtual_server", &server.name)?;
                 self.listed.extend((!denied).then_some(server));
             }
-            Kind::User(user) => {
-                belongs("user", &user.name)?;
-                self.users.insert(&user.name, User { groups: user.groups, active: user.active && !denied });
-            }
-            Kind::Agent(agent) => {
-                belongs("agent", &agent.name)?;
-                let ceiling = agent.ceiling.parse().map_err(|_unknown| "has an unknown ceiling")?;
-                let (owner, project, active) = (agent.owner, agent.project, agent.active && !denied);
-                self.agents.insert(&agent.name, Agent { owner, project, ceiling, active });
-            }
             Kind::Policy(policy) => {
                 belongs("policy", &policy.name)?;
                 let (name, version, cedar) = (policy.name, policy.version, policy.cedar);
                 self.policies.push(PolicyText { name, version, cedar });
-            }
-            Kind::Consent(consent) => {
-                belongs("consent", &consent.id)?;
-                let level = consent.level.parse().map_err(|_unknown| "has an unknown level")?;
-                let read = Consent {
-                    user: consent.user,
-                    agent: consent.agent,
-                    virtual_server: consent.virtual_server,
-                    level,
-                    expires_at: consent.expires_at,
-                    revoked: consent.revoked || denied,
-                };
-                self.consents.insert(&consent.id, read);
             }
             Kind::TokenKey(token_key) => {
                 belongs("token_key", &token_key.kid)?;
@@ -156,8 +119,30 @@ impl Read {
                 belongs("issuer", "")?;
                 self.issuer = (!denied).then_some(issuer);
             }
+            Kind::Rollout(rollout) => {
+                belongs("rollout", &rollout.id)?;
+                self.staged.rollouts.push(rollout);
+            }
+            Kind::RolloutChange(change) => {
+                belongs("rollout_change", &format!("{}/{}", change.rollout, change.key))?;
+                self.staged.changes.push(change);
+            }
+            // Of these the keys say whose they are (`people`).
+            Kind::User(_) | Kind::Agent(_) | Kind::Consent(_) => return Err("stands under another key"),
         }
         Ok(())
+    }
+
+    /// What is offered, and the policy problems that kept an older set (`policies`) in force.
+    pub(super) fn offer(&mut self, previous: &Contents, policies: &Policies) -> (Offer, Vec<String>) {
+        let token_keys = self.token_keys();
+        let tools = self.tools(previous);
+        let virtual_servers = self.virtual_servers(&tools, previous);
+        let catalogue = self.policy_catalogue(&tools);
+        let (policies, refused) = Policies::renew(policies, catalogue, std::mem::take(&mut self.policies));
+        let (issuer, servers) = (self.issuer.take(), std::mem::take(&mut self.servers));
+        let warnings = std::mem::take(&mut self.warnings);
+        (Offer { issuer, token_keys, servers, tools, virtual_servers, policies, warnings, staging: None }, refused)
     }
 
     /// Keys that can be used; one that cannot does not take the others with it.

@@ -5,13 +5,15 @@
 //! groups, a tool's name) stays as it was, because policies that forbid and names that collide may hang on it. Never
 //! part of the digest. A denial goes once its revision is held, for the entries say it themselves from then on.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeSet;
+
+use crate::table::Table;
 
 /// See the file's header.
 #[derive(Debug, Default)]
 pub(super) struct Overlay {
     /// Denied keys, and the latest revision that denies each.
-    denied: BTreeMap<String, u64>,
+    denied: Table<u64>,
     /// Keys that were barred or released since [`Overlay::take_news`].
     news: BTreeSet<String>,
 }
@@ -19,19 +21,23 @@ pub(super) struct Overlay {
 impl Overlay {
     /// Bars a key until `revision` is held. True when it was not barred before.
     pub(super) fn deny(&mut self, key: &str, revision: u64) -> bool {
-        if let Some(until) = self.denied.get_mut(key) {
-            *until = revision.max(*until);
+        if let Some(until) = self.denied.get(key).copied() {
+            if revision > until {
+                self.denied.insert(key, revision);
+            }
             return false;
         }
-        self.denied.insert(key.to_owned(), revision);
+        self.denied.insert(key, revision);
         self.news.insert(key.to_owned());
         true
     }
 
     /// Drops the denials that the entries of `revision` contain.
     pub(super) fn reached(&mut self, revision: u64) {
-        let released = self.denied.extract_if(.., |_, until| *until <= revision);
-        self.news.extend(released.map(|(key, _)| key));
+        let released = self.denied.iter().filter(|(_, until)| **until <= revision);
+        let released: Vec<String> = released.map(|(key, _)| key.to_owned()).collect();
+        released.iter().for_each(|key| self.denied.remove(key));
+        self.news.extend(released);
     }
 
     /// Keys that were barred or released since this was asked last.
@@ -41,6 +47,11 @@ impl Overlay {
 
     pub(super) fn denies(&self, key: &str) -> bool {
         !self.denied.is_empty() && self.denied.contains_key(key)
+    }
+
+    /// Denied keys, with the latest revision that denies each.
+    pub(super) const fn denied(&self) -> &Table<u64> {
+        &self.denied
     }
 
     pub(super) fn len(&self) -> usize {

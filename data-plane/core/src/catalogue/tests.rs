@@ -1,6 +1,7 @@
 //! Snapshots, deltas and what of them comes into force when something is wrong.
 
 mod denials;
+mod rollouts;
 
 use bailiwick_proto::{Reason, v1::resource::Resource as Kind};
 use serde_json::json;
@@ -258,8 +259,8 @@ fn entries_that_cannot_be_read_are_left_out_with_a_warning() {
     let key = entry("token_key/k", Kind::TokenKey(key));
     let config = world().with(misplaced).with(garbage).with(unknown).with(no_kind).with(key).config();
     assert_eq!(config.warnings.len(), 5, "{:?}", config.warnings);
-    assert!(!config.users.contains_key("eve@example.com") && config.token_keys.is_empty());
-    assert_eq!(config.users.len(), 1);
+    assert!(config.people.user("eve@example.com").is_none() && config.token_keys.is_empty());
+    assert!(config.people.user("jane@example.com").is_some());
 }
 
 #[test]

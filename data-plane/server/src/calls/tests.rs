@@ -102,7 +102,7 @@ impl Scene {
     /// Denies an entry by the lane.
     fn deny(&self, key: &str) {
         let changes = vec![v1::EntryChange { key: key.into(), value: None }];
-        self.calls.state.deny(&v1::Denials { revision: 101, changes, more: false }).unwrap();
+        self.calls.state.deny(&v1::Denials { revision: 101, changes, ..v1::Denials::default() }).unwrap();
     }
 
     fn forwarded(&self) -> usize {

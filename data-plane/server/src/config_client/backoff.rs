@@ -2,24 +2,37 @@
 //!
 //! Called by `config_client` and `tool_reports`.
 
-use std::time::Duration;
+use std::{sync::Arc, time::Duration};
 
-use aws_lc_rs::rand;
+use crate::surroundings::{Host, Surroundings};
 
 const FIRST: Duration = Duration::from_millis(100);
 const LONGEST: Duration = Duration::from_secs(5);
 
 /// The next pause.
 #[derive(Debug)]
-pub(crate) struct Backoff(Duration);
+pub(crate) struct Backoff {
+    next: Duration,
+    surroundings: Arc<dyn Surroundings>,
+}
 
 impl Default for Backoff {
     fn default() -> Self {
-        Self(FIRST)
+        Self::within(Arc::new(Host))
     }
 }
 
 impl Backoff {
+    /// As by default, with jitter from elsewhere.
+    pub(crate) fn within(surroundings: Arc<dyn Surroundings>) -> Self {
+        Self { next: FIRST, surroundings }
+    }
+
+    /// What was tried has worked: the next pause is a short one.
+    pub(crate) const fn reset(&mut self) {
+        self.next = FIRST;
+    }
+
     /// Waits between half and all of the present pause, then doubles it.
     pub(crate) async fn pause(&mut self) {
         tokio::time::sleep(self.next()).await;
@@ -27,12 +40,9 @@ impl Backoff {
 
     /// The pause that [`Backoff::pause`] would wait for.
     pub(crate) fn next(&mut self) -> Duration {
-        let half = self.0 / 2;
-        let mut random = [0_u8; 1];
-        // Without randomness the pause is merely not jittered.
-        let [random] = rand::fill(&mut random).map_or([u8::MAX], |()| random);
-        let pause = half + half * u32::from(random) / u32::from(u8::MAX);
-        self.0 = (self.0 * 2).min(LONGEST);
+        let half = self.next / 2;
+        let pause = half + half * u32::from(self.surroundings.random()) / u32::from(u8::MAX);
+        self.next = (self.next * 2).min(LONGEST);
         pause
     }
 }

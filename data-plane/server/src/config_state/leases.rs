@@ -15,6 +15,8 @@ use tokio::time::Instant;
 pub(super) struct Lease {
     pub(super) asked: Instant,
     pub(super) length: Duration,
+    /// From when it was asked for until what it covers is too old for anything.
+    pub(super) usable: Duration,
 }
 
 /// See the file's header.
@@ -65,6 +67,13 @@ impl Leases {
         *self = Self { lane: self.lane + 1, held: Some(revision), ..Self::default() };
     }
 
+    /// Goes on with one of before a restart, unless another counts already; whether it does.
+    pub(super) fn resume(&mut self, lease: Lease) -> bool {
+        let first = self.counting.is_none();
+        self.counting.get_or_insert(lease);
+        first
+    }
+
     /// The lease that counts, though it may have run out.
     pub(super) const fn counting(&self) -> Option<Lease> {
         self.counting
@@ -82,7 +91,11 @@ mod tests {
     use super::*;
 
     fn lease(now: Instant, seconds: u64) -> Lease {
-        Lease { asked: now + Duration::from_secs(seconds), length: Duration::from_secs(3) }
+        Lease {
+            asked: now + Duration::from_secs(seconds),
+            length: Duration::from_secs(3),
+            usable: Duration::from_secs(60),
+        }
     }
 
     #[tokio::test(start_paused = true)]

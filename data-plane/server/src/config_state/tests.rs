@@ -24,7 +24,7 @@ fn at(revision: u64) -> ConfigState {
 
 fn denials(revision: u64) -> v1::Denials {
     let changes = vec![v1::EntryChange { key: "consent/c-1".into(), value: Some(consent(true).value) }];
-    v1::Denials { revision, changes, more: false }
+    v1::Denials { revision, changes, ..v1::Denials::default() }
 }
 
 fn caller() -> Caller {

@@ -12,9 +12,9 @@ use std::{
 use bailiwick_proto::{
     config_digest,
     v1::{
-        self, ConfigFrame, Delta, Denials, EntryChange, Heartbeat, Hello, Keys, LaneFrame, LaneMessage, LaneOpened,
-        Lease, NodeMessage, RegisterNodeRequest, RegisterNodeResponse, ReportToolsRequest, ReportToolsResponse,
-        SealingKey, Snapshot,
+        self, BeginReservedRequest, BeginReservedResponse, ConfigFrame, Delta, Denials, EntryChange, Heartbeat, Hello,
+        Keys, LaneFrame, LaneMessage, LaneOpened, Lease, NodeMessage, RegisterNodeRequest, RegisterNodeResponse,
+        ReportToolsRequest, ReportToolsResponse, ReserveEpochRequest, ReserveEpochResponse, SealingKey, Snapshot,
         config_frame::Frame,
         config_server::{Config, ConfigServer},
         lane_frame::Frame as LaneDown,
@@ -44,6 +44,10 @@ pub(crate) struct Shared {
     entries: Mutex<Vec<v1::Entry>>,
     down: Mutex<Vec<mpsc::Sender<Result<ConfigFrame, Status>>>>,
     pub(crate) registered: Mutex<Vec<RegisterNodeRequest>>,
+    /// Reserves given, and with which epochs.
+    pub(crate) reserved: Mutex<Vec<(u64, ReserveEpochRequest)>>,
+    /// Reserves that were said to have begun.
+    pub(crate) begun: Mutex<Vec<u64>>,
     pub(crate) hellos: Mutex<Vec<Hello>>,
     pub(crate) said: Mutex<Vec<Up>>,
     pub(crate) reports: Mutex<Vec<ReportToolsRequest>>,
@@ -108,7 +112,7 @@ impl FakeControlPlane {
             self.shared.revision.fetch_add(1, Ordering::SeqCst) + 1
         };
         let changes = vec![EntryChange { key: denied.key, value: Some(denied.value) }];
-        let frame = LaneFrame { frame: Some(LaneDown::Denials(Denials { revision, changes, more: false })) };
+        let frame = LaneFrame { frame: Some(LaneDown::Denials(Denials { revision, changes, ..Denials::default() })) };
         let lanes = self.shared.lanes.lock().unwrap().clone();
         for lane in lanes {
             drop(lane.send(Ok(frame.clone())).await);
@@ -172,6 +176,28 @@ impl Shared {
 
 #[tonic::async_trait]
 impl Config for Service {
+    async fn reserve_epoch(
+        &self,
+        request: Request<ReserveEpochRequest>,
+    ) -> Result<Response<ReserveEpochResponse>, Status> {
+        let epoch = self.0.next_epoch.fetch_add(1, Ordering::SeqCst);
+        self.0.reserved.lock().unwrap().push((epoch, request.into_inner()));
+        Ok(Response::new(ReserveEpochResponse { epoch }))
+    }
+
+    async fn begin_reserved(
+        &self,
+        request: Request<BeginReservedRequest>,
+    ) -> Result<Response<BeginReservedResponse>, Status> {
+        let BeginReservedRequest { node: _, public_key, epoch } = request.into_inner();
+        let last = self.0.reserved.lock().unwrap().last().map(|(epoch, asked)| (*epoch, asked.public_key.clone()));
+        if last != Some((epoch, public_key)) {
+            return Err(Status::failed_precondition("no such reserve"));
+        }
+        self.0.begun.lock().unwrap().push(epoch);
+        Ok(Response::new(BeginReservedResponse {}))
+    }
+
     async fn register_node(
         &self,
         request: Request<RegisterNodeRequest>,
@@ -225,7 +251,9 @@ impl Config for Service {
                         shared.lanes.lock().unwrap().push(down.clone());
                         Some(LaneDown::Opened(LaneOpened { revision }))
                     }
-                    LaneUp::Ask(ask) => Some(LaneDown::Lease(Lease { ask: ask.id, lease_ms: LEASE_MS, revision })),
+                    LaneUp::Ask(ask) => {
+                        Some(LaneDown::Lease(Lease { ask: ask.id, lease_ms: LEASE_MS, revision, denied: 0 }))
+                    }
                     LaneUp::Denied(_) => None,
                 };
                 shared.lane_said.lock().unwrap().push(message);

@@ -183,6 +183,7 @@ async fn ask_now(
 
 /// Runs the call in a task of its own, with a slot.
 async fn carry(gateway: &Gateway, calls: &Arc<Calls>, asked: Asked, permitted: Box<edge::PermittedCall>) -> HttpReply {
+    gateway.metrics.calls_decided.inc();
     let slot = tokio::time::timeout(SLOT_WAIT_MAX, Arc::clone(&gateway.slots).acquire_owned()).await;
     let Ok(Ok(slot)) = slot else { return calls.refuse(&asked, &permitted, Reason::NodeOverloaded).await };
     let overloaded = refuse_call(&permitted.call, &asked.request_id, Reason::NodeOverloaded, &[]);

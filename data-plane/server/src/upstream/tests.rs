@@ -34,6 +34,7 @@ fn call(arguments: &str) -> PermittedCall {
         policies: Vec::new(),
         policy_error: None,
         revision: 1,
+        rollout: None,
         owner: None,
         project: None,
         tool: Some(Arc::clone(&tool)),

@@ -1,9 +1,9 @@
 //! Checks a stream of records against the chains they claim to belong to, in the order of the log.
 //!
 //! One rule for the sequencer, before it appends, and for `verify`, afterwards: every `(node, epoch)` is registered by
-//! a `control.event` (`node_epoch_opened`) before its first record; its records follow one another without holes;
-//! its heads are signed with the registered key; a hole is passed only after the ledger declared it (`gap.open`), and
-//! late records fill a declared hole from its beginning.
+//! a `control.event` (`node_epoch_opened`, `node_epoch_reserved`) before its first record; its records follow one another
+//! without holes; its heads are signed with the registered key; a hole is passed only after the ledger declared it
+//! (`gap.open`), and late records fill a declared hole from its beginning.
 //!
 //! Two writers have no registered key: the control plane (epoch 0, a pure function of its event log) and the ledger
 //! itself. Only the first may write control events, only the second may declare holes of others.
@@ -33,7 +33,7 @@ pub const OPEN_GAPS_MAX: usize = 64;
 /// Why a record does not continue its chain.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum ChainFault {
-    /// No `node_epoch_opened` event precedes it.
+    /// No event that registers it precedes it.
     #[error("the node's run was not registered before its first record")]
     EpochNotRegistered,
     /// The run was registered before.
@@ -113,7 +113,10 @@ pub struct ChainCursor {
     pub gaps: Vec<MissingRange>,
 }
 
-/// What a `node_epoch_opened` event says.
+/// Events that register a run: one that begins, and one that may begin later, without a control plane.
+const REGISTRATIONS: [&str; 2] = ["node_epoch_opened", "node_epoch_reserved"];
+
+/// What an event that registers a run says.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct EpochRegistration {
     /// Whose run.
@@ -124,14 +127,12 @@ pub struct EpochRegistration {
     pub public_key: PublicKey,
 }
 
-/// Reads `{"type":"node_epoch_opened","node":…,"epoch":"…","public_key":"<hex>",…}`. `None`: another event.
-/// `Some(Err)`: such an event, but malformed.
+/// Reads `{"type":"node_epoch_opened","node":…,"epoch":"…","public_key":"<hex>",…}`, or one of type
+/// `node_epoch_reserved`. `None`: another event. `Some(Err)`: such an event, but malformed.
 #[must_use]
 pub fn registration(event: &Value) -> Option<Result<EpochRegistration, ChainFault>> {
     let text = |field: &str| event.get(field).and_then(Value::as_str);
-    if text("type") != Some("node_epoch_opened") {
-        return None;
-    }
+    text("type").filter(|word| REGISTRATIONS.contains(word))?;
     let read = || {
         Some(EpochRegistration {
             node: text("node")?.to_owned(),

@@ -106,3 +106,34 @@ async fn a_silent_node_is_not_waited_for() {
     assert!(found.unwrap().unwrap_err().contains("within 5 s"));
     assert!(lock(&nodes.waiting).is_empty());
 }
+
+#[tokio::test]
+async fn who_has_been_here_longest_is_let_go_first_and_asked_once() {
+    let nodes = Nodes::default();
+    let mut seats: Vec<_> = (0..4).map(|n| nodes.enter(&format!("dp-{n}"), 1, true)).collect();
+    let mut lanes: Vec<_> = (0..4).map(|n| nodes.enter_lane(&format!("dp-{n}"), 1)).collect();
+    let mut sessions: Vec<_> = seats.iter_mut().map(|(seat, _)| seat.leaving()).collect();
+    let mut leaving: Vec<_> = lanes.iter_mut().map(LaneSeat::leaving).collect();
+    let asked = |all: &mut Vec<Leaving>| {
+        let asked = all.iter_mut().map(|leaving| futures::FutureExt::now_or_never(leaving.asked()));
+        asked.map(|asked| asked == Some(Leave::GoElsewhere)).collect::<Vec<_>>()
+    };
+    nodes.let_go(2, 1);
+    assert_eq!(asked(&mut sessions), [true, true, false, false]);
+    assert_eq!(asked(&mut leaving), [true, false, false, false]);
+    nodes.let_go(1, 9);
+    assert_eq!(asked(&mut vec![sessions.remove(2)]), [true]);
+    assert_eq!(asked(&mut leaving.split_off(1)), [true, true, true]);
+    assert_eq!(nodes.load(), Load { sessions: 4, lanes: 4 }, "until they have gone");
+}
+
+#[tokio::test]
+async fn who_is_replaced_hears_of_it() {
+    let nodes = Nodes::default();
+    let (mut seat, _asked) = nodes.enter("dp-1", 1, true);
+    let mut lane = nodes.enter_lane("dp-1", 1);
+    let (_new, _asked) = nodes.enter("dp-1", 1, true);
+    assert_eq!(seat.leaving().asked().await, Leave::Replaced);
+    let _anew = nodes.enter_lane("dp-1", 2);
+    assert_eq!(lane.leaving().asked().await, Leave::Replaced, "by another run");
+}

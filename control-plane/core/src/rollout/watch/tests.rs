@@ -1,0 +1,186 @@
+//! What the leader makes of what it sees, in virtual time.
+
+use super::*;
+use crate::{rollout::Plan, state::Changed, table::Table};
+
+const STEPPED: u64 = 10;
+
+/// A rollout with every second of the nodes `a` to `d` in its share, or all of them.
+fn rollout(all: bool) -> Rollout {
+    let plan = Plan { shares: vec![50], watch_seconds: 60, denials_max: 5, refusals_max: 0 };
+    let changed = Changed { revision: STEPPED, time: 0 };
+    let below = if all { bailiwick_proto::rollout::PLACES } else { half() };
+    Rollout { id: 1, by: "admin".into(), plan, staged: Table::default(), began: changed, step: 0, below, stepped: changed }
+}
+
+fn half() -> u64 {
+    bailiwick_proto::rollout::below("1", NAMES, 50)
+}
+
+const NAMES: [&str; 4] = ["a", "b", "c", "d"];
+
+struct World {
+    rollout: Rollout,
+    watch: Watch,
+    seen: BTreeMap<String, Seen>,
+    now: u64,
+}
+
+impl World {
+    /// All connected, each with a hundred calls behind it of which ten were denied.
+    fn new(all: bool) -> Self {
+        let rollout = rollout(all);
+        let watch = Watch::new(&rollout, Duration::from_secs(1_000));
+        let calls = Calls { decided: 100, denied: 10 };
+        let node = Seen { epoch: 3, connected: true, acknowledged: STEPPED, refuses: false, calls };
+        let seen = NAMES.iter().map(|name| ((*name).to_owned(), node.clone())).collect();
+        let mut world = Self { rollout, watch, seen, now: 1_000 };
+        assert_eq!(world.after(0), Verdict::Wait(None));
+        world
+    }
+
+    fn after(&mut self, seconds: u64) -> Verdict {
+        self.now += seconds;
+        self.watch.look(&self.rollout, &self.seen, Duration::from_secs(self.now))
+    }
+
+    fn names(&self, in_share: bool) -> Vec<String> {
+        self.seen.keys().filter(|name| self.rollout.has_in_share(name) == in_share).cloned().collect()
+    }
+
+    fn each(&mut self, in_share: bool, change: impl Fn(&mut Seen)) {
+        for name in self.names(in_share) {
+            change(self.seen.get_mut(&name).unwrap());
+        }
+    }
+
+    fn call(&mut self, in_share: bool, decided: u64, denied: u64) {
+        self.each(in_share, |node| node.calls = node.calls.and(Calls { decided, denied }));
+    }
+}
+
+fn is_back(verdict: &Verdict, because: &str) -> bool {
+    matches!(verdict, Verdict::Back(reason) if reason.contains(because))
+}
+
+#[test]
+fn a_share_that_is_no_worse_goes_on_after_its_time_and_not_before() {
+    let mut world = World::new(false);
+    world.call(true, 100, 14);
+    world.call(false, 100, 10);
+    assert_eq!(world.after(59), Verdict::Wait(None));
+    assert!(matches!(world.after(1), Verdict::Advance(_)));
+}
+
+#[test]
+fn a_share_that_denies_more_goes_back_at_once() {
+    let mut world = World::new(false);
+    world.call(true, 100, 16);
+    world.call(false, 100, 10);
+    let verdict = world.after(1);
+    assert!(is_back(&verdict, "denied 32 of 200 calls (16 %), the others 20 of 200 (10 %)"), "{verdict:?}");
+}
+
+#[test]
+fn a_handful_of_calls_is_no_sign_of_anything() {
+    let mut world = World::new(false);
+    world.call(true, 24, 24);
+    world.call(false, 100, 0);
+    assert_eq!(world.after(1), Verdict::Wait(None), "48 calls");
+    world.call(true, 1, 1);
+    assert!(matches!(world.after(1), Verdict::Back(_)), "50 calls");
+}
+
+#[test]
+fn without_others_a_share_is_compared_with_itself_before() {
+    for all in [true, false] {
+        let mut world = World::new(all);
+        world.call(true, 100, 15);
+        assert_eq!(world.after(1), Verdict::Wait(None));
+        world.call(true, 100, 20);
+        let verdict = world.after(1);
+        assert!(is_back(&verdict, "the same nodes before"), "{verdict:?}");
+    }
+}
+
+#[test]
+fn a_share_that_is_better_goes_on() {
+    let mut world = World::new(false);
+    world.call(true, 100, 0);
+    world.call(false, 100, 90);
+    assert!(matches!(world.after(60), Verdict::Advance(_)));
+}
+
+#[test]
+fn one_refusal_too_many_goes_back_and_names_the_node() {
+    let mut world = World::new(false);
+    let name = world.names(true).remove(0);
+    world.seen.get_mut(&name).unwrap().refuses = true;
+    world.rollout.plan.refusals_max = 1;
+    assert_eq!(world.after(1), Verdict::Wait(None), "one is allowed");
+    world.rollout.plan.refusals_max = 0;
+    let verdict = world.after(1);
+    assert!(is_back(&verdict, &name), "{verdict:?}");
+    // Outside the share a node has nothing to refuse; one that moved out of it does not count.
+    let mut world = World::new(false);
+    world.each(false, |node| node.refuses = true);
+    assert_eq!(world.after(1), Verdict::Wait(None));
+}
+
+#[test]
+fn a_node_of_the_share_that_is_behind_or_gone_holds_it_up() {
+    let mut world = World::new(false);
+    let name = world.names(true).remove(0);
+    world.seen.get_mut(&name).unwrap().acknowledged = STEPPED - 1;
+    let Verdict::Wait(Some(why)) = world.after(60) else { panic!("it is behind") };
+    assert!(why.contains("not taken it yet") && why.contains(&name), "{why}");
+    world.seen.get_mut(&name).unwrap().connected = false;
+    let Verdict::Wait(Some(why)) = world.after(1) else { panic!("it is gone") };
+    assert!(why.contains("are gone") && why.contains(&name), "{why}");
+    // It is deleted, or comes back as another run that has it.
+    let node = world.seen.remove(&name).unwrap();
+    assert!(matches!(world.after(1), Verdict::Advance(_)));
+    world.seen.insert(name, Seen { epoch: 12, connected: true, acknowledged: 12, ..node });
+    assert!(matches!(world.after(1), Verdict::Advance(_)));
+}
+
+#[test]
+fn without_anybody_in_the_share_nothing_is_proven() {
+    let mut world = World::new(false);
+    let mut fresh = World::new(false);
+    fresh.watch = Watch::new(&fresh.rollout, Duration::from_secs(1_000));
+    for world in [&mut world, &mut fresh] {
+        world.watch.before.clear();
+        world.each(true, |node| node.connected = false);
+        let Verdict::Wait(Some(why)) = world.after(60) else { panic!("nobody has it") };
+        assert!(why.contains("no node of the share"), "{why}");
+    }
+}
+
+#[test]
+fn another_run_of_a_node_counts_from_its_own_beginning() {
+    let mut world = World::new(false);
+    world.call(false, 100, 0);
+    world.each(true, |node| (node.epoch, node.calls) = (STEPPED + 5, Calls { decided: 40, denied: 40 }));
+    assert!(matches!(world.after(1), Verdict::Back(_)), "eighty calls since the step");
+    // A run that was registered before the step: what it had done by then is not known.
+    let mut world = World::new(false);
+    world.call(false, 100, 0);
+    world.each(true, |node| (node.epoch, node.calls) = (STEPPED - 1, Calls { decided: 40, denied: 40 }));
+    assert_eq!(world.after(1), Verdict::Wait(None));
+}
+
+#[test]
+fn another_step_is_watched_anew() {
+    let mut world = World::new(false);
+    assert!(world.watch.is_of(&world.rollout));
+    world.rollout.step = 1;
+    assert!(!world.watch.is_of(&world.rollout));
+}
+
+#[test]
+fn no_number_of_calls_overflows() {
+    let all = Calls { decided: u64::MAX, denied: u64::MAX };
+    assert!(all.is_worse(Calls { denied: 0, ..all }, 99) && !all.is_worse(all, 0) && !all.is_worse(Calls::default(), 0));
+    assert_eq!(all.and(all).since(Calls::default()), all);
+}

@@ -1,0 +1,162 @@
+//! People: persons, their agents and their consents, read from the entries when they are asked for.
+//!
+//! There may be a million, while a call asks for four: so they are kept once, packed as they came (`config_digest`), and
+//! a revision that changes a handful shares the rest with the one before. What the overlay denies stands with its
+//! authority taken. Made by `catalogue`, asked by `admission`. Invariant: what cannot be read, or does not belong under
+//! its key, is not there; `check` says why, once, when it comes. Absent: everything that is offered to people
+//! (`config::Offer`).
+
+use bailiwick_proto::{
+    Tier,
+    config_digest::Entries,
+    v1::{self, resource::Resource as Kind},
+};
+use prost::Message as _;
+
+use crate::table::Table;
+
+/// A person.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct User {
+    /// Groups they are in.
+    pub groups: Vec<String>,
+    /// False once deactivated.
+    pub active: bool,
+}
+
+/// An agent.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Agent {
+    /// The person who answers for it.
+    pub owner: String,
+    /// Its project.
+    pub project: String,
+    /// Highest tier it may ever use.
+    pub ceiling: Tier,
+    /// False while paused or retired.
+    pub active: bool,
+}
+
+/// A person's consent that an agent acts for them on a virtual server.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Consent {
+    /// Who consented.
+    pub user: String,
+    /// To which agent.
+    pub agent: String,
+    /// Where.
+    pub virtual_server: String,
+    /// Highest tier consented to.
+    pub level: Tier,
+    /// Unix seconds; no longer valid from that second on.
+    pub expires_at: i64,
+    /// Taken back.
+    pub revoked: bool,
+}
+
+/// See the file's header. A copy costs next to nothing.
+#[derive(Clone, Debug, Default)]
+pub struct People {
+    /// Of all kinds; others are not asked for here.
+    entries: Entries,
+    /// Denied keys.
+    denied: Table<u64>,
+}
+
+impl People {
+    /// Those of a configuration, without whom `denied` denies.
+    #[must_use]
+    pub const fn new(entries: Entries, denied: Table<u64>) -> Self {
+        Self { entries, denied }
+    }
+
+    /// The person of this name.
+    #[must_use]
+    pub fn user(&self, name: &str) -> Option<User> {
+        let key = format!("user/{name}");
+        let Kind::User(user) = read(&key, self.entries.get(&key)?).ok()? else { return None };
+        Some(User { groups: user.groups, active: user.active && !self.denies(&key) })
+    }
+
+    /// The agent of this name.
+    #[must_use]
+    pub fn agent(&self, name: &str) -> Option<Agent> {
+        let key = format!("agent/{name}");
+        let Kind::Agent(agent) = read(&key, self.entries.get(&key)?).ok()? else { return None };
+        let (ceiling, active) = (agent.ceiling.parse().ok()?, agent.active && !self.denies(&key));
+        Some(Agent { owner: agent.owner, project: agent.project, ceiling, active })
+    }
+
+    /// The consent of this id.
+    #[must_use]
+    pub fn consent(&self, id: &str) -> Option<Consent> {
+        let key = format!("consent/{id}");
+        let Kind::Consent(consent) = read(&key, self.entries.get(&key)?).ok()? else { return None };
+        Some(Consent {
+            user: consent.user,
+            agent: consent.agent,
+            virtual_server: consent.virtual_server,
+            level: consent.level.parse().ok()?,
+            expires_at: consent.expires_at,
+            revoked: consent.revoked || self.denies(&key),
+        })
+    }
+
+    fn denies(&self, key: &str) -> bool {
+        !self.denied.is_empty() && self.denied.contains_key(key)
+    }
+}
+
+impl PartialEq for People {
+    fn eq(&self, other: &Self) -> bool {
+        let is_of_them = |(key, _): &(&str, &[u8])| is_of_people(key);
+        let (own, others) = (self.entries.iter().filter(is_of_them), other.entries.iter().filter(is_of_them));
+        let keys = |people: &Self| people.denied.iter().map(|(key, _)| key.to_owned()).collect::<Vec<_>>();
+        keys(self) == keys(other) && own.eq(others)
+    }
+}
+
+impl Eq for People {}
+
+/// Whether an entry is one of people by its key.
+#[must_use]
+pub fn is_of_people(key: &str) -> bool {
+    matches!(key.split_once('/'), Some(("user" | "agent" | "consent", _)))
+}
+
+/// What is wrong with an entry of people.
+///
+/// # Errors
+/// Why it is left out.
+pub fn check(key: &str, value: &[u8]) -> Result<(), &'static str> {
+    read(key, value).map(drop)
+}
+
+/// The resource under a key of people, if it may stand there.
+fn read(key: &str, value: &[u8]) -> Result<Kind, &'static str> {
+    let resource = v1::Resource::decode(value).map_err(|_undecodable| "cannot be decoded")?;
+    let kind = resource.resource.ok_or("is of a kind unknown here")?;
+    let place = key.split_once('/').ok_or("has a key without a kind")?;
+    let tier = |tier: &str| tier.parse::<Tier>().is_ok();
+    let (belongs, fault) = match &kind {
+        Kind::User(user) => (("user", user.name.as_str()), None),
+        Kind::Agent(agent) => {
+            (("agent", agent.name.as_str()), (!tier(&agent.ceiling)).then_some("has an unknown ceiling"))
+        }
+        Kind::Consent(consent) => {
+            (("consent", consent.id.as_str()), (!tier(&consent.level)).then_some("has an unknown level"))
+        }
+        Kind::Server(_)
+        | Kind::Tool(_)
+        | Kind::VirtualServer(_)
+        | Kind::Policy(_)
+        | Kind::TokenKey(_)
+        | Kind::Issuer(_)
+        | Kind::Rollout(_)
+        | Kind::RolloutChange(_) => (("", ""), None),
+    };
+    if belongs != place {
+        return Err("stands under another key");
+    }
+    fault.map_or(Ok(kind), Err)
+}

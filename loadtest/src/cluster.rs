@@ -1,0 +1,63 @@
+//! A running cluster of `deploy/local-cluster`: where its nodes listen, and which processes they are.
+
+use std::{fs, path::Path, time::Duration};
+
+use anyhow::{Context as _, Result};
+use serde_json::Value;
+
+/// See the file's header.
+#[derive(Debug)]
+pub(crate) struct Cluster {
+    /// URLs of the control planes.
+    pub(crate) admins: Vec<String>,
+    /// Their processes.
+    pub(crate) control_planes: Vec<u32>,
+    nodes: Vec<Value>,
+}
+
+impl Cluster {
+    /// Reads what `up` wrote down.
+    pub(crate) fn read(folder: &Path) -> Result<Self> {
+        let text = fs::read_to_string(folder.join("cluster.json")).context("no cluster.json; is the cluster up?")?;
+        let cluster: Value = serde_json::from_str(&text)?;
+        let list = |value: Option<&Value>| value.and_then(Value::as_array).cloned().unwrap_or_default();
+        let admins = list(cluster.get("admins")).iter().filter_map(Value::as_str).map(str::to_owned).collect();
+        let nodes = list(cluster.get("nodes"));
+        let is_control_plane = |node: &&Value| node.get("role").and_then(Value::as_str) == Some("control-plane");
+        let control_planes = nodes.iter().filter(is_control_plane).filter_map(pid_of).collect();
+        Ok(Self { admins, control_planes, nodes })
+    }
+
+    /// The process of a node.
+    pub(crate) fn pid(&self, name: &str) -> Result<u32> {
+        self.node(name).and_then(pid_of).with_context(|| format!("{name} does not run"))
+    }
+
+    /// The port of a node's metrics.
+    pub(crate) fn ops_port(&self, name: &str) -> Result<u64> {
+        let port = self.node(name).and_then(|node| node.pointer("/ports/ops")?.as_u64());
+        port.with_context(|| format!("{name} has no port for operations"))
+    }
+
+    /// Processors' time of all control planes so far.
+    pub(crate) fn cpu(&self) -> Duration {
+        self.control_planes.iter().map(|pid| cpu_of(*pid).unwrap_or_default()).sum()
+    }
+
+    fn node(&self, name: &str) -> Option<&Value> {
+        self.nodes.iter().find(|node| node.get("name").and_then(Value::as_str) == Some(name))
+    }
+}
+
+fn pid_of(node: &Value) -> Option<u32> {
+    node.get("pid")?.as_u64().and_then(|pid| u32::try_from(pid).ok())
+}
+
+/// User and system time of a process; the kernel counts in hundredths of a second.
+fn cpu_of(pid: u32) -> Option<Duration> {
+    let stat = fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
+    // Fields 14 and 15; the second one, the name, may hold blanks and ends with the last parenthesis.
+    let mut after_name = stat.rsplit(')').next()?.split_whitespace().skip(11);
+    let ticks = after_name.next()?.parse::<u64>().ok()? + after_name.next()?.parse::<u64>().ok()?;
+    Some(Duration::from_millis(ticks * 10))
+}

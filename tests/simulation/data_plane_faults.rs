@@ -1,0 +1,145 @@
+//! What goes wrong around data planes: they sleep, are cut off, die and come back, their clocks run at wrong rates, their
+//! connections break, and wires lose and repeat messages.
+//!
+//! A schedule of its own, drawn from the seed, beside that of the control planes (`faults`). A simulation can be
+//! restricted to one [`Kind`], to see how late a call is admitted at most under it.
+
+use std::{sync::Arc, time::Duration};
+
+use tokio::time;
+
+use crate::{
+    data_plane::{DataPlanes, RATE_PPM_MAX},
+    random::Random,
+};
+
+/// Most time between two faults, in milliseconds.
+const CALM_MILLIS: u64 = 700;
+
+/// A kind of fault.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Kind {
+    /// Nothing of a node runs for a while, as after SIGSTOP.
+    Pause,
+    /// A node sleeps and wakes up cut off: what it finds in its buffers is old.
+    Sleep,
+    /// A node reaches some control planes no more, or none.
+    Cut,
+    /// A node dies and comes back with nothing.
+    Restart,
+    /// A monotonic clock runs at another rate.
+    Clock,
+    /// Every connection breaks at once.
+    Break,
+    /// Messages are lost and repeated, as they cannot be over TCP.
+    Wire,
+}
+
+/// All kinds with their names on the command line.
+pub(crate) const KINDS: [(&str, Kind); 7] = [
+    ("pause", Kind::Pause),
+    ("sleep", Kind::Sleep),
+    ("cut", Kind::Cut),
+    ("restart", Kind::Restart),
+    ("clock", Kind::Clock),
+    ("break", Kind::Break),
+    ("wire", Kind::Wire),
+];
+
+/// Breaks and mends until told to stop.
+#[derive(Debug)]
+pub(crate) struct DataPlaneFaults {
+    planes: Arc<DataPlanes>,
+    random: Random,
+    only: Option<Kind>,
+}
+
+impl DataPlaneFaults {
+    pub(crate) fn new(planes: &Arc<DataPlanes>, only: Option<Kind>) -> Self {
+        Self { planes: planes.clone(), random: planes.cluster.world.random("data plane faults"), only }
+    }
+
+    /// Breaks and mends for that long.
+    pub(crate) async fn run(&self, length: Duration) {
+        let end = time::Instant::now() + length;
+        while time::Instant::now() < end {
+            time::sleep(self.random.millis(20, CALM_MILLIS)).await;
+            let Some(id) = self.random.pick(&self.planes.ids()).copied() else { continue };
+            let drawn = self.random.pick(&KINDS).map(|(_, kind)| *kind);
+            match self.only.or(drawn) {
+                Some(Kind::Pause) => self.pause(id),
+                Some(Kind::Sleep) => self.sleep(id),
+                Some(Kind::Cut) => self.cut(id),
+                Some(Kind::Restart) => self.restart(id),
+                Some(Kind::Clock) => self.planes.set_rate(id, self.rate()),
+                Some(Kind::Break) => self.planes.wires.break_all(),
+                Some(Kind::Wire) => self.wire(),
+                None => {}
+            }
+        }
+    }
+
+    /// Everything works again.
+    pub(crate) fn mend_all(&self) {
+        self.planes.wires.mend();
+        for id in self.planes.ids() {
+            self.planes.resume(id);
+            self.planes.start(id);
+        }
+    }
+
+    fn pause(&self, id: u64) {
+        self.planes.pause(id);
+        let planes = self.planes.clone();
+        self.later(self.random.millis(50, 6_000), move || planes.resume(id));
+    }
+
+    fn sleep(&self, id: u64) {
+        let (planes, some_of_it) = (self.planes.clone(), self.random.millis(0, 400));
+        self.pause(id);
+        self.later(some_of_it, move || cut_off(&planes, id, &planes.cluster.ids()));
+        self.mend_later();
+    }
+
+    fn cut(&self, id: u64) {
+        let all = self.planes.cluster.ids();
+        let some = if self.random.chance(500) { all } else { self.random.some_of(&all) };
+        cut_off(&self.planes, id, &some);
+        self.mend_later();
+    }
+
+    fn restart(&self, id: u64) {
+        self.planes.end(id);
+        let planes = self.planes.clone();
+        self.later(self.random.millis(10, 1_500), move || planes.start(id));
+    }
+
+    fn wire(&self) {
+        let (lost, repeated) = (self.random.below(120), self.random.below(120));
+        self.planes.cluster.world.trace(format_args!("wires lose {lost} and repeat {repeated} in a thousand"));
+        self.planes.wires.faulty(lost, repeated);
+        self.mend_later();
+    }
+
+    fn rate(&self) -> i64 {
+        let ppm = i64::try_from(self.random.below(RATE_PPM_MAX.unsigned_abs() + 1)).unwrap_or(0);
+        if self.random.chance(500) { ppm } else { -ppm }
+    }
+
+    fn mend_later(&self) {
+        let planes = self.planes.clone();
+        self.later(self.random.millis(300, 7_000), move || planes.wires.mend());
+    }
+
+    fn later(&self, wait: Duration, then: impl FnOnce() + Send + 'static) {
+        tokio::task::spawn(async move {
+            time::sleep(wait).await;
+            then();
+        });
+    }
+}
+
+fn cut_off(planes: &DataPlanes, id: u64, from: &[u64]) {
+    planes.cluster.world.trace(format_args!("data plane {id} is cut off from {from:?}"));
+    from.iter().for_each(|control_plane| planes.wires.cut(id, *control_plane));
+}

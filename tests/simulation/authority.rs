@@ -178,11 +178,8 @@ impl Authority {
 impl Inner {
     /// What a caller needs and was taken away.
     fn needed<'a>(&'a self, caller: &Caller) -> impl Iterator<Item = (&'a str, Taken)> + use<'a> {
-        let keys = [
-            format!("consent/{}", caller.consent),
-            format!("user/{}", caller.user),
-            format!("agent/{}", caller.agent),
-        ];
+        let keys =
+            [format!("consent/{}", caller.consent), format!("user/{}", caller.user), format!("agent/{}", caller.agent)];
         keys.into_iter().filter_map(|key| self.taken.get_key_value(&key).map(|(key, taken)| (key.as_str(), *taken)))
     }
 }

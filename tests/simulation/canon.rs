@@ -155,11 +155,8 @@ impl Inner {
         }
         self.roots.push(self.frontier.root());
         let mut twice = None;
-        let requests: BTreeSet<String> = events
-            .iter()
-            .map(|event| event.request_id.clone())
-            .filter(|id| !id.is_empty())
-            .collect();
+        let requests: BTreeSet<String> =
+            events.iter().map(|event| event.request_id.clone()).filter(|id| !id.is_empty()).collect();
         for id in requests {
             if let Some(earlier) = self.requests.insert(id.clone(), revision) {
                 twice = Some(("request", format!("{id} was carried out at {earlier} and at {revision}")));

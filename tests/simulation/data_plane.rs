@@ -74,7 +74,12 @@ impl DataPlanes {
         node.lives += 1;
         let lives = node.lives;
         let life = Life::new(self.cluster.world.random(&format!("data plane {id} life {lives}")));
-        let clock = Clock { began: Instant::now(), rate_ppm: node.rate_ppm.clone(), read: Mutex::new((Instant::now(), 0)), random: self.random(id, "jitter") };
+        let clock = Clock {
+            began: Instant::now(),
+            rate_ppm: node.rate_ppm.clone(),
+            read: Mutex::new((Instant::now(), 0)),
+            random: self.random(id, "jitter"),
+        };
         let follower = Follower::new(Arc::new(clock), Duration::ZERO);
         node.life = Some(life.clone());
         node.follower = Some(follower.clone());

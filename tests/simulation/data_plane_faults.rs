@@ -1,5 +1,5 @@
 //! What goes wrong around data planes: they sleep, are cut off, die and come back, their clocks run at wrong rates, their
-//! connections break, and wires lose and repeat messages.
+//! connections break, wires lose and repeat messages, and the control plane they stay with is cut off itself.
 //!
 //! A schedule of its own, drawn from the seed, beside that of the control planes (`faults`). A simulation can be
 //! restricted to one [`Kind`], to see how late a call is admitted at most under it.
@@ -21,7 +21,7 @@ const CALM_MILLIS: u64 = 700;
 pub(crate) enum Kind {
     /// Nothing of a node runs for a while, as after SIGSTOP.
     Pause,
-    /// A node sleeps and wakes up cut off: what it finds in its buffers is old.
+    /// A node falls asleep on a question and wakes up cut off: the answer that it finds in its buffers is old.
     Sleep,
     /// A node reaches some control planes no more, or none.
     Cut,
@@ -33,10 +33,12 @@ pub(crate) enum Kind {
     Break,
     /// Messages are lost and repeated, as they cannot be over TCP.
     Wire,
+    /// A control plane is cut off from the others, and data planes stay with it.
+    Stale,
 }
 
 /// All kinds with their names on the command line.
-pub(crate) const KINDS: [(&str, Kind); 7] = [
+pub(crate) const KINDS: [(&str, Kind); 8] = [
     ("pause", Kind::Pause),
     ("sleep", Kind::Sleep),
     ("cut", Kind::Cut),
@@ -44,6 +46,7 @@ pub(crate) const KINDS: [(&str, Kind); 7] = [
     ("clock", Kind::Clock),
     ("break", Kind::Break),
     ("wire", Kind::Wire),
+    ("stale", Kind::Stale),
 ];
 
 /// Breaks and mends until told to stop.
@@ -74,6 +77,7 @@ impl DataPlaneFaults {
                 Some(Kind::Clock) => self.planes.set_rate(id, self.rate()),
                 Some(Kind::Break) => self.planes.wires.break_all(),
                 Some(Kind::Wire) => self.wire(),
+                Some(Kind::Stale) => self.stale(),
                 None => {}
             }
         }
@@ -95,10 +99,19 @@ impl DataPlaneFaults {
     }
 
     fn sleep(&self, id: u64) {
-        let (planes, some_of_it) = (self.planes.clone(), self.random.millis(0, 400));
-        self.pause(id);
-        self.later(some_of_it, move || cut_off(&planes, id, &planes.cluster.ids()));
-        self.mend_later();
+        let (planes, answered, nap) = (self.planes.clone(), self.random.millis(0, 200), self.random.millis(200, 5_000));
+        let (asleep, awake) = (self.random.millis(0, 10), self.random.millis(300, 4_000));
+        tokio::task::spawn(async move {
+            planes.wires.next_ask(id).await;
+            time::sleep(asleep).await;
+            planes.pause(id);
+            time::sleep(answered).await;
+            cut_off(&planes, id, &planes.cluster.ids());
+            time::sleep(nap).await;
+            planes.resume(id);
+            time::sleep(awake).await;
+            planes.wires.mend();
+        });
     }
 
     fn cut(&self, id: u64) {
@@ -119,6 +132,18 @@ impl DataPlaneFaults {
         self.planes.cluster.world.trace(format_args!("wires lose {lost} and repeat {repeated} in a thousand"));
         self.planes.wires.faulty(lost, repeated);
         self.mend_later();
+    }
+
+    fn stale(&self) {
+        let all = self.planes.cluster.ids();
+        let Some(stale) = self.random.pick(&all).copied() else { return };
+        self.planes.cluster.world.trace(format_args!("node {stale} cut off, with its data planes"));
+        for other in all.into_iter().filter(|other| *other != stale) {
+            self.planes.cluster.network.cut(stale, other);
+            self.planes.cluster.network.cut(other, stale);
+        }
+        let cluster = self.planes.cluster.clone();
+        self.later(self.random.millis(1_000, 8_000), move || cluster.network.mend());
     }
 
     fn rate(&self) -> i64 {

@@ -81,7 +81,12 @@ pub(crate) async fn remove(cluster: &Arc<Cluster>, id: u64, attempt: u64) -> boo
 }
 
 /// Asks one node after the other until one has done it.
-pub(crate) async fn administer(cluster: &Arc<Cluster>, command: Command, request_id: &str, attempts: usize) -> Option<Answer> {
+pub(crate) async fn administer(
+    cluster: &Arc<Cluster>,
+    command: Command,
+    request_id: &str,
+    attempts: usize,
+) -> Option<Answer> {
     let mut hint = None;
     for attempt in 0..attempts {
         let ids = cluster.up_ids();

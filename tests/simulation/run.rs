@@ -166,12 +166,11 @@ async fn play(cluster: &Arc<Cluster>, history: &Arc<History>, random: &Random, o
     let mut faults = Faults::new(cluster, nodes, 200 + random.below(1_800));
     let length = random.millis(4_000, 16_000);
     let length = if think < 30 { length / 2 } else { length };
-    let below = DataPlaneFaults::new(&planes, data_planes_only(only));
-    match only {
-        None => drop(tokio::join!(faults.run(length), below.run(length))),
-        Some(Only::ControlPlanes) => faults.run(length).await,
-        Some(Only::DataPlanes(_)) => below.run(length).await,
-    }
+    let (above, focus) = focus(random, only);
+    let below = DataPlaneFaults::new(&planes, focus);
+    let no_time = Duration::ZERO;
+    let below_too = if only == Some(Only::ControlPlanes) { no_time } else { length };
+    tokio::join!(faults.run(if above { length } else { no_time }), below.run(below_too));
     faults.mend_all().await;
     below.mend_all();
     time::sleep(Duration::from_secs(2)).await;
@@ -184,9 +183,14 @@ async fn play(cluster: &Arc<Cluster>, history: &Arc<History>, random: &Random, o
     settle(&planes, &workload, random).await;
 }
 
-fn data_planes_only(only: Option<Only>) -> Option<Kind> {
+/// Whether control planes have faults, and the one kind that data planes have, if it is one: half of all simulations
+/// have one again and again, as what needs two at the right moments is seldom seen otherwise.
+fn focus(random: &Random, only: Option<Only>) -> (bool, Option<Kind>) {
+    let kind = random.pick(&KINDS).map(|(_, kind)| *kind).filter(|_| random.chance(500));
+    let above = kind.is_none() || random.chance(500);
     match only {
-        Some(Only::DataPlanes(kind)) => Some(kind),
-        Some(Only::ControlPlanes) | None => None,
+        None => (above, kind),
+        Some(Only::ControlPlanes) => (true, None),
+        Some(Only::DataPlanes(kind)) => (false, Some(kind)),
     }
 }

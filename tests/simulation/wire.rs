@@ -8,7 +8,7 @@
 //! draws from numbers of its own: in which order tasks that wake at one moment run, tokio decides by chance.
 
 use std::{
-    collections::BTreeSet,
+    collections::{BTreeMap, BTreeSet},
     fmt::Debug,
     sync::{
         Arc, Mutex,
@@ -20,10 +20,10 @@ use std::{
 use bailiwick_consensus::runtime::hosted;
 use bailiwick_control_plane::{Replica, Served};
 use bailiwick_data_plane::Uplink;
-use bailiwick_proto::v1::{ConfigFrame, LaneFrame, LaneMessage, NodeMessage};
+use bailiwick_proto::v1::{ConfigFrame, LaneFrame, LaneMessage, NodeMessage, lane_message};
 use futures::{Stream, StreamExt as _};
 use tokio::{
-    sync::{mpsc, oneshot},
+    sync::{Notify, mpsc, oneshot},
     time::{self, Instant},
 };
 use tokio_stream::wrappers::ReceiverStream;
@@ -59,6 +59,28 @@ struct Inner {
     was_faulty: bool,
     /// Nothing passes on any config stream.
     held: bool,
+    /// Rung whenever a data plane asks for a lease.
+    asks: BTreeMap<u64, Arc<Notify>>,
+}
+
+/// What travels.
+trait Message: Clone + Send + 'static {
+    /// A question for a lease.
+    fn is_ask(&self) -> bool {
+        false
+    }
+}
+
+impl Message for ConfigFrame {}
+
+impl Message for NodeMessage {}
+
+impl Message for LaneFrame {}
+
+impl Message for LaneMessage {
+    fn is_ask(&self) -> bool {
+        matches!(self.message, Some(lane_message::Message::Ask(_)))
+    }
 }
 
 /// What becomes of a message on a wire.
@@ -107,6 +129,16 @@ impl Wires {
     /// Whether a message was ever lost or repeated.
     pub(crate) fn were_faulty(&self) -> bool {
         lock(&self.inner).was_faulty
+    }
+
+    /// Returns when the data plane next asks for a lease.
+    pub(crate) async fn next_ask(&self, data_plane: u64) {
+        let asks = lock(&self.inner).asks.entry(data_plane).or_default().clone();
+        asks.notified().await;
+    }
+
+    fn asked(&self, data_plane: u64) {
+        lock(&self.inner).asks.get(&data_plane).iter().for_each(|asks| asks.notify_waiters());
     }
 
     /// All connections break.
@@ -171,8 +203,8 @@ impl Link {
         serve: impl FnOnce(Replica, Received<Up>) -> F,
     ) -> Result<Received<Down>, Status>
     where
-        Up: Clone + Send + 'static,
-        Down: Clone + Send + 'static,
+        Up: Message,
+        Down: Message,
         F: Future<Output = Result<Served<Down>, Status>> + Send + 'static,
     {
         let cluster = &self.wires.cluster;
@@ -240,9 +272,13 @@ async fn write<T>(mut frames: impl Stream<Item = Result<T, Status>> + Unpin, wri
 
 impl Connection {
     /// Takes what is sent at one end to the other.
-    fn carry<T>(&self, way: &str, mut sent: impl Stream<Item = Result<T, Status>> + Unpin + Send + 'static) -> Received<T>
+    fn carry<T>(
+        &self,
+        way: &str,
+        mut sent: impl Stream<Item = Result<T, Status>> + Unpin + Send + 'static,
+    ) -> Received<T>
     where
-        T: Clone + Send + 'static,
+        T: Message,
     {
         let (on_the_way, mut arriving) = mpsc::channel::<(Instant, Result<T, Status>)>(BUFFERED);
         let (deliver, delivered) = mpsc::channel(BUFFERED);
@@ -255,6 +291,9 @@ impl Connection {
                     biased;
                     message = sent.next() => {
                         let Some(message) = message else { return };
+                        if message.as_ref().is_ok_and(T::is_ask) {
+                            sending.wires.asked(sending.data_plane.0);
+                        }
                         // Nothing overtakes.
                         last = last.max(Instant::now() + sending.wires.delay(&random));
                         let fate = sending.wires.fate(&random);

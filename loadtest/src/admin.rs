@@ -47,12 +47,12 @@ impl Admin {
         self.clients.get(next).cloned().context("no endpoint")
     }
 
-    /// Applies manifests, all of them or none.
-    pub(crate) async fn apply(&self, text: &str) -> Result<()> {
+    /// Applies manifests, all of them or none; the revision that did it.
+    pub(crate) async fn apply(&self, text: &str) -> Result<u64> {
         let files = vec![ManifestFile { name: "loadtest".into(), text: text.into() }];
         let request = ApplyRequest { files, dry_run: false, request_id: String::new() };
         let answer = self.client()?.apply(request).await?.into_inner();
-        if answer.problems.is_empty() { Ok(()) } else { bail!("{:?}", answer.problems) }
+        if answer.problems.is_empty() { Ok(answer.revision) } else { bail!("{:?}", answer.problems) }
     }
 
     /// Grants a consent with a token. One attempt at the next endpoint.

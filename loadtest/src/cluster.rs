@@ -13,19 +13,26 @@ pub(crate) struct Cluster {
     /// Their processes.
     pub(crate) control_planes: Vec<u32>,
     nodes: Vec<Value>,
+    /// Ports by node and listener.
+    listen: Value,
 }
 
 impl Cluster {
     /// Reads what `up` wrote down.
     pub(crate) fn read(folder: &Path) -> Result<Self> {
-        let text = fs::read_to_string(folder.join("cluster.json")).context("no cluster.json; is the cluster up?")?;
-        let cluster: Value = serde_json::from_str(&text)?;
+        let read = |file: &str| {
+            let text =
+                fs::read_to_string(folder.join(file)).with_context(|| format!("no {file}; is the cluster up?"))?;
+            anyhow::Ok(serde_json::from_str::<Value>(&text)?)
+        };
+        let (cluster, topology) = (read("cluster.json")?, read("topology.json")?);
         let list = |value: Option<&Value>| value.and_then(Value::as_array).cloned().unwrap_or_default();
         let admins = list(cluster.get("admins")).iter().filter_map(Value::as_str).map(str::to_owned).collect();
         let nodes = list(cluster.get("nodes"));
         let is_control_plane = |node: &&Value| node.get("role").and_then(Value::as_str) == Some("control-plane");
         let control_planes = nodes.iter().filter(is_control_plane).filter_map(pid_of).collect();
-        Ok(Self { admins, control_planes, nodes })
+        let listen = topology.get("listen").cloned().unwrap_or_default();
+        Ok(Self { admins, control_planes, nodes, listen })
     }
 
     /// The process of a node.
@@ -35,7 +42,7 @@ impl Cluster {
 
     /// The port of a node's metrics.
     pub(crate) fn ops_port(&self, name: &str) -> Result<u64> {
-        let port = self.node(name).and_then(|node| node.pointer("/ports/ops")?.as_u64());
+        let port = self.listen.get(name).and_then(|ports| ports.get("ops")?.as_u64());
         port.with_context(|| format!("{name} has no port for operations"))
     }
 

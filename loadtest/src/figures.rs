@@ -1,6 +1,6 @@
 //! Latencies and memory, as they are printed.
 
-use std::{fmt, fs, time::Duration};
+use std::{fmt, fs, io, time::Duration};
 
 use serde_json::{Value, json};
 
@@ -66,6 +66,11 @@ pub(crate) fn memory_mib() -> (u64, u64) {
 /// The same of another process.
 pub(crate) fn memory_of(pid: u32) -> (u64, u64) {
     resident(&pid.to_string())
+}
+
+/// From here on the system counts the most memory of a process anew.
+pub(crate) fn forget_peak(pid: u32) -> io::Result<()> {
+    fs::write(format!("/proc/{pid}/clear_refs"), "5")
 }
 
 fn resident(process: &str) -> (u64, u64) {

@@ -26,7 +26,7 @@ use tonic::transport::Endpoint;
 
 use crate::{
     cluster::Cluster,
-    figures::{Latencies, memory_of},
+    figures::{Latencies, forget_peak, memory_of},
     nodes::Nodes,
     population::Population,
     replay::GROUP,
@@ -241,11 +241,6 @@ async fn stop(pid: u32) -> Result<()> {
         tokio::time::sleep(LOOK_AGAIN).await;
     }
     Ok(())
-}
-
-/// From here on the system counts the most memory of a process anew.
-fn forget_peak(pid: u32) -> Result<()> {
-    Ok(fs::write(format!("/proc/{pid}/clear_refs"), "5")?)
 }
 
 impl Figures {

@@ -1,4 +1,4 @@
-//! `revocation`: how long a revocation takes to reach every data plane, and what being connected costs.
+//! `revocation`: how long a revocation or a change takes to reach every data plane, and what being connected costs.
 //!
 //! Light nodes in this process open real config streams and lanes, over connections of their own, at all control planes
 //! of a running cluster; they keep nothing and decide nothing. A revocation's time is taken from before the command is
@@ -15,7 +15,7 @@ use std::{
 use anyhow::{Context as _, Result, ensure};
 use bailiwick_proto::v1::{
     Ask, ConfigFrame, Hello, LaneFrame, LaneHello, LaneMessage, NodeMessage, RegisterNodeRequest,
-    config_client::ConfigClient, lane_frame, lane_message, node_message,
+    config_client::ConfigClient, config_frame, lane_frame, lane_message, node_message,
 };
 use serde_json::{Value, json};
 use tokio::{
@@ -29,7 +29,7 @@ use crate::{
     admin::Admin,
     cluster::Cluster,
     commit::MANIFESTS,
-    figures::{Latencies, count},
+    figures::{Latencies, count, forget_peak, memory_of},
 };
 
 /// Registrations under way at a time: each is a command.
@@ -52,6 +52,12 @@ pub(crate) struct Args {
     /// Revocations per number of nodes.
     #[arg(long, default_value_t = 50, value_parser = clap::value_parser!(u32).range(1..=10_000))]
     revocations: u32,
+    /// Changes of a policy per number of nodes.
+    #[arg(long, default_value_t = 20, value_parser = clap::value_parser!(u32).range(1..=10_000))]
+    changes: u32,
+    /// Bytes of each.
+    #[arg(long, default_value_t = 10_000, value_parser = clap::value_parser!(u32).range(1..=100_000))]
+    change_bytes: u32,
     /// Seconds to watch idle nodes for.
     #[arg(long, default_value_t = 10, value_parser = clap::value_parser!(u64).range(1..=600))]
     idle_seconds: u64,
@@ -63,11 +69,15 @@ pub(crate) struct Args {
 /// What all light nodes tell.
 #[derive(Debug, Default)]
 struct Heard {
-    /// When denials of a revision were read, node by node.
-    denials: Mutex<BTreeMap<u64, Vec<Instant>>>,
+    denials: Arrivals,
+    deltas: Arrivals,
     leases: Mutex<Vec<Duration>>,
     present: watch::Sender<usize>,
 }
+
+/// When something of a revision was read, node by node.
+#[derive(Debug, Default)]
+struct Arrivals(Mutex<BTreeMap<u64, Vec<Instant>>>);
 
 /// The figures of one number of nodes.
 struct Figures {
@@ -80,6 +90,11 @@ struct Figures {
     /// Of one core, in percent, all control planes together.
     idle_percent: f64,
     per_revocation: Duration,
+    changed: Latencies,
+    applied: Latencies,
+    per_change: Duration,
+    /// Most memory of a control plane while idle, and by how much that grew during the changes, in MiB.
+    memory: (u64, u64),
 }
 
 pub(crate) async fn run(args: Args) -> Result<()> {
@@ -121,9 +136,20 @@ async fn measure(args: &Args, cluster: &Cluster, admin: &Admin, count_of_nodes: 
         let sent = Instant::now();
         let revision = admin.revoke(&consent).await?;
         writes.push(sent.elapsed());
-        revoked.extend(heard.all(revision, count_of_nodes).await?.into_iter().map(|at| at - sent));
+        revoked.extend(heard.denials.all(revision, count_of_nodes).await?.into_iter().map(|at| at - sent));
     }
     let per_revocation = (cluster.cpu() - cpu) / args.revocations;
+
+    cluster.control_planes.iter().try_for_each(|pid| forget_peak(*pid))?;
+    let most = || cluster.control_planes.iter().map(|pid| memory_of(*pid).1).max().unwrap_or(0);
+    let (mut changed, mut applied, memory, cpu) = (Vec::new(), Vec::new(), most(), cluster.cpu());
+    for number in 0..args.changes {
+        let sent = Instant::now();
+        let revision = admin.apply(&policy(number, args.change_bytes)).await?;
+        applied.push(sent.elapsed());
+        changed.extend(heard.deltas.all(revision, count_of_nodes).await?.into_iter().map(|at| at - sent));
+    }
+    let (per_change, memory) = ((cluster.cpu() - cpu) / args.changes, (memory, most() - memory));
 
     // All at once, as after a network that was down.
     drop(connected);
@@ -142,7 +168,21 @@ async fn measure(args: &Args, cluster: &Cluster, admin: &Admin, count_of_nodes: 
         leases: Latencies::new(leases),
         idle_percent,
         per_revocation,
+        changed: Latencies::new(changed),
+        applied: Latencies::new(applied),
+        per_change,
+        memory,
     })
+}
+
+/// A policy of so many bytes, each a little different.
+fn policy(number: u32, bytes: u32) -> String {
+    let filling = "x".repeat(usize::try_from(bytes).unwrap_or(0).saturating_sub(100));
+    format!(
+        "apiVersion: bailiwick/v1\nkind: Policy\nmetadata: {{name: loadtest}}\nspec:\n  cedar: |\n    // {} {number} \
+         {filling}\n    permit (principal, action, resource) when {{ resource.tier == \"retrieval\" }};\n",
+        std::process::id()
+    )
 }
 
 /// Registers light nodes; name and epoch of each.
@@ -206,13 +246,19 @@ async fn follow(url: String, node: String, epoch: u64, heard: Arc<Heard>) -> Res
     asks.send(LaneMessage { message: Some(lane_message::Message::Hello(hello)) }).await?;
     let lane: Streaming<LaneFrame> = client.lane(ReceiverStream::new(messages)).await?.into_inner();
     tokio::select! {
-        ended = take(config) => ended,
+        ended = take(config, &heard) => ended,
         ended = listen(lane, asks, &heard) => ended,
     }
 }
 
-async fn take(mut frames: Streaming<ConfigFrame>) -> Result<()> {
-    while frames.message().await?.is_some() {}
+async fn take(mut frames: Streaming<ConfigFrame>, heard: &Heard) -> Result<()> {
+    while let Some(frame) = frames.message().await? {
+        if let Some(config_frame::Frame::Delta(delta)) = frame.frame
+            && !delta.changes.is_empty()
+        {
+            heard.deltas.note(delta.to);
+        }
+    }
     Ok(())
 }
 
@@ -222,7 +268,7 @@ async fn listen(mut lane: Streaming<LaneFrame>, asks: mpsc::Sender<LaneMessage>,
     loop {
         tokio::select! {
             frame = lane.message() => match frame?.and_then(|frame| frame.frame) {
-                Some(lane_frame::Frame::Denials(denials)) if !denials.more => heard.note(denials.revision),
+                Some(lane_frame::Frame::Denials(denials)) if !denials.more => heard.denials.note(denials.revision),
                 Some(lane_frame::Frame::Lease(lease)) if lease.ask == id => {
                     heard.leases.lock().unwrap_or_else(PoisonError::into_inner).push(asked.elapsed());
                     if !std::mem::replace(&mut leased, true) {
@@ -241,9 +287,9 @@ async fn listen(mut lane: Streaming<LaneFrame>, asks: mpsc::Sender<LaneMessage>,
     }
 }
 
-impl Heard {
+impl Arrivals {
     fn note(&self, revision: u64) {
-        self.denials.lock().unwrap_or_else(PoisonError::into_inner).entry(revision).or_default().push(Instant::now());
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).entry(revision).or_default().push(Instant::now());
     }
 
     /// When each of so many nodes heard of a revision, once all have.
@@ -251,10 +297,10 @@ impl Heard {
         let began = Instant::now();
         loop {
             {
-                let mut denials = self.denials.lock().unwrap_or_else(PoisonError::into_inner);
-                let arrived = denials.get(&revision).map_or(0, Vec::len);
+                let mut all = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+                let arrived = all.get(&revision).map_or(0, Vec::len);
                 if arrived >= nodes {
-                    return Ok(denials.remove(&revision).unwrap_or_default());
+                    return Ok(all.remove(&revision).unwrap_or_default());
                 }
                 ensure!(began.elapsed() < WAIT_MAX, "{arrived} of {nodes} nodes heard of revision {revision}");
             }
@@ -269,7 +315,9 @@ impl Figures {
         format!(
             "{} nodes: connected in {:.2} s, again in {:.2} s\n  revocation, sent to heard: {}\n  the write alone:           {}\n  \
              lease, asked to answered:  {}\n  idle: {:.1} % of a core ({per_thousand:.1} % per 1,000 nodes); \
-             a revocation: {:.1} ms of processor",
+             a revocation: {:.1} ms of processor\n  \
+             change, sent to read:      {}\n  the write alone:           {}\n  \
+             a change: {:.1} ms of processor; memory of a control plane {} MiB, {} MiB more during changes",
             self.nodes,
             self.connect.as_secs_f64(),
             self.reconnect.as_secs_f64(),
@@ -278,6 +326,11 @@ impl Figures {
             self.leases,
             self.idle_percent,
             self.per_revocation.as_secs_f64() * 1e3,
+            self.changed,
+            self.applied,
+            self.per_change.as_secs_f64() * 1e3,
+            self.memory.0,
+            self.memory.1,
         )
     }
 
@@ -287,6 +340,9 @@ impl Figures {
             "reconnect_ms": self.reconnect.as_millis().to_string(), "revoked": self.revoked.json(),
             "writes": self.writes.json(), "leases": self.leases.json(), "idle_percent": self.idle_percent,
             "per_revocation_us": self.per_revocation.as_micros().to_string(),
+            "changed": self.changed.json(), "applied": self.applied.json(),
+            "per_change_us": self.per_change.as_micros().to_string(),
+            "memory_mib": self.memory.0, "memory_more_mib": self.memory.1,
         })
     }
 }

@@ -191,7 +191,12 @@ fn resumable(recording: &Recording) -> Result<(usize, usize)> {
                 resumed += 1;
             }
             Frame::Snapshot(_) if *held > 0 => anew += 1,
-            Frame::Delta(_) | Frame::Snapshot(_) | Frame::Heartbeat(_) | Frame::Keys(_) | Frame::Discover(_) | Frame::Statement(_) => {}
+            Frame::Delta(_)
+            | Frame::Snapshot(_)
+            | Frame::Heartbeat(_)
+            | Frame::Keys(_)
+            | Frame::Discover(_)
+            | Frame::Statement(_) => {}
         }
     }
     Ok((resumed, anew))

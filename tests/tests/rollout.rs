@@ -1,7 +1,7 @@
 //! Rollouts with real processes: a change goes to a share of the data planes, and then on to all, or back by itself.
 //!
-//! Three control planes, two data planes, of which the first rollout takes data-plane-1 first. What is refused under the
-//! change, and only there, says so in its record.
+//! Three control planes, two data planes, of which the first rollout takes data-plane-1 first. What is refused under
+//! the change, and only there, says so in its record.
 
 #![expect(clippy::disallowed_methods, reason = "a follower ends with the test; a test has no supervisor")]
 
@@ -25,7 +25,7 @@ use tokio::{
 use tokio_stream::wrappers::ReceiverStream;
 
 const JANE: &str = "jane@example.com";
-/// Enough calls at each node to be compared.
+/// Enough at each node to be compared.
 const MANY: usize = 60;
 const PEOPLE: &str = "---\napiVersion: bailiwick/v1\nkind: User\nmetadata: {name: jane@example.com}\nspec: {groups: [buyers]}\n\
      ---\napiVersion: bailiwick/v1\nkind: Agent\nmetadata: {name: assistant}\nspec: {owner: jane@example.com, project: shop, ceiling: destructive}\n";
@@ -78,6 +78,20 @@ impl World {
     async fn in_force_at_first(&self, tool: &str) -> Result<()> {
         let [first, _] = &self.at[..] else { anyhow::bail!("there are two data planes") };
         eventually("the share has it", async || (!permits(first, tool).await.ok()?).then_some(())).await
+    }
+
+    /// Has somebody ask at both data planes, often, until the rollout has ended; how it did.
+    async fn while_under_way(&self, ask: impl AsyncFn(&McpClient) -> Result<()>) -> Result<Value> {
+        eventually("the rollout ends", async || {
+            for client in &self.at {
+                for _ in 0..MANY {
+                    ask(client).await.ok()?;
+                }
+            }
+            let shown = self.status().ok()?;
+            (word(&shown, "state") != "under_way").then_some(shown)
+        })
+        .await
     }
 
     async fn permits(&self, tool: &str) -> Result<Vec<bool>> {
@@ -139,18 +153,27 @@ async fn a_change_that_denies_much_goes_back_by_itself() -> Result<()> {
     let world = World::start().await?;
     world.roll_out(NOTHING, "10m")?;
     world.in_force_at_first("read").await?;
-    for client in &world.at {
-        for _ in 0..MANY {
-            permits(client, "read").await?;
-        }
-    }
-    let (ended, success) = world.wait()?;
-    ensure!(!success && word(&ended, "state") == "taken_back", "{ended:#}");
+    let ended = world.while_under_way(async |client| permits(client, "read").await.map(drop)).await?;
+    ensure!(word(&ended, "state") == "taken_back", "{ended:#}");
     ensure!(word(&ended, "reason").contains("percentage points worse"), "{ended:#}");
     ensure!(word(&ended, "ended_by").starts_with("node:control-plane-"), "{ended:#}");
     eventually("all is as it was", async || (world.permits("read").await.ok()? == [true, true]).then_some(())).await?;
     ensure!(!world.deployment.cli(&["get", "policy", "nothing"])?.status.success(), "the policy was applied");
     Ok(())
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_change_that_hides_much_goes_back_by_itself_though_nobody_calls() -> Result<()> {
+    let world = World::start().await?;
+    let shown = async |client: &McpClient| Ok(client.modern("tools/list", json!({})).await?.tools().len());
+    for client in &world.at {
+        ensure!(shown(client).await? == 2, "both tools are shown");
+    }
+    world.roll_out(NOTHING, "10m")?;
+    world.in_force_at_first("read").await?;
+    let ended = world.while_under_way(async |client| shown(client).await.map(drop)).await?;
+    ensure!(word(&ended, "reason").contains("lists of tools leave out"), "{ended:#}");
+    eventually("all is shown", async || (shown(world.at.first()?).await.ok()? == 2).then_some(())).await
 }
 
 #[tokio::test(flavor = "multi_thread")]

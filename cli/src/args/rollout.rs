@@ -1,5 +1,5 @@
-//! What can be asked of `bailiwick apply --share` and `bailiwick rollout`. The help texts here are also the reference in
-//! `docs/reference/cli.md`.
+//! What can be asked of `bailiwick apply --share` and `bailiwick rollout`. The help texts here are also the reference
+//! in `docs/reference/cli.md`.
 
 use std::time::Duration;
 
@@ -23,8 +23,10 @@ pub(crate) struct StagesArgs {
     /// How long each share is watched, e.g. 90s, 10m, 1h.
     #[arg(long, value_name = "TIME", default_value = "10m", value_parser = watch, requires = "shares")]
     pub(crate) watch: Duration,
-    /// Back when the share denies more of its calls than the others by more than so many percentage points.
-    #[arg(long, value_name = "POINTS", default_value_t = 5, value_parser = clap::value_parser!(u64).range(0..=100), requires = "shares")]
+    /// Back when the share denies more of its calls than the others, or hides more tools, by more than so many
+    /// percentage points.
+    #[arg(long, value_name = "POINTS", default_value_t = 5, requires = "shares")]
+    #[arg(value_parser = clap::value_parser!(u64).range(0..=100))]
     pub(crate) denials_max: u64,
     /// Back when more nodes of the share than this cannot use the change.
     #[arg(long, value_name = "NODES", default_value_t = 0, requires = "shares")]

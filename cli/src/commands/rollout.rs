@@ -1,7 +1,7 @@
 //! `apply --share` and `rollout`: a change that goes to a share of the data planes first.
 //!
-//! The control plane watches and goes on or back by itself; here it is begun, looked at and, where somebody knows better,
-//! pushed on or taken back. Writes carry a fresh request id and happen once (`admin`).
+//! The control plane watches and goes on or back by itself; here it is begun, looked at and, where somebody knows
+//! better, pushed on or taken back. Writes carry a fresh request id and happen once (`admin`).
 
 use std::time::Duration;
 
@@ -142,10 +142,10 @@ fn details(item: &Value) -> String {
     }];
     let nodes = item.get("nodes").and_then(Value::as_array).cloned().unwrap_or_default();
     if !nodes.is_empty() {
-        let columns = ["name", "state", "calls_decided", "calls_denied", "refused"];
+        let columns = ["name", "state", "calls", "denied", "hidden_percent", "refused"];
         let rows: Vec<Vec<String>> =
             nodes.iter().map(|node| columns.iter().map(|column| text(node, column)).collect()).collect();
-        lines.push(table(&["DATA PLANE", "STATE", "CALLS", "DENIED", "REFUSED"], &rows));
+        lines.push(table(&["DATA PLANE", "STATE", "CALLS", "DENIED", "HIDDEN %", "REFUSED"], &rows));
     }
     lines.join("\n")
 }
@@ -171,8 +171,11 @@ mod tests {
             "id": "3", "state": "under_way", "share": 10, "resources": [{"kind": "Policy", "name": "reads"}],
             "by": "admin", "began_at": "12:00",
             "nodes": [
-                {"name": "dp-1", "state": "in_force", "calls_decided": "70", "calls_denied": "2"},
-                {"name": "dp-2", "state": "refuses", "calls_decided": "0", "calls_denied": "0", "refused": "rollout 3: no"},
+                {"name": "dp-1", "state": "in_force", "calls": "70", "denied": "2", "hidden_percent": 4},
+                {
+                    "name": "dp-2", "state": "refuses", "calls": "0", "denied": "0", "hidden_percent": 0,
+                    "refused": "rollout 3: no",
+                },
             ],
         })
     }
@@ -181,7 +184,7 @@ mod tests {
     fn people_see_how_far_it_is_and_how_each_data_plane_stands() {
         let shown = details(&under_way());
         assert!(shown.starts_with("rollout 3 counts for 10 % of the data planes\nDATA PLANE  STATE"), "{shown}");
-        assert!(shown.contains("dp-2        refuses   0      0       rollout 3: no"), "{shown}");
+        assert!(shown.contains("dp-2        refuses   0      0       0         rollout 3: no"), "{shown}");
         let ended = json!({"id": "3", "state": "taken_back", "reason": "too much is denied"});
         assert_eq!(details(&ended), "rollout 3 was taken back: too much is denied");
         let all = overview(&[under_way(), ended]);
@@ -191,7 +194,12 @@ mod tests {
 
     #[test]
     fn programs_get_the_rollout_with_what_it_changes() {
-        let change = ResourceChange { kind: "Policy".into(), name: "reads".into(), action: "configured".into(), ..ResourceChange::default() };
+        let change = ResourceChange {
+            kind: "Policy".into(),
+            name: "reads".into(),
+            action: "configured".into(),
+            ..ResourceChange::default()
+        };
         let response = RolloutResponse {
             revision: 9,
             rollout: under_way().to_string(),

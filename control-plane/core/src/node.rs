@@ -10,8 +10,8 @@ use serde::{Deserialize, Serialize};
 
 use crate::{
     Rejection,
-    reserve::Reserve,
     command::{Context, Decision},
+    reserve::Reserve,
     state::{Changed, State},
 };
 
@@ -140,7 +140,8 @@ pub struct NodeDeleted {
 pub(crate) fn evolve_opened(state: &mut State, event: &NodeEpochOpened, changed: Changed) {
     let earlier = state.nodes.get(&event.node).map_or(0, |known| known.runs_until);
     let (public_key, runs_until) = (event.public_key.clone(), counted_until(earlier, changed.time));
-    let node = Node { role: event.role, epoch: changed.revision, public_key, changed, runs_until, reserves: Vec::new() };
+    let node =
+        Node { role: event.role, epoch: changed.revision, public_key, changed, runs_until, reserves: Vec::new() };
     state.nodes.insert(event.node.clone(), node);
 }
 

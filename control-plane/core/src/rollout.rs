@@ -14,8 +14,8 @@ pub mod watch;
 use bailiwick_proto::rollout;
 use serde::{Deserialize, Serialize};
 
-pub(crate) use self::decide::{decide_advance, decide_begin, decide_take_back, refuse_touched, repeat};
 pub use self::decide::{AdvanceRollout, BeginRollout, Stepped, TakeBackRollout};
+pub(crate) use self::decide::{decide_advance, decide_begin, decide_take_back, refuse_touched, repeat};
 use crate::{
     Kind, Manifest, ResourceRef, Spec,
     manifest::Source,
@@ -44,7 +44,8 @@ pub struct Plan {
     /// How long each share is watched before the next.
     #[serde(with = "crate::decimal")]
     pub watch_seconds: u64,
-    /// It goes back when the share denies more calls than the others by more than so many percentage points.
+    /// It goes back when the share denies more calls than the others, or hides more tools, by more than so many
+    /// percentage points.
     #[serde(with = "crate::decimal")]
     pub denials_max: u64,
     /// It goes back when more nodes of the share than this cannot use it.

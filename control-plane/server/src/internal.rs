@@ -6,7 +6,7 @@
 
 use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
-use bailiwick_control_plane_core::{State, rollout::watch::Calls};
+use bailiwick_control_plane_core::State;
 use bailiwick_proto::v1::{self, internal_client::InternalClient, internal_server::Internal};
 use bailiwick_runtime::MasterKeys;
 use futures::{StreamExt as _, future::join_all, stream::FuturesUnordered};
@@ -95,8 +95,7 @@ impl Colleagues {
             expected_digest: progress.expected_digest,
             gone: !progress.connected,
             epoch: progress.epoch,
-            calls_decided: progress.calls.decided,
-            calls_denied: progress.calls.denied,
+            counts: Some(progress.counts),
         });
         v1::DescribeResponse { member: Some(member), connected: connected.collect(), ..v1::DescribeResponse::default() }
     }
@@ -187,9 +186,8 @@ impl Colleagues {
             known.connected |= !node.gone;
             if node.epoch >= known.epoch {
                 // Its lane may have moved: of one run the larger count is the later one.
-                let before = if node.epoch > known.epoch { Calls::default() } else { known.calls };
-                let decided = before.decided.max(node.calls_decided);
-                known.calls = Calls { decided, denied: before.denied.max(node.calls_denied) };
+                let before = if node.epoch > known.epoch { v1::Counts::default() } else { known.counts };
+                known.counts = larger(&before, &node.counts.unwrap_or_default());
                 known.epoch = node.epoch;
             }
             known.denied = known.denied.max(node.denied_revision);
@@ -240,5 +238,14 @@ impl Colleagues {
                 None
             }
         }
+    }
+}
+
+fn larger(one: &v1::Counts, other: &v1::Counts) -> v1::Counts {
+    v1::Counts {
+        calls: one.calls.max(other.calls),
+        denied: one.denied.max(other.denied),
+        lists: one.lists.max(other.lists),
+        hidden: one.hidden.max(other.hidden),
     }
 }

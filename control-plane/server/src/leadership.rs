@@ -59,6 +59,7 @@ impl Duties {
                 () = self.lead(&shutdown) => return,
                 _ = lost.wait_for(|leader| *leader != Some(own)) => tracing::info!("this node leads no more"),
             }
+            self.metrics.rollout(0);
         }
     }
 

@@ -1,7 +1,7 @@
 //! Watching a rollout: while one is under way, the leader looks at all data planes and has it go on, or back.
 //!
-//! What follows from what is seen says `core::rollout::watch`; here the nodes are asked for, through all control planes,
-//! and the verdict is carried out as a command like any administrator's. Each names the step it is about, so what a
+//! What follows from what is seen says `core::rollout::watch`; here the nodes are asked for, through all control
+//! planes, and the verdict is carried out as a command like any administrator's. Each names the step it is about, so what a
 //! leader of yesterday still wishes happens once at most. A leader that loses touch with nodes sees them as gone, which
 //! never makes a rollout go on.
 //! Absent: what a rollout is (`core::rollout`), how nodes hear of it (`config_stream`).
@@ -13,10 +13,10 @@ use bailiwick_control_plane_core::{
     node::Role,
     rollout::{
         AdvanceRollout, Rollout, TakeBackRollout,
-        watch::{Seen, Verdict, Watch},
+        watch::{Counts, Judged, Seen, Verdict, Watch},
     },
 };
-use bailiwick_proto::rollout::is_refusal;
+use bailiwick_proto::{rollout::is_refusal, v1};
 use bailiwick_runtime::Shutdown;
 use tokio::time::Instant;
 
@@ -48,8 +48,8 @@ impl Rollouts {
         let mut said = None;
         while shutdown.or_stop(tokio::time::sleep(LOOK_EVERY)).await.is_some() {
             let under_way = self.domain.read(|state| state.rollouts.under_way.clone());
-            self.metrics.rollout(under_way.as_ref().map_or(0, Rollout::share));
             let Some(rollout) = under_way else {
+                self.metrics.rollout(0);
                 watch = None;
                 continue;
             };
@@ -60,7 +60,9 @@ impl Rollouts {
             let Some(watch) = &mut watch else { continue };
             let progress = self.colleagues.progress().await;
             let seen = self.domain.read(|state| seen(state, &rollout, &progress));
-            match watch.look(&rollout, &seen, start.elapsed()) {
+            let verdict = watch.look(&rollout, &seen, start.elapsed());
+            self.metrics.rollout(rollout.share());
+            match verdict {
                 Verdict::Wait(why) => {
                     if why.is_some() && why != said {
                         tracing::warn!(rollout = rollout.id, why, "a rollout is held up");
@@ -95,6 +97,13 @@ impl Rollouts {
     }
 }
 
+fn counts(said: &v1::Counts) -> Counts {
+    Counts {
+        calls: Judged { all: said.calls, denied: said.denied },
+        lists: Judged { all: said.lists.saturating_mul(1_000), denied: said.hidden },
+    }
+}
+
 /// All data planes there are, with what is known of them.
 pub(crate) fn seen(state: &State, rollout: &Rollout, progress: &BTreeMap<String, Progress>) -> BTreeMap<String, Seen> {
     let id = rollout.id.to_string();
@@ -106,7 +115,7 @@ pub(crate) fn seen(state: &State, rollout: &Rollout, progress: &BTreeMap<String,
             connected: known.connected,
             acknowledged: known.acknowledged,
             refuses: is_refusal(&id, &known.refused),
-            calls: known.calls,
+            counts: counts(&known.counts),
         }
     };
     data_planes.map(|(name, _)| (name.clone(), look(name))).collect()

@@ -160,3 +160,55 @@ fn read(key: &str, value: &[u8]) -> Result<Kind, &'static str> {
     }
     fault.map_or(Ok(kind), Err)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::fixture::{self, World, entry, world};
+
+    fn people(world: &World, denied: &[&str]) -> People {
+        let entries = world.0.iter().map(|entry| (entry.key.clone(), entry.value.clone())).collect();
+        let mut table = Table::default();
+        denied.iter().for_each(|key| table.insert(key, 8));
+        People::new(entries, table)
+    }
+
+    #[test]
+    fn what_cannot_be_read_is_not_there_and_is_said_why() {
+        let bad_level = v1::Consent { level: "all".into(), ..fixture::consent() };
+        let (name, owner, project) = ("coder".into(), "jane@example.com".into(), "platform".into());
+        let bad_ceiling = v1::Agent { name, owner, project, ceiling: "sky".into(), active: true };
+        for (bad, why) in [
+            (entry("consent/c-1", Kind::Consent(bad_level)), "has an unknown level"),
+            (entry("consent/c-1", fixture::user(true)), "stands under another key"),
+            (entry("agent/coder", Kind::Agent(bad_ceiling)), "has an unknown ceiling"),
+            (entry("user/jane@example.com", fixture::agent("retrieval", true)), "stands under another key"),
+            (v1::Entry { key: "user/jane@example.com".into(), value: vec![0xff; 9] }, "cannot be decoded"),
+            (v1::Entry { key: "agent/coder".into(), value: Vec::new() }, "is of a kind unknown here"),
+        ] {
+            assert_eq!(check(&bad.key, &bad.value), Err(why));
+            let (good, left) = (people(&world(), &[]), people(&world().with(bad.clone()), &[]));
+            let there = |people: &People| {
+                let user = people.user("jane@example.com").is_some();
+                [
+                    ("user", user),
+                    ("agent", people.agent("coder").is_some()),
+                    ("consent", people.consent("c-1").is_some()),
+                ]
+            };
+            let missing = there(&good).into_iter().zip(there(&left)).filter(|(before, after)| before.1 && !after.1);
+            assert_eq!(missing.map(|(kind, _)| kind.0).collect::<Vec<_>>(), [bad.key.split('/').next().unwrap()]);
+        }
+    }
+
+    #[test]
+    fn what_is_denied_stands_with_its_authority_taken_and_all_else_as_it_was() {
+        let denied = people(&world(), &["user/jane@example.com", "agent/coder", "consent/c-1"]);
+        let (user, agent) = (denied.user("jane@example.com").unwrap(), denied.agent("coder").unwrap());
+        assert_eq!((user.active, user.groups), (false, vec!["finance".to_owned()]));
+        assert_eq!((agent.active, agent.ceiling), (false, Tier::Destructive));
+        assert!(denied.consent("c-1").unwrap().revoked);
+        let other = people(&world(), &["user/eve@example.com"]);
+        assert!(other.user("jane@example.com").unwrap().active && other.user("eve@example.com").is_none());
+    }
+}

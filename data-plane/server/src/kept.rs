@@ -1,4 +1,4 @@
-//! What this node kept for a start without control planes: its configuration and the reserve for a run.
+//! What this node kept for a start without control planes: its configuration and reserves for runs.
 //!
 //! Opened by `role` once the node knows who it is. Nothing is kept where it is turned off, nor without TLS: then nobody
 //! could tell who signed it. What cannot be used is put away and said, once, with the reason; the node then waits for a
@@ -22,7 +22,7 @@ use crate::{
 pub(crate) struct Kept {
     place: Place,
     reserves: Reserves,
-    reserve: Option<Reserve>,
+    left: Vec<Reserve>,
     restored: Option<Restored>,
 }
 
@@ -30,7 +30,8 @@ pub(crate) struct Kept {
 #[derive(Debug, Default)]
 pub(crate) struct Standby {
     pub(crate) reserves: Option<Reserves>,
-    pub(crate) reserve: Option<Reserve>,
+    /// What is left of them.
+    pub(crate) left: Vec<Reserve>,
     /// Whether there is a configuration to serve.
     pub(crate) has_config: bool,
 }
@@ -55,12 +56,12 @@ impl Kept {
             put_away(&place);
             return Ok(None);
         }
-        let reserve = reserves.load().unwrap_or_else(|error| {
-            tracing::error!(%error, "the reserve for this run cannot be read");
-            None
+        let left = reserves.load().unwrap_or_else(|error| {
+            tracing::error!(%error, "the reserves for this run cannot be read");
+            Vec::new()
         });
         let restored = restore(&place, &config.node, max_age);
-        Ok(Some(Self { place, reserves, reserve, restored }))
+        Ok(Some(Self { place, reserves, left, restored }))
     }
 
     /// Puts in force what was kept, and keeps what comes into force from now on.
@@ -72,7 +73,7 @@ impl Kept {
         supervisor: &Supervisor,
         shutdown: Shutdown,
     ) -> Standby {
-        let Self { place, reserves, reserve, restored } = self;
+        let Self { place, reserves, left, restored } = self;
         let resumed = restored.as_ref().map(|restored| Journal::resume(place.clone(), restored));
         let journal = match resumed {
             Some(Ok(journal)) => journal,
@@ -93,7 +94,7 @@ impl Kept {
             // What cannot be kept any more keeps nothing else from going on.
             shutdown.requested().await;
         });
-        Standby { reserves: Some(reserves), reserve, has_config }
+        Standby { reserves: Some(reserves), left, has_config }
     }
 }
 

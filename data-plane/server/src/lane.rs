@@ -148,8 +148,7 @@ impl<U: Uplink> RevocationLane<U> {
         let (revision, digest) = self.state.held();
         // Before the question leaves: a lease that counts from too early only ends too early.
         let id = lane.ask(self.state.surroundings().now());
-        let (calls_decided, calls_denied) = (self.metrics.calls_decided.get(), self.metrics.calls_denied.get());
-        send(up, Up::Ask(Ask { id, revision, digest, calls_decided, calls_denied }))
+        send(up, Up::Ask(Ask { id, revision, digest, counts: Some(self.metrics.counts()) }))
     }
 }
 

@@ -4,7 +4,7 @@
 
 use std::sync::atomic::{AtomicI64, AtomicU64};
 
-use bailiwick_proto::Reason;
+use bailiwick_proto::{Reason, v1};
 use bailiwick_runtime::metrics::Registry;
 use prometheus_client::{
     encoding::EncodeLabelSet,
@@ -33,6 +33,8 @@ pub(crate) struct Metrics {
     pub(crate) calls: Family<StatusLabel, Counter>,
     pub(crate) calls_decided: Counter,
     pub(crate) calls_denied: Counter,
+    pub(crate) lists: Counter,
+    pub(crate) lists_hidden: Counter,
     pub(crate) refusals: Family<ReasonLabel, Counter>,
     pub(crate) call_seconds: Histogram,
     pub(crate) upstream_seconds: Histogram,
@@ -50,7 +52,7 @@ pub(crate) struct Metrics {
     pub(crate) snapshot_kept: Gauge<i64, AtomicI64>,
     pub(crate) snapshot_in_use: Gauge<i64, AtomicI64>,
     pub(crate) snapshot_failures: Counter,
-    pub(crate) reserve_kept: Gauge<i64, AtomicI64>,
+    pub(crate) reserves_kept: Gauge<i64, AtomicI64>,
 }
 
 impl Metrics {
@@ -60,6 +62,8 @@ impl Metrics {
             calls: Family::default(),
             calls_decided: Counter::default(),
             calls_denied: Counter::default(),
+            lists: Counter::default(),
+            lists_hidden: Counter::default(),
             refusals: Family::default(),
             call_seconds: Histogram::new(DURATION_BUCKETS),
             upstream_seconds: Histogram::new(DURATION_BUCKETS),
@@ -77,7 +81,7 @@ impl Metrics {
             snapshot_kept: Gauge::default(),
             snapshot_in_use: Gauge::default(),
             snapshot_failures: Counter::default(),
-            reserve_kept: Gauge::default(),
+            reserves_kept: Gauge::default(),
         };
         let named = |name: &str| format!("bailiwick_data_plane_{name}");
         let add = |name: &str, help: &str, metric: &Counter| registry.register(&named(name), help, metric.clone());
@@ -89,6 +93,9 @@ impl Metrics {
         registry.register(&named("upstream_duration_seconds"), upstream, metrics.upstream_seconds.clone());
         add("calls_decided", "Tool calls that were decided, permitted or denied", &metrics.calls_decided);
         add("calls_denied", "Tool calls that were denied by what is in force", &metrics.calls_denied);
+        add("lists", "Lists of tools that were answered", &metrics.lists);
+        let hidden = "How much of those lists was left out, in thousandths of each list";
+        add("lists_hidden_thousandths", hidden, &metrics.lists_hidden);
         add("records", "Records written to the spool", &metrics.records);
         add("publish_failures", "Batches of records the event stream did not take", &metrics.publish_failures);
         registry.register(&named("spool_bytes"), "Bytes of records on disk", metrics.spool_bytes.clone());
@@ -118,13 +125,29 @@ impl Metrics {
         registry.register(&named("snapshot_in_use"), in_use, self.snapshot_in_use.clone());
         let failures = "How often what was kept on disk was put away and asked for anew";
         registry.register(&named("snapshot_failures"), failures, self.snapshot_failures.clone());
-        let reserve = "1 while this node could begin another run without a control plane";
-        registry.register(&named("reserve_kept"), reserve, self.reserve_kept.clone());
+        let reserve = "How often this node could begin another run without a control plane";
+        registry.register(&named("reserves_kept"), reserve, self.reserves_kept.clone());
     }
 
     /// Counts a refusal.
     pub(crate) fn refused(&self, reason: Reason) {
         self.refusals.get_or_create(&ReasonLabel { reason: reason.as_str() }).inc();
+    }
+
+    /// Counts a list, of which so much was left out.
+    pub(crate) fn listed(&self, hidden_thousandths: u64) {
+        self.lists.inc();
+        self.lists_hidden.inc_by(hidden_thousandths);
+    }
+
+    /// What was decided since this run began, as the control plane is told.
+    pub(crate) fn counts(&self) -> v1::Counts {
+        v1::Counts {
+            calls: self.calls_decided.get(),
+            denied: self.calls_denied.get(),
+            lists: self.lists.get(),
+            hidden: self.lists_hidden.get(),
+        }
     }
 
     /// Counts a forwarded call.

@@ -2,7 +2,7 @@
 //!
 //! Called by `role` at start. With a control plane in reach a run is registered first, as the reserve of the run before
 //! if there is one. Without one a run that has a configuration from disk begins as that reserve, whose epoch the ledger
-//! knows already, and is registered as soon as a control plane answers. A run that is registered gets the next reserve.
+//! knows already, and is registered as soon as a control plane answers. A run that is registered gets new reserves.
 //! Invariant: a reserve is spent before its run's first record, so no epoch ever has two chains.
 //! Deliberately absent: what may be served without a control plane (`config_state`).
 
@@ -14,9 +14,9 @@ use bailiwick_proto::v1::{BeginReservedRequest, RegisterNodeRequest, ReserveEpoc
 use tonic::{Code, Response, Status};
 
 use crate::{
-    config_client::{self, Backoff, Client},
-    metrics::Metrics,
-    reserve::{Reserve, Reserves, Seed},
+    config_client::{self, Backoff},
+    metrics::{Metrics, gauge_value},
+    reserve::{Reserve, Reserves},
 };
 
 /// A control plane that answers nothing for so long is away. Longer than electing a leader takes.
@@ -25,7 +25,9 @@ pub(crate) const ALONE_AFTER: Duration = Duration::from_secs(5);
 const REQUEST_WAIT_MAX: Duration = Duration::from_secs(10);
 /// Between attempts to get a reserve that is refused: nodes that were started too often lately wait for theirs.
 const REFUSED_PAUSE: Duration = Duration::from_secs(60);
-/// How often it is looked whether the reserve is sealed under the newest master key.
+/// So often a node may be started again in one outage.
+const RESERVES: usize = 3;
+/// How often it is looked whether the reserves are sealed under the newest master key.
 const LOOK_EVERY: Duration = Duration::from_secs(60);
 
 /// How a run is registered.
@@ -44,6 +46,8 @@ pub(crate) struct Begun {
     pub(crate) signer: NodeSigner,
     /// Whether a control plane knows that it has begun.
     pub(crate) is_registered: bool,
+    /// For the runs after it.
+    pub(crate) reserves: Vec<Reserve>,
 }
 
 /// The control plane says that the reserve is not this run's.
@@ -52,33 +56,40 @@ pub(crate) struct Begun {
 pub(crate) struct ReserveRefused(String);
 
 impl Registration {
-    /// Registers a run, with `fresh` as its key unless there is a `reserve`; begins as that without a control plane if
+    /// Registers a run, with `fresh` as its key unless there is a reserve; begins as that without a control plane if
     /// there is a configuration to serve (`has_config`).
-    pub(crate) async fn begin(&self, fresh: NodeSigner, reserve: Option<Reserve>, has_config: bool) -> Begun {
-        if has_config && reserve.is_none() {
+    pub(crate) async fn begin(&self, fresh: NodeSigner, kept: Vec<Reserve>, has_config: bool) -> Begun {
+        if has_config && kept.is_empty() {
             tracing::warn!("there is no reserve: this run needs a control plane to begin");
         }
-        if let Some(Reserve { epoch, signer }) = reserve {
-            let asked = self.begin_reserved(epoch, signer.public_key());
-            let answer =
-                if has_config { tokio::time::timeout(ALONE_AFTER, asked).await.ok() } else { Some(asked.await) };
-            let is_registered = matches!(answer, Some(Ok(())));
-            let may_begin = is_registered || answer.is_none();
-            if let Some(Err(error)) = answer {
-                tracing::info!(%error, "this run is registered anew");
-            }
-            match self.reserves.as_ref().map(Reserves::spend) {
-                Some(Ok(())) if may_begin => {
-                    if !is_registered {
-                        tracing::warn!(epoch, "no control plane answers: this run begins under its reserved epoch");
-                    }
-                    return Begun { epoch, signer, is_registered };
-                }
-                Some(Err(error)) => tracing::error!(%error, "the reserve cannot be spent, so it is not used"),
-                Some(Ok(())) | None => {}
-            }
+        let mut kept = kept.into_iter();
+        if let Some(reserve) = kept.next()
+            && let Some(begun) = self.begin_as(&reserve, kept.collect(), has_config).await
+        {
+            return begun;
         }
-        Begun { epoch: self.register(&fresh).await, signer: fresh, is_registered: true }
+        Begun { epoch: self.register(&fresh).await, signer: fresh, is_registered: true, reserves: Vec::new() }
+    }
+
+    /// As a reserve; `rest` is what there is besides. `None` when it may not be, or cannot be spent.
+    async fn begin_as(&self, reserve: &Reserve, rest: Vec<Reserve>, has_config: bool) -> Option<Begun> {
+        let (epoch, signer) = (reserve.epoch, reserve.signer()?);
+        let asked = self.begin_reserved(epoch, signer.public_key());
+        let answer = if has_config { tokio::time::timeout(ALONE_AFTER, asked).await.ok() } else { Some(asked.await) };
+        if let Some(Err(error)) = answer {
+            // What was registered since ends all reserves.
+            tracing::info!(%error, "this run is registered anew");
+            return None;
+        }
+        if let Err(error) = self.reserves.as_ref()?.keep(&rest) {
+            tracing::error!(%error, "the reserve cannot be spent, so it is not used");
+            return None;
+        }
+        let is_registered = answer.is_some();
+        if !is_registered {
+            tracing::warn!(epoch, "no control plane answers: this run begins under its reserved epoch");
+        }
+        Some(Begun { epoch, signer, is_registered, reserves: rest })
     }
 
     /// Says that the reserved run has begun, until a control plane answers.
@@ -113,39 +124,46 @@ impl Registration {
         }
     }
 
-    /// Gets a reserve for the next run and keeps it, sealed under the newest master key; for ever. `run` is the present
-    /// run's epoch.
-    pub(crate) async fn keep_reserve(self, run: u64, metrics: Arc<Metrics>) {
+    /// Keeps reserves for the next runs, sealed under the newest master key; for ever. `run` is the present run's epoch,
+    /// `kept` what is left of those before it.
+    pub(crate) async fn keep_reserves(self, run: u64, mut kept: Vec<Reserve>, metrics: Arc<Metrics>) {
         let Some(reserves) = &self.reserves else { return std::future::pending().await };
-        let Some((epoch, seed)) = self.reserve(run).await else { return std::future::pending().await };
-        let mut sealed_under = None;
+        metrics.reserves_kept.set(gauge_value(kept.len() as u64));
+        let mut sealed = None;
         loop {
-            let master = reserves.master();
-            if sealed_under.as_ref() != Some(&master) {
-                match reserves.keep(epoch, &seed) {
-                    Ok(()) => {
-                        tracing::debug!(epoch, "there is a reserve for the next run");
-                        sealed_under = Some(master);
-                    }
-                    Err(error) => tracing::error!(%error, "the reserve cannot be kept; trying again"),
-                }
-                metrics.reserve_kept.set(i64::from(sealed_under.is_some()));
+            if kept.len() < RESERVES
+                && let Some(reserve) = self.reserve(run).await
+            {
+                kept.push(reserve);
             }
-            tokio::time::sleep(LOOK_EVERY).await;
+            let wanted = Some((kept.len(), reserves.master()));
+            if sealed != wanted {
+                match reserves.keep(&kept) {
+                    Ok(()) => {
+                        tracing::debug!(reserves = kept.len(), "there are reserves for the next runs");
+                        metrics.reserves_kept.set(gauge_value(kept.len() as u64));
+                        sealed = wanted;
+                    }
+                    Err(error) => tracing::error!(%error, "the reserves cannot be kept; trying again"),
+                }
+            }
+            if kept.len() >= RESERVES || sealed.is_none() {
+                tokio::time::sleep(LOOK_EVERY).await;
+            }
         }
     }
 
-    /// `None` when there will be none: no randomness, or control planes of an earlier version.
-    async fn reserve(&self, run: u64) -> Option<(u64, Seed)> {
-        let seed = Seed::fresh()?;
-        let public_key = seed.signer()?.public_key().to_vec();
+    /// Another reserve. Never, without randomness or with control planes of an earlier version.
+    async fn reserve(&self, run: u64) -> Option<Reserve> {
+        let Some(fresh) = Reserve::fresh() else { return std::future::pending().await };
+        let public_key = fresh.signer()?.public_key().to_vec();
         let mut backoff = Backoff::default();
         loop {
             let request = ReserveEpochRequest { node: self.node.clone(), public_key: public_key.clone(), run };
-            let mut client: Client = config_client::client(&self.control_plane);
+            let mut client = config_client::client(&self.control_plane);
             match self.ask(client.reserve_epoch(request), "the next run").await {
-                Ok(answer) => return Some((answer.into_inner().epoch, seed)),
-                Err(status) if status.code() == Code::Unimplemented => return None,
+                Ok(answer) => return Some(fresh.of(answer.into_inner().epoch)),
+                Err(status) if status.code() == Code::Unimplemented => return std::future::pending().await,
                 Err(status) if is_refusal(&status) => tokio::time::sleep(REFUSED_PAUSE).await,
                 Err(_) => backoff.pause().await,
             }

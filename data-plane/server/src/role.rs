@@ -310,10 +310,11 @@ impl Node {
     /// Registers this run, opens its chain, then follows the configuration for ever. Without a control plane in reach a
     /// run that has what it needs begins all the same, and is registered when one answers.
     async fn follow(self, run: Run, standby: Standby, control_plane: ControlPlane, stream: EventStream) {
-        let Standby { reserves, reserve, has_config } = standby;
+        let Standby { reserves, left, has_config } = standby;
         let registration =
             Registration { control_plane: control_plane.clone(), node: self.config.node.clone(), reserves };
-        let Begun { epoch, signer, is_registered } = registration.begin(run.signer, reserve, has_config).await;
+        let begun = registration.begin(run.signer, left, has_config).await;
+        let Begun { epoch, signer, is_registered, reserves } = begun;
         let alone = (!is_registered).then(|| *signer.public_key());
         let start = recorder::Start {
             node: self.config.node.clone(),
@@ -351,8 +352,8 @@ impl Node {
             return;
         }
         let late = self.stages.late.clone();
-        let reserving = registration.keep_reserve(epoch, Arc::clone(&self.metrics));
-        self.supervisor.spawn("reserve", OnEnd::Critical, async move {
+        let reserving = registration.keep_reserves(epoch, reserves, Arc::clone(&self.metrics));
+        self.supervisor.spawn("reserves", OnEnd::Critical, async move {
             late.or_stop(Box::pin(reserving)).await;
         });
         let reports = ToolReports {

@@ -1,7 +1,7 @@
 //! Deciding on rollouts: begin one, go on to the next share or to everybody, take it back.
 //!
-//! What is to be rolled out is checked just as an apply of it would be, at the beginning and once more at the end: where
-//! it can no longer be applied by then, it goes back. Steps name the step they start from, so a step that is asked for
+//! What is to be rolled out is checked just as an apply of it would be, at the beginning and once more at the end:
+//! where it can no longer be applied by then, it goes back. Steps name the step they start from, so a step that is asked for
 //! twice, or by a leader of yesterday, happens once.
 
 use std::collections::BTreeMap;
@@ -114,7 +114,8 @@ fn unstageable(state: &State, manifest: &Manifest) -> Option<Problem> {
         Spec::User(_) | Spec::Agent(_) => {
             let kind = manifest.kind();
             let article = if kind == Kind::Agent { "an" } else { "a" };
-            let message = format!("{article} {kind} cannot be rolled out in stages: who may act is the same everywhere");
+            let message =
+                format!("{article} {kind} cannot be rolled out in stages: who may act is the same everywhere");
             Some(manifest.problem("kind", message))
         }
         Spec::Server(spec) => match state.servers.get(name) {
@@ -196,9 +197,7 @@ pub(crate) fn refuse_touched<'a>(
 ) -> Result<(), Rejection> {
     let Some(rollout) = &state.rollouts.under_way else { return Ok(()) };
     let touched = resources.into_iter().find(|resource| rollout.touches(resource));
-    touched.map_or(Ok(()), |resource| {
-        Err(Rejection::RolledOut { resource: resource.clone(), rollout: rollout.id })
-    })
+    touched.map_or(Ok(()), |resource| Err(Rejection::RolledOut { resource: resource.clone(), rollout: rollout.id }))
 }
 
 fn under_way(state: &State, id: Option<u64>) -> Result<&Rollout, Rejection> {

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use bailiwick_control_plane_core::{
-    Answer, Command, Decision, Kind, Rejection,
+    Answer, Command, Decision, Kind, Rejection, decide,
     node::Role,
     rejection::Class,
     rollout::{
@@ -16,7 +16,8 @@ use prost::Message as _;
 
 use crate::world::{World, actions, document, finance_tools, lines, parse, tool, types};
 
-const NARROW: &str = r#"'permit (principal in Group::"finance", action, resource) when { resource.tier == "transactional" };'"#;
+const NARROW: &str =
+    r#"'permit (principal in Group::"finance", action, resource) when { resource.tier == "transactional" };'"#;
 
 pub(crate) fn plan(shares: &[u64]) -> Plan {
     Plan { shares: shares.to_vec(), watch_seconds: 60, denials_max: 5, refusals_max: 0 }
@@ -101,6 +102,10 @@ fn what_is_staged_stands_beside_what_counts_for_all_until_it_counts_for_all() {
     assert_eq!(shared(&world).len(), 1);
 
     let first = shared(&world);
+    let context = world.context();
+    let step = decide(&world.state, advance(Some(0)), &context).unwrap();
+    let sent = view::evolve_all(&mut world.state.clone(), &step.events, staged_at + 1);
+    assert_eq!(sent.iter().map(|change| change.key.as_str()).collect::<Vec<_>>(), ["rollout/1"], "a small change");
     assert_eq!(types(&world.run(advance(Some(0))).unwrap()), ["rollout_stepped"]);
     assert_eq!((shared(&world).len(), under_way(&world).share()), (3, 75));
     assert!(first.iter().all(|node| shared(&world).contains(node)));
@@ -198,7 +203,11 @@ fn only_what_gives_nobody_authority_is_staged_and_only_where_it_can_be_applied()
     }
     let none = begin(&mut world, crate::world::EXAMPLE, &[50]);
     assert!(matches!(none, Err(Rejection::Invalid(_))), "the example has people in it");
-    let same = begin(&mut world, &document("VirtualServer", "finance", "{naming: plain, servers: [{server: finance}]}"), &[50]);
+    let same = begin(
+        &mut world,
+        &document("VirtualServer", "finance", "{naming: plain, servers: [{server: finance}]}"),
+        &[50],
+    );
     assert_eq!(types(&same.unwrap()), Vec::<&str>::new(), "nothing differs, so there is nothing to roll out");
     for shares in [&[][..], &[0], &[101], &[50, 50], &[50, 10], &[1; 17]] {
         assert_eq!(begin(&mut world, &policy(NARROW), shares).unwrap_err().class(), Class::Invalid, "{shares:?}");
@@ -222,7 +231,11 @@ fn what_can_no_longer_be_applied_goes_back_with_the_reason() {
     assert_eq!(types(&ended), ["rollout_ended"]);
     let ended = &world.state.rollouts.ended[0];
     assert_eq!(ended.outcome, Outcome::TakenBack);
-    assert!(ended.reason.starts_with("it can no longer be applied: ") && ended.reason.contains("eve@example.com"), "{}", ended.reason);
+    assert!(
+        ended.reason.starts_with("it can no longer be applied: ") && ended.reason.contains("eve@example.com"),
+        "{}",
+        ended.reason
+    );
 }
 
 #[test]

@@ -138,8 +138,9 @@ fn nodes(state: &State, rollout: &Rollout, progress: &BTreeMap<String, Progress>
             "name": name,
             "in_share": is_in_share,
             "state": word(rollout, is_in_share, node),
-            "calls_decided": node.calls.decided.to_string(),
-            "calls_denied": node.calls.denied.to_string(),
+            "calls": node.counts.calls.all.to_string(),
+            "denied": node.counts.calls.denied.to_string(),
+            "hidden_percent": node.counts.lists.percent(),
         });
         if node.refuses
             && let (Some(shown), Some(progress)) = (shown.as_object_mut(), progress.get(name))

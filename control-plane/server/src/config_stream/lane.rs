@@ -10,7 +10,7 @@
 
 use std::{collections::VecDeque, sync::Arc};
 
-use bailiwick_control_plane_core::{State, node::Role, rollout::watch::Calls};
+use bailiwick_control_plane_core::{State, node::Role};
 use bailiwick_proto::{
     config_digest::DIGEST_BYTES,
     v1::{self, lane_frame, lane_message},
@@ -260,7 +260,7 @@ impl Lane<'_> {
         if !ask.digest.is_empty() && ask.digest.len() != DIGEST_BYTES {
             return Err(End::Protocol);
         }
-        self.seat.counted(Calls { decided: ask.calls_decided, denied: ask.calls_denied });
+        self.seat.counted(ask.counts.unwrap_or_default());
         // Of a node that holds something else nobody knows what it would admit.
         let differs = self.differs(ask);
         self.is_whole = !differs && (self.is_whole || ask.revision >= self.opened);

@@ -6,6 +6,8 @@ mod cluster;
 mod lane;
 mod master_key;
 mod revocation;
+mod rollouts;
+mod storms;
 mod streams;
 mod support;
 mod writes;

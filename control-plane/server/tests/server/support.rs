@@ -207,6 +207,15 @@ impl DataPlane {
         }
     }
 
+    /// Takes what comes until the stream ends; why it did.
+    pub(crate) async fn ended(&mut self) -> Status {
+        loop {
+            if let Err(status) = tokio::time::timeout(WAIT_MAX, self.frames.message()).await.unwrap() {
+                return status;
+            }
+        }
+    }
+
     /// Takes one frame.
     pub(crate) async fn step(&mut self) {
         let frame = tokio::time::timeout(WAIT_MAX, self.frames.message()).await.unwrap().unwrap().unwrap();
@@ -239,7 +248,6 @@ impl DataPlane {
             config_frame::Frame::Heartbeat(beat) => {
                 assert_eq!((beat.revision, beat.digest), (self.revision, self.entries.digest().to_vec()));
             }
-            config_frame::Frame::Statement(statement) => assert!(statement.revision <= self.revision),
             config_frame::Frame::Statement(said) => {
                 assert_eq!((said.revision, said.digest), (self.revision, self.entries.digest().to_vec()));
             }
@@ -329,8 +337,14 @@ impl Lane {
 
     /// Asks for a lease as a node that holds this; gives the question's id.
     pub(crate) async fn ask(&mut self, revision: u64, digest: Vec<u8>) -> u64 {
+        self.ask_having(revision, digest, 0, 0).await
+    }
+
+    /// The same as a node that has decided and denied so many calls.
+    pub(crate) async fn ask_having(&mut self, revision: u64, digest: Vec<u8>, calls: u64, denied: u64) -> u64 {
         self.asked += 1;
-        let ask = v1::Ask { id: self.asked, revision, digest, ..v1::Ask::default() };
+        let counts = v1::Counts { calls, denied, ..v1::Counts::default() };
+        let ask = v1::Ask { id: self.asked, revision, digest, counts: Some(counts) };
         // A lane that has ended says why in its last frame.
         drop(self.messages.send(lane_message(lane_message::Message::Ask(ask))).await);
         self.asked

@@ -288,3 +288,48 @@ fn the_audience_is_the_mcp_url_and_the_virtual_server() {
     let config = world().with(entry("issuer/", Kind::Issuer(issuer))).config();
     assert_eq!(config.audience("finance").as_deref(), Some("http://mcp/mcp/finance"));
 }
+
+/// A world with many consents besides.
+fn crowded(count: u32) -> World {
+    let consent = |n: u32| {
+        let id = format!("c-crowd-{n}");
+        entry(&format!("consent/{id}"), Kind::Consent(v1::Consent { id, ..fixture::consent() }))
+    };
+    (0..count).map(consent).fold(world(), |mut world, entry| {
+        world.0.push(entry);
+        world
+    })
+}
+
+#[test]
+fn a_snapshot_in_small_chunks_replaces_another_and_a_wrong_one_leaves_everything_as_it_was() {
+    let before = crowded(500);
+    let mut catalogue = holding(&before);
+    let after = before.clone().with(revoked()).without("consent/c-crowd-7");
+    for (digest, expected) in [(vec![1; 32], before.digest()), (after.digest(), after.digest())] {
+        for (number, entries) in after.0.chunks(20).enumerate() {
+            let last = (number + 1) * 20 >= after.0.len();
+            let digest = if last { digest.clone() } else { Vec::new() };
+            let taken = catalogue.snapshot(v1::Snapshot { revision: 9, entries: entries.to_vec(), last, digest });
+            assert_eq!(taken.is_err(), last && expected == before.digest());
+        }
+        assert_eq!(catalogue.digest(), expected);
+    }
+    assert_eq!(reason(&catalogue, "query_data"), Some(Reason::ConsentRevoked));
+    assert!(catalogue.config().people.consent("c-crowd-7").is_none());
+    assert!(catalogue.config().people.consent("c-crowd-8").is_some());
+}
+
+#[test]
+fn a_policy_change_among_many_people_knows_what_is_wrong_with_some_of_them() {
+    let bad = entry("consent/c-bad", Kind::Consent(v1::Consent { level: "all".into(), ..fixture::consent() }));
+    let mut catalogue = holding(&crowded(50).with(bad.clone()));
+    assert_eq!(catalogue.config().warnings.len(), 1);
+    let policy = fixture::policy("other", 8, "forbid (principal, action, resource);");
+    let after = crowded(50).with(bad).with(policy.clone());
+    let applied = catalogue.delta(&delta(7, &after, vec![set(policy.clone())])).unwrap();
+    assert_eq!(applied.config.warnings, ["consent/c-bad: stands under another key"]);
+    let healed = crowded(50).with(policy);
+    let applied = catalogue.delta(&delta(8, &healed, vec![gone("consent/c-bad")])).unwrap();
+    assert_eq!(applied.config.warnings, Vec::<String>::new());
+}

@@ -25,23 +25,27 @@ pub struct HttpReply {
     pub body: Option<Vec<u8>>,
     /// Why the request was refused; for metrics and logs.
     pub reason: Option<Reason>,
+    /// Of a list of tools, how much of it the caller may not call and so does not see, in thousandths; for metrics.
+    pub hidden_thousandths: Option<u64>,
 }
 
 impl HttpReply {
     /// A successful answer.
     #[must_use]
     pub fn result(id: &RequestId, result: &RawValue) -> Self {
-        Self { status: 200, session_id: None, body: Some(mcp::result_body(id, result)), reason: None }
+        let body = Some(mcp::result_body(id, result));
+        Self { status: 200, session_id: None, body, reason: None, hidden_thousandths: None }
     }
 
     /// A JSON-RPC error.
     #[must_use]
     pub fn error(status: u16, id: Option<&RequestId>, error: &RpcError, reason: Option<Reason>) -> Self {
-        Self { status, session_id: None, body: Some(mcp::error_body(id, error)), reason }
+        let body = Some(mcp::error_body(id, error));
+        Self { status, session_id: None, body, reason, hidden_thousandths: None }
     }
 
     pub(super) const fn accepted() -> Self {
-        Self { status: 202, session_id: None, body: None, reason: None }
+        Self { status: 202, session_id: None, body: None, reason: None, hidden_thousandths: None }
     }
 }
 

@@ -355,7 +355,7 @@ fn legacy_requests_need_a_session_that_opens() {
 
 #[test]
 fn notifications_are_accepted_without_a_body() {
-    let accepted = HttpReply { status: 202, session_id: None, body: None, reason: None };
+    let accepted = HttpReply { status: 202, session_id: None, body: None, reason: None, hidden_thousandths: None };
     let session = client().session();
     for rpc_method in ["notifications/initialized", "notifications/cancelled", "notifications/whatever"] {
         let body = format!(r#"{{"jsonrpc":"2.0","method":"{rpc_method}"}}"#);

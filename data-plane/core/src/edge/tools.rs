@@ -100,7 +100,16 @@ pub(super) fn list(exchange: &Exchange<'_>, era: Era, request: &Request) -> Http
     };
     // INVARIANT: definitions are JSON texts and the frame is ours, so the whole is JSON.
     let result = RawValue::from_string(text).unwrap_or_else(|_not_json| RawValue::NULL.to_owned());
-    HttpReply::result(&request.id, &result)
+    let hidden_thousandths = Some(hidden_thousandths(exchange, listed.len()));
+    HttpReply { hidden_thousandths, ..HttpReply::result(&request.id, &result) }
+}
+
+/// How much of the virtual server the caller does not see.
+fn hidden_thousandths(exchange: &Exchange<'_>, listed: usize) -> u64 {
+    let server = exchange.config.virtual_servers.get(exchange.virtual_server);
+    let all = server.map_or(0, |server| server.tools.len());
+    let hidden = all.saturating_sub(listed).saturating_mul(1_000).checked_div(all).unwrap_or(0);
+    u64::try_from(hidden).unwrap_or(1_000)
 }
 
 pub(super) fn call(exchange: &Exchange<'_>, era: Era, client: Client, headers: &Headers, request: &Request) -> Step {

@@ -124,6 +124,9 @@ pub(super) async fn handle(
     let headers = parts.headers.iter().map(|(name, value)| (name.as_str(), value.as_bytes()));
     let reply = match edge::handle(&exchange, headers, &body) {
         Step::Respond(reply) => {
+            if let Some(hidden) = reply.hidden_thousandths {
+                gateway.metrics.listed(hidden);
+            }
             if reply.reason == Some(Reason::RequestMalformed) && names_a_call(&parts.headers, &body) {
                 record_refused(calls, &asked, &virtual_server, Reason::RequestMalformed).await;
             }

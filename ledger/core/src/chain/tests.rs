@@ -152,6 +152,27 @@ fn only_registered_runs_are_accepted() {
 }
 
 #[test]
+fn a_run_that_was_reserved_is_registered_and_one_with_a_made_up_epoch_is_not() {
+    let mut bench = Bench::new();
+    let key = signer().public_key_hex();
+    for epoch in ["9", "10"] {
+        let event = json!({"type": "node_epoch_reserved", "node": "edge-1", "epoch": epoch, "public_key": key});
+        let reserved = bench.control.append(Record { control: Some(event), ..blank(Kind::ControlEvent) }).unwrap();
+        bench.accept(&reserved).unwrap();
+    }
+    let other = NodeSigner::from_seed(&[3; 32]).unwrap().public_key_hex();
+    let unregistered = Err(ChainFault::EpochNotRegistered);
+    for (epoch, key, expected) in
+        [(8, &key, unregistered), (9, &key, Ok(())), (10, &other, Err(ChainFault::KeyMismatch))]
+    {
+        let epoch_open = Some(EpochOpen { public_key: key.clone(), recovered: Vec::new() });
+        let opening = Record { epoch_open, ..blank(Kind::NodeEpochOpen) };
+        let first = NodeChain::open("edge-1", epoch).append(opening).unwrap();
+        assert_eq!(bench.accept(&first), expected, "{epoch}");
+    }
+}
+
+#[test]
 fn heads_must_be_signed_by_the_registered_key_over_what_is_there() {
     let mut bench = Bench::new();
     let first = bench.edge();

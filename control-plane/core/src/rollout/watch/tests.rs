@@ -10,7 +10,16 @@ fn rollout(all: bool) -> Rollout {
     let plan = Plan { shares: vec![50], watch_seconds: 60, denials_max: 5, refusals_max: 0 };
     let changed = Changed { revision: STEPPED, time: 0 };
     let below = if all { bailiwick_proto::rollout::PLACES } else { half() };
-    Rollout { id: 1, by: "admin".into(), plan, staged: Table::default(), began: changed, step: 0, below, stepped: changed }
+    Rollout {
+        id: 1,
+        by: "admin".into(),
+        plan,
+        staged: Table::default(),
+        began: changed,
+        step: 0,
+        below,
+        stepped: changed,
+    }
 }
 
 fn half() -> u64 {
@@ -18,6 +27,10 @@ fn half() -> u64 {
 }
 
 const NAMES: [&str; 4] = ["a", "b", "c", "d"];
+
+fn of_calls(all: u64, denied: u64) -> Counts {
+    Counts { calls: Judged { all, denied }, ..Counts::default() }
+}
 
 struct World {
     rollout: Rollout,
@@ -31,8 +44,8 @@ impl World {
     fn new(all: bool) -> Self {
         let rollout = rollout(all);
         let watch = Watch::new(&rollout, Duration::from_secs(1_000));
-        let calls = Calls { decided: 100, denied: 10 };
-        let node = Seen { epoch: 3, connected: true, acknowledged: STEPPED, refuses: false, calls };
+        let counts = of_calls(100, 10);
+        let node = Seen { epoch: 3, connected: true, acknowledged: STEPPED, refuses: false, counts };
         let seen = NAMES.iter().map(|name| ((*name).to_owned(), node.clone())).collect();
         let mut world = Self { rollout, watch, seen, now: 1_000 };
         assert_eq!(world.after(0), Verdict::Wait(None));
@@ -54,8 +67,14 @@ impl World {
         }
     }
 
+    /// Each shows so many lists, of each of which so many percent are left out.
+    fn list(&mut self, in_share: bool, lists: u64, percent: u64) {
+        let lists = Judged { all: lists * 1_000, denied: lists * percent * 10 };
+        self.each(in_share, |node| node.counts.lists = node.counts.lists.and(lists));
+    }
+
     fn call(&mut self, in_share: bool, decided: u64, denied: u64) {
-        self.each(in_share, |node| node.calls = node.calls.and(Calls { decided, denied }));
+        self.each(in_share, |node| node.counts = node.counts.and(of_calls(decided, denied)));
     }
 }
 
@@ -161,12 +180,12 @@ fn without_anybody_in_the_share_nothing_is_proven() {
 fn another_run_of_a_node_counts_from_its_own_beginning() {
     let mut world = World::new(false);
     world.call(false, 100, 0);
-    world.each(true, |node| (node.epoch, node.calls) = (STEPPED + 5, Calls { decided: 40, denied: 40 }));
+    world.each(true, |node| (node.epoch, node.counts) = (STEPPED + 5, of_calls(40, 40)));
     assert!(matches!(world.after(1), Verdict::Back(_)), "eighty calls since the step");
     // A run that was registered before the step: what it had done by then is not known.
     let mut world = World::new(false);
     world.call(false, 100, 0);
-    world.each(true, |node| (node.epoch, node.calls) = (STEPPED - 1, Calls { decided: 40, denied: 40 }));
+    world.each(true, |node| (node.epoch, node.counts) = (STEPPED - 1, of_calls(40, 40)));
     assert_eq!(world.after(1), Verdict::Wait(None));
 }
 
@@ -180,7 +199,32 @@ fn another_step_is_watched_anew() {
 
 #[test]
 fn no_number_of_calls_overflows() {
-    let all = Calls { decided: u64::MAX, denied: u64::MAX };
-    assert!(all.is_worse(Calls { denied: 0, ..all }, 99) && !all.is_worse(all, 0) && !all.is_worse(Calls::default(), 0));
-    assert_eq!(all.and(all).since(Calls::default()), all);
+    let all = Judged { all: u64::MAX, denied: u64::MAX };
+    assert!(all.is_worse(Judged { denied: 0, ..all }, 99) && !all.is_worse(all, 0));
+    assert!(!all.is_worse(Judged::default(), 0) && all.and(all).since(Judged::default()) == all);
+}
+
+#[test]
+fn a_share_that_hides_more_goes_back_unless_it_always_did() {
+    // (share before, others before, share since, others since) in percent of each list; whether it goes back.
+    for (before, others_before, since, others_since, expected) in [
+        (10, 10, 100, 10, true),
+        (10, 10, 15, 10, false),
+        (10, 10, 16, 10, true),
+        (80, 10, 80, 10, false),
+        (10, 10, 90, 90, false),
+        (50, 10, 0, 10, false),
+    ] {
+        let mut world = World::new(false);
+        world.watch = Watch::new(&world.rollout, Duration::from_secs(1_000));
+        world.list(true, 100, before);
+        world.list(false, 100, others_before);
+        assert_eq!(world.after(0), Verdict::Wait(None));
+        world.list(true, 24, since);
+        world.list(false, 100, others_since);
+        assert_eq!(world.after(1), Verdict::Wait(None), "48 lists are a handful");
+        world.list(true, 1, since);
+        let verdict = world.after(1);
+        assert_eq!(is_back(&verdict, "lists of tools"), expected, "{before} {since} {others_since}: {verdict:?}");
+    }
 }

@@ -4,6 +4,7 @@ use bailiwick_proto::rollout::{PLACES, is_refusal};
 use proptest::prelude::*;
 
 use super::*;
+use crate::config::Offer;
 
 const NODE: &str = "data-plane-1";
 /// Below this no node has its place.
@@ -55,11 +56,7 @@ fn a_share_that_grows_and_a_rollout_that_ends_come_into_force_by_deltas() {
     let steps = [
         (small.clone().with(rollout(PLACES)), vec![set(rollout(PLACES))], Some(Reason::PolicyDenied)),
         (world(), vec![gone("rollout/7"), gone(&staged(&none_may()).key)], None),
-        (
-            small.with(rollout(PLACES)),
-            vec![set(rollout(PLACES)), set(staged(&none_may()))],
-            Some(Reason::PolicyDenied),
-        ),
+        (small.with(rollout(PLACES)), vec![set(rollout(PLACES)), set(staged(&none_may()))], Some(Reason::PolicyDenied)),
         (
             world().with(none_may()),
             vec![set(none_may()), gone("rollout/7"), gone(&staged(&none_may()).key)],
@@ -179,7 +176,8 @@ proptest! {
         prop_assert_eq!(&here.people, &there.people);
         let offer = |config: &Config| {
             let offer = config.offer.as_ref();
-            format!("{:?} {:?} {:?} {:?} {:?}", offer.issuer, offer.servers, offer.tools, offer.virtual_servers, offer.warnings)
+            let Offer { issuer, servers, tools, virtual_servers, warnings, .. } = offer;
+            format!("{issuer:?} {servers:?} {tools:?} {virtual_servers:?} {warnings:?}")
         };
         prop_assert_eq!(offer(&here), offer(&there));
         for name in ["query_data", "create_charge", "drop_ledger"] {

@@ -213,7 +213,7 @@ async fn read_all(url: &str) -> Result<(usize, usize, usize)> {
     let channel = Endpoint::from_shared(url.to_owned())?.connect().await?;
     let mut client = ConfigClient::new(channel).max_decoding_message_size(FRAME_BYTES_MAX);
     let (node, public_key, role) = ("light-fresh".to_owned(), vec![2; 32], "data-plane".to_owned());
-    let request = RegisterNodeRequest { node: node.clone(), public_key, role, ..RegisterNodeRequest::default() };
+    let request = RegisterNodeRequest { node: node.clone(), public_key, role };
     let epoch = client.register_node(request).await?.into_inner().epoch;
     let hello = Hello { node, epoch, last_revision: 0, digest: Vec::new() };
     let hello = NodeMessage { message: Some(node_message::Message::Hello(hello)) };

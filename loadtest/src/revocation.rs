@@ -271,6 +271,7 @@ async fn listen(mut lane: Streaming<LaneFrame>, asks: mpsc::Sender<LaneMessage>,
                 Some(lane_frame::Frame::Denials(denials)) if !denials.more => heard.denials.note(denials.revision),
                 Some(lane_frame::Frame::Lease(lease)) if lease.ask == id => {
                     heard.leases.lock().unwrap_or_else(PoisonError::into_inner).push(asked.elapsed());
+                    every.reset();
                     if !std::mem::replace(&mut leased, true) {
                         heard.present.send_modify(|present| *present += 1);
                     }

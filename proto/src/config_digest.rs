@@ -1,13 +1,12 @@
 //! The digest of a whole configuration: one value that both planes compute and compare after every delta.
 //!
 //! An entry's digest is SHA-256 of its key's length (u32, big-endian), the key and the value. Entries lie in 65,536
-//! buckets by the first two bytes of the SHA-256 of their keys; the digest of a bucket is SHA-256 of its entries' digests
-//! in ascending order. The digest of a branch (all buckets with the same first byte) is SHA-256 of the second byte and
-//! the digest of each of its buckets that is not empty, in order; the digest of the whole is SHA-256 of the first byte
-//! and the digest of each branch that is not empty. So any difference in any byte, a missing entry or an extra one
-//! shows, and a change among a million entries costs some fifteen kilobytes of hashing.
-//! Called by the control plane's view and by the data plane's config client. How a bucket is kept: `bucket`. Absent: what
-//! the entries mean.
+//! buckets by the first two bytes of the SHA-256 of their keys; the digest of a bucket is SHA-256 of its entries'
+//! digests in ascending order. The digest of a branch (all buckets with the same first byte) is SHA-256 of the second
+//! byte and the digest of each of its buckets that is not empty, in order; the digest of the whole is SHA-256 of the
+//! first byte and the digest of each branch that is not empty. So any difference in any byte, a missing entry or an
+//! extra one shows, and a change among a million entries costs some fifteen kilobytes of hashing. Called by the control
+//! plane's view and by the data plane's config client. How a bucket is kept: `bucket`. Absent: what the entries mean.
 
 mod bucket;
 
@@ -47,8 +46,8 @@ pub fn of_entries<'a>(entries: impl IntoIterator<Item = &'a v1::Entry>) -> Diges
     entries.into_iter().map(|entry| (entry.key.clone(), entry.value.clone())).collect::<Entries>().digest()
 }
 
-/// A configuration: values by key, and the tree of their digests. Copies share what is the same, so a copy costs next to
-/// nothing, and a change some hundred pointers; whoever holds a copy is not disturbed.
+/// A configuration: values by key, and the tree of their digests. Copies share what is the same, so a copy costs next
+/// to nothing, and a change some hundred pointers; whoever holds a copy is not disturbed.
 #[derive(Clone, Default)]
 pub struct Entries {
     branches: BTreeMap<u8, Arc<Branch>>,

@@ -56,11 +56,15 @@ impl World {
 
     /// Begins to roll a manifest out: to half of the data planes first.
     fn roll_out(&self, manifest: &str, watch: &str) -> Result<Value> {
+        self.apply(manifest, &["--share", "50", "--watch", watch, "--denials-max", "10"])
+    }
+
+    fn apply(&self, manifest: &str, arguments: &[&str]) -> Result<Value> {
         let file = NamedTempFile::new()?;
         std::fs::write(file.path(), manifest)?;
         let path = file.path().display().to_string();
-        let stages = ["--share", "50", "--watch", watch, "--denials-max", "10", "-o", "json"];
-        Ok(serde_json::from_str(&self.deployment.cli_ok(&[&["apply", "-f", &path][..], &stages].concat())?)?)
+        let all = [&["apply", "-o", "json", "-f", &path][..], arguments].concat();
+        Ok(serde_json::from_str(&self.deployment.cli_ok(&all)?)?)
     }
 
     /// What became of the rollout, and whether the command says that it went through.
@@ -114,6 +118,9 @@ fn word<'a>(value: &'a Value, key: &str) -> &'a str {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_good_change_goes_to_a_share_and_then_to_all_and_records_name_it_meanwhile() -> Result<()> {
     let world = World::start().await?;
+    let rehearsed = world.apply(NO_CHARGES, &["--share", "50", "--dry-run"])?;
+    ensure!(rehearsed.get("first_share") == Some(&json!(["data-plane-1"])), "{rehearsed:#}");
+    ensure!(!world.deployment.cli(&["rollout", "status", "1"])?.status.success(), "a dry run began one");
     let begun = world.roll_out(NO_CHARGES, "8s")?;
     ensure!(begun.pointer("/rollout/state") == Some(&json!("under_way")), "{begun:#}");
     world.in_force_at_first("charge").await?;

@@ -19,6 +19,8 @@ use crate::{
     output::{print, print_list, table, text},
 };
 
+/// Most data planes named in one line.
+const NAMES_MAX: usize = 20;
 /// How often a rollout that is waited for is looked at.
 const LOOK_EVERY: Duration = Duration::from_secs(1);
 
@@ -110,7 +112,12 @@ async fn fetch(control_planes: &mut ControlPlanes, id: Option<u64>) -> Result<Ve
 
 fn to_json(response: &RolloutResponse) -> Value {
     let changes: Vec<Value> = response.changes.iter().map(change_json).collect();
-    json!({"revision": response.revision.to_string(), "items": changes, "rollout": rollout(response)})
+    json!({
+        "revision": response.revision.to_string(),
+        "items": changes,
+        "rollout": rollout(response),
+        "first_share": response.first_share,
+    })
 }
 
 fn rollout(response: &RolloutResponse) -> Value {
@@ -123,8 +130,16 @@ fn begun(response: &RolloutResponse, note: &str) -> String {
     let rollout = rollout(response);
     if !rollout.is_null() {
         lines.push(details(&rollout));
+    } else if !response.first_share.is_empty() {
+        lines.push(format!("these data planes would have it first: {}", named(&response.first_share)));
     }
     lines.join("\n")
+}
+
+fn named(names: &[String]) -> String {
+    let shown = names.iter().take(NAMES_MAX).map(String::as_str).collect::<Vec<_>>().join(", ");
+    let more = names.len().saturating_sub(NAMES_MAX);
+    if more == 0 { shown } else { format!("{shown} and {more} more") }
 }
 
 fn stepped(response: &RolloutResponse) -> String {
@@ -212,5 +227,8 @@ mod tests {
         let nothing = RolloutResponse { rollout: String::new(), ..response };
         assert_eq!(to_json(&nothing)["rollout"], Value::Null);
         assert_eq!(begun(&nothing, " (dry run)"), "Policy/reads configured (dry run)");
+        let many = RolloutResponse { first_share: (0..25).map(|n| format!("dp-{n}")).collect(), ..nothing };
+        let said = begun(&many, " (dry run)");
+        assert!(said.contains("\nthese data planes would have it first: dp-0, ") && said.ends_with("dp-19 and 5 more"));
     }
 }

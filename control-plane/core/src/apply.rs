@@ -55,9 +55,9 @@ pub(crate) fn decide_apply(
     discovered: &BTreeMap<String, Result<Vec<ToolDefinition>, String>>,
     context: &Context,
 ) -> Result<Decision, Rejection> {
-    let differs = |manifest: &&Manifest| applied(state, manifest, context).is_some();
     if state.rollouts.under_way.is_some() {
-        let changed: Vec<_> = manifests.iter().filter(differs).map(Manifest::resource).collect();
+        let differing = manifests.iter().filter(|manifest| differs(state, manifest, context));
+        let changed: Vec<_> = differing.map(Manifest::resource).collect();
         rollout::refuse_touched(state, &changed)?;
     }
     apply_all(state, manifests, discovered, context)
@@ -83,6 +83,11 @@ pub(crate) fn apply_all(
     let changes = manifests.iter().map(|manifest| change(state, &draft.next, manifest.resource())).collect();
     let Draft { events, warnings, .. } = draft;
     Ok(Decision { events, answer: Answer::Changes(changes), repeated: None, warnings })
+}
+
+/// Whether a resource is not as written.
+pub(crate) fn differs(state: &State, manifest: &Manifest, context: &Context) -> bool {
+    applied(state, manifest, context).is_some()
 }
 
 /// The event that makes a resource be as written; `None` where it is so already.

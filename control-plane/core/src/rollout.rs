@@ -245,8 +245,12 @@ fn name(key: &str) -> &str {
 
 /// What the share must end below to hold so many percent of the data planes there are.
 fn below(state: &State, id: u64, percent: u64) -> u64 {
-    let data_planes = state.nodes.iter().filter(|(_, node)| node.role == Role::DataPlane);
-    rollout::below(&id.to_string(), data_planes.map(|(name, _)| name.as_str()), percent)
+    rollout::below(&id.to_string(), data_planes(state).map(String::as_str), percent)
+}
+
+/// The names of all data planes that are registered.
+fn data_planes(state: &State) -> impl Iterator<Item = &String> {
+    state.nodes.iter().filter(|(_, node)| node.role == Role::DataPlane).map(|(name, _)| name)
 }
 
 /// Payload of `rollout_begun`.

@@ -48,8 +48,9 @@ use crate::{
 
 /// How often this node proves that what it feeds is current.
 const HEARTBEAT: Duration = Duration::from_secs(1);
-/// How long a data plane may count on having every denial there is, from when it asked: it asks each second, so two
-/// answers may be lost. No call is admitted on a lease that misses a revocation for longer than this after its commit.
+/// How long a data plane may count on having every denial there is, from when it asked: it asks a second after each
+/// answer, so one may be lost. No call is admitted on a lease that misses a revocation for longer than this after its
+/// commit.
 pub(crate) const LEASE: Duration = Duration::from_secs(3);
 /// How much later than by its node's clock a lease may end by another one: a hundredth of it, as two clocks' rates may
 /// differ by so much (crystals are off by one in 10,000, what sets a clock right slews it by one in 2,000, virtual

@@ -134,7 +134,8 @@ impl Catalogue {
             arriving.entries.insert(&entry.key, &entry.value);
             find_fault(&mut arriving.faults, &entry.key, Some(&entry.value));
         }
-        // Bit by bit, so that the last chunk takes no longer than others, and nothing is held twice that is held already.
+        // Bit by bit, so that the last chunk takes no longer than others, and nothing is held twice that is held
+        // already.
         arriving.entries.settle_like(&self.entries);
         if arriving.entries.len() > ENTRIES_MAX {
             return Err(CatalogueError::TooManyEntries);
@@ -159,8 +160,8 @@ impl Catalogue {
     /// Takes a delta.
     ///
     /// # Errors
-    /// The delta does not follow what is held, or leads to another digest. Then only its denials are in force, under the
-    /// old revision (see [`Catalogue::config`]).
+    /// The delta does not follow what is held, or leads to another digest. Then only its denials are in force, under
+    /// the old revision (see [`Catalogue::config`]).
     pub fn delta(&mut self, delta: &v1::Delta) -> Result<Applied, CatalogueError> {
         if delta.from != self.revision {
             self.restrict(delta)?;
@@ -236,8 +237,8 @@ impl Catalogue {
         if self.overlay.len() > ENTRIES_MAX { Err(CatalogueError::TooManyEntries) } else { Ok(news) }
     }
 
-    /// Compiles only what differs from what is in force: most revisions (checkpoints, reports) change no entry, and most
-    /// others change people alone. Of a snapshot it is not known what it changes.
+    /// Compiles only what differs from what is in force: most revisions (checkpoints, reports) change no entry, and
+    /// most others change people alone. Of a snapshot it is not known what it changes.
     fn put_in_force(&mut self, revision: u64, people_only: Option<bool>) -> Applied {
         self.revision = revision;
         self.overlay.reached(revision);

@@ -1,9 +1,10 @@
 //! The configuration in force: everything a decision needs, compiled, never changed.
 //!
 //! Made by `catalogue` from the entries of one revision; read by `admission`, `edge` and the server's connectors
-//! through an `Arc`. People, agents and consents, of which there may be a million, are in `people`. What could not be read or is not safe to offer is left out and named in `warnings`: an absent
-//! user, agent, consent or tool is refused, so leaving out fails closed. Revisions that change nothing here share
-//! `Contents`; those that only change people, agents and consents share the `Offer`.
+//! through an `Arc`. People, agents and consents, of which there may be a million, are in `people`. What could not be
+//! read or is not safe to offer is left out and named in `warnings`: an absent user, agent, consent or tool is refused,
+//! so leaving out fails closed. Revisions that change nothing here share `Contents`; those that only change people,
+//! agents and consents share the `Offer`.
 
 use std::{collections::BTreeMap, ops::Deref, sync::Arc};
 
@@ -119,7 +120,8 @@ pub struct Staging {
 }
 
 impl Offer {
-    /// The audience of tokens for a virtual server: the MCP URL, a slash and its name. `None` before an issuer is known.
+    /// The audience of tokens for a virtual server: the MCP URL, a slash and its name. `None` before an issuer is
+    /// known.
     #[must_use]
     pub fn audience(&self, virtual_server: &str) -> Option<String> {
         let mcp_url = self.issuer.as_ref()?.mcp_url.trim_end_matches('/');

@@ -1,7 +1,7 @@
 //! People: persons, their agents and their consents, read from the entries when they are asked for.
 //!
-//! There may be a million, while a call asks for four: so they are kept once, packed as they came (`config_digest`), and
-//! a revision that changes a handful shares the rest with the one before. What the overlay denies stands with its
+//! There may be a million, while a call asks for four: so they are kept once, packed as they came (`config_digest`),
+//! and a revision that changes a handful shares the rest with the one before. What the overlay denies stands with its
 //! authority taken. Made by `catalogue`, asked by `admission`. Invariant: what cannot be read, or does not belong under
 //! its key, is not there; `check` says why, once, when it comes. Absent: everything that is offered to people
 //! (`config::Offer`).

@@ -83,9 +83,10 @@ impl<U: Uplink> ConfigStream<U> {
     pub(crate) async fn run(self) {
         let mut backoff = Backoff::within(self.state.surroundings());
         let mut resume = true;
+        let mut wishes = self.state.snapshot_wishes();
         loop {
             let mut frames = 0_u64;
-            let end = self.follow(resume, &mut frames).await;
+            let end = self.follow(resume, &mut frames, &mut wishes).await;
             self.state.stream_ended();
             self.metrics.config_connected.set(0);
             // Perhaps another one is better off.
@@ -102,7 +103,7 @@ impl<U: Uplink> ConfigStream<U> {
         }
     }
 
-    async fn follow(&self, resume: bool, frames: &mut u64) -> StreamEnd {
+    async fn follow(&self, resume: bool, frames: &mut u64, wishes: &mut Option<watch::Receiver<u64>>) -> StreamEnd {
         let (up, messages) = mpsc::channel(UP_QUEUE_MAX);
         let (last_revision, digest) = if resume { self.state.held() } else { (0, Vec::new()) };
         let hello = Hello { node: self.node.clone(), epoch: self.epoch, last_revision, digest };
@@ -116,13 +117,12 @@ impl<U: Uplink> ConfigStream<U> {
             Err(_) => return StreamEnd::Silent,
         };
         self.metrics.config_connected.set(1);
-        let mut wishes = self.state.snapshot_wishes();
         loop {
             self.state.room().await;
             let next = tokio::select! {
                 // A wish is rare; a frame that waits beside it is sent again.
                 biased;
-                () = wished(&mut wishes) => return StreamEnd::Lost,
+                () = wished(wishes) => return StreamEnd::Lost,
                 next = tokio::time::timeout(SILENCE_MAX, stream.next()) => next,
             };
             let frame = match next {
@@ -175,6 +175,7 @@ impl<U: Uplink> ConfigStream<U> {
         // Most revisions change nothing a data plane knows: checkpoints, reports.
         let Taken { applied: Applied { revision, config, refused }, changed } = taken;
         self.metrics.config_revision.set(gauge_value(revision));
+        self.metrics.in_rollout.set(i64::from(config.staging.is_some()));
         for warning in config.warnings.iter().filter(|_| changed) {
             tracing::warn!(revision, warning, "a configuration entry is left out");
         }

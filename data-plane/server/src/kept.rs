@@ -89,11 +89,8 @@ impl Kept {
         }
         let (keeper, keeping) = Keeper::new(journal, Arc::clone(metrics));
         state.keep(keeper);
-        supervisor.spawn("config-snapshot", OnEnd::Critical, async move {
-            keeping.run(shutdown.clone()).await;
-            // What cannot be kept any more keeps nothing else from going on.
-            shutdown.requested().await;
-        });
+        // Its end is the node's: nothing could be acknowledged that a restart might forget.
+        supervisor.spawn("config-snapshot", OnEnd::Critical, keeping.run(shutdown));
         Standby { reserves: Some(reserves), left, has_config }
     }
 }

@@ -28,7 +28,8 @@ use crate::{
     uplink::Uplink,
 };
 
-/// How often a lease is asked for: three times in its length.
+/// A lease is asked for so long after the last one came, or after a question that was not answered. With the time an
+/// answer takes, one may be lost and the next still comes before the lease ends.
 const ASK_INTERVAL: Duration = Duration::from_secs(1);
 /// A lane is opened, and then heard from, within this. Shorter than a lease by enough to find another control plane.
 const SILENCE_MAX: Duration = Duration::from_secs(2);
@@ -138,7 +139,11 @@ impl<U: Uplink> RevocationLane<U> {
                         lasting.push_back(async move { state.denials_last().await.then_some(revision) });
                     }
                 }
-                LaneStep::Lease { asked, length } => self.state.grant(granting, asked, length)?,
+                LaneStep::Lease { asked, length } => {
+                    self.state.grant(granting, asked, length)?;
+                    // Nodes that were answered together ask together again: that is cheaper for the control plane.
+                    asking.reset();
+                }
                 LaneStep::Nothing => {}
             }
         }

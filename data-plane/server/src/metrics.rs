@@ -43,6 +43,7 @@ pub(crate) struct Metrics {
     pub(crate) spool_bytes: Gauge<i64, AtomicI64>,
     pub(crate) records_unpublished: Gauge<i64, AtomicI64>,
     pub(crate) config_revision: Gauge<i64, AtomicI64>,
+    pub(crate) in_rollout: Gauge<i64, AtomicI64>,
     pub(crate) config_connected: Gauge<i64, AtomicI64>,
     pub(crate) config_refused: Counter<u64, AtomicU64>,
     pub(crate) lane_connected: Gauge<i64, AtomicI64>,
@@ -72,6 +73,7 @@ impl Metrics {
             spool_bytes: Gauge::default(),
             records_unpublished: Gauge::default(),
             config_revision: Gauge::default(),
+            in_rollout: Gauge::default(),
             config_connected: Gauge::default(),
             config_refused: Counter::default(),
             lane_connected: Gauge::default(),
@@ -102,6 +104,8 @@ impl Metrics {
         let unpublished = "Records that no published checkpoint covers yet";
         registry.register(&named("records_unpublished"), unpublished, metrics.records_unpublished.clone());
         registry.register(&named("config_revision"), "Revision in force", metrics.config_revision.clone());
+        let in_rollout = "1 while a change that is rolled out in stages counts for this node";
+        registry.register(&named("in_rollout"), in_rollout, metrics.in_rollout.clone());
         let connected = "1 while the config stream is open";
         registry.register(&named("config_connected"), connected, metrics.config_connected.clone());
         add("config_refused", "Config frames this node could not apply", &metrics.config_refused);

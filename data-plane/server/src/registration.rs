@@ -196,3 +196,6 @@ fn is_refusal(status: &Status) -> bool {
             | Code::Unimplemented
     )
 }
+
+#[cfg(test)]
+mod tests;

@@ -1,9 +1,9 @@
 //! One bucket of a configuration: a handful of entries, packed.
 //!
 //! A million entries lie in 65,536 buckets, so what an entry costs beyond its own bytes decides how much memory a
-//! configuration takes: here two lengths, and nothing is allocated for it. Entries are in ascending order of their keys,
-//! each as its key and its value behind their lengths. A changed bucket is written anew; who has the one before it keeps
-//! that. Called by `Entries` alone. Absent: which bucket an entry belongs to.
+//! configuration takes: here two lengths, and nothing is allocated for it. Entries are in ascending order of their
+//! keys, each as its key and its value behind their lengths. A changed bucket is written anew; who has the one before
+//! it keeps that. Called by `Entries` alone. Absent: which bucket an entry belongs to.
 
 use aws_lc_rs::digest::{Context, SHA256};
 use prost::{decode_length_delimiter, encode_length_delimiter, length_delimiter_len};

@@ -263,7 +263,10 @@ fn a_word_is_believed_of_a_member_in_its_role_at_a_time_its_certificate_counted(
     let of = |world: &World| world.member(Role::ControlPlane, "cp-1").0.sign(b"so it is").unwrap();
     assert_eq!(believe(&of(&theirs), b"so it is", Role::ControlPlane, NOW), Err(NotBelieved::Chain));
     assert_eq!(believe(&of(&foreign), b"so it is", Role::ControlPlane, NOW), Err(NotBelieved::Stranger));
-    assert_eq!(believe(&dp.sign(b"so it is").unwrap(), b"so it is", Role::ControlPlane, NOW), Err(NotBelieved::Stranger));
+    assert_eq!(
+        believe(&dp.sign(b"so it is").unwrap(), b"so it is", Role::ControlPlane, NOW),
+        Err(NotBelieved::Stranger)
+    );
     let mixed = Word { certificate: word.certificate.clone(), ..dp.sign(b"so it is").unwrap() };
     assert_eq!(believe(&mixed, b"so it is", Role::ControlPlane, NOW), Err(NotBelieved::Signature));
     let junk = Word { certificate: vec![1], ..word.clone() };

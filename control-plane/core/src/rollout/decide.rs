@@ -1,21 +1,22 @@
 //! Deciding on rollouts: begin one, go on to the next share or to everybody, take it back.
 //!
 //! What is to be rolled out is checked just as an apply of it would be, at the beginning and once more at the end:
-//! where it can no longer be applied by then, it goes back. Steps name the step they start from, so a step that is asked for
-//! twice, or by a leader of yesterday, happens once.
+//! where it can no longer be applied by then, it goes back. Steps name the step they start from, so a step that is
+//! asked for twice, or by a leader of yesterday, happens once.
 
 use std::collections::BTreeMap;
 
+use bailiwick_proto::rollout::is_in_share;
+
 use super::{
     Outcome, Plan, Rollout, RolloutBegun, RolloutEnded, RolloutStaged, RolloutStepped, SHARES_MAX, STAGED_MAX, Staged,
-    WATCH_SECONDS_MAX, below,
+    WATCH_SECONDS_MAX, below, data_planes,
 };
 use crate::{
     Kind, Manifest, Problem, Rejection, ResourceRef, Spec, State, apply,
     command::{Action, Answer, Context, Decision, ResourceChange},
     consent,
     event::Event,
-    node::Role,
 };
 
 /// Longest reason that is made of problems.
@@ -57,6 +58,8 @@ pub struct Stepped {
     pub rollout: u64,
     /// What is different for whom it counts.
     pub changes: Vec<ResourceChange>,
+    /// Of a rollout that begins: the data planes in its first share, in the order of their names.
+    pub first_share: Vec<String>,
 }
 
 pub(crate) fn decide_begin(state: &State, wish: &BeginRollout, context: &Context) -> Result<Decision, Rejection> {
@@ -65,7 +68,8 @@ pub(crate) fn decide_begin(state: &State, wish: &BeginRollout, context: &Context
     if let Some(rollout) = &state.rollouts.under_way {
         return Err(Rejection::RolloutUnderWay { rollout: rollout.id });
     }
-    let problems: Vec<Problem> = manifests.iter().filter_map(|manifest| unstageable(state, manifest)).collect();
+    let differing = manifests.iter().filter(|manifest| apply::differs(state, manifest, context));
+    let problems: Vec<Problem> = differing.filter_map(|manifest| unstageable(state, manifest)).collect();
     if !problems.is_empty() {
         return Err(Rejection::Invalid(problems));
     }
@@ -76,12 +80,12 @@ pub(crate) fn decide_begin(state: &State, wish: &BeginRollout, context: &Context
     let staged: Vec<(String, Staged)> =
         different.filter_map(|(manifest, _)| Some((manifest.name.clone(), Staged::of(&manifest.spec)?))).collect();
     if staged.is_empty() {
-        return Ok(Decision { answer: Answer::Rollout(Stepped { rollout: 0, changes }), ..Decision::default() });
+        return Ok(Decision { answer: answer(0, changes), ..Decision::default() });
     }
     if staged.len() > STAGED_MAX {
         return Err(Rejection::TooMany { what: "resources in one rollout", max: STAGED_MAX });
     }
-    if !state.nodes.values().any(|node| node.role == Role::DataPlane) {
+    if data_planes(state).next().is_none() {
         return Err(Rejection::NobodyToRollOutTo);
     }
     let rollout = state.rollouts.begun.saturating_add(1);
@@ -89,7 +93,9 @@ pub(crate) fn decide_begin(state: &State, wish: &BeginRollout, context: &Context
     let begun = context.event(RolloutBegun { rollout, plan: plan.clone(), below });
     let staged = staged.into_iter().map(|(name, staged)| context.event(RolloutStaged { rollout, name, staged }));
     let events = std::iter::once(begun).chain(staged).collect();
-    let answer = Answer::Rollout(Stepped { rollout, changes });
+    let is_first = |name: &&String| is_in_share(&rollout.to_string(), name, below);
+    let first_share = data_planes(state).filter(is_first).cloned().collect();
+    let answer = Answer::Rollout(Stepped { rollout, changes, first_share });
     Ok(Decision { events, answer, repeated: None, warnings: applied.warnings })
 }
 
@@ -221,5 +227,5 @@ fn ended(rollout: &Rollout, outcome: Outcome, reason: String, context: &Context)
 }
 
 const fn answer(rollout: u64, changes: Vec<ResourceChange>) -> Answer {
-    Answer::Rollout(Stepped { rollout, changes })
+    Answer::Rollout(Stepped { rollout, changes, first_share: Vec::new() })
 }

@@ -86,13 +86,14 @@ impl AdminService {
     }
 
     async fn stepped(&self, written: Written, is_begun: bool) -> Result<v1::RolloutResponse, Status> {
-        let Answer::Rollout(Stepped { rollout, changes }) = written.answer else {
+        let Answer::Rollout(Stepped { rollout, changes, first_share }) = written.answer else {
             return Err(Status::internal("a rollout's step was answered as something else"));
         };
         let mut response = v1::RolloutResponse {
             revision: written.revision,
             changes: changes.into_iter().map(change).collect(),
             warnings: written.warnings,
+            first_share,
             ..v1::RolloutResponse::default()
         };
         if is_begun && rollout > 0 {

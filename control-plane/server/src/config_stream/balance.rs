@@ -3,7 +3,8 @@
 //! After a rolling restart the last one to start has nobody, for nodes stay where they are. Every so often each control
 //! plane asks the others how many sessions and lanes they serve. One that has clearly more than its share asks those
 //! that have been here longest to go, a few at a time and never more than half of what is too much; where they go they
-//! are the newest, and the last to be asked again. Nothing moves while the numbers differ by little. Who does not answer is not counted. Called by `serve`. Absent: how a node is let go (`farewell`).
+//! are the newest, and the last to be asked again. Nothing moves while the numbers differ by little. Who does not
+//! answer is not counted. Called by `serve`. Absent: how a node is let go (`farewell`).
 
 use std::{sync::Arc, time::Duration};
 

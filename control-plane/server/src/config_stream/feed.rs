@@ -1,8 +1,9 @@
 //! The feed: what the configuration is now, and how it came to be so over the last revisions.
 //!
-//! The projection writes; node sessions and lanes read. Each delta and denial is encoded once, whoever takes it. A session holds no queue of its own: it remembers where it is and takes what is newer, so a slow node costs
-//! nothing here, and one that fell behind the window gets a snapshot instead. The digests of recent revisions are kept,
-//! so that a node that holds something else is noticed. Absent: which changes are denials (`proto`), and their window
+//! The projection writes; node sessions and lanes read. Each delta and denial is encoded once, whoever takes it. A
+//! session holds no queue of its own: it remembers where it is and takes what is newer, so a slow node costs nothing
+//! here, and one that fell behind the window gets a snapshot instead. The digests of recent revisions are kept, so that
+//! a node that holds something else is noticed. Absent: which changes are denials (`proto`), and their window
 //! (`denials`), and how a snapshot is sent (`snapshot`).
 
 use std::{
@@ -22,8 +23,8 @@ use super::{
     wire::{Frame, LaneFrame},
 };
 
-/// Revisions of which deltas, digests and denials are kept: more than an hour of a checkpoint every second. A lane takes
-/// its denials within moments, or is let go.
+/// Revisions of which deltas, digests and denials are kept: more than an hour of a checkpoint every second. A lane
+/// takes its denials within moments, or is let go.
 pub const REVISIONS_KEPT: usize = 4_096;
 /// Bytes of deltas kept.
 const HISTORY_BYTES_MAX: usize = 16 * 1024 * 1024;

@@ -3,9 +3,9 @@
 //!
 //! In memory only: a node that reconnects says again where it is. Sessions and lanes enter and leave; `admin` reads
 //! progress and asks for discovery, a revocation that waits asks who has it in force. When that was is remembered
-//! beyond a connection, for as long as the same run of the node may come back. Invariant: a word of one run never counts
-//! for another. Absent: which nodes are registered (replicated state), the frames themselves (`session`, `lane`), and nodes
-//! connected to other control planes (`internal`).
+//! beyond a connection, for as long as the same run of the node may come back. Invariant: a word of one run never
+//! counts for another. Absent: which nodes are registered (replicated state), the frames themselves (`session`,
+//! `lane`), and nodes connected to other control planes (`internal`).
 
 mod seat;
 

@@ -10,9 +10,9 @@ use std::{future::Future, time::Duration};
 use bailiwick_runtime::Shutdown;
 use tokio::sync::watch;
 
-/// Pause between proofs, which bounds what leases cost. A question waits that much longer at most, which leaves nearly
-/// all of its lease.
-const PACE: Duration = Duration::from_millis(100);
+/// Pause between proofs, which bounds what leases cost, and gathers those who ask: waking one lane costs more than
+/// answering it. A question waits that much longer at most, which leaves nine tenths of its lease.
+const PACE: Duration = Duration::from_millis(250);
 
 /// Where to ask for proofs, and to hear of them.
 #[derive(Clone, Debug)]

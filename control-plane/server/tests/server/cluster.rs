@@ -11,13 +11,13 @@ use bailiwick_proto::v1::{
 use bailiwick_runtime::{
     EventStream, Identity, MasterKeyConfig, MasterKeys, Shutdown,
     connect::Targets,
-    identity::{Expect, Role},
+    identity::{Expect, Role, Word},
 };
 use tempfile::TempDir;
 use tokio::time::Instant;
 use tonic::{Code, Status, transport::Channel};
 
-use crate::support::{Lane, WAIT_MAX, file, register_with, user};
+use crate::support::{Lane, WAIT_MAX, file, register_with, statement, user};
 
 fn master_key() -> MasterKeyConfig {
     MasterKeyConfig { key: Some("0123".repeat(16)), ..MasterKeyConfig::default() }
@@ -306,6 +306,26 @@ async fn a_certificate_opens_what_its_role_may_and_nothing_else() {
     };
     let mut config = ConfigClient::new(channel.clone());
     let epoch = config.register_node(register("dp-1")).await.unwrap().into_inner().epoch;
+    // A run that it may begin later, alone; once it has, the one before is not served any more.
+    let reserve = |node: &str, run: u64| v1::ReserveEpochRequest { node: node.into(), run, public_key: vec![8; 32] };
+    let reserved = config.reserve_epoch(reserve("dp-1", epoch)).await.unwrap().into_inner().epoch;
+    assert!(reserved > epoch);
+    assert_eq!(config.reserve_epoch(reserve("dp-1", 1)).await.unwrap_err().code(), Code::FailedPrecondition);
+    assert_eq!(config.reserve_epoch(reserve("dp-2", epoch)).await.unwrap_err().code(), Code::PermissionDenied);
+    let begin = |node: &str, key: u8| v1::BeginReservedRequest {
+        node: node.into(),
+        public_key: vec![key; 32],
+        epoch: reserved,
+    };
+    assert_eq!(config.begin_reserved(begin("dp-1", 9)).await.unwrap_err().code(), Code::FailedPrecondition);
+    assert_eq!(config.begin_reserved(begin("dp-2", 8)).await.unwrap_err().code(), Code::PermissionDenied);
+    config.begin_reserved(begin("dp-1", 8)).await.unwrap();
+    assert_eq!(Lane::open(&config, "dp-1", epoch).await.err().unwrap().code(), Code::FailedPrecondition);
+    let epoch = reserved;
+    let said = statement(&config, "dp-1", epoch).await;
+    let word = Word { certificate: said.certificate.clone(), signature: said.signature.clone() };
+    let message = bailiwick_proto::statement::message(&member.id.cluster, &said);
+    identity.believe(&word, &message, Role::ControlPlane, said.time / 1_000_000).unwrap();
     let mut lane = Lane::open(&config, "dp-1", epoch).await.unwrap();
     lane.ask(0, Vec::new()).await;
     lane.lease().await;

@@ -103,10 +103,7 @@ async fn what_data_planes_count_is_seen_and_judged() {
     let begun = begin(&node, 600).await;
     plane.until(begun.revision).await;
     let counted = until(&node, &mut plane, |item| item["nodes"][0]["state"] == "in_force").await;
-    assert_eq!(
-        (&counted["nodes"][0]["calls"], &counted["nodes"][0]["denied"]),
-        (&"100".into(), &"1".into())
-    );
+    assert_eq!((&counted["nodes"][0]["calls"], &counted["nodes"][0]["denied"]), (&"100".into(), &"1".into()));
     // The leader has to have looked once before there is anything to compare with.
     let leads = || get(node.ops, "/metrics").1.contains("bailiwick_control_plane_rollout_share 50\n");
     while !leads() {
@@ -130,6 +127,7 @@ async fn administrators_are_told_what_is_wrong_and_may_decide_themselves() {
     let rehearsed = v1::BeginRolloutRequest { dry_run: true, ..request(NOTHING, 60) };
     let rehearsed = admin.begin_rollout(rehearsed).await.unwrap().into_inner();
     assert_eq!((rehearsed.changes.len(), rehearsed.rollout.as_str()), (1, ""));
+    assert_eq!(rehearsed.first_share, ["dp-1"]);
     let none = admin.get_rollouts(v1::GetRolloutsRequest::default()).await.unwrap().into_inner();
     assert_eq!(none.items, Vec::<String>::new());
     assert_eq!(admin.begin_rollout(request(NOTHING, 0)).await.unwrap_err().code(), Code::InvalidArgument);

@@ -151,6 +151,21 @@ pub(crate) fn get(addr: SocketAddr, path: &str) -> (String, String) {
     (head.lines().next().unwrap().to_owned(), body.to_owned())
 }
 
+/// The first signed statement that a data plane gets.
+pub(crate) async fn statement(config: &ConfigClient<Channel>, name: &str, epoch: u64) -> v1::Statement {
+    let (messages, outgoing) = mpsc::channel(1);
+    let hello = v1::Hello { node: name.into(), epoch, ..v1::Hello::default() };
+    messages.send(message(node_message::Message::Hello(hello))).await.unwrap();
+    let outgoing = tokio_stream::wrappers::ReceiverStream::new(outgoing);
+    let mut frames = config.clone().stream(outgoing).await.unwrap().into_inner();
+    loop {
+        let frame = tokio::time::timeout(WAIT_MAX, frames.message()).await.unwrap().unwrap().unwrap();
+        if let Some(config_frame::Frame::Statement(said)) = frame.frame {
+            return said;
+        }
+    }
+}
+
 /// A data plane's end of the config stream: keeps what it is told and checks every digest.
 pub(crate) struct DataPlane {
     pub(crate) name: String,

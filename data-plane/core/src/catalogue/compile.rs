@@ -1,12 +1,12 @@
 //! From entries to a configuration.
 //!
-//! Called by the catalogue whenever its entries change: `compile` reads all but those of people, agents and consents, of
-//! which there may be a million and which are read when they are asked for (`people`); where nothing else changed,
-//! `patch` reads nothing. Total: whatever cannot be read, does not belong under its key
-//! or is not safe to offer is left out with a warning, and the rest applies. Two tools of one virtual server that would
-//! have the same name are both left out, so that neither can stand in for the other. What the overlay denies stands with
-//! its authority taken: people and agents inactive, consents revoked, tools and those of denied servers quarantined,
-//! everything else left out.
+//! Called by the catalogue whenever its entries change: `compile` reads all but those of people, agents and consents,
+//! of which there may be a million and which are read when they are asked for (`people`); where nothing else changed,
+//! `patch` reads nothing. Total: whatever cannot be read, does not belong under its key or is not safe to offer is left
+//! out with a warning, and the rest applies. Two tools of one virtual server that would have the same name are both
+//! left out, so that neither can stand in for the other. What the overlay denies stands with its authority taken:
+//! people and agents inactive, consents revoked, tools and those of denied servers quarantined, everything else left
+//! out.
 
 use std::{
     collections::{BTreeMap, BTreeSet},

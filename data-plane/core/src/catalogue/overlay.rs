@@ -1,9 +1,9 @@
 //! The overlay: denials that are in force before the revision that brings them is held.
 //!
-//! Filled by the catalogue from the revocation lane and from deltas it cannot use; asked by `compile` for every entry. A
-//! denial bars a key and carries no value, so an overlay can only narrow: what a denied entry says otherwise (a person's
-//! groups, a tool's name) stays as it was, because policies that forbid and names that collide may hang on it. Never
-//! part of the digest. A denial goes once its revision is held, for the entries say it themselves from then on.
+//! Filled by the catalogue from the revocation lane and from deltas it cannot use; asked by `compile` for every entry.
+//! A denial bars a key and carries no value, so an overlay can only narrow: what a denied entry says otherwise (a
+//! person's groups, a tool's name) stays as it was, because policies that forbid and names that collide may hang on it.
+//! Never part of the digest. A denial goes once its revision is held, for the entries say it themselves from then on.
 
 use std::collections::BTreeSet;
 

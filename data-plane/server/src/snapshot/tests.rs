@@ -2,17 +2,27 @@
 
 use std::{fs, os::unix::fs::PermissionsExt as _, path::PathBuf, sync::Arc, time::Duration};
 
-use bailiwick_data_plane_core::Catalogue;
+use bailiwick_data_plane_core::{Catalogue, admission::Freshness};
+use bailiwick_enrolment::ControlPlane;
 use bailiwick_proto::{config_digest, v1};
 use bailiwick_runtime::{
     Identity, MasterKeyConfig, MasterKeys,
     authority::Authority,
+    connect::Targets,
     identity::{NodeKey, NotBelieved, Role, SpiffeId},
 };
 use prost::Message as _;
 
 use super::*;
-use crate::fakes::world::{consent, entry};
+use crate::{
+    config_client::ConfigStream,
+    config_state::ConfigState,
+    fakes::{
+        control_plane::FakeControlPlane,
+        eventually,
+        world::{consent, entry},
+    },
+};
 
 const HOUR: Duration = Duration::from_secs(3600);
 const NODE: &str = "dp-1";
@@ -405,4 +415,103 @@ async fn what_is_noted_is_written_in_order_and_durable_when_it_is_said_to_be() {
         shutdown.request();
     };
     tokio::join!(running, test);
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_was_restored_counts_when_it_is_said_to_and_ages_from_its_statement() {
+    let mut world = World::new();
+    world.snapshot();
+    world.journal.statement(world.said(now() - 240 * MICROS));
+    let day = Duration::from_secs(24 * 3600);
+    let restored = || {
+        let state = ConfigState::new(day);
+        state.restore(world.load().unwrap(), HOUR);
+        state
+    };
+    let state = restored();
+    assert_eq!((state.freshness(), state.age()), (Freshness::Expired, None), "a control plane may still answer");
+    assert_eq!(state.held(), (world.revision, world.digest()), "the config stream resumes from it");
+    assert!(state.count_kept() && !state.count_kept());
+    assert_eq!(state.freshness(), Freshness::Unleased);
+    assert!((240_000..270_000).contains(&state.age_ms()), "{}", state.age_ms());
+    tokio::time::advance(HOUR - Duration::from_secs(270)).await;
+    assert_eq!(state.freshness(), Freshness::Unleased);
+    tokio::time::advance(Duration::from_secs(31)).await;
+    assert_eq!(state.freshness(), Freshness::Expired, "older than a snapshot may be, though not than max_staleness");
+    let lane = state.lane_opened(world.revision);
+    state.grant(lane, tokio::time::Instant::now(), Duration::from_secs(3)).unwrap();
+    assert_eq!(state.freshness(), Freshness::Leased);
+    tokio::time::advance(2 * HOUR).await;
+    assert_eq!(state.freshness(), Freshness::Unleased, "from then on it is a configuration like any other");
+
+    let state = restored();
+    let lane = state.lane_opened(world.revision);
+    state.grant(lane, tokio::time::Instant::now(), Duration::from_secs(3)).unwrap();
+    assert!(!state.count_kept() && state.freshness() == Freshness::Leased, "a lease was quicker");
+
+    let state = restored();
+    state.count_kept();
+    let earlier = v1::Snapshot { revision: 3, entries: world.entries.clone(), last: true, digest: world.digest() };
+    state.snapshot(earlier).unwrap().unwrap();
+    assert_eq!(state.freshness(), Freshness::Expired, "the control plane has gone back");
+}
+
+#[tokio::test]
+async fn what_the_config_stream_takes_away_is_acknowledged_when_a_restart_cannot_forget_it() {
+    let mut world = World::new();
+    let metrics = Arc::new(crate::metrics::Metrics::new(&bailiwick_runtime::metrics::Registry::new()));
+    let (keeper, keeping) = Keeper::new(Journal::new(world.place.clone()), metrics);
+    let (state, shutdown) = (ConfigState::new(HOUR), bailiwick_runtime::Shutdown::new());
+    state.keep(keeper);
+    let running = keeping.run(shutdown.clone());
+    let test = async {
+        let (entries, digest) = (world.entries.clone(), world.digest());
+        state.snapshot(v1::Snapshot { revision: 7, entries, last: true, digest }).unwrap().unwrap();
+        state.statement(world.said(now()));
+        assert!(state.acknowledgement_lasts().await);
+        holds(&world.load().unwrap(), &world);
+        let changes = vec![v1::EntryChange { key: "consent/c-1".into(), value: Some(consent(true).value) }];
+        world.change(consent(true));
+        let sound = v1::Delta { from: 7, to: 8, changes: changes.clone(), digest: world.digest() };
+        state.delta(&sound).unwrap();
+        assert!(state.acknowledgement_lasts().await);
+        assert_eq!(world.load().unwrap().denials.len(), 1, "though nothing states revision 8 yet");
+        // Nor is what a delta takes away forgotten that cannot be used otherwise.
+        state.delta(&v1::Delta { from: 8, to: 9, changes, digest: vec![0; 32] }).unwrap_err();
+        assert!(state.acknowledgement_lasts().await && state.denials_last().await);
+        assert_eq!(world.load().unwrap().denials.len(), 2);
+        let other = v1::Statement { revision: 9, ..world.said(now()) };
+        state.statement(other);
+        assert!(state.denials_last().await && world.load().unwrap().revision == 7, "not of what is held here");
+        shutdown.request();
+    };
+    tokio::join!(running, test);
+}
+
+#[tokio::test]
+async fn when_what_is_kept_is_lost_the_config_stream_asks_for_everything_again() {
+    let world = World::new();
+    let metrics = Arc::new(crate::metrics::Metrics::new(&bailiwick_runtime::metrics::Registry::new()));
+    let (keeper, keeping) = Keeper::new(Journal::new(world.place.clone()), Arc::clone(&metrics));
+    let (state, shutdown) = (Arc::new(ConfigState::new(HOUR)), bailiwick_runtime::Shutdown::new());
+    state.keep(keeper.clone());
+    let control = FakeControlPlane::start(world.entries.clone()).await;
+    let stream = ConfigStream {
+        uplink: ControlPlane::plain(Targets::parse(&[control.url.clone()]).unwrap()),
+        node: NODE.to_owned(),
+        epoch: 1,
+        state: Arc::clone(&state),
+        metrics,
+        discoveries: None,
+    };
+    let hellos = || control.shared.hellos.lock().unwrap().clone();
+    let test = async {
+        eventually("a configuration", || state.held().0 > 0).await;
+        keeper.delta(&v1::Delta { from: 1, to: 2, ..v1::Delta::default() });
+        eventually("it is asked for again", || hellos().len() > 1).await;
+        assert_eq!(hellos()[1].last_revision, 0);
+        shutdown.request();
+    };
+    let following = shutdown.or_stop(stream.run());
+    tokio::join!(keeping.run(shutdown.clone()), following, test);
 }

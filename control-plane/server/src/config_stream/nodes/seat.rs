@@ -1,4 +1,5 @@
-//! Places of sessions and lanes among the nodes: through them one says what its node said, and hears when it should end.
+//! Places of sessions and lanes among the nodes: through them one says what its node said, and hears when it should
+//! end.
 //!
 //! Part of `nodes`. A place that a newer session or lane of the same node has taken over changes nothing any more.
 

@@ -27,7 +27,7 @@ pub(crate) enum Kind {
     Cut,
     /// A node dies and comes back with nothing.
     Restart,
-    /// A monotonic clock runs at another rate.
+    /// A monotonic clock runs at another rate, and as often as not its node has to rely on it.
     Clock,
     /// Every connection breaks at once.
     Break,
@@ -74,7 +74,7 @@ impl DataPlaneFaults {
                 Some(Kind::Sleep) => self.sleep(id),
                 Some(Kind::Cut) => self.cut(id),
                 Some(Kind::Restart) => self.restart(id),
-                Some(Kind::Clock) => self.planes.set_rate(id, self.rate()),
+                Some(Kind::Clock) => self.clock(id),
                 Some(Kind::Break) => self.planes.wires.break_all(),
                 Some(Kind::Wire) => self.wire(),
                 Some(Kind::Stale) => self.stale(),
@@ -144,6 +144,13 @@ impl DataPlaneFaults {
         }
         let cluster = self.planes.cluster.clone();
         self.later(self.random.millis(1_000, 8_000), move || cluster.network.mend());
+    }
+
+    fn clock(&self, id: u64) {
+        self.planes.set_rate(id, self.rate());
+        if self.random.chance(500) {
+            self.cut(id);
+        }
     }
 
     fn rate(&self) -> i64 {

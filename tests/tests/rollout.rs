@@ -67,8 +67,14 @@ impl World {
         Ok(serde_json::from_str(&self.deployment.cli_ok(&all)?)?)
     }
 
-    /// What became of the rollout, and whether the command says that it went through.
-    fn wait(&self) -> Result<(Value, bool)> {
+    /// What became of the latest rollout, and whether `rollout wait` says that it went through.
+    async fn wait(&self) -> Result<(Value, bool)> {
+        let latest = async || -> Result<Value> {
+            let all: Value = serde_json::from_str(&self.deployment.cli_ok(&["rollout", "status", "-o", "json"])?)?;
+            all.pointer("/items/0").cloned().context("there is no rollout")
+        };
+        eventually("the rollout ends", async || (word(&latest().await.ok()?, "state") != "under_way").then_some(()))
+            .await?;
         let Output { status, stdout, stderr } = self.deployment.cli(&["rollout", "wait", "-o", "json"])?;
         let said = String::from_utf8_lossy(&stderr);
         Ok((serde_json::from_slice(&stdout).with_context(|| said.into_owned())?, status.success()))
@@ -132,7 +138,7 @@ async fn a_good_change_goes_to_a_share_and_then_to_all_and_records_name_it_meanw
     let states: Vec<&str> = nodes.iter().map(|node| word(node, "state")).collect();
     ensure!(states == ["in_force", "outside"], "{shown:#}");
 
-    let (ended, success) = world.wait()?;
+    let (ended, success) = world.wait().await?;
     ensure!(success && word(&ended, "state") == "finished", "{ended:#}");
     eventually("it counts for all", async || (world.permits("charge").await.ok()? == [false, false]).then_some(()))
         .await?;
@@ -188,7 +194,7 @@ async fn a_change_that_a_node_cannot_use_goes_back_by_itself() -> Result<()> {
     let world = World::start().await?;
     let picky = PickyNode::connect(&world.deployment.admin).await?;
     world.roll_out(NO_CHARGES, "10m")?;
-    let (ended, success) = world.wait()?;
+    let (ended, success) = world.wait().await?;
     ensure!(!success && word(&ended, "state") == "taken_back", "{ended:#}");
     ensure!(word(&ended, "reason").contains(&picky.name), "{ended:#}");
     eventually("all is as it was", async || (world.permits("charge").await.ok()? == [true, true]).then_some(()))
@@ -205,7 +211,7 @@ async fn a_rollout_goes_on_under_another_leader_and_can_be_taken_back_by_hand() 
     let leader = world.deployment.leader().await?;
     world.deployment.end(&leader, "KILL").await?;
     let next = world.deployment.next_leader(&leader).await?;
-    let (ended, success) = world.wait()?;
+    let (ended, success) = world.wait().await?;
     ensure!(success && word(&ended, "state") == "finished", "{ended:#}");
     ensure!(word(&ended, "ended_by") == format!("node:{next}"), "{ended:#}");
     eventually("it counts for all", async || (world.permits("charge").await.ok()? == [false, false]).then_some(()))
@@ -215,7 +221,7 @@ async fn a_rollout_goes_on_under_another_leader_and_can_be_taken_back_by_hand() 
     world.in_force_at_first("read").await?;
     world.deployment.cli_ok(&["rollout", "back", "2", "--reason", "changed my mind"])?;
     eventually("all is as it was", async || (world.permits("read").await.ok()? == [true, true]).then_some(())).await?;
-    let (ended, success) = world.wait()?;
+    let (ended, success) = world.wait().await?;
     ensure!(!success && word(&ended, "reason") == "changed my mind", "{ended:#}");
     Ok(())
 }
@@ -241,14 +247,18 @@ impl PickyNode {
         let (holds, held) = oneshot::channel();
         let mut holds = Some(holds);
         let following = tokio::spawn(async move {
+            let mut is_rolled_out = false;
             while let Ok(Some(frame)) = frames.message().await {
                 let answer = match frame.frame {
                     Some(Frame::Snapshot(chunk)) if chunk.last => Message::Ack(Ack { revision: chunk.revision }),
                     Some(Frame::Delta(delta)) => {
-                        let is_of_rollout = delta.changes.iter().any(|change| change.key == "rollout/1");
+                        // It goes on to refuse, whatever else comes, until the rollout is gone.
+                        for change in delta.changes.iter().filter(|change| change.key == "rollout/1") {
+                            is_rolled_out = change.value.is_some();
+                        }
                         let revision = delta.to;
                         let nack = || Nack { revision, error: refusal("1", "policy `no-charges`: not here") };
-                        if is_of_rollout { Message::Nack(nack()) } else { Message::Ack(Ack { revision }) }
+                        if is_rolled_out { Message::Nack(nack()) } else { Message::Ack(Ack { revision }) }
                     }
                     _ => continue,
                 };

@@ -96,6 +96,7 @@ impl Colleagues {
             gone: !progress.connected,
             epoch: progress.epoch,
             counts: Some(progress.counts),
+            before: progress.before,
         });
         v1::DescribeResponse { member: Some(member), connected: connected.collect(), ..v1::DescribeResponse::default() }
     }
@@ -187,7 +188,12 @@ impl Colleagues {
             if node.epoch >= known.epoch {
                 // Its lane may have moved: of one run the larger count is the later one.
                 let before = if node.epoch > known.epoch { v1::Counts::default() } else { known.counts };
-                known.counts = larger(&before, &node.counts.unwrap_or_default());
+                let counts = node.counts.unwrap_or_default();
+                // Of one run the larger count is the later word.
+                if (counts.calls, counts.lists) >= (before.calls, before.lists) {
+                    known.before = node.before;
+                }
+                known.counts = larger(&before, &counts);
                 known.epoch = node.epoch;
             }
             known.denied = known.denied.max(node.denied_revision);

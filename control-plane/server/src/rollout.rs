@@ -116,6 +116,7 @@ pub(crate) fn seen(state: &State, rollout: &Rollout, progress: &BTreeMap<String,
             acknowledged: known.acknowledged,
             refuses: is_refusal(&id, &known.refused),
             counts: counts(&known.counts),
+            before: known.before.as_ref().map(counts),
         }
     };
     data_planes.map(|(name, _)| (name.clone(), look(name))).collect()

@@ -175,7 +175,7 @@ impl<U: Uplink> ConfigStream<U> {
         // Most revisions change nothing a data plane knows: checkpoints, reports.
         let Taken { applied: Applied { revision, config, refused }, changed } = taken;
         self.metrics.config_revision.set(gauge_value(revision));
-        self.metrics.in_rollout.set(i64::from(config.staging.is_some()));
+        self.metrics.staged(config.staging.as_ref().map(|staging| &staging.rollout));
         for warning in config.warnings.iter().filter(|_| changed) {
             tracing::warn!(revision, warning, "a configuration entry is left out");
         }

@@ -27,6 +27,7 @@ use bailiwick_data_plane_core::{
 };
 use bailiwick_ledger_core::canonical::INTEGER_MAX;
 use bailiwick_proto::{Reason, v1};
+use prost::Message as _;
 use tokio::{sync::watch, time::Instant};
 
 use self::{
@@ -173,14 +174,19 @@ impl ConfigState {
     /// Takes a chunk of a snapshot; `Some` when it was the last and the snapshot is in force.
     pub(crate) fn snapshot(&self, chunk: v1::Snapshot) -> Result<Option<Taken>, CatalogueError> {
         let mut catalogue = self.catalogue();
-        let keeper = self.keeper.get();
-        if let Some(keeper) = keeper {
-            keeper.chunk(&chunk);
-            self.unsynced.fetch_or(chunk.last, Ordering::AcqRel);
+        // Encoded before it is used up, and noted once it is known to be good.
+        let (revision, last) = (chunk.revision, chunk.last);
+        let kept = self.keeper.get().map(|keeper| (keeper, chunk.encode_to_vec()));
+        let applied = catalogue.snapshot(chunk);
+        match (kept, &applied) {
+            (Some((keeper, encoded)), Ok(_)) => {
+                keeper.chunk(revision, last, encoded);
+                self.unsynced.fetch_or(last, Ordering::AcqRel);
+            }
+            (Some((keeper, _)), Err(_)) => keeper.interrupted(),
+            (None, _) => {}
         }
-        let applied = catalogue.snapshot(chunk).inspect_err(|_| {
-            keeper.into_iter().for_each(Keeper::interrupted);
-        })?;
+        let applied = applied?;
         Ok(applied.map(|applied| Taken { changed: self.publish(&catalogue), applied }))
     }
 

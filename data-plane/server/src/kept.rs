@@ -45,17 +45,18 @@ impl Kept {
     ) -> Result<Option<Self>, SealedFileError> {
         let (folder, keys) = (config.data_dir.join("snapshot"), config.data_dir.join("keys"));
         let max_age = config.snapshot_max_age();
-        let identity = identity.filter(|_| max_age > Duration::ZERO).cloned();
-        let keeps = identity.is_some();
-        let place = Place::open(folder, &keys, &master_keys, &config.node, identity.unwrap_or_default())?;
-        let reserves = Reserves::new(&keys, master_keys);
-        if !keeps {
+        let Some(identity) = identity.filter(|_| max_age > Duration::ZERO).cloned() else {
             tracing::info!(
                 "no configuration is kept on disk: that needs TLS to the control planes, and an age allowed"
             );
-            put_away(&place);
+            match std::fs::remove_dir_all(&folder) {
+                Err(error) if error.kind() != std::io::ErrorKind::NotFound => cannot_put_away(&error),
+                Ok(()) | Err(_) => {}
+            }
             return Ok(None);
-        }
+        };
+        let place = Place::open(folder, &keys, &master_keys, &config.node, identity)?;
+        let reserves = Reserves::new(&keys, master_keys);
         let left = reserves.load().unwrap_or_else(|error| {
             tracing::error!(%error, "the reserves for this run cannot be read");
             Vec::new()
@@ -114,6 +115,10 @@ fn restore(place: &Place, node: &str, max_age: Duration) -> Option<Restored> {
 
 fn put_away(place: &Place) {
     if let Err(error) = place.discard() {
-        tracing::error!(%error, "the configuration kept on disk cannot be put away");
+        cannot_put_away(&error);
     }
+}
+
+fn cannot_put_away(error: &std::io::Error) {
+    tracing::error!(%error, "the configuration kept on disk cannot be put away: remove it");
 }

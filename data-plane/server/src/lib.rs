@@ -2,8 +2,8 @@
 //!
 //! Read in this order: `role` (what starts and stops), `listener` and `auth` (a request comes in), `calls` (the life of
 //! one call), `recorder` and `spool` (how a record is kept), `upstream` (the server's side), `config_client`,
-//! `lane`, `uplink`, `config_state`, `discovery` and `tool_reports` (the control plane's side). Decisions and MCP's shapes are in
-//! `bailiwick-data-plane-core`. The command line calls [`serve`].
+//! `lane`, `uplink`, `config_state`, `discovery` and `tool_reports` (the control plane's side), `kept`, `snapshot`,
+//! `reserve` and `registration` (starting without it). Decisions and MCP's shapes are in `bailiwick-data-plane-core`. The command line calls [`serve`].
 
 mod auth;
 mod calls;

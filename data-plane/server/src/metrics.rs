@@ -2,7 +2,10 @@
 //!
 //! Set by the modules that own what is measured; rendered by the operations listener.
 
-use std::sync::atomic::{AtomicI64, AtomicU64};
+use std::sync::{
+    Arc, Mutex, PoisonError,
+    atomic::{AtomicI64, AtomicU64},
+};
 
 use bailiwick_proto::{Reason, v1};
 use bailiwick_runtime::metrics::Registry;
@@ -44,6 +47,8 @@ pub(crate) struct Metrics {
     pub(crate) records_unpublished: Gauge<i64, AtomicI64>,
     pub(crate) config_revision: Gauge<i64, AtomicI64>,
     pub(crate) in_rollout: Gauge<i64, AtomicI64>,
+    /// The rollout that counts here, and what was counted before it did.
+    before_rollout: Mutex<Option<(Arc<str>, v1::Counts)>>,
     pub(crate) config_connected: Gauge<i64, AtomicI64>,
     pub(crate) config_refused: Counter<u64, AtomicU64>,
     pub(crate) lane_connected: Gauge<i64, AtomicI64>,
@@ -74,6 +79,7 @@ impl Metrics {
             records_unpublished: Gauge::default(),
             config_revision: Gauge::default(),
             in_rollout: Gauge::default(),
+            before_rollout: Mutex::default(),
             config_connected: Gauge::default(),
             config_refused: Counter::default(),
             lane_connected: Gauge::default(),
@@ -152,6 +158,21 @@ impl Metrics {
             lists: self.lists.get(),
             hidden: self.lists_hidden.get(),
         }
+    }
+
+    /// This rollout counts here from now on, if it did not before; or none does.
+    pub(crate) fn staged(&self, rollout: Option<&Arc<str>>) {
+        self.in_rollout.set(i64::from(rollout.is_some()));
+        let mut before = self.before_rollout.lock().unwrap_or_else(PoisonError::into_inner);
+        if before.as_ref().map(|(known, _)| known) != rollout {
+            *before = rollout.map(|rollout| (Arc::clone(rollout), self.counts()));
+        }
+    }
+
+    /// What was counted before the rollout that counts here did.
+    pub(crate) fn counts_before(&self) -> Option<v1::Counts> {
+        let before = self.before_rollout.lock().unwrap_or_else(PoisonError::into_inner);
+        before.as_ref().map(|(_, counts)| *counts)
     }
 
     /// Counts a forwarded call.

@@ -1,28 +1,22 @@
 //! A data-plane node's life in one process: what starts in which order, and what stops in which.
 //!
 //! Start: check the configuration, bind the listeners, recover the spool, read or make the commitment key; become
-//! a member of the cluster; then register this run with the control plane, open its chain, follow the configuration and
-//! the revocation lane. Until the first configuration is in force every request gets 503, and until the first lease no
-//! call is let through. Stop: accept nothing more and let calls under way
-//! finish, within a bound; close the chain and hand over its last records; then the rest. Calls that do not finish in
-//! time are recorded as unknown.
+//! a member of the cluster; read what was kept on disk; then register this run with the control plane, open its chain,
+//! follow the configuration and the revocation lane. Until a configuration is in force and the chain is open every
+//! request gets 503, and until the first lease no call is let through. A run that reaches no control plane begins with
+//! what was kept (`kept`, `registration`) and lets through what needs no lease. Stop: accept nothing more and let calls
+//! under way finish, within a bound; close the chain and hand over its last records; then the rest. Calls that do not
+//! finish in time are recorded as unknown.
 
-use std::{
-    fs::{File, TryLockError},
-    io,
-    net::SocketAddr,
-    path::{Path, PathBuf},
-    sync::Arc,
-    time::Duration,
-};
+mod opening;
+
+use std::{fs::File, io, net::SocketAddr, path::PathBuf, sync::Arc, time::Duration};
 
 use bailiwick_data_plane_core::admission::Freshness;
-use bailiwick_enrolment::{self as enrolment, ControlPlane, EnrolError, Joining};
-use bailiwick_ledger_core::key::NodeSigner;
+use bailiwick_enrolment::{self as enrolment, ControlPlane, EnrolError};
 use bailiwick_runtime::{
-    EventStream, MasterKeys, OnEnd, Shutdown, Supervisor,
+    EventStream, OnEnd, Shutdown, Supervisor,
     config::ConfigProblems,
-    identity::Role,
     listen,
     master_key::MasterKeyError,
     metrics::Registry,
@@ -36,10 +30,10 @@ use tokio::{
     time::Instant,
 };
 
+use self::opening::{Opened, Run, joining, open};
 use crate::{
     auth::Authenticator,
     calls::Calls,
-    commitments::CommitmentKey,
     config::DataPlaneConfig,
     config_client::{self, ConfigStream},
     config_state::ConfigState,
@@ -48,10 +42,8 @@ use crate::{
     lane::RevocationLane,
     listener::{self, BODY_ROOM_BYTES, Gateway, Guard},
     metrics::Metrics,
-    recorder::{self, Recorder, Recovery, RecoveryError},
+    recorder::{self, Recorder},
     registration::{ALONE_AFTER, Begun, Registration},
-    snapshot,
-    spool::{RecoveredEpoch, Spool, disk::RealDisk},
     tool_reports::ToolReports,
     upstream::Upstream,
 };
@@ -186,68 +178,6 @@ pub async fn serve(
     supervisor.spawn("data-plane-shutdown", OnEnd::Finish, stopping);
     tracing::info!(%mcp_addr, %ops_addr, "data plane listens");
     Ok(Running { mcp_addr, ops_addr, supervisor, readiness })
-}
-
-/// What is read from disk before anything runs.
-struct Opened {
-    lock: File,
-    run: Run,
-    master_keys: MasterKeys,
-}
-
-/// What this run's chain starts from.
-struct Run {
-    spool: Spool,
-    recovered: Vec<RecoveredEpoch>,
-    recovery: Recovery,
-    commitments: CommitmentKey,
-    signer: NodeSigner,
-}
-
-fn open(config: &DataPlaneConfig) -> Result<Opened, DataPlaneError> {
-    let folder = config.data_dir.join("spool");
-    let unusable = |path: PathBuf| move |source| DataPlaneError::DataDir { path, source };
-    std::fs::create_dir_all(&folder).map_err(unusable(folder.clone()))?;
-    let lock = lock(&config.data_dir.join("lock")).map_err(unusable(config.data_dir.clone()))?;
-    config.master_key.outside(&config.data_dir)?;
-    let master_keys = MasterKeys::load(&config.master_key)?;
-    let commitments = CommitmentKey::load(&commitment_key(config), &master_keys)?;
-    let broken = |error: RecoveryError| DataPlaneError::Spool(error.to_string());
-    let opened = Spool::open(Arc::new(RealDisk), &folder, config.spool_bytes_max);
-    let (spool, recovered) = opened.map_err(|error| broken(error.into()))?;
-    let recovery = recorder::recover(&spool, &config.node, &recovered, &recorder::now_ts()).map_err(broken)?;
-    let mut seed = [0; 32];
-    aws_lc_rs::rand::fill(&mut seed).map_err(|_| DataPlaneError::Crypto("no randomness".to_owned()))?;
-    let signer = NodeSigner::from_seed(&seed).map_err(|error| DataPlaneError::Crypto(error.to_string()))?;
-    Ok(Opened { lock, run: Run { spool, recovered, recovery, commitments, signer }, master_keys })
-}
-
-fn commitment_key(config: &DataPlaneConfig) -> PathBuf {
-    config.data_dir.join("keys").join("commitment.key")
-}
-
-fn joining(config: &DataPlaneConfig, master_keys: MasterKeys) -> Joining {
-    Joining {
-        role: Role::DataPlane,
-        name: config.node.clone(),
-        urls: config.control_plane.clone(),
-        join_token: config.join_token.clone(),
-        join_token_file: config.join_token_file.clone(),
-        keys: config.data_dir.join("keys"),
-        master_keys,
-        sealed_files: vec![commitment_key(config), snapshot::key_file(&config.data_dir.join("keys"))],
-        version: env!("CARGO_PKG_VERSION").to_owned(),
-    }
-}
-
-/// Two processes must never write one spool. The lock goes with the process, however it ends.
-fn lock(path: &Path) -> io::Result<File> {
-    let file = File::options().create(true).truncate(false).write(true).open(path)?;
-    match file.try_lock() {
-        Ok(()) => Ok(file),
-        Err(TryLockError::WouldBlock) => Err(io::Error::new(io::ErrorKind::WouldBlock, "another process is using it")),
-        Err(TryLockError::Error(error)) => Err(error),
-    }
 }
 
 /// The order of stopping: each stage is requested when the one before it has ended.

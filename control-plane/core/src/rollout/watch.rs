@@ -34,6 +34,8 @@ pub struct Seen {
     pub refuses: bool,
     /// What it has decided since its run began.
     pub counts: Counts,
+    /// What that was when it put the candidate in force.
+    pub before: Option<Counts>,
 }
 
 /// What a data plane has decided since some moment.
@@ -178,12 +180,13 @@ impl Watch {
         let (mut share, mut others, mut earlier) = (Counts::default(), Counts::default(), Counts::default());
         for (name, node) in seen {
             let Some(before) = self.before.get(name) else { continue };
-            let since = node.counts.since(before.counts);
             if has_in_force(rollout, name, node) {
-                share = share.and(since);
-                earlier = earlier.and(before.counts);
+                // Its own word is exact, and outlives leaders.
+                let before = node.before.unwrap_or(before.counts);
+                share = share.and(node.counts.since(before));
+                earlier = earlier.and(before);
             } else {
-                others = others.and(since);
+                others = others.and(node.counts.since(before.counts));
             }
         }
         let points = rollout.plan.denials_max;

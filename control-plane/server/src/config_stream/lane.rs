@@ -260,7 +260,7 @@ impl Lane<'_> {
         if !ask.digest.is_empty() && ask.digest.len() != DIGEST_BYTES {
             return Err(End::Protocol);
         }
-        self.seat.counted(ask.counts.unwrap_or_default());
+        self.seat.counted(ask.counts.unwrap_or_default(), ask.before);
         // Of a node that holds something else nobody knows what it would admit.
         let differs = self.differs(ask);
         self.is_whole = !differs && (self.is_whole || ask.revision >= self.opened);

@@ -57,6 +57,8 @@ pub(crate) struct Progress {
     pub(crate) expected_digest: String,
     /// What it has decided since its run began.
     pub(crate) counts: v1::Counts,
+    /// What that was when the rollout that counts there came into force.
+    pub(crate) before: Option<v1::Counts>,
 }
 
 impl Progress {

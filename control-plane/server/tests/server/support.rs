@@ -359,7 +359,7 @@ impl Lane {
     pub(crate) async fn ask_having(&mut self, revision: u64, digest: Vec<u8>, calls: u64, denied: u64) -> u64 {
         self.asked += 1;
         let counts = v1::Counts { calls, denied, ..v1::Counts::default() };
-        let ask = v1::Ask { id: self.asked, revision, digest, counts: Some(counts) };
+        let ask = v1::Ask { id: self.asked, revision, digest, counts: Some(counts), before: None };
         // A lane that has ended says why in its last frame.
         drop(self.messages.send(lane_message(lane_message::Message::Ask(ask))).await);
         self.asked

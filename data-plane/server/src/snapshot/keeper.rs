@@ -14,7 +14,6 @@ use std::{
 
 use bailiwick_proto::v1;
 use bailiwick_runtime::Shutdown;
-use prost::Message as _;
 use tokio::sync::{mpsc, oneshot, watch};
 
 use super::Journal;
@@ -77,9 +76,9 @@ impl Keeper {
         (Self { notes, missed, wishes: wished }, keeping)
     }
 
-    /// A chunk of a snapshot. Encoded here, as it is used up when it is taken.
-    pub(crate) fn chunk(&self, chunk: &v1::Snapshot) {
-        self.note(Note::Chunk { revision: chunk.revision, last: chunk.last, encoded: chunk.encode_to_vec() });
+    /// A chunk of a snapshot, encoded.
+    pub(crate) fn chunk(&self, revision: u64, last: bool, encoded: Vec<u8>) {
+        self.note(Note::Chunk { revision, last, encoded });
     }
 
     /// The snapshot that was arriving will not.

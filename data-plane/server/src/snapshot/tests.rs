@@ -82,8 +82,8 @@ impl World {
         let half = self.entries.len() / 2;
         let (one, other) = self.entries.split_at(half);
         let chunk = v1::Snapshot { revision: self.revision, entries: one.to_vec(), ..v1::Snapshot::default() };
-        let last = v1::Snapshot { entries: other.to_vec(), last: true, digest: self.digest(), ..chunk.clone() };
         self.journal.chunk(chunk.revision, false, &chunk.encode_to_vec());
+        let last = v1::Snapshot { entries: other.to_vec(), last: true, digest: self.digest(), ..chunk };
         self.journal.chunk(last.revision, true, &last.encode_to_vec());
     }
 
@@ -262,16 +262,16 @@ fn a_file_that_has_grown_is_rewritten_and_says_the_same() {
 fn what_was_not_written_whole_is_passed_over() {
     let mut world = World::kept();
     let before = (world.revision, world.digest());
-    let length = fs::metadata(world.file()).unwrap().len();
+    let length = fs::read(world.file()).unwrap().len();
     world.change(user("joe"));
     world.state();
     let whole = fs::read(world.file()).unwrap();
-    for cut in [length as usize + 2, length as usize + 9, whole.len() - 1] {
+    for cut in [length + 2, length + 9, whole.len() - 1] {
         fs::write(world.file(), &whole[..cut]).unwrap();
         let restored = world.load().unwrap();
         assert_eq!((restored.revision, restored.catalogue.digest()), before, "cut at {cut}");
     }
-    let zeros = [&whole[..length as usize], &[0; 4096]].concat();
+    let zeros = [&whole[..length], &[0; 4096]].concat();
     fs::write(world.file(), zeros).unwrap();
     assert_eq!(world.load().unwrap().revision, before.0);
 }
@@ -403,7 +403,7 @@ async fn what_is_noted_is_written_in_order_and_durable_when_it_is_said_to_be() {
             digest: world.digest(),
         };
         keeper.room().await;
-        keeper.chunk(&chunk);
+        keeper.chunk(chunk.revision, true, chunk.encode_to_vec());
         keeper.statement(world.said(now()));
         let changes = vec![v1::EntryChange { key: "consent/c-1".into(), value: None }];
         keeper.denials(v1::Denials { revision: 9, changes, ..v1::Denials::default() });
@@ -497,7 +497,7 @@ async fn when_what_is_kept_is_lost_the_config_stream_asks_for_everything_again()
     state.keep(keeper.clone());
     let control = FakeControlPlane::start(world.entries.clone()).await;
     let stream = ConfigStream {
-        uplink: ControlPlane::plain(Targets::parse(&[control.url.clone()]).unwrap()),
+        uplink: ControlPlane::plain(Targets::parse(std::slice::from_ref(&control.url)).unwrap()),
         node: NODE.to_owned(),
         epoch: 1,
         state: Arc::clone(&state),

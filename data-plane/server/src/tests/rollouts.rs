@@ -42,17 +42,28 @@ fn said(world: &World) -> Counts {
     asks.last().unwrap_or_default()
 }
 
+/// What it says it had decided before the candidate counted.
+fn before(world: &World) -> Option<Counts> {
+    let said = world.control.shared.lane_said.lock().unwrap();
+    said.iter().rev().find_map(|up| if let LaneUp::Ask(ask) = up { Some(ask.before) } else { None }).flatten()
+}
+
 #[tokio::test]
 async fn a_node_in_the_share_decides_by_the_candidate_and_its_records_name_the_rollout() {
     let world = World::start(Speaks::Modern, PERMIT_ALL).await;
     configured(&world, staged(PERMIT_READS)).await;
     configured(&world, rollout(0)).await;
     assert!(denied(&world, "create_charge").await.is_none(), "outside the share");
+    eventually("told what it had before", || said(&world) == Counts { calls: 1, ..Counts::default() }).await;
+    assert_eq!(before(&world), None);
     configured(&world, rollout(PLACES)).await;
     let record = denied(&world, "create_charge").await.unwrap();
     assert_eq!((record.kind, record.rollout.as_deref()), (Kind::CallDenied, Some("7")));
     let (_, body) = json_of(world.call("query_data").send().await.unwrap()).await;
     assert!(body.get("result").is_some(), "{body}");
+    let counts = Counts { calls: 3, denied: 1, ..Counts::default() };
+    eventually("told what it has now", || said(&world) == counts).await;
+    assert_eq!(before(&world), Some(Counts { calls: 1, ..Counts::default() }), "when the candidate came");
     configured(&world, rollout(0)).await;
     assert!(denied(&world, "create_charge").await.is_none(), "it has gone back");
 }

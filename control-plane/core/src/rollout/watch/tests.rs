@@ -45,7 +45,7 @@ impl World {
         let rollout = rollout(all);
         let watch = Watch::new(&rollout, Duration::from_secs(1_000));
         let counts = of_calls(100, 10);
-        let node = Seen { epoch: 3, connected: true, acknowledged: STEPPED, refuses: false, counts };
+        let node = Seen { epoch: 3, connected: true, acknowledged: STEPPED, refuses: false, counts, before: None };
         let seen = NAMES.iter().map(|name| ((*name).to_owned(), node.clone())).collect();
         let mut world = Self { rollout, watch, seen, now: 1_000 };
         assert_eq!(world.after(0), Verdict::Wait(None));
@@ -187,6 +187,18 @@ fn another_run_of_a_node_counts_from_its_own_beginning() {
     world.call(false, 100, 0);
     world.each(true, |node| (node.epoch, node.counts) = (STEPPED - 1, of_calls(40, 40)));
     assert_eq!(world.after(1), Verdict::Wait(None));
+}
+
+#[test]
+fn a_leader_that_comes_late_goes_by_what_the_nodes_say_they_had_before() {
+    for (before, expected) in [(None, false), (Some(of_calls(100, 10)), true)] {
+        let mut world = World::new(true);
+        world.call(true, 100, 90);
+        world.each(true, |node| node.before = before);
+        // Another one takes the lead, and what it sees first is what the candidate has denied already.
+        world.watch = Watch::new(&world.rollout, Duration::from_secs(1_000));
+        assert_eq!(matches!(world.after(1), Verdict::Back(_)), expected, "{before:?}");
+    }
 }
 
 #[test]

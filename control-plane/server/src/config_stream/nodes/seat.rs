@@ -120,9 +120,9 @@ impl LaneSeat<'_> {
         self.nodes.update_lane(self, |node| node.progress.leased_at = at);
     }
 
-    /// The node has decided so much.
-    pub(crate) fn counted(&self, counts: v1::Counts) {
-        self.nodes.update_lane(self, |node| node.progress.counts = counts);
+    /// The node has decided so much, and so much of it before the rollout that counts there.
+    pub(crate) fn counted(&self, counts: v1::Counts, before: Option<v1::Counts>) {
+        self.nodes.update_lane(self, |node| (node.progress.counts, node.progress.before) = (counts, before));
     }
 
     /// The node holds `digest`, and was sent `expected`, if that is known; both in hex.

@@ -7,7 +7,7 @@
 //! reads them.
 
 use std::{
-    fs,
+    fs, io,
     path::{Path, PathBuf},
     process::Stdio,
     time::{Duration, Instant},
@@ -149,6 +149,11 @@ impl Stage<'_> {
 
     /// Starts a data plane; it, and how long it took until everything was in force there.
     async fn load(&self, cluster: &Cluster) -> Result<(Child, Duration)> {
+        // What an earlier one kept for a start without control planes.
+        match fs::remove_dir_all(self.args.cluster.join("data").join(NODE).join("snapshot")) {
+            Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error.into()),
+            Ok(()) | Err(_) => {}
+        }
         let began = Instant::now();
         let child = self.start(NODE)?;
         cluster.reaches(NODE, 1).await?;
@@ -237,7 +242,13 @@ async fn read_all(url: &str) -> Result<(usize, usize, usize)> {
 async fn stop(pid: u32) -> Result<()> {
     let kill = process::Command::new("kill").args(["-9", &pid.to_string()]).status().await?;
     ensure!(kill.success(), "kill -9 {pid}: {kill}");
-    while fs::exists(format!("/proc/{pid}/fd/0")).unwrap_or(false) {
+    // A process is gone with its last thread: until then it may hold its locks.
+    let threads = || fs::read_dir(format!("/proc/{pid}/task")).map_or(0, Iterator::count);
+    let is_dead = || {
+        let stat = fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
+        threads() == 0 || threads() == 1 && stat.contains(") Z ")
+    };
+    while !is_dead() {
         tokio::time::sleep(LOOK_AGAIN).await;
     }
     Ok(())

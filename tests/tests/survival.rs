@@ -1,7 +1,7 @@
 //! Surviving without the control plane, with real processes: a data plane that is killed while every control plane is
 //! away comes back from its own disk, serves what can do no harm, for as long as it may, and has all of it on record.
 
-#![expect(clippy::disallowed_methods, clippy::indexing_slicing, reason = "a test that panics fails, as it should")]
+#![expect(clippy::indexing_slicing, reason = "a test that panics fails, as it should")]
 
 use std::{
     fs::{self, File, OpenOptions},

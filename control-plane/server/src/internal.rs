@@ -189,7 +189,6 @@ impl Colleagues {
                 // Its lane may have moved: of one run the larger count is the later one.
                 let before = if node.epoch > known.epoch { v1::Counts::default() } else { known.counts };
                 let counts = node.counts.unwrap_or_default();
-                // Of one run the larger count is the later word.
                 if (counts.calls, counts.lists) >= (before.calls, before.lists) {
                     known.before = node.before;
                 }

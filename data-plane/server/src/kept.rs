@@ -79,7 +79,7 @@ impl Kept {
         let journal = match resumed {
             Some(Ok(journal)) => journal,
             Some(Err(error)) => {
-                tracing::error!(%error, "the configuration kept on disk cannot be written on; a fresh one will be kept");
+                tracing::error!(%error, "the configuration kept on disk cannot be written on; a fresh one is kept");
                 Journal::new(place)
             }
             None => Journal::new(place),
@@ -106,7 +106,7 @@ fn restore(place: &Place, node: &str, max_age: Duration) -> Option<Restored> {
         }
         Err(Unusable::Absent) => None,
         Err(error) => {
-            tracing::warn!(%error, "the configuration kept on disk is not used; this node needs a control plane to serve");
+            tracing::warn!(%error, "the configuration kept on disk is not used; this node needs a control plane");
             put_away(place);
             None
         }

@@ -153,7 +153,16 @@ impl<U: Uplink> RevocationLane<U> {
         let (revision, digest) = self.state.held();
         // Before the question leaves: a lease that counts from too early only ends too early.
         let id = lane.ask(self.state.surroundings().now());
-        send(up, Up::Ask(Ask { id, revision, digest, counts: Some(self.metrics.counts()), before: self.metrics.counts_before() }))
+        send(
+            up,
+            Up::Ask(Ask {
+                id,
+                revision,
+                digest,
+                counts: Some(self.metrics.counts()),
+                before: self.metrics.counts_before(),
+            }),
+        )
     }
 }
 

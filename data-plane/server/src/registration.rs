@@ -124,8 +124,8 @@ impl Registration {
         }
     }
 
-    /// Keeps reserves for the next runs, sealed under the newest master key; for ever. `run` is the present run's epoch,
-    /// `kept` what is left of those before it.
+    /// Keeps reserves for the next runs, sealed under the newest master key; for ever. `run` is the present run's
+    /// epoch, `kept` what is left of those before it.
     pub(crate) async fn keep_reserves(self, run: u64, mut kept: Vec<Reserve>, metrics: Arc<Metrics>) {
         let Some(reserves) = &self.reserves else { return std::future::pending().await };
         metrics.reserves_kept.set(gauge_value(kept.len() as u64));

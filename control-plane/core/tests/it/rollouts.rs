@@ -74,7 +74,7 @@ fn under_way(world: &World) -> &Rollout {
 fn staged(world: &World) -> BTreeMap<String, Resource> {
     let read = |bytes: &[u8]| v1::Resource::decode(bytes).unwrap().resource.unwrap();
     let entries = view::entries(&world.state);
-    let changes = entries.iter().filter_map(|(_, value)| match read(&value) {
+    let changes = entries.iter().filter_map(|(_, value)| match read(value) {
         Resource::RolloutChange(change) => Some((change.key, read(&change.value))),
         _ => None,
     });

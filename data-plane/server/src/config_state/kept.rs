@@ -1,9 +1,10 @@
 //! What is kept on disk of all this, and what was restored from there.
 //!
-//! Called by `role` (what was restored, and when it counts), `config_client` and `lane`. A restored configuration is in
-//! force at once, so that the config stream resumes from it, but it counts for nothing until [`ConfigState::count_kept`]:
-//! a node that reaches a control plane waits for its lease, as ever. From then on it is like a configuration whose lease
-//! ran out, as old as the statement it was kept with. Without a keeper all of this does nothing.
+//! Called by `role` (what was restored, and when it counts), `config_client` and `lane`. A restored configuration is
+//! in force at once, so that the config stream resumes from it, but counts for nothing until
+//! [`ConfigState::count_kept`]: a node that reaches a control plane waits for its lease, as ever. From then on it is
+//! like a configuration whose lease ran out, as old as the statement it was kept with. Without a keeper all of this
+//! does nothing.
 
 use std::{
     sync::{PoisonError, atomic::Ordering},

@@ -1,10 +1,10 @@
 //! Writing a snapshot: what came into force, in the order in which it did.
 //!
-//! Owned by the `keeper`'s task; every method may wait for the disk. A snapshot that arrives goes into a file beside the
-//! present one and takes its place once a statement proves it. Deltas are gathered in memory until the next statement
-//! and written with it, as one. Denials are written and synced at once. When a file has grown by [`GROWN_BYTES_MAX`] it
-//! is rewritten, from itself and what changed since, never from memory. After any error both files are put away, for an
-//! old one that misses a denial is worse than none, and a fresh snapshot is asked for.
+//! Owned by the `keeper`'s task; every method may wait for the disk. A snapshot that arrives goes into a file beside
+//! the present one and takes its place once a statement proves it. Deltas are gathered in memory until the next
+//! statement and written with it, as one. Denials are written and synced at once. When a file has grown by
+//! [`GROWN_BYTES_MAX`] it is rewritten, from itself and what changed since, never from memory. After any error both
+//! files are put away, for an old one that misses a denial is worse than none, and a fresh snapshot is asked for.
 
 use std::{io, time::Duration};
 

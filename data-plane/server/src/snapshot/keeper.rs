@@ -1,8 +1,9 @@
 //! The task that keeps the snapshot, and the handle by which it is told what came into force.
 //!
 //! `config_state` notes, without waiting; the task writes in batches, off the runtime's threads. What was not noted
-//! because too much was waiting is known to be missing, and the file is put away. The config stream takes its next frame
-//! only when there is room, so a snapshot arrives as fast as the disk takes it. Invariant: notes are written in order.
+//! because too much was waiting is known to be missing, and the file is put away. The config stream takes its next
+//! frame only when there is room, so a snapshot arrives as fast as the disk takes it. Invariant: notes are written in
+//! order.
 
 use std::{
     sync::{
@@ -23,7 +24,7 @@ use crate::metrics::Metrics;
 const NOTES_MAX: usize = 4096;
 /// Of these, so many may be waiting when the config stream takes its next frame: a chunk has a quarter of a megabyte.
 const STREAM_AHEAD_MAX: usize = 32;
-/// How often a whole snapshot is asked for when what was kept is lost: a full disk must not have them sent all the time.
+/// How often a whole snapshot is asked for when what was kept is lost: a full disk must not have them sent all day.
 const SNAPSHOT_AGAIN: Duration = Duration::from_secs(10 * 60);
 
 /// What came into force.

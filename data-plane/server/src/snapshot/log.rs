@@ -2,9 +2,9 @@
 //!
 //! A line that names the format, 32 random bytes, then records: length (u32, big-endian), nonce, ciphertext and tag of
 //! AES-256-GCM. The key is derived (HKDF-SHA256) from the node's snapshot key and the random bytes, so each file has
-//! its own; the record's place in the file is authenticated with it, so none can be moved, left out or brought over from
-//! another file. What a crash cut off at the end is no record and is passed over: nobody was told that it is durable.
-//! Cutting off whole records at the end cannot be told; then the file is an older one of itself. Mode 0600.
+//! its own; the record's place in the file is authenticated with it, so none can be moved, left out or brought over
+//! from another file. What a crash cut off at the end is no record and is passed over: nobody was told that it is
+//! durable. Cutting off whole records at the end cannot be told; then the file is an older one of itself. Mode 0600.
 
 use std::{
     fs::{DirBuilder, File, OpenOptions},

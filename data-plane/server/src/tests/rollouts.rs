@@ -36,10 +36,10 @@ async fn denied(world: &World, tool: &str) -> Option<Record> {
     world.records(request_id).await.pop()
 }
 
+/// What it says it has decided.
 fn said(world: &World) -> Counts {
     let said = world.control.shared.lane_said.lock().unwrap();
-    let asks = said.iter().filter_map(|up| if let LaneUp::Ask(ask) = up { ask.counts } else { None });
-    asks.last().unwrap_or_default()
+    said.iter().rev().find_map(|up| if let LaneUp::Ask(ask) = up { ask.counts } else { None }).unwrap_or_default()
 }
 
 /// What it says it had decided before the candidate counted.

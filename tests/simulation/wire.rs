@@ -149,7 +149,8 @@ impl Wires {
     fn passes(&self, connection: &Connection) -> bool {
         let inner = lock(&self.inner);
         let pair = (connection.data_plane.0, connection.control_plane.0);
-        !inner.cut.contains(&pair) && !(inner.held && connection.is_stream)
+        let is_held = inner.held && connection.is_stream;
+        !is_held && !inner.cut.contains(&pair)
     }
 
     /// What becomes of a message; each arrives once, but on a faulty wire.

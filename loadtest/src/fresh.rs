@@ -94,9 +94,12 @@ pub(crate) async fn run(args: Args) -> Result<()> {
     let idle = memory_of(control_plane).0;
     let (entries, frames, bytes) = read_all(cluster.admins.first().context("no control plane")?).await?;
 
-    let (mut took, mut last) = (Vec::new(), None);
+    let (mut took, mut last): (Vec<Duration>, Option<Child>) = (Vec::new(), None);
     for round in 1..=args.rounds {
-        drop(last.take());
+        if let Some(mut before) = last.take() {
+            // It has to be gone: its folder is locked as long as it lives.
+            before.kill().await?;
+        }
         let (child, time) = stage.load(&cluster).await?;
         eprintln!("round {round} of {}: {:.2} s", args.rounds, time.as_secs_f64());
         took.push(time);

@@ -21,7 +21,7 @@ use crate::{
     people::{self, is_of_people},
 };
 
-/// Most entries held: a million consents fit twice. An entry of a person takes some 220 bytes, so half a gibibyte.
+/// Most entries held: a million consents fit twice. Of some 220 bytes each, that is half a gibibyte.
 pub const ENTRIES_MAX: usize = 2_000_000;
 
 /// Why a frame was refused. Each asks for a fresh snapshot.

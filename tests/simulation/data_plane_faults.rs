@@ -4,7 +4,13 @@
 //! A schedule of its own, drawn from the seed, beside that of the control planes (`faults`). A simulation can be
 //! restricted to one [`Kind`], to see how late a call is admitted at most under it.
 
-use std::{sync::Arc, time::Duration};
+use std::{
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
+    time::Duration,
+};
 
 use tokio::time;
 
@@ -55,11 +61,14 @@ pub(crate) struct DataPlaneFaults {
     planes: Arc<DataPlanes>,
     random: Random,
     only: Option<Kind>,
+    /// Nothing breaks any more.
+    over: Arc<AtomicBool>,
 }
 
 impl DataPlaneFaults {
     pub(crate) fn new(planes: &Arc<DataPlanes>, only: Option<Kind>) -> Self {
-        Self { planes: planes.clone(), random: planes.cluster.world.random("data plane faults"), only }
+        let random = planes.cluster.world.random("data plane faults");
+        Self { planes: planes.clone(), random, only, over: Arc::default() }
     }
 
     /// Breaks and mends for that long.
@@ -83,8 +92,9 @@ impl DataPlaneFaults {
         }
     }
 
-    /// Everything works again.
+    /// Everything works again, from now on.
     pub(crate) fn mend_all(&self) {
+        self.over.store(true, Ordering::Relaxed);
         self.planes.wires.mend();
         for id in self.planes.ids() {
             self.planes.resume(id);
@@ -101,13 +111,19 @@ impl DataPlaneFaults {
     fn sleep(&self, id: u64) {
         let (planes, answered, nap) = (self.planes.clone(), self.random.millis(0, 200), self.random.millis(200, 5_000));
         let (asleep, awake) = (self.random.millis(0, 10), self.random.millis(300, 4_000));
+        let over = self.over.clone();
         tokio::task::spawn(async move {
             planes.wires.next_ask(id).await;
             time::sleep(asleep).await;
+            if over.load(Ordering::Relaxed) {
+                return;
+            }
             planes.pause(id);
             time::sleep(answered).await;
-            cut_off(&planes, id, &planes.cluster.ids());
-            time::sleep(nap).await;
+            if !over.load(Ordering::Relaxed) {
+                cut_off(&planes, id, &planes.cluster.ids());
+                time::sleep(nap).await;
+            }
             planes.resume(id);
             time::sleep(awake).await;
             planes.wires.mend();

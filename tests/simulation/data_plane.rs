@@ -52,6 +52,8 @@ struct Node {
     lives: u64,
     life: Option<Arc<Life>>,
     follower: Option<Follower>,
+    /// Of the present run; 0 until it is registered.
+    epoch: u64,
     rate_ppm: Arc<AtomicI64>,
 }
 
@@ -83,11 +85,13 @@ impl DataPlanes {
         let follower = Follower::new(Arc::new(clock), Duration::ZERO);
         node.life = Some(life.clone());
         node.follower = Some(follower.clone());
+        node.epoch = 0;
         drop(nodes);
         self.cluster.world.trace(format_args!("data plane {id} starts run {lives}"));
         let (planes, own) = (self.clone(), life.clone());
         tokio::task::spawn(hosted(life, async move {
             let Some(epoch) = planes.register(id, lives).await else { return };
+            planes.registered(id, epoch);
             let name = name(id);
             let link = |what| planes.wires.link(id, &own, format!("{name} {lives} {what}"));
             tokio::join!(
@@ -134,6 +138,22 @@ impl DataPlanes {
     /// How many frames did not fit at what is running now.
     pub(crate) fn misfits(&self) -> u64 {
         lock(&self.nodes).values().filter_map(|node| node.follower.as_ref()).map(Follower::misfits).sum()
+    }
+
+    /// Starts a node again that another run of itself has replaced, as its operator would: the registration of a run
+    /// that is over can still have been on its way.
+    pub(crate) fn start_if_replaced(self: &Arc<Self>, id: u64, replica: &bailiwick_control_plane::Replica) {
+        let own = lock(&self.nodes).get(&id).map_or(0, |node| node.epoch);
+        let registered = replica.read(|state| state.nodes.get(&name(id)).map_or(0, |node| node.epoch));
+        if own > 0 && own < registered {
+            self.cluster.world.trace(format_args!("data plane {id} was replaced by its run {registered}"));
+            self.end(id);
+            self.start(id);
+        }
+    }
+
+    fn registered(&self, id: u64, epoch: u64) {
+        lock(&self.nodes).get_mut(&id).into_iter().for_each(|node| node.epoch = epoch);
     }
 
     fn life(&self, id: u64) -> Option<Arc<Life>> {

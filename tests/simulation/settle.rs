@@ -49,7 +49,7 @@ pub(crate) async fn settle(planes: &Arc<DataPlanes>, workload: &Workload, random
 }
 
 /// Waits until every data plane admits what stands.
-async fn serve(planes: &DataPlanes) {
+async fn serve(planes: &Arc<DataPlanes>) {
     let cluster = &planes.cluster;
     for attempt in 0.. {
         if authority::grant_one(cluster, attempt).await {
@@ -58,6 +58,9 @@ async fn serve(planes: &DataPlanes) {
     }
     for id in planes.ids() {
         while !admits(planes, id) {
+            if let Some(replica) = cluster.up_ids().into_iter().find_map(|id| cluster.replica(id)) {
+                planes.start_if_replaced(id, &replica);
+            }
             time::sleep(LOOK_EVERY).await;
         }
     }

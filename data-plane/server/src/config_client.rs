@@ -117,12 +117,20 @@ impl<U: Uplink> ConfigStream<U> {
             Err(_) => return StreamEnd::Silent,
         };
         self.metrics.config_connected.set(1);
+        // The last word counts, and is said when there is room for it: a control plane that has much to send hears
+        // nothing meanwhile, and if either side waited for the other, both would.
+        let mut unsaid: Option<Up> = None;
         loop {
             self.state.room().await;
             let next = tokio::select! {
                 // A wish is rare; a frame that waits beside it is sent again.
                 biased;
                 () = wished(wishes) => return StreamEnd::Lost,
+                room = up.reserve(), if unsaid.is_some() => {
+                    let Ok(room) = room else { return StreamEnd::Closed };
+                    room.send(NodeMessage { message: unsaid.take() });
+                    continue;
+                }
                 next = tokio::time::timeout(SILENCE_MAX, stream.next()) => next,
             };
             let frame = match next {
@@ -140,11 +148,8 @@ impl<U: Uplink> ConfigStream<U> {
                     return StreamEnd::Refused(error);
                 }
             };
-            if let Some(answer) = answer
-                && self.state.acknowledgement_lasts().await
-                && up.send(NodeMessage { message: Some(answer) }).await.is_err()
-            {
-                return StreamEnd::Closed;
+            if answer.is_some() && self.state.acknowledgement_lasts().await {
+                unsaid = answer;
             }
         }
     }
@@ -209,7 +214,8 @@ async fn give_up(
 ) {
     let nack = Nack { revision, error: error.to_string() };
     // A stream that is gone already need not be told.
-    drop(up.send(NodeMessage { message: Some(Up::Nack(nack)) }).await);
+    let said = up.send(NodeMessage { message: Some(Up::Nack(nack)) });
+    drop(tokio::time::timeout(FAREWELL_WAIT_MAX, said).await);
     drop(up);
     let until_closed = async { while let Some(Ok(_)) = stream.next().await {} };
     drop(tokio::time::timeout(FAREWELL_WAIT_MAX, until_closed).await);

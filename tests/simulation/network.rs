@@ -115,10 +115,15 @@ impl Network {
         !lock(&self.inner).cut.contains(&(from, to))
     }
 
-    /// Whether a connection between the two would live now.
-    fn hears(&self, from: u64, to: u64) -> bool {
-        let there = lock(&self.inner).nodes.get(&to).is_some_and(|(life, _)| life.is_running());
-        there && self.passes(from, to) && self.passes(to, from)
+    /// Whether a connection with that life of a node lives now.
+    fn hears(&self, from: u64, to: u64, life: Option<&Arc<Life>>) -> bool {
+        let is_it = |(now, _): &(Arc<Life>, Consensus)| life.is_some_and(|life| Arc::ptr_eq(now, life));
+        let there = lock(&self.inner).nodes.get(&to).is_some_and(is_it);
+        there && life.is_some_and(|life| life.is_running()) && self.passes(from, to) && self.passes(to, from)
+    }
+
+    fn life_of(&self, node: u64) -> Option<Arc<Life>> {
+        lock(&self.inner).nodes.get(&node).map(|(life, _)| life.clone())
     }
 
     /// Takes a request to its receiver and the answer back.
@@ -167,6 +172,7 @@ impl Transport for Port {
     async fn call(&self, to: u64, _: &Member, _: Lane, request: Vec<u8>, timeout: Duration) -> io::Result<Vec<u8>> {
         let network = self.network.upgrade().ok_or_else(|| io::Error::other("the simulation is over"))?;
         let (answer, answered) = oneshot::channel();
+        let there = network.life_of(to);
         if !self.life.is_over() {
             if network.repeats() {
                 let (ignored, _) = oneshot::channel();
@@ -185,7 +191,9 @@ impl Transport for Port {
                     return Err(io::ErrorKind::ConnectionReset.into());
                 }
                 Err(_) if left <= SILENCE_MAX => return Err(io::ErrorKind::TimedOut.into()),
-                Err(_) if !self.network.upgrade().is_some_and(|network| network.hears(self.from, to)) => {
+                Err(_)
+                    if !self.network.upgrade().is_some_and(|network| network.hears(self.from, to, there.as_ref())) =>
+                {
                     return Err(io::ErrorKind::ConnectionReset.into());
                 }
                 // A patient call on a connection that lives.

@@ -78,3 +78,6 @@ impl Follower {
         self.state.held()
     }
 }
+
+#[cfg(test)]
+mod tests;

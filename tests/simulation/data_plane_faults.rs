@@ -15,6 +15,7 @@ use std::{
 use tokio::time;
 
 use crate::{
+    cuts::Cut,
     data_plane::{DataPlanes, RATE_PPM_MAX},
     random::Random,
 };
@@ -61,6 +62,8 @@ pub(crate) struct DataPlaneFaults {
     planes: Arc<DataPlanes>,
     random: Random,
     only: Option<Kind>,
+    /// A control plane is cut off.
+    is_stale: Arc<AtomicBool>,
     /// Nothing breaks any more.
     over: Arc<AtomicBool>,
 }
@@ -68,7 +71,7 @@ pub(crate) struct DataPlaneFaults {
 impl DataPlaneFaults {
     pub(crate) fn new(planes: &Arc<DataPlanes>, only: Option<Kind>) -> Self {
         let random = planes.cluster.world.random("data plane faults");
-        Self { planes: planes.clone(), random, only, over: Arc::default() }
+        Self { planes: planes.clone(), random, only, is_stale: Arc::default(), over: Arc::default() }
     }
 
     /// Breaks and mends for that long.
@@ -95,7 +98,7 @@ impl DataPlaneFaults {
     /// Everything works again, from now on.
     pub(crate) fn mend_all(&self) {
         self.over.store(true, Ordering::Relaxed);
-        self.planes.wires.mend();
+        self.planes.wires.mend_all();
         for id in self.planes.ids() {
             self.planes.resume(id);
             self.planes.start(id);
@@ -120,21 +123,26 @@ impl DataPlaneFaults {
             }
             planes.pause(id);
             time::sleep(answered).await;
-            if !over.load(Ordering::Relaxed) {
-                cut_off(&planes, id, &planes.cluster.ids());
-                time::sleep(nap).await;
+            if over.load(Ordering::Relaxed) {
+                return planes.resume(id);
             }
+            let cut = cut_off(&planes, id, &planes.cluster.ids());
+            time::sleep(nap).await;
             planes.resume(id);
             time::sleep(awake).await;
-            planes.wires.mend();
+            planes.wires.mend(cut);
         });
     }
 
     fn cut(&self, id: u64) {
+        // Or it would hardly ever be connected.
+        if self.planes.wires.is_cut(id) {
+            return;
+        }
         let all = self.planes.cluster.ids();
         let some = if self.random.chance(500) { all } else { self.random.some_of(&all) };
-        cut_off(&self.planes, id, &some);
-        self.mend_later();
+        let (planes, cut) = (self.planes.clone(), cut_off(&self.planes, id, &some));
+        self.later(self.random.millis(300, 7_000), move || planes.wires.mend(cut));
     }
 
     fn restart(&self, id: u64) {
@@ -147,19 +155,25 @@ impl DataPlaneFaults {
         let (lost, repeated) = (self.random.below(120), self.random.below(120));
         self.planes.cluster.world.trace(format_args!("wires lose {lost} and repeat {repeated} in a thousand"));
         self.planes.wires.faulty(lost, repeated);
-        self.mend_later();
+        let planes = self.planes.clone();
+        self.later(self.random.millis(300, 7_000), move || planes.wires.faulty(0, 0));
     }
 
     fn stale(&self) {
+        // One at a time: the others have to be able to go on without it.
+        if self.is_stale.swap(true, Ordering::Relaxed) {
+            return;
+        }
         let all = self.planes.cluster.ids();
         let Some(stale) = self.random.pick(&all).copied() else { return };
         self.planes.cluster.world.trace(format_args!("node {stale} cut off, with its data planes"));
-        for other in all.into_iter().filter(|other| *other != stale) {
-            self.planes.cluster.network.cut(stale, other);
-            self.planes.cluster.network.cut(other, stale);
-        }
-        let cluster = self.planes.cluster.clone();
-        self.later(self.random.millis(1_000, 8_000), move || cluster.network.mend());
+        let others = all.into_iter().filter(|other| *other != stale);
+        let cut = self.planes.cluster.network.cut(others.flat_map(|other| [(stale, other), (other, stale)]));
+        let (cluster, is_stale) = (self.planes.cluster.clone(), self.is_stale.clone());
+        self.later(self.random.millis(1_000, 8_000), move || {
+            cluster.network.mend(cut);
+            is_stale.store(false, Ordering::Relaxed);
+        });
     }
 
     fn clock(&self, id: u64) {
@@ -174,11 +188,6 @@ impl DataPlaneFaults {
         if self.random.chance(500) { ppm } else { -ppm }
     }
 
-    fn mend_later(&self) {
-        let planes = self.planes.clone();
-        self.later(self.random.millis(300, 7_000), move || planes.wires.mend());
-    }
-
     fn later(&self, wait: Duration, then: impl FnOnce() + Send + 'static) {
         tokio::task::spawn(async move {
             time::sleep(wait).await;
@@ -187,7 +196,7 @@ impl DataPlaneFaults {
     }
 }
 
-fn cut_off(planes: &DataPlanes, id: u64, from: &[u64]) {
+fn cut_off(planes: &DataPlanes, id: u64, from: &[u64]) -> Cut {
     planes.cluster.world.trace(format_args!("data plane {id} is cut off from {from:?}"));
-    from.iter().for_each(|control_plane| planes.wires.cut(id, *control_plane));
+    planes.wires.cut(id, from)
 }

@@ -11,6 +11,7 @@ use tokio::time;
 
 use crate::{
     cluster::{Asked, Cluster},
+    cuts::Cut,
     network::Weather,
     operator,
     random::Random,
@@ -33,12 +34,14 @@ pub(crate) struct Faults {
     /// Machines lost whose removal is not certain yet.
     lost: Vec<u64>,
     attempts: u64,
+    /// Nothing but disks breaks.
+    only_disks: bool,
 }
 
 impl Faults {
-    pub(crate) fn new(cluster: &Arc<Cluster>, next: u64, calm_millis: u64) -> Self {
+    pub(crate) fn new(cluster: &Arc<Cluster>, next: u64, calm_millis: u64, only_disks: bool) -> Self {
         let random = cluster.world.random("faults");
-        Self { cluster: cluster.clone(), random, next, calm_millis, lost: Vec::new(), attempts: 0 }
+        Self { cluster: cluster.clone(), random, next, calm_millis, lost: Vec::new(), attempts: 0, only_disks }
     }
 
     /// Breaks and mends for that long.
@@ -53,7 +56,9 @@ impl Faults {
     async fn one(&mut self) {
         let ids = self.cluster.ids();
         let Some(id) = self.random.pick(&ids).copied() else { return };
-        match self.random.below(100) {
+        // Of a hundred: disks that stop in the middle, are slow, or fail.
+        let drawn = if self.only_disks { self.random.pick(&[23, 66, 71, 71]).copied() } else { None };
+        match drawn.unwrap_or_else(|| self.random.below(100)) {
             0..14 => self.crash(&[id]),
             14..19 => self.crash(&self.random.some_of(&ids)),
             19..23 => self.crash(&ids),
@@ -76,7 +81,7 @@ impl Faults {
             88..92 => self.shrink(id).await,
             92..96 => self.replace(id).await,
             _ => {
-                self.cluster.network.mend();
+                self.cluster.network.mend_all();
                 self.cluster.network.weather(Weather::CALM);
                 self.cluster.world.trace(format_args!("network mended"));
             }
@@ -112,31 +117,28 @@ impl Faults {
     /// Cuts `some` off from the others, both ways.
     fn cut(&self, all: &[u64], some: &[u64]) {
         self.cluster.world.trace(format_args!("{some:?} cut off"));
-        for inside in some {
-            for outside in all.iter().filter(|id| !some.contains(id)) {
-                self.cluster.network.cut(*inside, *outside);
-                self.cluster.network.cut(*outside, *inside);
-            }
-        }
-        self.mend_later();
+        let others = || all.iter().filter(|id| !some.contains(id));
+        let pairs = some.iter().flat_map(|inside| others().flat_map(|other| [(*inside, *other), (*other, *inside)]));
+        self.mend_later(self.cluster.network.cut(pairs));
     }
 
     fn cut_one_way(&self, all: &[u64]) {
+        let mut pairs = Vec::new();
         for from in all {
             for to in all.iter().filter(|to| *to != from && self.random.chance(300)) {
                 self.cluster.world.trace(format_args!("cut from {from} to {to}"));
-                self.cluster.network.cut(*from, *to);
+                pairs.push((*from, *to));
             }
         }
-        self.mend_later();
+        self.mend_later(self.cluster.network.cut(pairs));
     }
 
-    fn mend_later(&self) {
+    fn mend_later(&self, cut: Cut) {
         let (cluster, wait) = (self.cluster.clone(), self.random.millis(300, 6_000));
         tokio::task::spawn(async move {
             time::sleep(wait).await;
-            cluster.network.mend();
-            cluster.world.trace(format_args!("cuts mended"));
+            cluster.network.mend(cut);
+            cluster.world.trace(format_args!("{cut:?} mended"));
         });
     }
 
@@ -262,7 +264,7 @@ impl Faults {
     pub(crate) async fn mend_all(&mut self) {
         let cluster = &self.cluster;
         cluster.world.trace(format_args!("everything is mended"));
-        cluster.network.mend();
+        cluster.network.mend_all();
         cluster.network.weather(Weather::CALM);
         for id in cluster.ids() {
             cluster.set_clock(id, 0);

@@ -22,6 +22,7 @@
 mod authority;
 mod canon;
 mod cluster;
+mod cuts;
 mod data_plane;
 mod data_plane_faults;
 mod disk;
@@ -68,7 +69,7 @@ struct Wish {
 fn main() -> ExitCode {
     let Some(wish) = wish(std::env::args().skip(1)) else {
         eprintln!(
-            "usage: simulate --seeds COUNT [--from SEED] [--jobs THREADS] [--twice] [--only KIND] | --seed SEED [--only KIND] [--trace] [--log FILTER]\nKIND: control-planes, {}",
+            "usage: simulate --seeds COUNT [--from SEED] [--jobs THREADS] [--twice] [--only KIND] | --seed SEED [--only KIND] [--trace] [--log FILTER]\nKIND: control-planes, disks, {}",
             KINDS.map(|(name, _)| name).join(", ")
         );
         return ExitCode::from(2);

@@ -5,7 +5,7 @@
 //! The receiver's part of a call runs under the receiver's [`Life`], so a paused node takes messages in when it wakes.
 
 use std::{
-    collections::{BTreeMap, BTreeSet},
+    collections::BTreeMap,
     io,
     sync::{Arc, Mutex, Weak},
     time::Duration,
@@ -16,6 +16,7 @@ use bailiwick_consensus::{Consensus, Lane, Member, Transport, runtime::hosted};
 use tokio::{sync::oneshot, time};
 
 use crate::{
+    cuts::{Cut, Cuts},
     life::Life,
     random::Random,
     world::{World, fnv, lock},
@@ -52,14 +53,14 @@ pub(crate) struct Network {
 #[derive(Debug)]
 struct Inner {
     weather: Weather,
-    /// (from, to) pairs that nothing passes between.
-    cut: BTreeSet<(u64, u64)>,
+    /// Of (from, to) pairs.
+    cuts: Cuts,
     nodes: BTreeMap<u64, (Arc<Life>, Consensus)>,
 }
 
 impl Network {
     pub(crate) fn new(world: &Arc<World>) -> Arc<Self> {
-        let inner = Inner { weather: Weather::CALM, cut: BTreeSet::new(), nodes: BTreeMap::new() };
+        let inner = Inner { weather: Weather::CALM, cuts: Cuts::default(), nodes: BTreeMap::new() };
         Arc::new(Self { world: world.clone(), random: world.random("network"), inner: Mutex::new(inner) })
     }
 
@@ -81,13 +82,19 @@ impl Network {
         lock(&self.inner).weather = weather;
     }
 
-    pub(crate) fn cut(&self, from: u64, to: u64) {
-        lock(&self.inner).cut.insert((from, to));
+    /// Cuts `from` off `to`, one way, pair by pair.
+    pub(crate) fn cut(&self, pairs: impl IntoIterator<Item = (u64, u64)>) -> Cut {
+        lock(&self.inner).cuts.cut(pairs)
+    }
+
+    /// Mends one cut.
+    pub(crate) fn mend(&self, cut: Cut) {
+        lock(&self.inner).cuts.mend(cut);
     }
 
     /// Mends every cut.
-    pub(crate) fn mend(&self) {
-        lock(&self.inner).cut.clear();
+    pub(crate) fn mend_all(&self) {
+        lock(&self.inner).cuts.mend_all();
     }
 
     /// How long until a message arrives; `None` when it never does.
@@ -112,7 +119,7 @@ impl Network {
     }
 
     fn passes(&self, from: u64, to: u64) -> bool {
-        !lock(&self.inner).cut.contains(&(from, to))
+        !lock(&self.inner).cuts.are_between((from, to))
     }
 
     /// Whether a connection with that life of a node lives now.

@@ -51,6 +51,8 @@ pub(crate) struct Report {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Only {
     ControlPlanes,
+    /// Those of control planes.
+    Disks,
     DataPlanes(Kind),
 }
 
@@ -58,7 +60,11 @@ impl Only {
     /// By its name on the command line.
     pub(crate) fn from_word(word: &str) -> Option<Self> {
         let kind = KINDS.iter().find(|(name, _)| *name == word).map(|(_, kind)| Self::DataPlanes(*kind));
-        if word == "control-planes" { Some(Self::ControlPlanes) } else { kind }
+        match word {
+            "control-planes" => Some(Self::ControlPlanes),
+            "disks" => Some(Self::Disks),
+            _ => kind,
+        }
     }
 }
 
@@ -163,14 +169,13 @@ async fn play(cluster: &Arc<Cluster>, history: &Arc<History>, random: &Random, o
     let administrator = tokio::task::spawn(authority::administrator(cluster.clone(), workload.clone()));
     let clients: Vec<_> = (0..clients).map(|number| tokio::task::spawn(workload.clone().client(number))).collect();
     time::sleep(random.millis(0, 3_000)).await;
-    let mut faults = Faults::new(cluster, nodes, 200 + random.below(1_800));
     let length = random.millis(4_000, 16_000);
     let length = if think < 30 { length / 2 } else { length };
-    let (above, focus) = focus(random, only);
-    let below = DataPlaneFaults::new(&planes, focus);
-    let no_time = Duration::ZERO;
-    let below_too = if only == Some(Only::ControlPlanes) { no_time } else { length };
-    tokio::join!(faults.run(if above { length } else { no_time }), below.run(below_too));
+    let plan = plan(random, only);
+    let mut faults = Faults::new(cluster, nodes, 200 + random.below(1_800), plan.only_disks);
+    let below = DataPlaneFaults::new(&planes, plan.kind);
+    let of = |happens| if happens { length } else { Duration::ZERO };
+    tokio::join!(faults.run(of(plan.above)), below.run(of(plan.below)));
     faults.mend_all().await;
     below.mend_all();
     time::sleep(Duration::from_secs(2)).await;
@@ -183,14 +188,31 @@ async fn play(cluster: &Arc<Cluster>, history: &Arc<History>, random: &Random, o
     settle(&planes, &workload, random).await;
 }
 
-/// Whether control planes have faults, and the one kind that data planes have, if it is one: half of all simulations
-/// have one again and again, as what needs two at the right moments is seldom seen otherwise.
-fn focus(random: &Random, only: Option<Only>) -> (bool, Option<Kind>) {
-    let kind = random.pick(&KINDS).map(|(_, kind)| *kind).filter(|_| random.chance(500));
-    let above = kind.is_none() || random.chance(500);
+/// What happens to whom.
+#[derive(Clone, Copy, Debug)]
+struct Plan {
+    above: bool,
+    only_disks: bool,
+    below: bool,
+    /// The only kind that data planes have.
+    kind: Option<Kind>,
+}
+
+/// Half of all simulations have one kind of fault again and again, on either side: what needs two at the right moments
+/// is seldom seen otherwise.
+fn plan(random: &Random, only: Option<Only>) -> Plan {
+    let plan = Plan { above: true, only_disks: false, below: true, kind: None };
     match only {
-        None => (above, kind),
-        Some(Only::ControlPlanes) => (true, None),
-        Some(Only::DataPlanes(kind)) => (false, Some(kind)),
+        Some(Only::ControlPlanes) => Plan { below: false, ..plan },
+        Some(Only::Disks) => Plan { below: false, only_disks: true, ..plan },
+        Some(Only::DataPlanes(kind)) => Plan { above: false, kind: Some(kind), ..plan },
+        None if random.chance(500) => plan,
+        None => {
+            // One more than there are: disks.
+            let kind = KINDS.get(random.below(KINDS.len() as u64 + 1) as usize).map(|(_, kind)| *kind);
+            let other = random.chance(500);
+            let only_disks = kind.is_none();
+            Plan { above: only_disks || other, only_disks, below: !only_disks || other, kind }
+        }
     }
 }

@@ -8,7 +8,7 @@
 //! draws from numbers of its own: in which order tasks that wake at one moment run, tokio decides by chance.
 
 use std::{
-    collections::{BTreeMap, BTreeSet},
+    collections::BTreeMap,
     fmt::Debug,
     sync::{
         Arc, Mutex,
@@ -29,7 +29,13 @@ use tokio::{
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::Status;
 
-use crate::{cluster::Cluster, life::Life, random::Random, world::lock};
+use crate::{
+    cluster::Cluster,
+    cuts::{Cut, Cuts},
+    life::Life,
+    random::Random,
+    world::lock,
+};
 
 /// How long a connection survives without a word from the other side; keep-alive ends it then.
 const SILENCE_MAX: Duration = Duration::from_secs(8);
@@ -51,8 +57,8 @@ pub(crate) struct Wires {
 
 #[derive(Debug, Default)]
 struct Inner {
-    /// (data plane, control plane) pairs that nothing passes between.
-    cut: BTreeSet<(u64, u64)>,
+    /// Of (data plane, control plane) pairs.
+    cuts: Cuts,
     lost_per_mille: u64,
     repeated_per_mille: u64,
     /// Whether a message was ever lost or repeated.
@@ -104,8 +110,19 @@ impl Wires {
         Link { wires: self.clone(), data_plane, life: life.clone(), turn, name, random, opened: AtomicU64::new(0) }
     }
 
-    pub(crate) fn cut(&self, data_plane: u64, control_plane: u64) {
-        lock(&self.inner).cut.insert((data_plane, control_plane));
+    /// Cuts a data plane off these control planes.
+    pub(crate) fn cut(&self, data_plane: u64, control_planes: &[u64]) -> Cut {
+        lock(&self.inner).cuts.cut(control_planes.iter().map(|control_plane| (data_plane, *control_plane)))
+    }
+
+    /// Whether a data plane is cut off some control plane.
+    pub(crate) fn is_cut(&self, data_plane: u64) -> bool {
+        lock(&self.inner).cuts.begin_at(data_plane)
+    }
+
+    /// Mends one cut.
+    pub(crate) fn mend(&self, cut: Cut) {
+        lock(&self.inner).cuts.mend(cut);
     }
 
     /// Nothing passes on any config stream, until told otherwise; revocation lanes are as they are.
@@ -114,10 +131,10 @@ impl Wires {
     }
 
     /// Every pair is connected again, and every wire is as good as TCP.
-    pub(crate) fn mend(&self) {
+    pub(crate) fn mend_all(&self) {
         let mut inner = lock(&self.inner);
         (inner.lost_per_mille, inner.repeated_per_mille) = (0, 0);
-        inner.cut.clear();
+        inner.cuts.mend_all();
     }
 
     /// From now on messages are lost and repeated.
@@ -150,7 +167,7 @@ impl Wires {
         let inner = lock(&self.inner);
         let pair = (connection.data_plane.0, connection.control_plane.0);
         let is_held = inner.held && connection.is_stream;
-        !is_held && !inner.cut.contains(&pair)
+        !is_held && !inner.cuts.are_between(pair)
     }
 
     /// What becomes of a message; each arrives once, but on a faulty wire.

@@ -84,7 +84,13 @@ struct Figures {
 pub(crate) async fn run(args: Args) -> Result<()> {
     let stage = Stage { args: &args };
     stage.script("up").await?;
-    let empty = memory_of(Cluster::read(&args.cluster)?.pid(NODE)?).0;
+    let cluster = Cluster::read(&args.cluster)?;
+    // Its data directory is filled while nobody else has a say.
+    anyhow::ensure!(
+        cluster.admins.len() == 1,
+        "this needs a cluster of one control plane: make one with `deploy/local-cluster up --data DIR --control-planes 1`"
+    );
+    let empty = memory_of(cluster.pid(NODE)?).0;
     stage.script("down").await?;
     fill(&args.cluster, args.population).await?;
     stage.script("up").await?;

@@ -9,10 +9,10 @@ use std::collections::BTreeSet;
 
 use crate::{
     catalogue::{CatalogueTool, Universe, is_cost},
-    cedar::{self, Checker, Engine, Evaluation, Findings, Statement},
+    cedar::{self, Checker, Engine, Evaluation, Findings, Placed, Statement},
     references::{self, Literal},
     request::{PolicyRef, Request, Verdict},
-    schema::{ACTION, CALL_TOOL, TOOL},
+    schema::{self, ACTION, TOOL},
     stack,
     text::{CATALOGUE, POLICIES_MAX, PolicyProblem, PolicyText},
 };
@@ -32,15 +32,12 @@ fn problems_of(policy: &PolicyText, catalogue: &[CatalogueTool], universe: &dyn 
         Ok(statements) => statements,
         Err(problems) => return problems,
     };
-    let checker = match Checker::new() {
-        Ok(checker) => checker,
-        Err(message) => return vec![policy.problem(None, message)],
-    };
+    let checker = Checker::new();
     let literals: BTreeSet<Literal> = statements.iter().flat_map(Statement::literals).collect();
     let names_tools = literals.iter().any(|literal| [TOOL, ACTION].contains(&literal.kind.as_str()));
     let tools = catalogue.iter().filter(|_| names_tools).map(CatalogueTool::policy_name).collect();
     let mut problems = references::unknown_names(policy, &literals, &tools, universe);
-    let Findings { errors, futile } = check(&checker, policy, &statements);
+    let Findings { errors, futile, about: _ } = check(&checker, policy, &statements);
     // A statement with errors may look futile only because of them.
     problems.extend(if errors.is_empty() { futile } else { errors });
     problems.sort();
@@ -74,7 +71,7 @@ impl CompiledPolicies {
             problems.push(of_catalogue(message));
             return Err(problems);
         }
-        let checker = Checker::new().map_err(|message| vec![of_catalogue(message)])?;
+        let checker = Checker::new();
         let mut names = BTreeSet::new();
         let mut statements = Vec::new();
         for (index, policy) in policies.iter().enumerate() {
@@ -83,8 +80,10 @@ impl CompiledPolicies {
             }
             match read(policy) {
                 Ok(read) => {
-                    problems.extend(check(&checker, policy, &read).errors);
-                    statements.extend(read.into_iter().map(|statement| (index, statement)));
+                    let Findings { errors, about, .. } = check(&checker, policy, &read);
+                    problems.extend(errors);
+                    let of_policy = read.into_iter().zip(about);
+                    statements.extend(of_policy.map(|(statement, about)| Placed { policy: index, statement, about }));
                 }
                 Err(found) => problems.extend(found),
             }
@@ -92,7 +91,7 @@ impl CompiledPolicies {
         if !problems.is_empty() {
             return Err(problems);
         }
-        let engine = Engine::new(statements, catalogue).map_err(|message| vec![of_catalogue(message)])?;
+        let engine = Engine::new(&statements, catalogue).map_err(|message| vec![of_catalogue(message)])?;
         let policies = policies.iter().map(|policy| PolicyRef { name: policy.name.clone(), version: policy.version });
         Ok(Self { policies: policies.collect(), engine })
     }
@@ -141,10 +140,10 @@ fn read(policy: &PolicyText) -> Result<Vec<Statement>, Vec<PolicyProblem>> {
 fn check(checker: &Checker, policy: &PolicyText, statements: &[Statement]) -> Findings {
     let literals = statements.iter().flat_map(Statement::literals);
     let actions = literals
-        .filter(|literal| literal.kind == ACTION && literal.id != CALL_TOOL)
+        .filter(|literal| literal.kind == ACTION && !schema::is_own_action(&literal.id))
         .map(|literal| literal.id)
         .collect();
-    let mut findings = checker.check(policy, statements, &actions);
+    let mut findings = checker.check(policy, statements, actions);
     for statement in statements {
         match statement.syntax() {
             Some(syntax) => findings.errors.extend(references::unanswerable(policy, &syntax)),

@@ -1,7 +1,7 @@
 //! Policy: Cedar texts become one compiled set; a request and that set become a verdict.
 //!
 //! Called by `control-plane/core` (`validate`, before a policy is accepted) and `data-plane/core`
-//! (`CompiledPolicies::compile` when the configuration changes, `decide` on every listed or called tool).
+//! (`CompiledPolicies::compile` when the configuration changes, `decide` on everything that is listed or used).
 //!
 //! Invariants: no policy means deny; a matching `forbid` beats every `permit`; a policy that fails while it is
 //! evaluated means deny, whatever the others say (Cedar's own default skips it). The same inputs give the same verdict.
@@ -20,7 +20,7 @@ mod text;
 
 pub use catalogue::{CatalogueTool, KnownNames, Universe, is_cost};
 pub use compiled::{CompiledPolicies, validate};
-pub use request::{PolicyRef, Request, RequestAgent, Verdict};
+pub use request::{PolicyRef, Request, RequestAgent, Use, Verdict};
 pub use text::{
     CATALOGUE, POLICIES_MAX, POLICY_NESTING_MAX, POLICY_OPERATORS_MAX, POLICY_TEXT_BYTES_MAX, PolicyProblem, PolicyText,
 };

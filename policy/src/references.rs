@@ -13,7 +13,7 @@ use serde_json::Value;
 
 use crate::{
     catalogue::Universe,
-    schema::{ACTION, AGENT, CALL_TOOL, SERVER, TOOL, USER},
+    schema::{self, ACTION, AGENT, SERVER, TOOL, USER},
     text::{PolicyProblem, PolicyText},
 };
 
@@ -39,7 +39,7 @@ pub(crate) fn unknown_names(
         AGENT => universe.has_agent(&literal.id),
         SERVER => universe.has_server(&literal.id),
         TOOL => tools.contains(&literal.id),
-        ACTION => literal.id == CALL_TOOL || tools.contains(&literal.id),
+        ACTION => schema::is_own_action(&literal.id) || tools.contains(&literal.id),
         _ => true,
     };
     let unknown = literals.iter().filter(|literal| !exists(literal));

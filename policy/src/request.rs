@@ -1,12 +1,12 @@
 //! The question put to the policies, and their answer.
 //!
-//! Built by `data-plane/core` for each tool that is listed or called. Everything is borrowed: a request lives for one
-//! decision only.
+//! Built by `data-plane/core` for everything that is listed or used. All is borrowed: a request lives for one decision
+//! only.
 
 use bailiwick_proto::Tier;
 use serde::{Deserialize, Serialize};
 
-/// May this user, through this agent, call this tool on this virtual server?
+/// May this user, through this agent, have this use of a server on this virtual server?
 #[derive(Clone, Copy, Debug)]
 pub struct Request<'a> {
     /// The human: Cedar's `principal`.
@@ -19,8 +19,44 @@ pub struct Request<'a> {
     pub virtual_server: &'a str,
     /// The level of the consent: `context.level`.
     pub level: Tier,
-    /// The tool: server and the tool's own name there. Gives Cedar's `action` and `resource`.
-    pub tool: (&'a str, &'a str),
+    /// What is wanted. Gives Cedar's `action` and `resource`.
+    pub wanted: Use<'a>,
+}
+
+/// One use of a server; all names are the server's own.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Use<'a> {
+    /// Calling a tool: `Action::"server__tool"` on `Tool::"server__tool"`.
+    Tool {
+        /// Name of the server.
+        server: &'a str,
+        /// The tool.
+        tool: &'a str,
+    },
+    /// Getting a prompt: `Action::"get_prompt"` on `Server::"server"`.
+    Prompt {
+        /// Name of the server.
+        server: &'a str,
+        /// The prompt: `context.name`.
+        name: &'a str,
+    },
+    /// Reading a resource: `Action::"read_resource"` on `Server::"server"`.
+    Resource {
+        /// Name of the server.
+        server: &'a str,
+        /// The resource: `context.uri`.
+        uri: &'a str,
+    },
+}
+
+impl Use<'_> {
+    /// Name of the server.
+    #[must_use]
+    pub const fn server(&self) -> &str {
+        match self {
+            Self::Tool { server, .. } | Self::Prompt { server, .. } | Self::Resource { server, .. } => server,
+        }
+    }
 }
 
 /// The agent of a [`Request`].

@@ -17,12 +17,13 @@ pub use header::{
     encode_value, mirrored_headers,
 };
 pub use message::{
-    ID_BYTES_MAX, METHOD_BYTES_MAX, Message, MessageFault, Notification, Request, RequestId, read_message,
+    Answered, ID_BYTES_MAX, METHOD_BYTES_MAX, Message, MessageFault, Notification, Reply, Request, RequestId,
+    read_message,
 };
 pub use raw::{MemberFault, Members, ordered_members, raw, raw_object, to_raw};
 pub use response::{
-    ERROR_MESSAGE_CHARS_MAX, Incoming, Response, ResponseFault, RpcError, error_body, read_incoming, read_response,
-    request_body, result_body,
+    ERROR_MESSAGE_CHARS_MAX, Incoming, Response, ResponseFault, RpcError, error_body, raw_error_body, read_incoming,
+    read_response, request_body, result_body,
 };
 pub use strict::{JSON_DEPTH_MAX, StrictFault, check_json};
 
@@ -91,6 +92,38 @@ pub mod method {
     pub const TOOLS_CALL: &str = "tools/call";
     /// Modern: versions, capabilities and identity of the server.
     pub const DISCOVER: &str = "server/discover";
+    /// Prompts the caller may get.
+    pub const PROMPTS_LIST: &str = "prompts/list";
+    /// Gets one prompt.
+    pub const PROMPTS_GET: &str = "prompts/get";
+    /// Resources the caller may read.
+    pub const RESOURCES_LIST: &str = "resources/list";
+    /// Templates of resources the caller may read.
+    pub const TEMPLATES_LIST: &str = "resources/templates/list";
+    /// Reads one resource.
+    pub const RESOURCES_READ: &str = "resources/read";
+    /// Legacy: be told when a resource changes.
+    pub const RESOURCES_SUBSCRIBE: &str = "resources/subscribe";
+    /// Legacy: no longer.
+    pub const RESOURCES_UNSUBSCRIBE: &str = "resources/unsubscribe";
+    /// Proposes values for an argument of a prompt or a template.
+    pub const COMPLETE: &str = "completion/complete";
+    /// Legacy: from which level on log messages are sent.
+    pub const SET_LEVEL: &str = "logging/setLevel";
+    /// Modern: one stream of change notifications.
+    pub const LISTEN: &str = "subscriptions/listen";
+    /// A server asks the client's user for input.
+    pub const ELICIT: &str = "elicitation/create";
+    /// A server asks the client's model.
+    pub const SAMPLE: &str = "sampling/createMessage";
+    /// A server asks for the client's roots.
+    pub const ROOTS: &str = "roots/list";
+    /// How far a request is.
+    pub const PROGRESS: &str = "notifications/progress";
+    /// A line of a server's log.
+    pub const LOG: &str = "notifications/message";
+    /// Nobody waits for a request any more.
+    pub const CANCELLED: &str = "notifications/cancelled";
 }
 
 /// Header names, lower case.
@@ -115,6 +148,10 @@ pub mod meta_key {
     pub const CLIENT_CAPABILITIES: &str = "io.modelcontextprotocol/clientCapabilities";
     /// Self-reported; never used to decide.
     pub const CLIENT_INFO: &str = "io.modelcontextprotocol/clientInfo";
+    /// Modern: from which level on log messages are wanted with this request.
+    pub const LOG_LEVEL: &str = "io.modelcontextprotocol/logLevel";
+    /// Modern: which subscription a notification belongs to.
+    pub const SUBSCRIPTION_ID: &str = "io.modelcontextprotocol/subscriptionId";
     /// Self-reported, on results.
     pub const SERVER_INFO: &str = "io.modelcontextprotocol/serverInfo";
     /// Everything the protocol reserves for itself starts so.
@@ -135,6 +172,8 @@ pub mod code {
     pub const METHOD_NOT_FOUND: i64 = -32601;
     /// Parameters (or required `_meta`) are missing or wrong; also an unknown tool.
     pub const INVALID_PARAMS: i64 = -32602;
+    /// Legacy: the resource is not there. The modern era says [`INVALID_PARAMS`].
+    pub const RESOURCE_NOT_FOUND: i64 = -32002;
     /// The server could not answer.
     pub const INTERNAL_ERROR: i64 = -32603;
     /// A mirrored header is missing or says something else than the body.

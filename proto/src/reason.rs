@@ -56,6 +56,9 @@ reasons! {
     PolicyError = "policy_error", "A policy could not be evaluated, so the call is refused.";
     ToolUnknown = "tool_unknown", "No such tool on this virtual server.";
     ToolQuarantined = "tool_quarantined", "The tool's definition changed after it was approved; it must be approved again.";
+    PromptUnknown = "prompt_unknown", "No such prompt on this virtual server.";
+    ResourceUnknown = "resource_unknown", "No such resource on this virtual server.";
+    ResourceUriInvalid = "resource_uri_invalid", "The resource's URI is not in the normal form that every server reads alike.";
     VirtualServerUnknown = "virtual_server_unknown", "No such virtual server.";
     ConfigStale = "config_stale", "This node's configuration is too old to decide safely.";
     SessionUnknown = "session_unknown", "The session is not known here; start a new one.";
@@ -71,6 +74,7 @@ reasons! {
     UpstreamTimeout = "upstream_timeout", "The server did not answer in time.";
     UpstreamInvalid = "upstream_invalid", "The server's answer is not valid MCP.";
     UpstreamTooLarge = "upstream_too_large", "The server's answer is larger than this gateway accepts.";
+    InputRefused = "input_refused", "The server needs input for this that the client refused to give.";
 }
 
 impl fmt::Display for Reason {

@@ -4,6 +4,8 @@
 pub const RECORDS: &str = "bailiwick.v1.record.>";
 /// Control-plane events, as records.
 pub const CONTROL: &str = "bailiwick.v1.control";
+/// Where data planes bring each other what clients answered: sealed, and whoever waits for it takes it.
+pub const ANSWERS: &str = "bailiwick.v1.answers";
 /// The only region so far.
 pub const DEFAULT_REGION: &str = "local";
 /// The node name under which control-plane events are chained (epoch 0).

@@ -1,10 +1,19 @@
-//! Structured logs on standard error: text for people, JSON for machines.
+//! Structured logs on standard error: text for people, JSON for machines. Beside it, what goes to a collector.
 //!
 //! `BAILIWICK_LOG` filters (`info`, `bailiwick_data_plane=debug`, …). Messages are constant, values are fields.
+//! Spans and metrics: `config` (what an operator may set), `span` and `durations` (what is told), `otlp` (how it gets
+//! there).
+
+pub mod config;
+pub mod durations;
+pub mod otlp;
+pub mod span;
 
 use std::io::IsTerminal;
 
 use tracing_subscriber::{EnvFilter, fmt};
+
+pub use self::{config::TelemetryConfig, durations::Durations, otlp::Spans, span::Span};
 
 /// How log lines look.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]

@@ -5,6 +5,8 @@
 //! sleeps to synchronise: `eventually` polls a condition within a bound.
 
 pub mod cluster;
+pub mod collector;
+pub mod conformance;
 pub mod deployment;
 pub mod knobs;
 pub mod load;
@@ -16,6 +18,7 @@ pub mod upstream;
 pub mod wait;
 
 pub use cluster::Member;
+pub use collector::Collector;
 pub use deployment::{Deployment, Shape};
 pub use knobs::Knobs;
 pub use load::{Callers, Writers};

@@ -96,7 +96,7 @@ impl McpClient {
     /// # Errors
     /// When nothing comes back.
     pub async fn modern(&self, method: &str, mut params: Value) -> Result<Answer> {
-        let name = params.get("name").and_then(Value::as_str).unwrap_or_default().to_owned();
+        let name = params.get("name").or(params.get("uri")).and_then(Value::as_str).unwrap_or_default().to_owned();
         if let Some(members) = params.as_object_mut() {
             members.insert("_meta".to_owned(), modern_meta());
         }

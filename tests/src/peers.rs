@@ -19,7 +19,7 @@ use crate::{
     wait::eventually,
 };
 
-/// Where the installed peers are: `PEER_PYTHON`, `PEER_NODE`, `PEER_INSPECTOR`, `PEER_EVERYTHING`.
+/// Where the installed peers are: `PEER_PYTHON`, `PEER_NODE`, `PEER_INSPECTOR`, `PEER_EVERYTHING`, `PEER_CONFORMANCE`.
 fn places() -> Result<&'static BTreeMap<String, String>> {
     static PLACES: OnceLock<Result<BTreeMap<String, String>, String>> = OnceLock::new();
     let found = PLACES.get_or_init(|| install().map_err(|error| format!("{error:#}")));
@@ -38,7 +38,7 @@ fn install() -> Result<BTreeMap<String, String>> {
         .collect())
 }
 
-fn place(name: &str) -> Result<&'static str> {
+pub(crate) fn place(name: &str) -> Result<&'static str> {
     places()?.get(name).map(String::as_str).with_context(|| format!("{name} is not installed"))
 }
 
@@ -103,6 +103,14 @@ fn last_json(output: &std::process::Output) -> Result<Value> {
     line.with_context(|| format!("no JSON: {text}\n{}", String::from_utf8_lossy(&output.stderr)))
 }
 
+/// The eras that a server speaks.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Eras {
+    Both,
+    Modern,
+    Legacy,
+}
+
 /// A server that somebody else wrote; stopped when dropped.
 #[derive(Debug)]
 pub struct PeerServer {
@@ -131,14 +139,31 @@ impl PeerServer {
     /// # Errors
     /// When it does not start.
     pub fn typescript() -> Result<Self> {
+        Self::script("tests/peers/ts_server.mjs", &[])
+    }
+
+    /// The server that the conformance suite is run against, with one of its eras left out or none.
+    ///
+    /// # Errors
+    /// When it does not start.
+    pub fn conformance(eras: Eras) -> Result<Self> {
+        let eras = match eras {
+            Eras::Both => "both",
+            Eras::Modern => "modern",
+            Eras::Legacy => "legacy",
+        };
+        Self::script("tests/peers/conformance_server.mjs", &["--eras", eras])
+    }
+
+    fn script(script: &str, arguments: &[&str]) -> Result<Self> {
         let mut command = Command::new(place("PEER_NODE")?);
-        command.arg("tests/peers/ts_server.mjs").current_dir(repository());
+        command.arg(script).args(arguments).current_dir(repository());
         let mut child = command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::null()).spawn()?;
         let mut line = String::new();
         BufReader::new(child.stdout.take().context("stdout")?).read_line(&mut line)?;
         let Some(url) = line.split(['"', ' ', '\n']).find(|word| word.starts_with("http://")) else {
             kill(child.id(), "KILL");
-            bail!("ts_server said: {line}");
+            bail!("{script} said: {line}");
         };
         Ok(Self { child, url: url.to_owned() })
     }

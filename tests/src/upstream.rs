@@ -55,6 +55,16 @@ impl SampleServer {
         Ok(counts.get(tool).and_then(Value::as_u64).unwrap_or(0))
     }
 
+    /// How many prompts and resources it was asked for.
+    ///
+    /// # Errors
+    /// When it does not answer.
+    pub async fn reads(&self) -> Result<(u64, u64)> {
+        let counts: Value = reqwest::get(format!("{}/reads", self.base)).await?.json().await?;
+        let count = |kind| counts.get(kind).and_then(Value::as_u64).unwrap_or(0);
+        Ok((count("prompts"), count("resources")))
+    }
+
     /// The manifests, pointed at this server.
     #[must_use]
     pub fn manifests(&self) -> String {

@@ -218,7 +218,8 @@ fn upstream_manifests(upstreams: &[(String, String)]) -> String {
     let document = |kind: &str, name: &str, spec: Value| {
         json!({"apiVersion": "bailiwick/v1", "kind": kind, "metadata": {"name": name}, "spec": spec}).to_string()
     };
-    let permit = "permit (principal in Group::\"developers\", action in Action::\"call_tool\", resource);";
+    let permit = "permit (principal in Group::\"developers\", \
+        action in [Action::\"call_tool\", Action::\"get_prompt\", Action::\"read_resource\"], resource);";
     let mut documents = vec![
         document("User", "dev@localhost", json!({"groups": ["developers"]})),
         document("Agent", "dev-agent", json!({"owner": "dev@localhost", "project": "dev", "ceiling": "destructive"})),

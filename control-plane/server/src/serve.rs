@@ -31,7 +31,7 @@ use crate::{
     checkpoints::CheckpointService,
     cluster::ClusterService,
     config::ControlPlaneConfig,
-    config_stream::{self, ConfigService, balance, feed::Feed, nodes::Nodes, wire::ConfigServer},
+    config_stream::{self, ConfigService, balance, feed::Feed, wire::ConfigServer},
     domain::{Domain, Projection, Shared, run_writer},
     enrolment::EnrolmentService,
     error::ControlPlaneError,
@@ -228,35 +228,15 @@ async fn start(
     );
     let announcing = announce::run(domain.clone(), links.clone(), own, addresses, stop.clone());
     supervisor.spawn("control-plane-announce", OnEnd::Finish, announcing);
-    let nodes = Arc::new(Nodes::default());
     let colleagues = Colleagues {
         domain: domain.clone(),
-        nodes: Arc::clone(&nodes),
+        nodes: Arc::default(),
         links: links.clone(),
         master_keys: home.vault.masters().clone(),
     };
     lead(config, &home, &colleagues, stream, &metrics, &readiness, supervisor).await?;
 
-    let (beats, heartbeats) = config_stream::heartbeats::heartbeats();
-    let beating = config_stream::beat(domain.clone(), Arc::clone(&feed), beats, beaten(readiness), stop.clone());
-    supervisor.spawn("control-plane-heartbeat", OnEnd::Critical, beating);
-    let (proofs, proving) = config_stream::prove_on_demand(domain.clone(), Arc::clone(&feed), stop.clone());
-    supervisor.spawn("control-plane-proofs", OnEnd::Critical, proving);
-    let balancing = balance::run(Arc::clone(&nodes), colleagues.clone(), stop.clone());
-    supervisor.spawn("control-plane-balance", OnEnd::Critical, balancing);
-    let configs = ConfigServer(Arc::new(ConfigService {
-        domain: domain.clone(),
-        feed,
-        nodes,
-        keys: home.vault.keys(),
-        heartbeats,
-        slots: config_stream::snapshot::Slots::new(),
-        statements: config_stream::statements::Statements::new(home.identity.clone()),
-        proofs,
-        supervisor: supervisor.clone(),
-        shutdown: stop.clone(),
-        metrics: metrics.clone(),
-    }));
+    let configs = stream_config(&home, &colleagues, feed, &metrics, readiness, supervisor);
     let admin = AdminService {
         domain: domain.clone(),
         colleagues: colleagues.clone(),
@@ -293,6 +273,38 @@ async fn start(
     supervisor.spawn("control-plane-grpc", OnEnd::Critical, ended("gRPC", serving));
     supervisor.spawn("control-plane-http", OnEnd::Critical, ended("HTTP", http::serve(listeners.http, domain, stop)));
     Ok(())
+}
+
+/// What streams configuration to data planes, with what it needs running.
+fn stream_config(
+    home: &Home,
+    colleagues: &Colleagues,
+    feed: Arc<Feed>,
+    metrics: &Metrics,
+    readiness: Readiness,
+    supervisor: &Supervisor,
+) -> ConfigServer {
+    let (domain, stop) = (&colleagues.domain, supervisor.shutdown());
+    let (beats, heartbeats) = config_stream::heartbeats::heartbeats();
+    let beating = config_stream::beat(domain.clone(), Arc::clone(&feed), beats, beaten(readiness), stop.clone());
+    supervisor.spawn("control-plane-heartbeat", OnEnd::Critical, beating);
+    let (proofs, proving) = config_stream::prove_on_demand(domain.clone(), Arc::clone(&feed), stop.clone());
+    supervisor.spawn("control-plane-proofs", OnEnd::Critical, proving);
+    let balancing = balance::run(Arc::clone(&colleagues.nodes), colleagues.clone(), stop.clone());
+    supervisor.spawn("control-plane-balance", OnEnd::Critical, balancing);
+    ConfigServer(Arc::new(ConfigService {
+        domain: domain.clone(),
+        feed,
+        nodes: Arc::clone(&colleagues.nodes),
+        keys: home.vault.keys(),
+        heartbeats,
+        slots: config_stream::snapshot::Slots::new(),
+        statements: config_stream::statements::Statements::new(home.identity.clone()),
+        proofs,
+        supervisor: supervisor.clone(),
+        shutdown: stop.clone(),
+        metrics: metrics.clone(),
+    }))
 }
 
 /// Takes on the leader's duties whenever this node leads.

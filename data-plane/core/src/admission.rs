@@ -1,8 +1,9 @@
-//! Admission: may this caller call this tool now? The one rule, for listing and for calling.
+//! Admission: may this caller call this tool, get this prompt, read this resource now? The one rule, for listing and for
+//! using.
 //!
-//! Called by `edge`. Effective authority is human ∧ agent ∧ consent ∧ policy, asked in a fixed order whose first
-//! failure is the reason given: person, agent, consent, tool, quarantine, consent level, ceiling, policy. What is
-//! listed is exactly what `admit` permits. Pure: the same configuration, caller, tool and second give the same answer.
+//! Called by `edge` and `listing`. Effective authority is human ∧ agent ∧ consent ∧ policy, asked in a fixed order whose
+//! first failure is the reason given: person, agent, consent, whether there is what is wanted (`wanted`), a tool's
+//! quarantine, consent level, ceiling, policy. What is listed is exactly what `admit` permits. Pure: the same configuration, caller, tool and second give the same answer.
 //! Deliberately absent: tokens (verified before), freshness of the configuration and the spool (`node_gate`, asked
 //! afterwards by the server because they are facts about the node).
 
@@ -11,20 +12,12 @@ use std::sync::Arc;
 use bailiwick_policy::{PolicyRef, Request, RequestAgent};
 use bailiwick_proto::{Reason, Tier};
 
+pub use crate::wanted::{Found, ToolRef, Wanted, What};
 use crate::{
     caller::Caller,
     config::{Config, ExposedTool, Tool},
     people::{Agent, Consent, User},
 };
-
-/// A tool as a client names it.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct ToolRef<'a> {
-    /// The virtual server in the URL.
-    pub virtual_server: &'a str,
-    /// The name towards clients.
-    pub name: &'a str,
-}
 
 /// What was decided, and everything the record of it needs.
 #[derive(Clone, Debug)]
@@ -43,8 +36,8 @@ pub struct Decision {
     pub owner: Option<String>,
     /// The agent's project, where the agent is known.
     pub project: Option<String>,
-    /// The tool, where it is known on this virtual server.
-    pub tool: Option<Arc<Tool>>,
+    /// What was wanted as its server has it, where it is known on this virtual server.
+    pub found: Option<Found>,
 }
 
 impl Decision {
@@ -54,31 +47,97 @@ impl Decision {
         self.reason.is_none()
     }
 
-    /// The tool's tier; unknown counts as destructive.
+    /// The tier of what is wanted; unknown counts as destructive.
     #[must_use]
     pub fn tier(&self) -> Tier {
-        self.tool.as_ref().map_or(Tier::Destructive, |tool| tool.tier)
+        self.found.as_ref().map_or(Tier::Destructive, Found::tier)
+    }
+
+    /// The tool, where one was wanted and is known.
+    #[must_use]
+    pub const fn tool(&self) -> Option<&Arc<Tool>> {
+        match &self.found {
+            Some(Found::Tool(tool)) => Some(tool),
+            Some(Found::Prompt(_) | Found::Resource(_)) | None => None,
+        }
+    }
+
+    /// The server, where it is known.
+    #[must_use]
+    pub fn server(&self) -> Option<&str> {
+        self.found.as_ref().map(Found::server)
     }
 }
 
-/// Decides whether a caller may call a tool at `now_unix` (seconds).
+/// Decides whether a caller may have what they want at `now_unix` (seconds).
 #[must_use]
-pub fn admit(config: &Config, caller: &Caller, tool: ToolRef<'_>, now_unix: i64) -> Decision {
-    let exposed = config.exposed(tool.virtual_server, tool.name);
-    decide(config, caller, &Parties::of(config, caller), tool.virtual_server, exposed, now_unix)
+pub fn admit<'a>(config: &Config, caller: &Caller, wanted: impl Into<Wanted<'a>>, now_unix: i64) -> Decision {
+    Admission::of(config, caller, now_unix).admit(wanted.into())
 }
 
 /// The tools a caller may call on a virtual server at `now_unix`, by name: those that [`admit`] permits.
 #[must_use]
 pub fn listable<'c>(config: &'c Config, caller: &Caller, virtual_server: &str, now_unix: i64) -> Vec<&'c ExposedTool> {
     let Some(server) = config.virtual_servers.get(virtual_server) else { return Vec::new() };
-    let parties = Parties::of(config, caller);
-    let permitted =
-        |tool: &&Arc<ExposedTool>| decide(config, caller, &parties, virtual_server, Some(tool), now_unix).permits();
+    let admission = Admission::of(config, caller, now_unix);
+    let permitted = |exposed: &&Arc<ExposedTool>| {
+        admission.decide(virtual_server, Ok(Found::Tool(Arc::clone(&exposed.tool)))).permits()
+    };
     server.tools.values().filter(permitted).map(AsRef::as_ref).collect()
 }
 
+/// Many questions of one caller at one moment: who they are is looked up once.
+#[derive(Debug)]
+pub struct Admission<'c> {
+    config: &'c Config,
+    caller: &'c Caller,
+    parties: Parties,
+    now_unix: i64,
+}
+
+impl<'c> Admission<'c> {
+    /// For a caller at `now_unix` (seconds).
+    #[must_use]
+    pub fn of(config: &'c Config, caller: &'c Caller, now_unix: i64) -> Self {
+        Self { config, caller, parties: Parties::of(config, caller), now_unix }
+    }
+
+    /// Has the caller any authority on this virtual server now? Without it [`Admission::admit`] permits nothing.
+    #[must_use]
+    pub fn stands(&self, virtual_server: &str) -> bool {
+        let authority = self.parties.authority(self.caller, virtual_server);
+        authority.is_ok_and(|(_, _, consent)| self.now_unix < consent.expires_at)
+    }
+
+    /// As [`admit`].
+    #[must_use]
+    pub fn admit(&self, wanted: Wanted<'_>) -> Decision {
+        self.decide(wanted.virtual_server, wanted.find(self.config))
+    }
+
+    fn decide(&self, virtual_server: &str, found: Result<Found, Reason>) -> Decision {
+        let Self { config, caller, parties, now_unix } = self;
+        let mut decision = Decision {
+            reason: None,
+            policies: Vec::new(),
+            policy_error: None,
+            revision: config.revision,
+            rollout: config.staging.as_ref().map(|staging| Arc::clone(&staging.rollout)),
+            owner: parties.agent.as_ref().map(|agent| agent.owner.clone()),
+            project: parties.agent.as_ref().map(|agent| agent.project.clone()),
+            found: None,
+        };
+        match standing(parties, caller, virtual_server, found.as_ref(), *now_unix) {
+            Err(reason) => decision.reason = Some(reason),
+            Ok(standing) => ask_policies(config, caller, virtual_server, &standing, &mut decision),
+        }
+        decision.found = found.ok();
+        decision
+    }
+}
+
 /// Who a caller says they are, as far as that is known.
+#[derive(Debug)]
 struct Parties {
     user: Option<User>,
     agent: Option<Agent>,
@@ -125,41 +184,16 @@ impl Parties {
     }
 }
 
-fn decide(
-    config: &Config,
-    caller: &Caller,
-    parties: &Parties,
-    virtual_server: &str,
-    exposed: Option<&Arc<ExposedTool>>,
-    now_unix: i64,
-) -> Decision {
-    let mut decision = Decision {
-        reason: None,
-        policies: Vec::new(),
-        policy_error: None,
-        revision: config.revision,
-        rollout: config.staging.as_ref().map(|staging| Arc::clone(&staging.rollout)),
-        owner: parties.agent.as_ref().map(|agent| agent.owner.clone()),
-        project: parties.agent.as_ref().map(|agent| agent.project.clone()),
-        tool: exposed.map(|exposed| Arc::clone(&exposed.tool)),
-    };
-    match standing(parties, caller, virtual_server, exposed, now_unix) {
-        Err(reason) => decision.reason = Some(reason),
-        Ok(standing) => ask_policies(config, caller, virtual_server, &standing, &mut decision),
-    }
-    decision
-}
-
 /// Who and what was found in order, so that only policy is left to ask.
 struct Standing<'c> {
     user: &'c User,
     agent: &'c Agent,
     owner_groups: &'c [String],
     consent: &'c Consent,
-    tool: &'c Tool,
+    found: &'c Found,
 }
 
-/// Why a caller's authority is no longer there, whatever they want to call: person, agent or consent is gone, inactive
+/// Why a caller's authority is no longer there, whatever they want: person, agent or consent is gone, inactive
 /// or revoked. For calls under way and for what is remembered of a caller; time alone takes nothing away here.
 #[must_use]
 pub fn taken_away(config: &Config, caller: &Caller) -> Option<Reason> {
@@ -170,24 +204,24 @@ fn standing<'c>(
     parties: &'c Parties,
     caller: &Caller,
     virtual_server: &str,
-    exposed: Option<&'c Arc<ExposedTool>>,
+    found: Result<&'c Found, &Reason>,
     now_unix: i64,
 ) -> Result<Standing<'c>, Reason> {
     let (user, agent, consent) = parties.authority(caller, virtual_server)?;
     if now_unix >= consent.expires_at {
         return Err(Reason::ConsentExpired);
     }
-    let tool = exposed.map(|exposed| exposed.tool.as_ref()).ok_or(Reason::ToolUnknown)?;
-    if tool.quarantined {
+    let found = found.map_err(|reason| *reason)?;
+    if matches!(found, Found::Tool(tool) if tool.quarantined) {
         return Err(Reason::ToolQuarantined);
     }
-    if tool.tier > consent.level {
+    if found.tier() > consent.level {
         return Err(Reason::ConsentLevelExceeded);
     }
-    if tool.tier > agent.ceiling {
+    if found.tier() > agent.ceiling {
         return Err(Reason::CeilingExceeded);
     }
-    Ok(Standing { user, agent, owner_groups: &parties.owner_groups, consent, tool })
+    Ok(Standing { user, agent, owner_groups: &parties.owner_groups, consent, found })
 }
 
 fn ask_policies(
@@ -209,7 +243,7 @@ fn ask_policies(
         },
         virtual_server,
         level: standing.consent.level,
-        tool: (&standing.tool.server, &standing.tool.name),
+        wanted: standing.found.wanted(),
     });
     decision.policies = verdict.policies;
     decision.reason = match (&verdict.error, verdict.permit) {

@@ -6,13 +6,22 @@
 //! so leaving out fails closed. Revisions that change nothing here share `Contents`; those that only change people,
 //! agents and consents share the `Offer`.
 
-use std::{collections::BTreeMap, ops::Deref, sync::Arc};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    ops::Deref,
+    sync::Arc,
+};
 
 use bailiwick_proto::{Tier, v1};
 use bailiwick_token::VerifyingKeys;
 use serde_json::value::RawValue;
 
-use crate::{header_params::HeaderParam, people::People, policies::Policies};
+use crate::{
+    header_params::HeaderParam,
+    naming::{Naming, Own},
+    people::People,
+    policies::Policies,
+};
 
 /// A pinned tool of a server.
 #[derive(Debug)]
@@ -46,11 +55,29 @@ pub struct ExposedTool {
     pub definition: Box<RawValue>,
 }
 
-/// A virtual server: the tools behind one MCP URL.
+/// A virtual server: what is behind one MCP URL.
 #[derive(Debug, Default)]
 pub struct VirtualServer {
     /// By the name towards clients.
     pub tools: BTreeMap<String, Arc<ExposedTool>>,
+    /// The servers behind it whose prompts and resources may be asked for.
+    pub servers: BTreeSet<String>,
+    /// How those are named.
+    pub naming: Naming,
+}
+
+impl VirtualServer {
+    /// Whose prompt a client means.
+    #[must_use]
+    pub fn prompt(&self, name: &str) -> Option<Own> {
+        self.naming.prompt_of(name).filter(|own| self.servers.contains(&own.server))
+    }
+
+    /// Whose resource or resource template a client means.
+    #[must_use]
+    pub fn resource(&self, uri: &str) -> Option<Own> {
+        self.naming.uri_of(uri).filter(|own| self.servers.contains(&own.server))
+    }
 }
 
 /// The configuration of one revision: a revision and, through `Deref`, what it contains.

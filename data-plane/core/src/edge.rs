@@ -9,24 +9,30 @@
 //! `server/discover`; any other is refused. Deliberately absent: tokens, Origin, GET and DELETE (`data-plane/server`).
 //! Specification: MCP 2026-07-28 Streamable HTTP and versioning; 2025-11-25 lifecycle and transports.
 
+mod calls;
+mod introduction;
 mod legacy;
+mod lists;
 mod modern;
 mod reply;
 mod tools;
 
 use bailiwick_proto::{
     Reason,
-    mcp::{self, Headers, Message, code},
+    mcp::{self, Headers, MODERN_VERSIONS, Message, code},
 };
 use serde_json::json;
 
-pub use reply::{HttpReply, refuse_call};
-pub use tools::{DeniedCall, PermittedCall, TOOL_NAME_BYTES_MAX, ToolCall};
+pub use calls::{Call, Completion, DeniedCall, PermittedCall, Retry, TOOL_NAME_BYTES_MAX};
+pub use introduction::Introduction;
+pub use lists::{ListRequest, SetLevel};
+pub use reply::{HttpReply, NOBODY_WAITS, answer_taken, refuse_call};
+
 
 use crate::{
     caller::Caller,
     config::Config,
-    session::{SessionKeys, SessionNonce},
+    sealed::{SealNonce, SealingKeys, answer::Answer},
 };
 
 /// What a request is answered from.
@@ -38,10 +44,10 @@ pub struct Exchange<'a> {
     pub caller: &'a Caller,
     /// The virtual server in the URL.
     pub virtual_server: &'a str,
-    /// Keys for legacy session ids.
-    pub session_keys: &'a SessionKeys,
-    /// A fresh nonce, used if this request opens a session.
-    pub session_nonce: SessionNonce,
+    /// Keys for what clients bring back.
+    pub sealing_keys: &'a SealingKeys,
+    /// A fresh nonce, for the one envelope that an answer may hold.
+    pub nonce: SealNonce,
     /// Unix seconds.
     pub now_unix: i64,
     /// A fresh id; stands in refusals and in the records of this request.
@@ -55,6 +61,14 @@ pub enum Step {
     Respond(HttpReply),
     /// Record that the call was denied (`records::denied`), then send its reply.
     Deny(Box<DeniedCall>),
+    /// Find out what the servers behind the virtual server can do, then send `Introduction::reply`.
+    Introduce(Introduction),
+    /// Ask the servers for a page of a list (`listing`), then send `ListRequest::page` or `failed`.
+    List(Box<ListRequest>),
+    /// Tell the servers that keep logs, then send `SetLevel::reply`.
+    SetLevel(SetLevel),
+    /// Bring a client's answer to the call that waits for it, then send `answer_taken`.
+    Answer(Answer),
     /// Ask `admission::node_gate`, record the intent (`records::intent`), forward (`forward::call_request`), record the
     /// outcome, release (`forward::answer`).
     Call(Box<PermittedCall>),
@@ -81,6 +95,7 @@ pub fn handle<'h>(
     let id = match &message {
         Message::Request(request) => Some(&request.id),
         Message::Notification(_) => None,
+        Message::Reply(reply) => Some(&reply.id),
     };
     let headers = match Headers::pick(headers) {
         Ok(headers) => headers,
@@ -102,7 +117,16 @@ pub fn handle<'h>(
             modern::notification(&headers, &notification)
         }
         Message::Notification(_) => legacy::notification(exchange, &headers),
+        Message::Reply(reply) if headers.protocol_version.as_deref().is_some_and(is_modern) => {
+            let message = "clients of this revision answer within a request of their own";
+            Step::Respond(reply::malformed(exchange, 400, code::INVALID_REQUEST, message, Some(&reply.id)))
+        }
+        Message::Reply(reply) => legacy::answer(exchange, &headers, reply),
     }
+}
+
+fn is_modern(version: &str) -> bool {
+    MODERN_VERSIONS.contains(&version)
 }
 
 /// A body must be JSON, and the client must be able to read both forms of an answer.

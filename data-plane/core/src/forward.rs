@@ -1,8 +1,8 @@
 //! The server's side of a call: the request that is sent, and the answer that is released.
 //!
 //! Called by the upstream connector after the intent is recorded. The envelope is written anew from what was
-//! authorised: the tool's own name, the arguments exactly as they were, a `_meta` of which only trace context and
-//! vendors' keys come from the client. A result passes as it is, except that a modern client gets `resultType` where an
+//! authorised: the tool's own name, the arguments exactly as they were, a `_meta` of which only trace context, vendors'
+//! keys, the log level and what the client can be asked for come from the client. A result passes as it is, except that a modern client gets `resultType` where an
 //! older server left it out. Errors in the band the protocol keeps for itself speak about our request, not the
 //! client's, and become `upstream_invalid`. Deliberately absent: connections, credentials, server sessions
 //! (`data-plane/server`). Specification: MCP 2026-07-28 basic and Streamable HTTP; 2025-11-25 transports.
@@ -11,15 +11,20 @@ use bailiwick_ledger_core::record::Status;
 use bailiwick_proto::{
     Reason,
     mcp::{
-        self, Era, Members, RESULT_COMPLETE, RequestId, Response, VERSION_2025_03_26, code, encode_value, header_name,
+        self, Era, Members, RESULT_COMPLETE, RESULT_INPUT_REQUIRED, RequestId, Response, RpcError, VERSION_2025_03_26, code, encode_value, header_name,
         meta_key, method,
     },
 };
 use serde_json::{json, value::RawValue};
 
 use crate::{
-    edge::{HttpReply, PermittedCall, ToolCall, refuse_call, server_info},
+    edge::{Call, Completion, HttpReply, PermittedCall, refuse_call, server_info},
     header_params,
+    naming::Naming,
+    relay::capability_for,
+    sealed::request_state::RequestState,
+    shown,
+    wanted::Found,
 };
 
 /// A POST to a server, without its credential and session id.
@@ -34,23 +39,63 @@ pub struct ServerRequest {
 /// The request for a permitted call, as a server of this era expects it.
 #[must_use]
 pub fn call_request(permitted: &PermittedCall, era: Era, id: &RequestId) -> ServerRequest {
-    let PermittedCall { call, tool, .. } = permitted;
-    let name = mcp::raw(&tool.name);
-    let meta = meta(call, era);
-    let arguments = call.arguments.as_deref();
-    let members = [
-        Some(("name", &*name)),
-        arguments.map(|text| ("arguments", text)),
-        meta.as_deref().map(|text| ("_meta", text)),
-    ];
-    let params = mcp::raw_object(members.into_iter().flatten());
-    let mut request = request(era, method::TOOLS_CALL, id, Some(&params));
-    if era.is_modern() {
-        request.headers.push((header_name::NAME.to_owned(), encode_value(&tool.name)));
-        request.headers.extend(header_params::headers(&tool.header_params, arguments));
+    let PermittedCall { call, found, .. } = permitted;
+    let (name, meta) = (mcp::raw(own_name(found)), meta(call, era, id));
+    let retry = if era.is_modern() { brought(call) } else { Vec::new() };
+    let mut members = subject(call, &name);
+    members.extend(retry.iter().map(|(key, value)| (*key, &**value)));
+    members.extend(meta.as_deref().map(|meta| ("_meta", meta)));
+    let params = match &call.completion {
+        None => mcp::raw_object(members),
+        Some(completion) => complete_params(completion, &name, meta.as_deref()),
+    };
+    let mut request = request(era, call.method, id, Some(&params));
+    if era.is_modern() && call.completion.is_none() {
+        request.headers.push((header_name::NAME.to_owned(), encode_value(own_name(found))));
+    }
+    if era.is_modern() && let Found::Tool(tool) = found {
+        request.headers.extend(header_params::headers(&tool.header_params, call.arguments.as_deref()));
         request.headers.extend(call.unrecognised_params.iter().cloned());
     }
     request
+}
+
+/// The name at its server.
+fn own_name(found: &Found) -> &str {
+    match found {
+        Found::Tool(tool) => &tool.name,
+        Found::Prompt(own) | Found::Resource(own) => &own.name,
+    }
+}
+
+/// What is called with what.
+fn subject<'a>(call: &'a Call, name: &'a RawValue) -> Vec<(&'static str, &'a RawValue)> {
+    let key = if call.method == method::RESOURCES_READ { "uri" } else { "name" };
+    let arguments = call.arguments.as_deref().map(|arguments| ("arguments", arguments));
+    [Some((key, name)), arguments].into_iter().flatten().collect()
+}
+
+/// The input that was asked for, and the server's own state, exactly as it was.
+fn brought(call: &Call) -> Vec<(&'static str, Box<RawValue>)> {
+    let state = match &call.retry.state {
+        Some(RequestState::Server(state)) => state.as_deref().map(mcp::raw),
+        Some(RequestState::Waiting(_)) | None => None,
+    };
+    let responses = call.retry.responses.clone().map(|responses| ("inputResponses", responses));
+    responses.into_iter().chain(state.map(|state| ("requestState", state))).collect()
+}
+
+fn complete_params(completion: &Completion, name: &RawValue, meta: Option<&RawValue>) -> Box<RawValue> {
+    let (kind, key) = if completion.of_template { ("ref/resource", "uri") } else { ("ref/prompt", "name") };
+    let kind = mcp::raw(kind);
+    let of = mcp::raw_object([("type", &*kind), (key, name)]);
+    let members = [
+        Some(("ref", &*of)),
+        Some(("argument", &*completion.argument)),
+        completion.context.as_deref().map(|context| ("context", context)),
+        meta.map(|meta| ("_meta", meta)),
+    ];
+    mcp::raw_object(members.into_iter().flatten())
 }
 
 /// Any request with the headers its era demands.
@@ -69,25 +114,57 @@ pub(crate) fn headers(era: Era, rpc_method: &str) -> Vec<(String, String)> {
     }
 }
 
-/// What every modern request says about itself. No client capability is passed on, because nothing a server asks of a
-/// client is relayed.
-pub(crate) fn own_meta() -> [(&'static str, Box<RawValue>); 3] {
+/// Asks a server for a page of a list.
+#[must_use]
+pub fn list_request(
+    era: Era,
+    id: &RequestId,
+    (rpc_method, params): (&str, &[(&str, Box<RawValue>)]),
+    capabilities: Option<&RawValue>,
+) -> ServerRequest {
+    let own = if era.is_modern() { Vec::from(own_meta(capabilities)) } else { Vec::new() };
+    let meta = mcp::raw_object(own.iter().map(|(key, value)| (*key, &**value)));
+    let members = params.iter().map(|(key, value)| (*key, &**value));
+    let members: Vec<_> = members.chain(era.is_modern().then_some(("_meta", &*meta))).collect();
+    let params = (!members.is_empty()).then(|| mcp::raw_object(members));
+    request(era, rpc_method, id, params.as_deref())
+}
+
+/// What every modern request says about itself, and about the client behind it.
+pub(crate) fn own_meta(capabilities: Option<&RawValue>) -> [(&'static str, Box<RawValue>); 3] {
     [
         (meta_key::PROTOCOL_VERSION, mcp::raw(Era::Modern.version())),
-        (meta_key::CLIENT_CAPABILITIES, mcp::raw(&json!({}))),
+        (meta_key::CLIENT_CAPABILITIES, capabilities.map_or_else(|| mcp::raw_object([]), ToOwned::to_owned)),
         (meta_key::CLIENT_INFO, mcp::raw(&server_info())),
     ]
 }
 
-fn meta(call: &ToolCall, era: Era) -> Option<Box<RawValue>> {
+fn meta(call: &Call, era: Era, id: &RequestId) -> Option<Box<RawValue>> {
     let sent = call.meta.as_deref().and_then(mcp::ordered_members).unwrap_or_default();
     let passed = |key: &str| !key.starts_with(meta_key::RESERVED_PREFIX) && key != meta_key::PROGRESS_TOKEN;
-    let passed: Vec<_> =
-        sent.iter().filter(|(key, _)| passed(key)).map(|(key, value)| (key.as_str(), *value)).collect();
-    let own = if era.is_modern() { Vec::from(own_meta()) } else { Vec::new() };
-    let all = own.iter().map(|(key, value)| (*key, &**value)).chain(passed);
-    let all: Vec<_> = all.collect();
+    let mut all = if era.is_modern() { Vec::from(own_meta(call.capabilities.as_deref())) } else { Vec::new() };
+    if era.is_modern() && let Some(level) = log_level(call) {
+        all.push((meta_key::LOG_LEVEL, mcp::raw(&level)));
+    }
+    // Under a token of this request's own: two clients may have chosen the same.
+    if sent.iter().any(|(key, _)| key == meta_key::PROGRESS_TOKEN) {
+        all.extend(RawValue::from_string(id.to_json()).ok().map(|id| (meta_key::PROGRESS_TOKEN, id)));
+    }
+    let all: Vec<_> = all
+        .iter()
+        .map(|(key, value)| (*key, &**value))
+        .chain(sent.iter().filter(|(key, _)| passed(key)).map(|(key, value)| (key.as_str(), *value)))
+        .collect();
     (!all.is_empty()).then(|| mcp::raw_object(all))
+}
+
+/// From which level on log lines are wanted. A legacy client leaves that to the server, which a modern one leaves to us.
+fn log_level(call: &Call) -> Option<String> {
+    let meta = call.meta.as_deref().and_then(Members::of).unwrap_or_default();
+    match call.era {
+        Era::Legacy(_) => Some("info".to_owned()),
+        Era::Modern => meta.string(meta_key::LOG_LEVEL).ok().flatten(),
+    }
 }
 
 /// How a forwarded call ended: what the client gets, and what the outcome's record says.
@@ -103,16 +180,26 @@ pub struct Answer {
     pub payload: Option<Box<RawValue>>,
 }
 
-/// Shapes a server's answer, or the reason why there is none, for the client.
+/// Shapes a server's answer, or the reason why there is none, for the client, who knows what the server has under
+/// `naming`. A state that a server wants brought back goes through `seal`.
 #[must_use]
-pub fn answer(call: &ToolCall, request_id: &str, response: Result<Response, Reason>) -> Answer {
+pub fn answer(
+    call: &Call,
+    request_id: &str,
+    response: Result<Response, Reason>,
+    (naming, server): (&Naming, &str),
+    seal: impl FnOnce(RequestState) -> Option<String>,
+) -> Answer {
     match response {
         Err(reason) => failed(call, request_id, reason, None),
-        Ok(Response::Result(result)) => match shaped(call.era, &result) {
+        Ok(Response::Result(result)) => match shaped(call, &result, seal) {
             Some(shaped) => {
-                let is_error = Members::of(&result).and_then(|members| members.read::<bool>("isError").ok().flatten());
-                let status = if is_error == Some(true) { Status::ToolError } else { Status::Ok };
-                Answer { reply: HttpReply::result(&call.id, &shaped), status, error_code: None, payload: Some(result) }
+                let shaped = shown::result(call.method, naming, server, &shaped);
+                let members = Members::of(&result).unwrap_or_default();
+                let is_error = members.read::<bool>("isError").ok().flatten() == Some(true);
+                let status = if is_error { Status::ToolError } else { Status::Ok };
+                let error_code = asks_for_input(&result).then(|| RESULT_INPUT_REQUIRED.to_owned());
+                Answer { reply: HttpReply::result(&call.id, &shaped), status, error_code, payload: Some(result) }
             }
             None => failed(call, request_id, Reason::UpstreamInvalid, Some(result)),
         },
@@ -121,8 +208,11 @@ pub fn answer(call: &ToolCall, request_id: &str, response: Result<Response, Reas
             if speaks_of_our_request(error.code) {
                 return failed(call, request_id, Reason::UpstreamInvalid, Some(payload));
             }
+            let error = in_words_of(call.era, call.method, error);
+            // The one error of the protocol's own that speaks of the client: it did not declare what the server needs.
+            let lacks = error.code == code::MISSING_CLIENT_CAPABILITY && call.era.is_modern();
             Answer {
-                reply: HttpReply::error(200, Some(&call.id), &error, None),
+                reply: HttpReply::error(if lacks { 400 } else { 200 }, Some(&call.id), &error, None),
                 status: Status::Error,
                 error_code: Some(error.code.to_string()),
                 payload: Some(payload),
@@ -131,31 +221,77 @@ pub fn answer(call: &ToolCall, request_id: &str, response: Result<Response, Reas
     }
 }
 
-fn failed(call: &ToolCall, request_id: &str, reason: Reason, payload: Option<Box<RawValue>>) -> Answer {
+/// A legacy server has a code of its own for a resource that is not there; the modern era calls that invalid parameters.
+fn in_words_of(era: Era, rpc_method: &str, error: RpcError) -> RpcError {
+    let is_old_word = error.code == code::RESOURCE_NOT_FOUND && rpc_method == method::RESOURCES_READ;
+    if is_old_word && era.is_modern() { RpcError { code: code::INVALID_PARAMS, ..error } } else { error }
+}
+
+/// Is this a result that asks the client for input first?
+#[must_use]
+pub fn asks_for_input(result: &RawValue) -> bool {
+    let kind = Members::of(result).and_then(|members| members.string("resultType").ok()?);
+    kind.as_deref() == Some(RESULT_INPUT_REQUIRED)
+}
+
+fn failed(call: &Call, request_id: &str, reason: Reason, payload: Option<Box<RawValue>>) -> Answer {
     let reply = refuse_call(call, request_id, reason, &[]);
     Answer { reply, status: Status::Error, error_code: Some(reason.as_str().to_owned()), payload }
 }
 
 /// Envelope, version and header faults: ours, since the envelope to the server is ours.
 fn speaks_of_our_request(error_code: i64) -> bool {
-    (-32099..=-32020).contains(&error_code)
+    ((-32099..=-32020).contains(&error_code) && error_code != code::MISSING_CLIENT_CAPABILITY)
         || matches!(error_code, code::PARSE_ERROR | code::INVALID_REQUEST | code::METHOD_NOT_FOUND)
 }
 
-/// The result for a client of this era. `None` when it is not a finished result: nothing was offered that would let a
-/// server ask for input, and an unknown `resultType` is invalid.
-fn shaped(era: Era, result: &RawValue) -> Option<Box<RawValue>> {
+/// The result for the client. `None` when it is none that this client can be given: an unknown `resultType` is invalid,
+/// and only a modern client can be asked for input by a result.
+fn shaped(call: &Call, result: &RawValue, seal: impl FnOnce(RequestState) -> Option<String>) -> Option<Box<RawValue>> {
     let members = Members::of(result)?;
+    let is_modern = call.era.is_modern();
+    let cached = is_modern && call.method == method::RESOURCES_READ;
     match members.string("resultType") {
+        Ok(Some(kind)) if kind == RESULT_COMPLETE && cached => Some(shown::cacheable(result)),
         Ok(Some(kind)) if kind == RESULT_COMPLETE => Some(result.to_owned()),
-        Ok(None) if era.is_modern() => {
-            let rest = result.get().strip_prefix('{')?;
-            let comma = if members.is_empty() { "" } else { "," };
-            RawValue::from_string(format!(r#"{{"resultType":"{RESULT_COMPLETE}"{comma}{rest}"#)).ok()
+        Ok(Some(kind)) if kind == RESULT_INPUT_REQUIRED && is_modern => sealed(call, result, &members, seal),
+        Ok(None) if is_modern => {
+            let complete = mcp::raw(RESULT_COMPLETE);
+            let own = mcp::ordered_members(result)?;
+            let own = own.iter().map(|(key, value)| (key.as_str(), *value));
+            let all = mcp::raw_object([("resultType", &*complete)].into_iter().chain(own));
+            Some(if cached { shown::cacheable(&all) } else { all })
         }
         Ok(None) => Some(result.to_owned()),
         Ok(Some(_)) | Err(_) => None,
     }
+}
+
+/// A request for input, with the server's state sealed. It may ask only for what the client declared.
+fn sealed(
+    call: &Call,
+    result: &RawValue,
+    members: &Members<'_>,
+    seal: impl FnOnce(RequestState) -> Option<String>,
+) -> Option<Box<RawValue>> {
+    if call.completion.is_some() || !may_ask(call, members) {
+        return None;
+    }
+    let Some(state) = members.string("requestState").ok()? else { return Some(result.to_owned()) };
+    let sealed = mcp::raw(&seal(RequestState::Server(Some(state)))?);
+    let own = mcp::ordered_members(result)?;
+    Some(mcp::raw_object(
+        own.iter().map(|(key, value)| (key.as_str(), if key == "requestState" { &*sealed } else { *value })),
+    ))
+}
+
+fn may_ask(call: &Call, members: &Members<'_>) -> bool {
+    let Ok(asked) = members.object("inputRequests") else { return false };
+    let declared = call.capabilities.as_deref().and_then(Members::of).unwrap_or_default();
+    asked.unwrap_or_default().iter().all(|(_, request)| {
+        let asks = Members::of(request).and_then(|request| request.string("method").ok()?);
+        asks.as_deref().and_then(capability_for).is_some_and(|capability| declared.get(capability).is_some())
+    })
 }
 
 #[cfg(test)]

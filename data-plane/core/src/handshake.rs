@@ -12,7 +12,7 @@ use bailiwick_proto::{
     names, v1,
 };
 use serde::Deserialize;
-use serde_json::{Value, json, value::RawValue};
+use serde_json::{Value, value::RawValue};
 
 use crate::{
     edge::server_info,
@@ -25,6 +25,8 @@ pub const TOOLS_MAX: usize = 2_000;
 pub const PAGES_MAX: usize = 100;
 /// Longest canonical definition of one tool. Long ones have some ten KiB.
 pub const DEFINITION_BYTES_MAX: usize = 256 * 1024;
+/// Longest account of what a server can do. Real ones have some hundred bytes.
+pub const CAPABILITIES_BYTES_MAX: usize = 16 * 1024;
 /// Longest cursor accepted from a server.
 pub const CURSOR_BYTES_MAX: usize = 4 * 1024;
 
@@ -87,14 +89,16 @@ pub fn read_probe(http_status: u16, answer: Option<&Response>) -> Probe {
     }
 }
 
-/// Opens a legacy session.
+/// Opens a legacy session, for a client that can be asked for these things (an object), or for none.
 #[must_use]
-pub fn initialize_request(id: &RequestId) -> ServerRequest {
-    let params = raw(&json!({
-        "protocolVersion": VERSION_2025_11_25,
-        "capabilities": {},
-        "clientInfo": server_info(),
-    }));
+pub fn initialize_request(id: &RequestId, capabilities: Option<&RawValue>) -> ServerRequest {
+    let (version, info) = (raw(VERSION_2025_11_25), raw(&server_info()));
+    let none = raw_object([]);
+    let params = raw_object([
+        ("protocolVersion", &*version),
+        ("capabilities", capabilities.unwrap_or(&none)),
+        ("clientInfo", &*info),
+    ]);
     ServerRequest { headers: Vec::new(), body: mcp::request_body(Some(id), method::INITIALIZE, Some(&params)) }
 }
 
@@ -107,6 +111,15 @@ pub fn read_initialize(result: &RawValue) -> Result<Era, HandshakeFault> {
     let members = Members::of(result).ok_or_else(|| malformed.clone())?;
     let version = members.required_string("protocolVersion").map_err(|_absent| malformed)?;
     Era::of_version(&version).filter(|era| !era.is_modern()).ok_or(HandshakeFault::Version(version))
+}
+
+/// What a server says that it can do, in its answer to `server/discover` or `initialize`: an object. `None` where it
+/// says nothing, or more than anybody can do.
+#[must_use]
+pub fn capabilities(result: &RawValue) -> Option<Box<RawValue>> {
+    let members = Members::of(result)?;
+    members.object("capabilities").ok().flatten()?;
+    members.get("capabilities").filter(|said| said.get().len() <= CAPABILITIES_BYTES_MAX).map(ToOwned::to_owned)
 }
 
 /// Completes a legacy session's opening; not answered.
@@ -128,7 +141,7 @@ pub fn tools_request(era: Era, id: &RequestId, cursor: Option<&str>) -> ServerRe
 }
 
 fn params(era: Era, members: &[(&str, &RawValue)]) -> Option<Box<RawValue>> {
-    let own = own_meta();
+    let own = own_meta(None);
     let meta = raw_object(own.iter().map(|(key, value)| (*key, &**value)));
     let meta = era.is_modern().then_some(("_meta", &*meta));
     let all: Vec<_> = members.iter().copied().chain(meta).collect();
@@ -204,6 +217,8 @@ fn definition(tool: &Value) -> Result<v1::ToolDefinition, HandshakeFault> {
 
 #[cfg(test)]
 mod tests {
+    use serde_json::json;
+
     use bailiwick_proto::mcp::{Message, RpcError, VERSION_2025_06_18, read_message};
 
     use super::*;
@@ -266,7 +281,7 @@ mod tests {
         assert_eq!(legacy.body, br#"{"jsonrpc":"2.0","id":3,"method":"tools/list"}"#);
         let opened = initialized_notification(Era::Legacy(VERSION_2025_06_18));
         assert_eq!(opened.body, br#"{"jsonrpc":"2.0","method":"notifications/initialized"}"#);
-        assert!(initialize_request(&id).headers.is_empty());
+        assert!(initialize_request(&id, None).headers.is_empty());
         assert!(matches!(read_message(&discover_request(&id).body), Ok(Message::Request(_))));
     }
 

@@ -2,7 +2,7 @@
 //!
 //! Read in this order: `config` and `catalogue` (what the control plane streamed, compiled), `lane` (what it takes away
 //! at once), `caller`, `admission` (the one rule for listing and calling), `edge` (a client's message in, one `Step`
-//! out), `forward` and `handshake` (the server's side), `session` (sealed legacy session ids), `records` (what the ledger
+//! out), `forward`, `relay` and `handshake` (the server's side), `sealed` (what clients bring back), `records` (what the ledger
 //! is told).
 //!
 //! Called by `data-plane/server`, which owns sockets, clocks, randomness and the spool. None of those is here: time,
@@ -17,17 +17,26 @@ pub mod forward;
 pub mod handshake;
 pub mod header_params;
 pub mod lane;
+pub mod listening;
+pub mod listing;
+pub mod naming;
+pub mod operation;
 pub mod people;
 pub mod policies;
 pub mod records;
-pub mod session;
+pub mod resource_uri;
+pub mod relay;
+pub mod sealed;
+pub mod shown;
 pub mod table;
+pub mod trace;
+pub mod wanted;
 
 #[cfg(test)]
 mod fixture;
 
-pub use admission::{Decision, ToolRef, admit, listable};
+pub use admission::{Decision, ToolRef, Wanted, What, admit, listable};
 pub use caller::Caller;
 pub use catalogue::{Applied, Catalogue, CatalogueError};
 pub use config::Config;
-pub use edge::{Exchange, HttpReply, Step, ToolCall};
+pub use edge::{Exchange, HttpReply, Step, Call};

@@ -7,7 +7,7 @@
 
 use std::{collections::BTreeSet, sync::Arc};
 
-use bailiwick_policy::{CatalogueTool, CompiledPolicies, PolicyText, Request, Verdict};
+use bailiwick_policy::{CatalogueTool, CompiledPolicies, PolicyText, Request, Use, Verdict};
 
 /// A compiled set with what it was compiled from.
 #[derive(Debug)]
@@ -75,8 +75,9 @@ impl Policies {
             return deny("no policies have been compiled");
         };
         let Some(narrowing) = &self.narrowing else { return compiled.set.decide(request) };
-        let (server, tool) = request.tool;
-        if !narrowing.tools.contains(&(server.to_owned(), tool.to_owned())) {
+        if let Use::Tool { server, tool } = request.wanted
+            && !narrowing.tools.contains(&(server.to_owned(), tool.to_owned()))
+        {
             return deny("the policies in force were compiled before this tool changed");
         }
         let mut verdict = compiled.set.decide(request);

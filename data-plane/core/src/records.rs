@@ -1,4 +1,4 @@
-//! Records of calls: what the ledger is told, and when.
+//! Records of uses: what the ledger is told, and when.
 //!
 //! Called by the recorder: `denied` instead of forwarding, `intent` before it, `outcome` before the answer is released.
 //! Each names the whole attribution chain as it stood when the decision was made. Payloads appear only as salted
@@ -9,23 +9,63 @@ use bailiwick_ledger_core::{
     commitment::{self, SALT_BYTES},
     record::{Binding, Commitment, DecisionRecord, Effect, Kind, Outcome, PolicyRef, Record, Trace},
 };
-use bailiwick_proto::{Reason, mcp::method};
+use bailiwick_proto::{
+    Reason,
+    mcp::{Era, RequestId},
+};
 use serde_json::Value;
 
-use crate::{admission::Decision, caller::Caller, edge::ToolCall};
+use crate::{admission::Decision, caller::Caller, edge::Call};
 
 /// Most policies named in one record. Each takes up to 100 bytes of a record of 32 KiB.
 pub const POLICIES_MAX: usize = 128;
 /// Longest text of a client's own choosing kept in a record.
 pub const CLIENT_TEXT_CHARS_MAX: usize = 128;
 
-/// One call that was asked for.
+/// What a client asked for: the call of a tool, or the use of a prompt or resource, which is recorded in the same way
+/// under its method and without a tool.
+#[derive(Clone, Copy, Debug)]
+pub struct Asked<'a> {
+    /// E.g. `resources/read`.
+    pub method: &'a str,
+    /// Of a call: the tool's name towards clients.
+    pub tool: Option<&'a str>,
+    /// The virtual server it was asked of.
+    pub virtual_server: &'a str,
+    /// The client's id of the request.
+    pub id: &'a RequestId,
+    /// How the client speaks.
+    pub era: Era,
+    /// Self-reported.
+    pub client_name: Option<&'a str>,
+    /// Self-reported.
+    pub client_version: Option<&'a str>,
+    /// W3C trace id.
+    pub trace_id: Option<&'a str>,
+}
+
+impl<'a> From<&'a Call> for Asked<'a> {
+    fn from(call: &'a Call) -> Self {
+        Self {
+            method: call.method,
+            tool: call.tool(),
+            virtual_server: &call.virtual_server,
+            id: &call.id,
+            era: call.era,
+            client_name: call.client_name.as_deref(),
+            client_version: call.client_version.as_deref(),
+            trace_id: call.trace_id.as_deref(),
+        }
+    }
+}
+
+/// One use that was asked for.
 #[derive(Clone, Copy, Debug)]
 pub struct Attempt<'a> {
     /// Who asked.
     pub caller: &'a Caller,
     /// For what.
-    pub call: &'a ToolCall,
+    pub call: Asked<'a>,
     /// What was decided.
     pub decision: &'a Decision,
     /// The id refusals carry.
@@ -75,7 +115,7 @@ impl Attempt<'_> {
 
     fn record(&self, kind: Kind, ts: String) -> Record {
         let Self { caller, call, decision, .. } = self;
-        let tool = decision.tool.as_deref();
+        let tool = decision.tool();
         Record {
             rev: Some(decision.revision),
             rev_age_ms: Some(self.config_age_ms),
@@ -88,19 +128,19 @@ impl Attempt<'_> {
             session: Some(caller.session.clone()),
             consent: Some(caller.consent.clone()),
             binding: Some(Binding::NotRequired),
-            server: tool.map(|tool| tool.server.clone()),
-            tool: Some(tool.map_or_else(|| bounded(&call.name), |tool| tool.name.clone())),
+            server: decision.server().map(str::to_owned),
+            tool: call.tool.map(|name| tool.map_or_else(|| bounded(name), |tool| tool.name.clone())),
             tool_hash: tool.map(|tool| tool.hash.clone()),
-            tier: tool.map(|tool| tool.tier.as_str().to_owned()),
-            virtual_server: Some(call.virtual_server.clone()),
+            tier: decision.found.as_ref().map(|found| found.tier().as_str().to_owned()),
+            virtual_server: Some(call.virtual_server.to_owned()),
             request_id: Some(self.request_id.to_owned()),
             trace: Some(Trace {
-                trace_id: call.trace_id.clone(),
+                trace_id: call.trace_id.map(str::to_owned),
                 jsonrpc_id: Some(call.id.to_json()),
                 protocol_version: Some(call.era.version().to_owned()),
-                client_name: call.client_name.as_deref().map(bounded),
-                client_version: call.client_version.as_deref().map(bounded),
-                method: Some(method::TOOLS_CALL.to_owned()),
+                client_name: call.client_name.map(bounded),
+                client_version: call.client_version.map(bounded),
+                method: Some(call.method.to_owned()),
             }),
             ..Record::new(kind, ts)
         }

@@ -5,8 +5,12 @@
 //! its outcome is. A crash between the two leaves an intent without outcome, which the next run declares unknown.
 //! Recording and connecting may take a while, so what permits the call is asked once more before it is forwarded, and
 //! lease and revocation at its first byte. When the caller's authority is taken away later, the forwarding is cut and the
-//! outcome is unknown.
+//! outcome is unknown. What the server says while it works goes to the client at once (`forwarding`).
 //! Deliberately absent: admission and all shapes (`data-plane/core`), durability (`recorder`).
+
+mod answers;
+mod enquiries;
+mod forwarding;
 
 use std::{
     sync::Arc,
@@ -14,24 +18,29 @@ use std::{
 };
 
 use bailiwick_data_plane_core::{
-    Caller, Config, ToolRef,
-    admission::{SpoolLevel, admit, node_gate},
-    edge::{DeniedCall, HttpReply, PermittedCall, refuse_call},
+    Caller, Config,
+    admission::{SpoolLevel, Wanted, admit, node_gate},
+    edge::{Call, DeniedCall, HttpReply, PermittedCall, refuse_call},
     forward::{self, Answer},
+    naming::Naming,
     records::{Attempt, committed},
+    sealed::request_state::{RequestState, Subject},
 };
 use bailiwick_ledger_core::record::{Binding, Commitment, DecisionRecord, Effect, Kind, Outcome, Record, Status};
-use bailiwick_proto::{Reason, mcp::RequestId, names::SERVER_NAME_CHARS_MAX, v1::Server};
-use bailiwick_runtime::{OnEnd, Shutdown, Supervisor};
+use bailiwick_proto::{Reason, names::SERVER_NAME_CHARS_MAX};
+use bailiwick_runtime::{Shutdown, Supervisor};
 use bailiwick_token::Claims;
+use serde_json::value::RawValue;
 
 use crate::{
     commitments::CommitmentKey,
     config_state::ConfigState,
     metrics::Metrics,
+    random,
     recorder::{Recorded, Recorder, now_ts},
-    upstream::{Gate, Principal, Upstream, UpstreamFault},
+    upstream::{Gate, Upstream, UpstreamFault},
 };
+use self::forwarding::{Forwarding, principal};
 
 /// What every call needs; shared by reference.
 #[derive(Debug)]
@@ -42,6 +51,8 @@ pub(crate) struct Calls {
     pub(crate) commitments: CommitmentKey,
     pub(crate) metrics: Arc<Metrics>,
     pub(crate) supervisor: Supervisor,
+    /// What clients answer servers, and who waits for it.
+    pub(crate) answers: Arc<Answers>,
 }
 
 /// Who asks, under which configuration and id.
@@ -53,6 +64,11 @@ pub(crate) struct Asked {
     pub(crate) config_age_ms: u64,
     pub(crate) arrived: Instant,
 }
+
+pub(crate) use self::{
+    answers::{Answers, NotBrought},
+    forwarding::Outlet,
+};
 
 /// How forwarding ended.
 enum Forwarded {
@@ -76,12 +92,13 @@ impl Calls {
             request_id = asked.request_id,
             user = asked.caller.user,
             agent = asked.caller.agent,
-            tool = call.name,
+            method = call.method,
+            name = call.tool(),
             %reason,
             "call denied"
         );
         let attempt = asked.attempt(&call, &decision);
-        let args = self.commit(&asked.request_id, "args", call.arguments.as_deref().map(|args| args.get()));
+        let args = self.commit(&asked.request_id, "args", call.recorded().as_deref().map(RawValue::get));
         match self.recorder.denied(attempt.denied(now_ts(), reason, args)).await {
             Ok(_) => reply,
             Err(unrecorded) => refuse_call(&call, &asked.request_id, unrecorded, &[]),
@@ -91,18 +108,25 @@ impl Calls {
     /// Records that this node could not take a permitted call on; the reply to send.
     pub(crate) async fn refuse(&self, asked: &Asked, permitted: &PermittedCall, reason: Reason) -> HttpReply {
         let PermittedCall { call, decision, .. } = permitted;
-        let args = self.commit(&asked.request_id, "args", call.arguments.as_deref().map(|args| args.get()));
+        let args = self.commit(&asked.request_id, "args", call.recorded().as_deref().map(RawValue::get));
         let recorded = self.recorder.denied(asked.attempt(call, decision).denied(now_ts(), reason, args)).await;
         refuse_call(call, &asked.request_id, recorded.err().unwrap_or(reason), &decision.policies)
     }
 
-    /// Carries a permitted call through; the reply to send. `cancel` is requested when nobody waits for it any more.
-    pub(crate) async fn carry(&self, asked: Asked, permitted: PermittedCall, cancel: Shutdown) -> HttpReply {
+    /// Carries a permitted call through; the reply to send. What comes before it goes to `outlet`. `cancel` is requested
+    /// when nobody waits for it any more.
+    pub(crate) async fn carry(
+        &self,
+        asked: Asked,
+        permitted: PermittedCall,
+        cancel: Shutdown,
+        outlet: Outlet,
+    ) -> HttpReply {
         let (call, decision) = (&permitted.call, &permitted.decision);
-        let tier = permitted.tool.tier;
+        let tier = permitted.found.tier();
         let attempt = asked.attempt(call, decision);
         let refuse = |reason| refuse_call(call, &asked.request_id, reason, &decision.policies);
-        let args = self.commit(&asked.request_id, "args", call.arguments.as_deref().map(|args| args.get()));
+        let args = self.commit(&asked.request_id, "args", call.recorded().as_deref().map(RawValue::get));
         // How full the spool is, the recorder asks itself.
         if let Some(reason) = node_gate(tier, self.state.freshness(), SpoolLevel::Free) {
             return self.refuse(&asked, &permitted, reason).await;
@@ -126,14 +150,14 @@ impl Calls {
             return refuse(reason);
         }
         let sent = Instant::now();
-        let forwarded = self.forward(&asked, &permitted, &cancel).await;
+        let forwarded = self.forward(&asked, &permitted, &cancel, &outlet).await;
         let latency = sent.elapsed();
         self.metrics.upstream_seconds.observe(latency.as_secs_f64());
         let latency_us = u64::try_from(latency.as_micros()).ok();
         let (reply, outcome, result) = match forwarded {
             Forwarded::Answered(answer, bytes) => {
                 let Answer { reply, status, error_code, payload } = *answer;
-                let cost = permitted.tool.cost.clone();
+                let cost = decision.tool().and_then(|tool| tool.cost.clone());
                 let outcome = Outcome { status, error_code, latency_us, bytes: Some(bytes), cost };
                 let result = payload.map(|payload| self.commit(&asked.request_id, "result", Some(payload.get())));
                 (reply, outcome, result)
@@ -147,8 +171,9 @@ impl Calls {
             request_id = asked.request_id,
             user = asked.caller.user,
             agent = asked.caller.agent,
-            server = permitted.tool.server,
-            tool = permitted.tool.name,
+            server = permitted.found.server(),
+            method = call.method,
+            name = call.tool(),
             status,
             latency_us,
             "call"
@@ -170,38 +195,51 @@ impl Calls {
 
     /// Why the call may not be forwarded any more, by what is in force now.
     fn no_longer(&self, asked: &Asked, permitted: &PermittedCall) -> Option<Reason> {
-        let stale = node_gate(permitted.tool.tier, self.state.freshness(), SpoolLevel::Free);
+        let stale = node_gate(permitted.found.tier(), self.state.freshness(), SpoolLevel::Free);
         let config = self.state.config()?;
         if stale.is_some() || Arc::ptr_eq(&config.contents, &asked.config.contents) {
             return stale;
         }
-        let tool = ToolRef { virtual_server: &permitted.call.virtual_server, name: &permitted.call.name };
-        admit(&config, &asked.caller, tool, unix_seconds()).reason
+        let wanted = Wanted { virtual_server: &permitted.call.virtual_server, what: permitted.call.what() };
+        admit(&config, &asked.caller, wanted, unix_seconds()).reason
     }
 
-    async fn forward(&self, asked: &Asked, permitted: &PermittedCall, cancel: &Shutdown) -> Forwarded {
-        let Some(server) = asked.config.servers.get(&permitted.tool.server) else {
+    async fn forward(
+        &self,
+        asked: &Asked,
+        permitted: &PermittedCall,
+        cancel: &Shutdown,
+        outlet: &Outlet,
+    ) -> Forwarded {
+        let Some(server) = asked.config.servers.get(permitted.found.server()) else {
             return self.answered(asked, permitted, Err(UpstreamFault::Unreachable("not configured".to_owned())));
         };
-        let id = self.upstream.next_id();
-        let caller = Principal::Caller { user: asked.caller.user.clone(), agent: asked.caller.agent.clone() };
-        let gate = self.gate(asked, permitted);
+        let mut forwarding = Forwarding {
+            calls: self,
+            asked,
+            permitted: permitted.clone(),
+            server,
+            principal: principal(&asked.caller, &permitted.call),
+            id: self.upstream.next_id(),
+            gate: self.gate(asked, permitted),
+            outlet,
+        };
         let answer = tokio::select! {
             biased;
             reason = self.state.taken_away(&asked.caller) => {
-                self.cancel_later(server, caller, id);
+                forwarding.cancel();
                 return Forwarded::Cut(reason);
             }
-            answer = cancel.or_stop(self.upstream.call(server, &caller, permitted, &id, &gate)) => answer,
+            answer = cancel.or_stop(forwarding.run()) => answer,
         };
         let Some(answer) = answer else {
-            self.cancel_later(server, caller, id);
+            forwarding.cancel();
             return Forwarded::Cancelled;
         };
         if let Err(fault) = &answer {
             tracing::warn!(server = server.name, %fault, request_id = asked.request_id, "a call has no answer");
             if matches!(fault, UpstreamFault::Timeout(_)) {
-                self.cancel_later(server, caller, id);
+                forwarding.cancel();
             }
         }
         self.answered(asked, permitted, answer)
@@ -209,7 +247,7 @@ impl Calls {
 
     /// What may still keep the call when its first byte could leave.
     fn gate(&self, asked: &Asked, permitted: &PermittedCall) -> Gate {
-        let (state, caller, tier) = (Arc::clone(&self.state), asked.caller.clone(), permitted.tool.tier);
+        let (state, caller, tier) = (Arc::clone(&self.state), asked.caller.clone(), permitted.found.tier());
         Gate::new(move || node_gate(tier, state.freshness(), SpoolLevel::Free).or_else(|| state.is_taken_away(&caller)))
     }
 
@@ -223,13 +261,19 @@ impl Calls {
             Ok((response, bytes)) => (Ok(response), bytes),
             Err(fault) => (Err(fault.reason()), 0),
         };
-        Forwarded::Answered(Box::new(forward::answer(&permitted.call, &asked.request_id, response)), bytes)
+        let seal = |state: RequestState| self.seal(asked, permitted, &state);
+        let prefixed = Naming::default();
+        let virtual_server = asked.config.virtual_servers.get(&permitted.call.virtual_server);
+        let naming = virtual_server.map_or(&prefixed, |server| &server.naming);
+        let named = (naming, permitted.found.server());
+        Forwarded::Answered(Box::new(forward::answer(&permitted.call, &asked.request_id, response, named, seal)), bytes)
     }
 
-    fn cancel_later(&self, server: &Server, caller: Principal, id: RequestId) {
-        let (upstream, server) = (Arc::clone(&self.upstream), server.clone());
-        let cancel = async move { upstream.cancel(&server, &caller, &id).await };
-        self.supervisor.spawn("cancellation", OnEnd::Finish, cancel);
+    /// What the client has to bring back, bound to this very request.
+    fn seal(&self, asked: &Asked, permitted: &PermittedCall, state: &RequestState) -> Option<String> {
+        let PermittedCall { call, found, .. } = permitted;
+        let subject = Subject { server: found.server(), method: call.method, salient: call.retry.salient };
+        state.seal(&self.state.sealing_keys(), &asked.caller, &subject, unix_seconds(), random()?).ok()
     }
 
     /// The intent is on record but the call was not forwarded: its outcome says so.
@@ -251,12 +295,12 @@ impl Calls {
 impl Asked {
     fn attempt<'a>(
         &'a self,
-        call: &'a bailiwick_data_plane_core::ToolCall,
+        call: &'a Call,
         decision: &'a bailiwick_data_plane_core::Decision,
     ) -> Attempt<'a> {
         Attempt {
             caller: &self.caller,
-            call,
+            call: call.into(),
             decision,
             request_id: &self.request_id,
             config_age_ms: self.config_age_ms,

@@ -16,7 +16,7 @@ use bailiwick_ledger_core::{
     record::is_node_name,
 };
 use bailiwick_proto::subjects;
-use bailiwick_runtime::{MasterKeyConfig, config::ConfigProblems};
+use bailiwick_runtime::{MasterKeyConfig, config::ConfigProblems, telemetry::TelemetryConfig};
 use serde::Deserialize;
 
 /// Smallest useful spool: some hundred records and a reserve for the outcomes of calls under way.
@@ -64,6 +64,8 @@ pub struct DataPlaneConfig {
     pub calls_max: usize,
     /// Towards MCP servers.
     pub upstream: UpstreamConfig,
+    /// Traces and metrics for an OpenTelemetry collector.
+    pub telemetry: TelemetryConfig,
 }
 
 /// Limits towards MCP servers.
@@ -99,6 +101,7 @@ impl Default for DataPlaneConfig {
             drain_ms: 30_000,
             calls_max: 4096,
             upstream: UpstreamConfig::default(),
+            telemetry: TelemetryConfig::default(),
         }
     }
 }
@@ -169,6 +172,7 @@ impl DataPlaneConfig {
         ] {
             require(value > 0, &format!("upstream.{key}"), "must be more than 0".to_owned());
         }
+        self.telemetry.check("telemetry", &mut problems);
         problems.into_result()
     }
 
@@ -212,6 +216,7 @@ mod tests {
             spool_bytes_max: 10,
             ops_listen: DataPlaneConfig::default().listen,
             upstream: UpstreamConfig { call_timeout_ms: 0, ..UpstreamConfig::default() },
+            telemetry: TelemetryConfig { endpoint: Some("collector".into()), ..TelemetryConfig::default() },
             ..DataPlaneConfig::default()
         };
         let keys: Vec<_> = config.check().unwrap_err().0.into_iter().map(|problem| problem.key).collect();
@@ -224,7 +229,8 @@ mod tests {
                 "allowed_origins",
                 "spool_bytes_max",
                 "ops_listen",
-                "upstream.call_timeout_ms"
+                "upstream.call_timeout_ms",
+                "telemetry.endpoint"
             ]
         );
     }

@@ -160,7 +160,7 @@ impl<U: Uplink> ConfigStream<U> {
             Frame::Delta(delta) => Ok(Some(self.answer(self.state.delta(&delta)?))),
             Frame::Heartbeat(bookmark) => self.state.bookmark(&bookmark).map(|()| None),
             Frame::Keys(keys) => {
-                self.state.session_keys_came(keys);
+                self.state.sealing_keys_came(keys);
                 Ok(None)
             }
             Frame::Statement(statement) => {

@@ -23,7 +23,7 @@ use arc_swap::{ArcSwap, ArcSwapOption};
 use bailiwick_data_plane_core::{
     Applied, Caller, Catalogue, CatalogueError, Config,
     admission::{Freshness, taken_away},
-    session::SessionKeys,
+    sealed::SealingKeys,
 };
 use bailiwick_ledger_core::canonical::INTEGER_MAX;
 use bailiwick_proto::{Reason, v1};
@@ -45,7 +45,7 @@ pub(crate) struct ConfigState {
     catalogue: Mutex<Catalogue>,
     /// What the catalogue last put in force.
     config: ArcSwapOption<Config>,
-    session_keys: ArcSwap<SessionKeys>,
+    sealing_keys: ArcSwap<SealingKeys>,
     leases: Mutex<Leases>,
     surroundings: Arc<dyn Surroundings>,
     max_staleness: Duration,
@@ -86,7 +86,7 @@ impl ConfigState {
             surroundings,
             catalogue: Mutex::default(),
             config: ArcSwapOption::empty(),
-            session_keys: ArcSwap::default(),
+            sealing_keys: ArcSwap::default(),
             leases: Mutex::default(),
             max_staleness,
             keeper: OnceLock::new(),
@@ -113,8 +113,8 @@ impl ConfigState {
     }
 
     /// Keys that seal legacy session ids.
-    pub(crate) fn session_keys(&self) -> Arc<SessionKeys> {
-        self.session_keys.load_full()
+    pub(crate) fn sealing_keys(&self) -> Arc<SealingKeys> {
+        self.sealing_keys.load_full()
     }
 
     /// Wakes whenever the configuration has changed.
@@ -240,8 +240,8 @@ impl ConfigState {
     }
 
     /// Replaces the session keys.
-    pub(crate) fn set_session_keys(&self, keys: SessionKeys) {
-        self.session_keys.store(Arc::new(keys));
+    pub(crate) fn set_sealing_keys(&self, keys: SealingKeys) {
+        self.sealing_keys.store(Arc::new(keys));
     }
 
     /// Lets readers have what the catalogue put in force. True when it is something else than before. Called with the

@@ -19,6 +19,7 @@ mod kept;
 mod lane;
 mod listener;
 mod metrics;
+mod random;
 mod recorder;
 mod registration;
 mod reserve;
@@ -26,12 +27,14 @@ mod role;
 mod snapshot;
 mod spool;
 mod surroundings;
+mod telemetry;
 #[cfg(test)]
 mod tests;
 mod tool_reports;
 mod uplink;
 mod upstream;
 
+use self::random::random;
 pub use self::{
     config::DataPlaneConfig,
     follower::Follower,

@@ -8,6 +8,7 @@
 
 mod cors;
 mod endpoint;
+mod event_stream;
 mod guard;
 mod metadata;
 mod patience;

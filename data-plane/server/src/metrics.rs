@@ -14,6 +14,8 @@ use prometheus_client::{
     metrics::{counter::Counter, family::Family, gauge::Gauge, histogram::Histogram},
 };
 
+use crate::telemetry::Operations;
+
 /// Seconds; what the semantic conventions for MCP prescribe, with finer steps for the gateway's own part.
 const DURATION_BUCKETS: [f64; 16] =
     [0.001, 0.0025, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0, 2.0, 5.0, 10.0, 30.0, 60.0, 120.0];
@@ -59,6 +61,8 @@ pub(crate) struct Metrics {
     pub(crate) snapshot_in_use: Gauge<i64, AtomicI64>,
     pub(crate) snapshot_failures: Counter,
     pub(crate) reserves_kept: Gauge<i64, AtomicI64>,
+    pub(crate) operations: Operations,
+    pub(crate) spans_lost: Counter,
 }
 
 impl Metrics {
@@ -90,6 +94,8 @@ impl Metrics {
             snapshot_in_use: Gauge::default(),
             snapshot_failures: Counter::default(),
             reserves_kept: Gauge::default(),
+            operations: Operations::new(),
+            spans_lost: Counter::default(),
         };
         let named = |name: &str| format!("bailiwick_data_plane_{name}");
         let add = |name: &str, help: &str, metric: &Counter| registry.register(&named(name), help, metric.clone());
@@ -122,6 +128,12 @@ impl Metrics {
         let age = "Time since the last lease that counts was asked for, in seconds; -1 without one";
         registry.register(&named("lease_age_seconds"), age, metrics.lease_age_seconds.clone());
         add("denials", "Keys barred by the revocation lane before the config stream brought it", &metrics.denials);
+        let lost = "Spans that the collector did not take, or that were too many to wait for it";
+        add("spans_lost", lost, &metrics.spans_lost);
+        // Under the names of OpenTelemetry's conventions, which no role has to itself.
+        for durations in [&metrics.operations.server, &metrics.operations.client] {
+            registry.register(&durations.prometheus_name(), durations.description(), durations.clone());
+        }
         metrics.register_kept(registry);
         metrics
     }

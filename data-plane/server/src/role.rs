@@ -23,6 +23,7 @@ use bailiwick_runtime::{
     ops::{self, Readiness},
     sealed_file::SealedFileError,
     tasks::TaskFailed,
+    telemetry::otlp::{self, TelemetryError},
 };
 use tokio::{
     net::TcpListener,
@@ -33,7 +34,7 @@ use tokio::{
 use self::opening::{Opened, Run, joining, open};
 use crate::{
     auth::Authenticator,
-    calls::Calls,
+    calls::{Answers, Calls},
     config::DataPlaneConfig,
     config_client::{self, ConfigStream},
     config_state::ConfigState,
@@ -44,6 +45,7 @@ use crate::{
     metrics::Metrics,
     recorder::{self, Recorder},
     registration::{ALONE_AFTER, Begun, Registration},
+    telemetry::{self, Telemetry},
     tool_reports::ToolReports,
     upstream::Upstream,
 };
@@ -90,6 +92,9 @@ pub enum DataPlaneError {
     /// No key can be made, or TLS cannot be set up.
     #[error("cryptography is not usable: {0}")]
     Crypto(String),
+    /// The collector's endpoint cannot be used.
+    #[error(transparent)]
+    Telemetry(#[from] TelemetryError),
     /// A task failed.
     #[error(transparent)]
     Task(#[from] TaskFailed),
@@ -151,13 +156,16 @@ pub async fn serve(
         let kept = tokio::task::spawn_blocking(move || Kept::open(&config, identity.as_ref(), master_keys)).await;
         kept.map_err(|error| DataPlaneError::Spool(error.to_string()))??
     };
+    let (metrics, stages) = (Arc::new(Metrics::new(&registry)), Stages::default());
+    let telemetry = telemetry(&config, &metrics, &supervisor, &stages.late).await?;
     let node = Node {
         state: Arc::new(ConfigState::new(Duration::from_millis(config.max_staleness_ms)).of_node(&config.node)),
         upstream: Arc::new(upstream),
-        metrics: Arc::new(Metrics::new(&registry)),
+        metrics,
+        telemetry,
         calls: Arc::default(),
         slots: Arc::new(Semaphore::new(config.calls_max)),
-        stages: Stages::default(),
+        stages,
         _lock: Arc::new(lock),
         readiness: readiness.clone(),
         supervisor: supervisor.clone(),
@@ -180,6 +188,20 @@ pub async fn serve(
     Ok(Running { mcp_addr, ops_addr, supervisor, readiness })
 }
 
+/// What is told about requests, and the tasks that tell it, if there is a collector.
+async fn telemetry(
+    config: &DataPlaneConfig,
+    metrics: &Metrics,
+    supervisor: &Supervisor,
+    stop: &Shutdown,
+) -> Result<Arc<Telemetry>, TelemetryError> {
+    let operations = metrics.operations.clone();
+    let durations = vec![operations.server.clone(), operations.client.clone()];
+    let (source, lost) = (telemetry::source(&config.node), metrics.spans_lost.clone());
+    let spans = otlp::start(&config.telemetry, source, durations, lost, supervisor, stop).await?;
+    Ok(Arc::new(Telemetry::new(operations, spans, &config.telemetry)))
+}
+
 /// The order of stopping: each stage is requested when the one before it has ended.
 #[derive(Clone, Debug, Default)]
 struct Stages {
@@ -198,6 +220,7 @@ struct Node {
     state: Arc<ConfigState>,
     upstream: Arc<Upstream>,
     metrics: Arc<Metrics>,
+    telemetry: Arc<Telemetry>,
     calls: Arc<OnceCell<Arc<Calls>>>,
     slots: Arc<Semaphore>,
     stages: Stages,
@@ -245,6 +268,7 @@ impl Node {
             Registration { control_plane: control_plane.clone(), node: self.config.node.clone(), reserves };
         let begun = registration.begin(run.signer, left, has_config).await;
         let Begun { epoch, signer, is_registered, reserves } = begun;
+        let answers = Answers::new(Arc::clone(&self.state), stream.clone());
         let alone = (!is_registered).then(|| *signer.public_key());
         let start = recorder::Start {
             node: self.config.node.clone(),
@@ -272,7 +296,12 @@ impl Node {
             commitments: run.commitments,
             metrics: Arc::clone(&self.metrics),
             supervisor: self.supervisor.clone(),
+            answers: Arc::clone(&answers),
         };
+        let late = self.stages.late.clone();
+        self.supervisor.spawn("answers", OnEnd::Critical, async move {
+            late.or_stop(answers.follow()).await;
+        });
         // Set once: this function runs once.
         drop(self.calls.set(Arc::new(calls)));
         if let Some(public_key) = alone

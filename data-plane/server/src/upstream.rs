@@ -26,20 +26,26 @@ use std::{
 
 use bailiwick_data_plane_core::{
     edge::PermittedCall,
-    forward,
+    forward::{self, ServerRequest},
     handshake::{self, ToolList},
 };
 use bailiwick_proto::{
-    mcp::{self, RequestId, Response},
+    mcp::{self, Era, RequestId, Response},
     v1::{Server, ToolDefinition},
 };
+use http::HeaderValue;
 use serde_json::value::RawValue;
 
 use self::{
     exchange::{Answer, Bounds},
     peer::{Origin, Peer},
 };
-pub(crate) use self::{fault::UpstreamFault, gate::Gate, peer::Principal};
+pub(crate) use self::{
+    exchange::Heard,
+    fault::UpstreamFault,
+    gate::Gate,
+    peer::{Aside, Principal},
+};
 use crate::config::UpstreamConfig;
 
 /// Peers remembered, some hundred bytes each; beyond it all are forgotten and found again. More than a node serves
@@ -49,6 +55,8 @@ const PEERS_MAX: usize = 16_384;
 const IDLE_CONNECTIONS_MAX: usize = 64;
 /// Longest wait for a server to take a cancellation.
 const CANCEL_WAIT_MAX: Duration = Duration::from_secs(2);
+/// Longest wait for a server to take the answer to what it asked.
+const ANSWER_WAIT_MAX: Duration = Duration::from_secs(10);
 
 /// One per node, shared by reference.
 #[derive(Debug)]
@@ -85,22 +93,80 @@ impl Upstream {
         RequestId::from(self.next_id.fetch_add(1, Ordering::Relaxed))
     }
 
-    /// Forwards a permitted call of `caller` under `id`, unless `gate` keeps it when it could leave; the server's answer
-    /// and its length in bytes.
+    /// Forwards a permitted call of `caller` under `id`, unless a gate keeps it when it could leave; the server's answer
+    /// and its length in bytes. Whoever listens ends it when it takes too long.
     pub(crate) async fn call(
         &self,
         server: &Server,
         caller: &Principal,
         permitted: &PermittedCall,
         id: &RequestId,
-        gate: &Gate,
+        aside: Aside<'_>,
     ) -> Result<(Response, u64), UpstreamFault> {
         let bounds = self.call_bounds(server);
         let peer = self.peer(&server.url, caller);
         let request = |era| forward::call_request(permitted, era, id);
-        let asked = peer.ask(&self.http, id, request, (bounds, self.handshake_bounds(server)), Some(gate));
-        let Answer { response, bytes, .. } = exchange::within(bounds.timeout, asked).await?;
+        let asked = peer.ask(&self.http, id, request, (bounds, self.handshake_bounds(server)), aside);
+        let Answer { response, bytes, .. } = asked.await?;
         Ok((response, bytes))
+    }
+
+    /// Asks a server something that is no call; the whole answer is waited for.
+    pub(crate) async fn enquire(
+        &self,
+        server: &Server,
+        caller: &Principal,
+        id: &RequestId,
+        request: impl Fn(Era) -> ServerRequest,
+    ) -> Result<Response, UpstreamFault> {
+        let bounds = self.handshake_bounds(server);
+        let asked = self.peer(&server.url, caller);
+        Ok(asked.ask(&self.http, id, request, (bounds, bounds), Aside::default()).await?.response)
+    }
+
+    /// Asks a server something by method and parameters.
+    pub(crate) async fn ask(
+        &self,
+        server: &Server,
+        caller: &Principal,
+        rpc_method: &str,
+        params: Option<Box<RawValue>>,
+    ) -> Result<Response, UpstreamFault> {
+        let id = self.next_id();
+        let members = params.as_deref().and_then(mcp::ordered_members).unwrap_or_default();
+        let params: Vec<_> = members.iter().map(|(key, value)| (key.as_str(), (*value).to_owned())).collect();
+        let request = |era| forward::list_request(era, &id, (rpc_method, &params), None);
+        self.enquire(server, caller, &id, request).await
+    }
+
+    /// What a server says that it can do: an object.
+    pub(crate) async fn capabilities(
+        &self,
+        server: &Server,
+        caller: &Principal,
+    ) -> Result<Option<Box<RawValue>>, UpstreamFault> {
+        self.peer(&server.url, caller).capabilities(&self.http, self.handshake_bounds(server)).await
+    }
+
+    /// Whether a server is known to be a modern one.
+    pub(crate) fn is_modern(&self, server: &Server, caller: &Principal) -> bool {
+        self.peer(&server.url, caller).is_modern()
+    }
+
+    /// How long a server may be silent before a call is given up.
+    pub(crate) fn patience(&self, server: &Server) -> Duration {
+        self.call_bounds(server).timeout
+    }
+
+    /// Sends an answer to what a legacy server asked in this session.
+    pub(crate) async fn answer(
+        &self,
+        server: &Server,
+        caller: &Principal,
+        body: Vec<u8>,
+        session: Option<&HeaderValue>,
+    ) -> Result<(), UpstreamFault> {
+        self.peer(&server.url, caller).answer(&self.http, body, session, ANSWER_WAIT_MAX).await
     }
 
     /// Tells a legacy server that `caller` no longer waits for `id`. A modern one sees its stream close.
@@ -122,7 +188,8 @@ impl Upstream {
         loop {
             let id = self.next_id();
             let request = |era| handshake::tools_request(era, &id, cursor.as_deref());
-            let Answer { response, .. } = peer.ask(&self.http, &id, request, (bounds, bounds), None).await?;
+            let Answer { response, .. } =
+                peer.ask(&self.http, &id, request, (bounds, bounds), Aside::default()).await?;
             let page = match response {
                 Response::Result(page) => page,
                 Response::Error(error) => {
@@ -147,7 +214,7 @@ impl Upstream {
             *known = Known::default();
         }
         let origin = known.origins.entry(url.to_owned()).or_insert_with(|| Arc::new(Origin::new(url)));
-        let peer = Arc::new(Peer::new(Arc::clone(origin)));
+        let peer = Arc::new(Peer::new(Arc::clone(origin), principal));
         known.peers.insert(key, Arc::clone(&peer));
         peer
     }

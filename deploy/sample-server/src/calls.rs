@@ -1,7 +1,7 @@
-//! Counts the calls that tools really executed, per tool.
+//! Counts the calls that tools really executed, per tool, and the prompts and resources that were really given out.
 //!
-//! `finance` adds to it as the first thing each tool does; `main` serves it as JSON at `/calls`. Tests read it from
-//! outside to prove that a call Bailiwick refused never reached the upstream. A call is counted even if the tool then
+//! `finance` and `reading` add to it as the first thing they do; `main` serves it as JSON at `/calls` and `/reads`. Tests
+//! read it from outside to prove that what Bailiwick refused never reached the upstream. A call is counted even if the tool then
 //! answers with an error, since it did arrive. Nothing is kept across a restart.
 
 use std::collections::BTreeMap;
@@ -15,15 +15,39 @@ pub(crate) enum Tool {
     DeleteLedger,
 }
 
-/// One counter per tool; all start at zero.
+/// What is read rather than called.
+#[derive(Clone, Copy, Debug)]
+pub(crate) enum Read {
+    Prompt,
+    Resource,
+}
+
+/// One counter per tool and kind of reading; all start at zero.
 #[derive(Debug, Default)]
 pub(crate) struct CallLog {
     query_data: AtomicU64,
     create_charge: AtomicU64,
     delete_ledger: AtomicU64,
+    prompts: AtomicU64,
+    resources: AtomicU64,
 }
 
 impl CallLog {
+    /// Counts one prompt or resource that was asked for.
+    pub(crate) fn add_read(&self, read: Read) {
+        let counter = match read {
+            Read::Prompt => &self.prompts,
+            Read::Resource => &self.resources,
+        };
+        counter.fetch_add(1, Ordering::SeqCst);
+    }
+
+    /// The counts of reading, by kind.
+    pub(crate) fn reads(&self) -> BTreeMap<&'static str, u64> {
+        let count = |counter: &AtomicU64| counter.load(Ordering::SeqCst);
+        BTreeMap::from([("prompts", count(&self.prompts)), ("resources", count(&self.resources))])
+    }
+
     /// Counts one executed call and returns how many there have now been of that tool.
     pub(crate) fn add(&self, tool: Tool) -> u64 {
         self.counter(tool).fetch_add(1, Ordering::SeqCst) + 1

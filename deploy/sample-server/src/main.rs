@@ -2,11 +2,13 @@
 //!
 //! Started by `deploy/quickstart` and by the end-to-end tests. It speaks both eras of MCP over Streamable HTTP at
 //! `/mcp`, keeps no sessions (so any client may send any request to it), and tells at `/calls` how often each tool
-//! really ran. It has no authentication of its own and therefore listens on loopback unless told otherwise; requests
-//! with a foreign `Host` are refused either way. The tools are in `finance`.
+//! really ran, at `/reads` how many prompts and resources were asked for. It has no authentication of its own and therefore listens on loopback unless told otherwise; requests
+//! with a foreign `Host` are refused either way. The tools are in `finance`, prompts and resources
+//! in `reading`.
 
 mod calls;
 mod finance;
+mod reading;
 
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -58,7 +60,11 @@ fn router(calls: Arc<CallLog>, modern_only: bool, stop: &CancellationToken) -> R
     let finance = Finance::new(Arc::clone(&calls), modern_only);
     let mcp: StreamableHttpService<Finance, LocalSessionManager> =
         StreamableHttpService::new(move || Ok(finance.clone()), Arc::default(), config);
-    Router::new().nest_service("/mcp", mcp).route("/calls", routing::get(async move || Json(calls.counts())))
+    let reads = Arc::clone(&calls);
+    Router::new()
+        .nest_service("/mcp", mcp)
+        .route("/calls", routing::get(async move || Json(calls.counts())))
+        .route("/reads", routing::get(async move || Json(reads.reads())))
 }
 
 /// Resolves at SIGTERM or SIGINT, having told the MCP service to end its streams.

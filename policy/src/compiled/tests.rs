@@ -6,9 +6,10 @@ use bailiwick_proto::Tier;
 use proptest::prelude::*;
 
 use super::*;
-use crate::{KnownNames, POLICY_NESTING_MAX, POLICY_OPERATORS_MAX, POLICY_TEXT_BYTES_MAX, RequestAgent};
+use crate::{KnownNames, POLICY_NESTING_MAX, POLICY_OPERATORS_MAX, POLICY_TEXT_BYTES_MAX, RequestAgent, Use};
 
 mod differential;
+mod uses;
 
 /// The policy of the README and of the first steps.
 const FINANCE_READS: &str = r#"permit (principal in Group::"finance", action in Action::"call_tool", resource in Server::"finance")
@@ -64,8 +65,10 @@ const AGENT: RequestAgent<'_> = RequestAgent {
     ceiling: Tier::Destructive,
 };
 
-fn request<'a>(groups: &'a [String], tool: (&'a str, &'a str)) -> Request<'a> {
-    Request { user: "jane@example.com", groups, agent: AGENT, virtual_server: "finance", level: Tier::Retrieval, tool }
+fn request<'a>(groups: &'a [String], (server, tool): (&'a str, &'a str)) -> Request<'a> {
+    let wanted = Use::Tool { server, tool };
+    let level = Tier::Retrieval;
+    Request { user: "jane@example.com", groups, agent: AGENT, virtual_server: "finance", level, wanted }
 }
 
 fn groups(names: &[&str]) -> Vec<String> {
@@ -265,7 +268,7 @@ fn a_statement_that_can_never_match_is_refused() {
 fn every_example_of_the_guide_is_accepted() {
     let guide = include_str!("../../../docs/security/policies.md");
     let examples: Vec<_> = guide.split("```cedar\n").skip(1).filter_map(|rest| rest.split("```").next()).collect();
-    assert_eq!(examples.len(), 1);
+    assert_eq!(examples.len(), 2);
     for example in examples {
         assert_eq!(problems(example), Vec::<String>::new(), "{example}");
     }

@@ -1,8 +1,8 @@
-//! Reading one JSON-RPC request or notification from a body.
+//! Reading one JSON-RPC request, notification or response from a body.
 //!
 //! Called by the data plane's edge with the whole body. A body that passes is one object with exactly the members
-//! JSON-RPC allows; batches (removed from MCP in 2025-06-18) and responses are refused by name. Ids are kept as they
-//! were written, because the answer must carry the same.
+//! JSON-RPC allows; batches (removed from MCP in 2025-06-18) are refused by name. Ids are kept as they were written,
+//! because the answer must carry the same. Which era lets a client answer anything, is the edge's to know.
 //! Specification: JSON-RPC 2.0 §4; MCP 2026-07-28 basic, "Requests" and "Notifications".
 
 use std::{collections::BTreeSet, fmt};
@@ -104,6 +104,24 @@ impl Notification {
     }
 }
 
+/// A client's answer to a request of the server, as the legacy era has them.
+#[derive(Clone, Debug)]
+pub struct Reply {
+    /// The id the server's request had.
+    pub id: RequestId,
+    /// `result`, an object, or `error`, with a code and a message.
+    pub answer: Answered,
+}
+
+/// How a client answers.
+#[derive(Clone, Debug)]
+pub enum Answered {
+    /// An object, as it was written.
+    Result(Box<RawValue>),
+    /// An object, as it was written.
+    Error(Box<RawValue>),
+}
+
 /// What a client may send.
 #[derive(Clone, Debug)]
 pub enum Message {
@@ -111,6 +129,8 @@ pub enum Message {
     Request(Request),
     /// Without.
     Notification(Notification),
+    /// To a request of the server's.
+    Reply(Reply),
 }
 
 /// Why a body is not one message. Every variant knows its JSON-RPC code.
@@ -137,9 +157,9 @@ pub enum MessageFault {
     /// `params` is present and no object.
     #[error("`params` must be an object")]
     Params,
-    /// A response; clients send none here.
-    #[error("responses are not accepted here")]
-    Response,
+    /// Both or neither of `result` and `error`, or one that is no object.
+    #[error("a response must have an object as `result` or as `error`")]
+    Reply,
     /// A member JSON-RPC does not know.
     #[error("the message has a member that JSON-RPC does not define")]
     UnknownMember,
@@ -158,7 +178,7 @@ impl MessageFault {
             | Self::Id
             | Self::Method
             | Self::Params
-            | Self::Response
+            | Self::Reply
             | Self::UnknownMember => code::INVALID_REQUEST,
         }
     }
@@ -185,14 +205,14 @@ fn read_members(members: &Members<'_>, id: Option<Option<RequestId>>) -> Result<
         return Err(MessageFault::Version);
     }
     let names: BTreeSet<&str> = members.iter().map(|(name, _)| name).collect();
-    if !names.contains("method") && (names.contains("result") || names.contains("error")) {
-        return Err(MessageFault::Response);
-    }
     let id = match id {
         Some(None) => return Err(MessageFault::Id),
         Some(Some(id)) => Some(id),
         None => None,
     };
+    if !names.contains("method") && (names.contains("result") || names.contains("error")) {
+        return read_reply(members, id);
+    }
     let method = members.required_string("method").map_err(|_absent| MessageFault::Method)?;
     if method.is_empty() || method.len() > METHOD_BYTES_MAX {
         return Err(MessageFault::Method);
@@ -208,6 +228,20 @@ fn read_members(members: &Members<'_>, id: Option<Option<RequestId>>) -> Result<
         Some(id) => Message::Request(Request { id, method, params }),
         None => Message::Notification(Notification { method, params }),
     })
+}
+
+fn read_reply(members: &Members<'_>, id: Option<RequestId>) -> Result<Message, MessageFault> {
+    if members.iter().any(|(name, _)| !matches!(name, "jsonrpc" | "id" | "result" | "error")) {
+        return Err(MessageFault::UnknownMember);
+    }
+    let object = |name| members.object(name).map_err(|_no_object| MessageFault::Reply);
+    let answer = match (object("result")?, object("error")?) {
+        (Some(_), None) => members.get("result").map(|result| Answered::Result(result.to_owned())),
+        (None, Some(_)) => members.get("error").map(|error| Answered::Error(error.to_owned())),
+        (Some(_), Some(_)) | (None, None) => None,
+    };
+    let (id, answer) = (id.ok_or(MessageFault::Id)?, answer.ok_or(MessageFault::Reply)?);
+    Ok(Message::Reply(Reply { id, answer }))
 }
 
 #[cfg(test)]
@@ -241,8 +275,11 @@ mod tests {
             (r#"{"jsonrpc":"2.0","id":1,"method":""}"#, MessageFault::Method, id()),
             (r#"{"jsonrpc":"2.0","id":1,"method":"ping","params":[]}"#, MessageFault::Params, id()),
             (r#"{"jsonrpc":"2.0","id":1,"method":"ping","params":null}"#, MessageFault::Params, id()),
-            (r#"{"jsonrpc":"2.0","id":1,"result":{}}"#, MessageFault::Response, id()),
-            (r#"{"jsonrpc":"2.0","id":1,"error":{"code":1,"message":""}}"#, MessageFault::Response, id()),
+            (r#"{"jsonrpc":"2.0","id":1,"result":[]}"#, MessageFault::Reply, id()),
+            (r#"{"jsonrpc":"2.0","id":1,"error":"no"}"#, MessageFault::Reply, id()),
+            (r#"{"jsonrpc":"2.0","id":1,"result":{},"error":{}}"#, MessageFault::Reply, id()),
+            (r#"{"jsonrpc":"2.0","result":{}}"#, MessageFault::Id, None),
+            (r#"{"jsonrpc":"2.0","id":1,"result":{},"params":{}}"#, MessageFault::UnknownMember, id()),
             (r#"{"jsonrpc":"2.0","id":1,"method":"ping","extra":1}"#, MessageFault::UnknownMember, id()),
             (r#"{"jsonrpc":"2.0","id":1,"id":2,"method":"ping"}"#, MessageFault::Json(StrictFault::RepeatedKey), None),
             (
@@ -277,6 +314,17 @@ mod tests {
         let Ok(Message::Notification(notification)) = read_message(body) else { panic!("refused") };
         assert_eq!(notification.method, "notifications/initialized");
         assert!(notification.params.is_none() && notification.members().is_empty());
+    }
+
+    #[test]
+    fn a_clients_answer_keeps_its_text() {
+        let body = br#"{"jsonrpc":"2.0","id":"ask.1","result":{"action":"accept","content":{"n":1.10}}}"#;
+        let Ok(Message::Reply(Reply { id, answer: Answered::Result(result) })) = read_message(body) else {
+            panic!("refused")
+        };
+        assert_eq!((id, result.get()), (RequestId::Text("ask.1".into()), r#"{"action":"accept","content":{"n":1.10}}"#));
+        let refused = br#"{"jsonrpc":"2.0","id":7,"error":{"code":-1,"message":"no"}}"#;
+        assert!(matches!(read_message(refused), Ok(Message::Reply(Reply { answer: Answered::Error(_), .. }))));
     }
 
     #[test]

@@ -102,6 +102,7 @@ pub fn read_incoming(data: &[u8], asked: &RequestId) -> Result<Incoming, Respons
     match read_message(data) {
         Ok(Message::Notification(notification)) => Ok(Incoming::Notification(notification)),
         Ok(Message::Request(request)) => Ok(Incoming::Request(request)),
+        Ok(Message::Reply(_)) => Err(ResponseFault::NotOneOf),
         Err((fault, _)) => Err(ResponseFault::Message(fault)),
     }
 }
@@ -142,6 +143,12 @@ fn read_error(error: &RawValue) -> Result<RpcError, ResponseFault> {
 #[must_use]
 pub fn result_body(id: &RequestId, result: &RawValue) -> Vec<u8> {
     format!(r#"{{"jsonrpc":"2.0","id":{id},"result":{}}}"#, result.get()).into_bytes()
+}
+
+/// An error of somebody else's, as it was written.
+#[must_use]
+pub fn raw_error_body(id: &RequestId, error: &RawValue) -> Vec<u8> {
+    format!(r#"{{"jsonrpc":"2.0","id":{id},"error":{}}}"#, error.get()).into_bytes()
 }
 
 /// A refusal. Without an id where none could be read; MCP ids are never null.

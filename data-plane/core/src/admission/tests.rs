@@ -62,6 +62,78 @@ fn every_condition_refuses_with_its_own_reason() {
     }
 }
 
+const READS: &str = r#"
+    permit (principal, action == Action::"get_prompt", resource == Server::"finance") when { context.name == "summary" };
+    permit (principal, action == Action::"read_resource", resource == Server::"finance")
+    when { context.uri like "file:///public/*" };"#;
+
+fn want(world: &World, what: What<'_>) -> Decision {
+    admit(&world.config(), &caller(), Wanted { virtual_server: "finance", what }, NOW)
+}
+
+#[test]
+fn prompts_and_resources_are_refused_for_the_same_reasons_in_the_same_order() {
+    use What::{Prompt, Resource, Template};
+    let reads = || world().with(fixture::policy("reads", 1, READS));
+    let only_reading = |consent: &mut bailiwick_proto::v1::Consent| consent.level = "retrieval".into();
+    let forbid = r#"forbid (principal, action, resource) when { context.agent == Agent::"coder" };"#;
+    for (world, what, expected) in [
+        (reads(), Prompt("summary"), None),
+        (reads(), Prompt("other"), Some(Reason::PolicyDenied)),
+        (reads(), Prompt(""), Some(Reason::PromptUnknown)),
+        (reads(), Prompt("a\u{7}"), Some(Reason::PromptUnknown)),
+        (reads(), Resource("file:///public/a"), None),
+        (reads(), Resource("file:///private"), Some(Reason::PolicyDenied)),
+        (reads(), Resource("file:///public/../private"), Some(Reason::ResourceUriInvalid)),
+        (reads(), Resource("file:///public/%2e%2e/private"), Some(Reason::ResourceUriInvalid)),
+        (reads(), Resource("file:///public/{a}"), Some(Reason::ResourceUriInvalid)),
+        (reads(), Resource(""), Some(Reason::ResourceUnknown)),
+        (reads(), Template("file:///public/{a}"), None),
+        (reads(), Template("file:///{a}"), Some(Reason::PolicyDenied)),
+        (world(), Prompt("summary"), Some(Reason::PolicyDenied)),
+        (world(), Resource("file:///public/a"), Some(Reason::PolicyDenied)),
+        (with_consent(only_reading).with(fixture::policy("reads", 1, READS)), Prompt("summary"), None),
+        (with_consent(|consent| consent.revoked = true), Prompt(""), Some(Reason::ConsentRevoked)),
+        (with_consent(|consent| consent.expires_at = NOW), Resource(""), Some(Reason::ConsentExpired)),
+        (reads().with(entry("agent/coder", fixture::agent("retrieval", true))), Prompt("summary"), None),
+        (
+            reads().with(entry("agent/coder", fixture::agent("x", false))),
+            Prompt("summary"),
+            Some(Reason::AgentUnknown),
+        ),
+        (reads().with(fixture::policy("no", 9, forbid)), Prompt("summary"), Some(Reason::PolicyDenied)),
+        (reads().without("server/finance"), Prompt("summary"), Some(Reason::PromptUnknown)),
+        (reads().without("server/finance"), Resource("file:///public/a"), Some(Reason::ResourceUnknown)),
+    ] {
+        assert_eq!(want(&world, what).reason, expected, "{what:?}");
+    }
+    let permitted = want(&reads(), Prompt("summary"));
+    assert_eq!((permitted.server(), permitted.tier()), (Some("finance"), Tier::Retrieval));
+    assert!(permitted.tool().is_none());
+    assert_eq!((permitted.policies[0].name.as_str(), permitted.policies.len()), ("reads", 1));
+}
+
+#[test]
+fn one_server_s_name_leads_to_no_other_server() {
+    let permit = r#"permit (principal, action == Action::"read_resource", resource == Server::"finance");"#;
+    let consent = bailiwick_proto::v1::Consent { virtual_server: "all".into(), ..fixture::consent() };
+    let world = world().with(entry("consent/c-1", Kind::Consent(consent))).with(fixture::policy("reads", 1, permit));
+    let caller = Caller { virtual_server: "all".into(), ..caller() };
+    let config = world.config();
+    for (uri, expected) in [
+        ("mcp+finance+file:///a", None),
+        ("mcp+hr+file:///a", Some(Reason::PolicyDenied)),
+        ("mcp+finance+mcp+hr+file:///a", None),
+        ("mcp+hr+mcp+finance+file:///a", Some(Reason::PolicyDenied)),
+        ("mcp+other+file:///a", Some(Reason::ResourceUnknown)),
+        ("file:///a", Some(Reason::ResourceUnknown)),
+        ("mcp+finance+file:///a/../b", Some(Reason::ResourceUriInvalid)),
+    ] {
+        let wanted = Wanted { virtual_server: "all", what: What::Resource(uri) };
+        assert_eq!(admit(&config, &caller, wanted, NOW).reason, expected, "{uri}");
+    }
+}
+
 #[test]
 fn earlier_conditions_are_named_before_later_ones() {
     let nothing_right = with_consent(|consent| {
@@ -93,7 +165,7 @@ fn a_decision_names_what_its_record_needs() {
     );
     assert_eq!(permitted.policies, [PolicyRef { name: "finance".into(), version: 3 }]);
     let unknown = ask(&world(), "no_such_tool");
-    assert!(unknown.tool.is_none() && unknown.tier() == Tier::Destructive);
+    assert!(unknown.tool().is_none() && unknown.tier() == Tier::Destructive);
 }
 
 #[test]

@@ -6,7 +6,7 @@
 //! out with a warning, and the rest applies. Two tools of one virtual server that would have the same name are both
 //! left out, so that neither can stand in for the other. What the overlay denies stands with its authority taken:
 //! people and agents inactive, consents revoked, tools and those of denied servers quarantined, everything else left
-//! out.
+//! out; of a denied server nothing is read either.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -27,6 +27,7 @@ use super::{
 use crate::{
     config::{Contents, ExposedTool, Offer, Tool, VirtualServer},
     header_params,
+    naming::Naming,
     people::{People, is_of_people},
     policies::Policies,
 };
@@ -76,6 +77,7 @@ pub(super) struct Read {
     issuer: Option<v1::Issuer>,
     token_keys: Vec<v1::TokenKey>,
     pub(super) servers: BTreeMap<String, v1::Server>,
+    denied_servers: BTreeSet<String>,
     pub(super) pinned: Vec<v1::Tool>,
     pub(super) listed: Vec<v1::VirtualServer>,
     pub(super) policies: Vec<PolicyText>,
@@ -95,6 +97,9 @@ impl Read {
         match resource.resource.ok_or("is of a kind unknown here")? {
             Kind::Server(server) => {
                 belongs("server", &server.name)?;
+                if denied {
+                    self.denied_servers.insert(server.name.clone());
+                }
                 self.servers.insert(server.name.clone(), server);
             }
             Kind::Tool(mut tool) => {
@@ -199,7 +204,13 @@ impl Read {
                 let warning = format!("virtual_server/{server}: `{name}` is the name of two tools; neither is offered");
                 self.warnings.push(warning);
             }
-            servers.insert(listed.name.clone(), VirtualServer { tools: shown });
+            let readable = |server: &str| known(server) && !self.denied_servers.contains(server);
+            let server = VirtualServer {
+                tools: shown,
+                servers: backends.iter().filter(|server| readable(server)).map(ToString::to_string).collect(),
+                naming: Naming::of(listed.naming == "plain", &listed.servers),
+            };
+            servers.insert(listed.name.clone(), server);
         }
         servers
     }

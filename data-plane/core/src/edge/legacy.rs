@@ -4,18 +4,28 @@
 //! the client to start again. The session's revision counts; a version header must name a revision served here.
 //! Specification: MCP 2025-11-25 lifecycle; transports, "Session Management" and "Protocol Version Header".
 
+use std::collections::BTreeMap;
+
 use bailiwick_proto::{
     Reason,
-    mcp::{self, Era, Headers, LEGACY_VERSIONS, Members, Request, VERSION_2025_11_25, code, method},
+    mcp::{self, Era, Headers, LEGACY_VERSIONS, Members, Reply, Request, RequestId, VERSION_2025_11_25, code, method},
 };
 use serde_json::{json, value::RawValue};
 
-use super::{Exchange, HttpReply, Step, reply, server_info, tools};
-use crate::session::Session;
+use super::{Exchange, HttpReply, Introduction, SetLevel, Step, calls, lists, reply, tools};
+use crate::{
+    listing::Listed,
+    relay::Level,
+    sealed::{
+        answer::Answer,
+        ask::Ask,
+        session::{Capabilities, Session},
+    },
+};
 
 pub(super) fn request(exchange: &Exchange<'_>, headers: &Headers, request: &Request) -> Step {
     if request.method == method::INITIALIZE {
-        return Step::Respond(initialize(exchange, request));
+        return initialize(exchange, request);
     }
     let session = match session(exchange, headers, Some(&request.id)) {
         Ok(session) => session,
@@ -24,11 +34,19 @@ pub(super) fn request(exchange: &Exchange<'_>, headers: &Headers, request: &Requ
     match request.method.as_str() {
         method::PING => Step::Respond(HttpReply::result(&request.id, &mcp::raw(&json!({})))),
         method::TOOLS_LIST => Step::Respond(tools::list(exchange, session.era, request)),
-        method::TOOLS_CALL => {
-            let client = tools::Client { name: session.client_name, version: session.client_version };
-            tools::call(exchange, session.era, client, headers, request)
+        method::SET_LEVEL => set_level(exchange, &session, request),
+        other => {
+            let capabilities = Some(session.capabilities.json().to_owned());
+            match (Listed::by(other), calls::governed(other)) {
+                (Some(listed), _) => lists::list(exchange, session.era, capabilities, request, listed),
+                (None, Some(governed)) => {
+                    let (name, version) = (session.client_name, session.client_version);
+                    let client = calls::Client { name, version, capabilities };
+                    calls::call(exchange, (session.era, client), headers, request, governed)
+                }
+                (None, None) => Step::Respond(reply::method_unsupported(exchange, 200, &request.id)),
+            }
         }
-        _ => Step::Respond(reply::method_unsupported(exchange, 200, &request.id)),
     }
 }
 
@@ -37,6 +55,21 @@ pub(super) fn notification(exchange: &Exchange<'_>, headers: &Headers) -> Step {
     match session(exchange, headers, None) {
         Ok(_) => Step::Respond(HttpReply::accepted()),
         Err(reply) => Step::Respond(reply),
+    }
+}
+
+/// A client answers what a server asked: its id says which call waits for the answer.
+pub(super) fn answer(exchange: &Exchange<'_>, headers: &Headers, answer: Reply) -> Step {
+    if let Err(reply) = session(exchange, headers, Some(&answer.id)) {
+        return Step::Respond(reply);
+    }
+    let opened = match &answer.id {
+        RequestId::Text(id) => Ask::open(exchange.sealing_keys, exchange.caller, id, exchange.now_unix).ok(),
+        RequestId::Integer(_) => None,
+    };
+    match opened {
+        Some(Ask { id, waiter, .. }) => Step::Answer(Answer { waiter, id, answered: answer.answer }),
+        None => Step::Respond(reply::answer_taken(exchange.request_id, Err(reply::NOBODY_WAITS))),
     }
 }
 
@@ -50,28 +83,42 @@ fn session(exchange: &Exchange<'_>, headers: &Headers, id: Option<&mcp::RequestI
         let message = "a session id is required; send `initialize` first";
         return Err(reply::malformed(exchange, 400, code::INVALID_REQUEST, message, id));
     };
-    let opened = exchange.session_keys.open(exchange.caller, session_id, exchange.now_unix);
+    let opened = Session::open(exchange.sealing_keys, exchange.caller, session_id, exchange.now_unix);
     opened.map_err(|_unknown| reply::refused(exchange, 404, code::INVALID_REQUEST, Reason::SessionUnknown, id))
 }
 
-fn initialize(exchange: &Exchange<'_>, request: &Request) -> HttpReply {
+fn set_level(exchange: &Exchange<'_>, session: &Session, request: &Request) -> Step {
+    let level = request.members().string("level").ok().flatten();
+    if level.as_deref().and_then(Level::from_word).is_none() {
+        let message = "`level` must be one of the levels of RFC 5424, in lower case";
+        return Step::Respond(reply::malformed(exchange, 200, code::INVALID_PARAMS, message, Some(&request.id)));
+    }
+    let capabilities = Some(session.capabilities.json().to_owned());
+    Step::SetLevel(SetLevel { id: request.id.clone(), params: request.params.clone(), capabilities })
+}
+
+fn initialize(exchange: &Exchange<'_>, request: &Request) -> Step {
     let members = request.members();
     let Ok(asked) = members.required_string("protocolVersion") else {
         let message = "`protocolVersion` must be a string";
-        return reply::malformed(exchange, 200, code::INVALID_PARAMS, message, Some(&request.id));
+        return Step::Respond(reply::malformed(exchange, 200, code::INVALID_PARAMS, message, Some(&request.id)));
     };
     let era = Era::of_version(&asked).filter(|era| !era.is_modern()).unwrap_or(Era::Legacy(VERSION_2025_11_25));
     let (client_name, client_version) = implementation(members.get("clientInfo"));
-    let session = Session { era, client_name, client_version, issued_at: exchange.now_unix };
-    let Ok(session_id) = exchange.session_keys.seal(exchange.caller, &session, exchange.session_nonce) else {
-        return reply::refused(exchange, 503, code::INTERNAL_ERROR, Reason::ConfigStale, Some(&request.id));
+    let session = Session {
+        era,
+        client_name,
+        client_version,
+        capabilities: Capabilities::of(members.get("capabilities")),
+        servers: BTreeMap::new(),
+        issued_at: exchange.now_unix,
     };
-    let result = mcp::raw(&json!({
-        "protocolVersion": era.version(),
-        "capabilities": {"tools": {"listChanged": false}},
-        "serverInfo": server_info(),
-    }));
-    HttpReply { session_id: Some(session_id), ..HttpReply::result(&request.id, &result) }
+    let Ok(session_id) = session.seal(exchange.sealing_keys, exchange.caller, exchange.nonce) else {
+        let (code, reason) = (code::INTERNAL_ERROR, Reason::ConfigStale);
+        return Step::Respond(reply::refused(exchange, 503, code, reason, Some(&request.id)));
+    };
+    let capabilities = Some(session.capabilities.json().to_owned());
+    Step::Introduce(Introduction { id: request.id.clone(), era, capabilities, session_id: Some(session_id) })
 }
 
 /// What a peer calls itself; absent or ill-formed parts are left out.

@@ -6,12 +6,11 @@
 //! versioning.
 
 use bailiwick_proto::mcp::{
-    self, Headers, LEGACY_VERSIONS, MODERN_VERSIONS, Members, Notification, RESULT_COMPLETE, Request, code, meta_key,
-    method,
+    self, Headers, LEGACY_VERSIONS, MODERN_VERSIONS, Members, Notification, Request, code, meta_key, method,
 };
-use serde_json::json;
 
-use super::{Exchange, HttpReply, Step, legacy::implementation, reply, server_info, tools};
+use super::{Exchange, HttpReply, Introduction, Step, calls, legacy::implementation, lists, reply, tools};
+use crate::listing::Listed;
 
 /// How long a client may reuse a list or discovery, milliseconds. Short: a call is decided anew anyway, but a list that
 /// shows what is gone confuses people.
@@ -37,10 +36,18 @@ pub(super) fn request(exchange: &Exchange<'_>, headers: &Headers, request: &Requ
         Err(reply) => return Step::Respond(reply),
     };
     match request.method.as_str() {
-        method::DISCOVER => Step::Respond(discover(request)),
+        method::DISCOVER => Step::Introduce(Introduction {
+            id: request.id.clone(),
+            era: mcp::Era::Modern,
+            capabilities: client.capabilities,
+            session_id: None,
+        }),
         method::TOOLS_LIST => Step::Respond(tools::list(exchange, mcp::Era::Modern, request)),
-        method::TOOLS_CALL => tools::call(exchange, mcp::Era::Modern, client, headers, request),
-        _ => Step::Respond(reply::method_unsupported(exchange, 404, &request.id)),
+        other => match (Listed::by(other), calls::governed(other)) {
+            (Some(listed), _) => lists::list(exchange, mcp::Era::Modern, client.capabilities, request, listed),
+            (None, Some(governed)) => calls::call(exchange, (mcp::Era::Modern, client), headers, request, governed),
+            (None, None) => Step::Respond(reply::method_unsupported(exchange, 404, &request.id)),
+        },
     }
 }
 
@@ -54,7 +61,7 @@ pub(super) fn notification(headers: &Headers, notification: &Notification) -> St
     }
 }
 
-fn check(exchange: &Exchange<'_>, headers: &Headers, request: &Request) -> Result<tools::Client, HttpReply> {
+fn check(exchange: &Exchange<'_>, headers: &Headers, request: &Request) -> Result<calls::Client, HttpReply> {
     let id = Some(&request.id);
     let missing = |what: &str| {
         let message = format!("`_meta` must hold `{what}`");
@@ -70,22 +77,11 @@ fn check(exchange: &Exchange<'_>, headers: &Headers, request: &Request) -> Resul
     if !MODERN_VERSIONS.contains(&version.as_str()) {
         return Err(reply::unsupported_version(&version, id));
     }
-    let Ok(Some(_)) = meta.object(meta_key::CLIENT_CAPABILITIES) else { return missing(meta_key::CLIENT_CAPABILITIES) };
+    let Ok(Some(_declared)) = meta.object(meta_key::CLIENT_CAPABILITIES) else { return missing(meta_key::CLIENT_CAPABILITIES) };
     mcp::mirrored_headers(&request.method, &members)
         .check(headers, true)
         .map_err(|fault| reply::plain_error(400, code::HEADER_MISMATCH, &fault.to_string(), id))?;
     let (name, version) = implementation(meta.get(meta_key::CLIENT_INFO));
-    Ok(tools::Client { name, version })
-}
-
-fn discover(request: &Request) -> HttpReply {
-    let result = json!({
-        "resultType": RESULT_COMPLETE,
-        "supportedVersions": MODERN_VERSIONS,
-        "capabilities": {"tools": {}},
-        "ttlMs": TTL_MS,
-        "cacheScope": "private",
-        "_meta": {meta_key::SERVER_INFO: server_info()},
-    });
-    HttpReply::result(&request.id, &mcp::raw(&result))
+    let capabilities = meta.get(meta_key::CLIENT_CAPABILITIES).map(ToOwned::to_owned);
+    Ok(calls::Client { name, version, capabilities })
 }

@@ -12,7 +12,8 @@ use bailiwick_proto::{
 };
 use serde_json::{Value, json, value::RawValue};
 
-use super::{Exchange, ToolCall};
+use super::{Exchange, Call};
+use crate::operation::Ended;
 
 /// An HTTP answer. A body is always `application/json`.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -27,6 +28,8 @@ pub struct HttpReply {
     pub reason: Option<Reason>,
     /// Of a list of tools, how much of it the caller may not call and so does not see, in thousandths; for metrics.
     pub hidden_thousandths: Option<u64>,
+    /// How the operation ended; for telemetry.
+    pub ended: Ended,
 }
 
 impl HttpReply {
@@ -34,24 +37,38 @@ impl HttpReply {
     #[must_use]
     pub fn result(id: &RequestId, result: &RawValue) -> Self {
         let body = Some(mcp::result_body(id, result));
-        Self { status: 200, session_id: None, body, reason: None, hidden_thousandths: None }
+        Self { status: 200, session_id: None, body, reason: None, hidden_thousandths: None, ended: Ended::well() }
     }
 
     /// A JSON-RPC error.
     #[must_use]
     pub fn error(status: u16, id: Option<&RequestId>, error: &RpcError, reason: Option<Reason>) -> Self {
         let body = Some(mcp::error_body(id, error));
-        Self { status, session_id: None, body, reason, hidden_thousandths: None }
+        let ended = Ended::refused(error.code, reason);
+        Self { status, session_id: None, body, reason, hidden_thousandths: None, ended }
     }
 
-    pub(super) const fn accepted() -> Self {
-        Self { status: 202, session_id: None, body: None, reason: None, hidden_thousandths: None }
+    pub(super) fn accepted() -> Self {
+        let ended = Ended::well();
+        Self { status: 202, session_id: None, body: None, reason: None, hidden_thousandths: None, ended }
+    }
+}
+
+/// No call waits, or no longer, for an answer under this id.
+pub const NOBODY_WAITS: &str = "no request waits for an answer under this id";
+
+/// The reply to a client's answer: whether it is on its way to the call that waits for it, or why not.
+#[must_use]
+pub fn answer_taken(request_id: &str, taken: Result<(), &str>) -> HttpReply {
+    match taken {
+        Ok(()) => HttpReply::accepted(),
+        Err(message) => with_reason(request_id, 400, code::INVALID_REQUEST, Reason::RequestMalformed, message, None),
     }
 }
 
 /// Refuses a call for a reason found after it was admitted: the node's condition, the ledger, the server.
 #[must_use]
-pub fn refuse_call(call: &ToolCall, request_id: &str, reason: Reason, policies: &[PolicyRef]) -> HttpReply {
+pub fn refuse_call(call: &Call, request_id: &str, reason: Reason, policies: &[PolicyRef]) -> HttpReply {
     let error = RpcError {
         code: rpc_code(reason),
         message: reason.sentence().to_owned(),
@@ -61,7 +78,7 @@ pub fn refuse_call(call: &ToolCall, request_id: &str, reason: Reason, policies: 
 }
 
 /// The JSON-RPC code of a refused call.
-const fn rpc_code(reason: Reason) -> i64 {
+pub(super) const fn rpc_code(reason: Reason) -> i64 {
     let by_server = matches!(
         reason,
         Reason::UpstreamUnreachable
@@ -72,7 +89,10 @@ const fn rpc_code(reason: Reason) -> i64 {
     );
     if by_server {
         code::INTERNAL_ERROR
-    } else if matches!(reason, Reason::ToolUnknown) {
+    } else if matches!(
+        reason,
+        Reason::ToolUnknown | Reason::PromptUnknown | Reason::ResourceUnknown | Reason::ResourceUriInvalid
+    ) {
         code::INVALID_PARAMS
     } else {
         code::DENIED
@@ -92,7 +112,7 @@ pub(super) fn refused(
     reason: Reason,
     id: Option<&RequestId>,
 ) -> HttpReply {
-    with_reason(exchange, status, code, reason, reason.sentence(), id)
+    with_reason(exchange.request_id, status, code, reason, reason.sentence(), id)
 }
 
 /// The message or its parameters break a rule, which the message names.
@@ -103,7 +123,7 @@ pub(super) fn malformed(
     message: &str,
     id: Option<&RequestId>,
 ) -> HttpReply {
-    with_reason(exchange, status, code, Reason::RequestMalformed, message, id)
+    with_reason(exchange.request_id, status, code, Reason::RequestMalformed, message, id)
 }
 
 /// The method is not served in this era.
@@ -111,15 +131,15 @@ pub(super) fn method_unsupported(exchange: &Exchange<'_>, status: u16, id: &Requ
     refused(exchange, status, code::METHOD_NOT_FOUND, Reason::MethodUnsupported, Some(id))
 }
 
-fn with_reason(
-    exchange: &Exchange<'_>,
+pub(super) fn with_reason(
+    request_id: &str,
     status: u16,
     code: i64,
     reason: Reason,
     message: &str,
     id: Option<&RequestId>,
 ) -> HttpReply {
-    let data = Some(mcp::raw(&data(reason, exchange.request_id, &[])));
+    let data = Some(mcp::raw(&data(reason, request_id, &[])));
     HttpReply::error(status, id, &RpcError { code, message: message.to_owned(), data }, Some(reason))
 }
 

@@ -12,14 +12,14 @@ use serde_json::Value;
 use super::*;
 use crate::{
     fixture::{NOW, caller, world},
-    session::SessionKeys,
+    sealed::SealingKeys,
 };
 
 const MODERN_META: &str = r#""_meta":{"io.modelcontextprotocol/protocolVersion":"2026-07-28","io.modelcontextprotocol/clientCapabilities":{},"io.modelcontextprotocol/clientInfo":{"name":"probe","version":"1"},"traceparent":"00-0af7651916cd43dd8448eb211c80319c-00f067aa0ba902b7-01"}"#;
 
 struct Client {
     config: Arc<Config>,
-    keys: SessionKeys,
+    keys: SealingKeys,
     caller: Caller,
     virtual_server: &'static str,
 }
@@ -28,7 +28,7 @@ fn client() -> Client {
     let key = v1::SealingKey { id: "k".into(), key: vec![1; 32] };
     Client {
         config: world().config(),
-        keys: SessionKeys::new(&[key]).unwrap(),
+        keys: SealingKeys::new(&[key]).unwrap(),
         caller: caller(),
         virtual_server: "finance",
     }
@@ -44,8 +44,8 @@ impl Client {
             config: &self.config,
             caller: &self.caller,
             virtual_server: self.virtual_server,
-            session_keys: &self.keys,
-            session_nonce: [3; 12],
+            sealing_keys: &self.keys,
+            nonce: [3; 24],
             now_unix: NOW,
             request_id: "r-1",
         };
@@ -56,6 +56,10 @@ impl Client {
         match self.send(headers, body) {
             Step::Respond(reply) => reply,
             Step::Deny(denied) => denied.reply,
+            Step::Introduce(introduction) => introduction.reply(&[]),
+            Step::SetLevel(level) => level.reply(),
+            Step::List(list) => panic!("a list: {list:?}"),
+            Step::Answer(answer) => panic!("an answer: {answer:?}"),
             Step::Call(call) => panic!("permitted: {call:?}"),
         }
     }
@@ -195,7 +199,7 @@ fn modern_requests_are_refused_with_the_specified_status_and_code() {
 
 #[test]
 fn legacy_methods_and_unknown_ones_are_not_found_in_the_modern_era() {
-    for rpc_method in ["initialize", "ping", "logging/setLevel", "resources/subscribe", "prompts/list", "x/y"] {
+    for rpc_method in ["initialize", "ping", "logging/setLevel", "resources/subscribe", "x/y"] {
         let reply = client().modern(rpc_method, "", None);
         assert_eq!(refusal(&reply), (404, -32601, Some("method_unsupported".into())), "{rpc_method}");
     }
@@ -248,7 +252,7 @@ fn a_permitted_call_is_handed_on_with_its_arguments_as_they_were() {
     };
     assert_eq!(permitted.call.client_name.as_deref(), Some("old"));
     assert_eq!(permitted.call.era.version(), "2025-11-25");
-    assert_eq!(permitted.tool.server, "finance");
+    assert_eq!(permitted.found.server(), "finance");
 }
 
 #[test]
@@ -279,7 +283,7 @@ fn a_refused_call_is_http_200_with_the_reason() {
 
 #[test]
 fn calls_with_wrong_parameters_are_invalid() {
-    let long = format!(r#""name":"{}""#, "x".repeat(tools::TOOL_NAME_BYTES_MAX + 1));
+    let long = format!(r#""name":"{}""#, "x".repeat(TOOL_NAME_BYTES_MAX + 1));
     for params in
         ["", r#""name":7"#, r#""name":"""#, r#""name":"a","arguments":[]"#, r#""name":"a","arguments":null"#, &long]
     {
@@ -328,12 +332,12 @@ fn initialize_negotiates_a_version_and_opens_a_session() {
         let reply = ask(asked);
         let result = &json_of(&reply)["result"];
         assert_eq!(result["protocolVersion"], given, "{asked}");
-        assert_eq!(result["capabilities"], json!({"tools": {"listChanged": false}}));
+        assert_eq!(result["capabilities"], json!({"tools": {}}));
         assert_eq!(result["serverInfo"]["name"], "bailiwick");
         assert!(reply.session_id.is_some());
     }
     assert_eq!(refusal(&client().reply(&[], &legacy_body("initialize", ""))).1, -32602);
-    let keyless = Client { keys: SessionKeys::default(), ..client() };
+    let keyless = Client { keys: SealingKeys::default(), ..client() };
     let reply = keyless.reply(&[], &legacy_body("initialize", r#""protocolVersion":"2025-11-25""#));
     assert_eq!(refusal(&reply), (503, -32603, Some("config_stale".into())));
 }
@@ -350,7 +354,7 @@ fn legacy_requests_need_a_session_that_opens() {
     let version = client().reply(&[("Mcp-Session-Id", &session), ("MCP-Protocol-Version", "2024-11-05")], &ping);
     assert_eq!(refusal(&version), (400, -32022, None));
     assert_eq!(json_of(&client().legacy("ping", ""))["result"], json!({}));
-    assert_eq!(refusal(&client().legacy("prompts/list", "")), (200, -32601, Some("method_unsupported".into())));
+    assert_eq!(refusal(&client().legacy("x/y", "")), (200, -32601, Some("method_unsupported".into())));
 }
 
 #[test]

@@ -2,8 +2,12 @@
 
 use std::{path::Path, sync::atomic::Ordering, time::Duration};
 
-use bailiwick_data_plane_core::edge::ToolCall;
-use bailiwick_proto::{config_digest, mcp::Era, v1};
+use bailiwick_data_plane_core::edge::Call;
+use bailiwick_proto::{
+    config_digest,
+    mcp::{self, Era},
+    v1,
+};
 use bailiwick_runtime::{EventStream, metrics::Registry, ops::Readiness};
 
 use super::*;
@@ -54,6 +58,7 @@ impl Scene {
         let lane = state.lane_opened(100);
         state.grant(lane, tokio::time::Instant::now(), Duration::from_secs(60)).unwrap();
         let calls = Calls {
+            answers: Answers::new(Arc::clone(&state), EventStream::in_process()),
             state,
             recorder: recorder::Recorder::start(start, &supervisor).unwrap(),
             upstream: Arc::new(Upstream::new(UpstreamConfig::default()).unwrap()),
@@ -71,9 +76,9 @@ impl Scene {
     fn decide(&self, tool: &str) -> (Asked, PermittedCall) {
         let config = self.calls.state.config().unwrap();
         let caller = Caller::from_claims(&claims(), "finance").unwrap();
-        let decision = admit(&config, &caller, ToolRef { virtual_server: "finance", name: tool }, now_unix());
-        let call = ToolCall {
-            id: RequestId::from(1),
+        let decision = admit(&config, &caller, bailiwick_data_plane_core::ToolRef { virtual_server: "finance", name: tool }, now_unix());
+        let call = Call {
+            id: mcp::RequestId::from(1),
             era: Era::Modern,
             virtual_server: "finance".into(),
             name: tool.into(),
@@ -81,16 +86,20 @@ impl Scene {
             meta: None,
             client_name: None,
             client_version: None,
+            capabilities: None,
+            method: mcp::method::TOOLS_CALL,
+            completion: None,
+            retry: bailiwick_data_plane_core::edge::Retry::default(),
             trace_id: None,
             unrecognised_params: Vec::new(),
         };
-        let permitted = PermittedCall { call, tool: decision.tool.clone().unwrap(), decision };
+        let permitted = PermittedCall { call, found: decision.found.clone().unwrap(), decision };
         let request_id = "r-1".to_owned();
         (Asked { config, caller, request_id, config_age_ms: 0, arrived: Instant::now() }, permitted)
     }
 
     async fn carry(&self, (asked, permitted): (Asked, PermittedCall)) -> HttpReply {
-        Box::pin(self.calls.carry(asked, permitted, Shutdown::new())).await
+        Box::pin(self.calls.carry(asked, permitted, Shutdown::new(), Outlet(tokio::sync::mpsc::channel(16).0))).await
     }
 
     /// The lease from now on.

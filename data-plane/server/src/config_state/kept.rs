@@ -11,7 +11,7 @@ use std::{
     time::Duration,
 };
 
-use bailiwick_data_plane_core::session::SessionKeys;
+use bailiwick_data_plane_core::sealed::SealingKeys;
 use bailiwick_proto::{denial::narrows, v1};
 use tokio::{sync::watch, time::Instant};
 
@@ -30,7 +30,7 @@ impl ConfigState {
     pub(crate) fn restore(&self, restored: Restored, usable: Duration) {
         let Restored { catalogue, keys, age, .. } = restored;
         if let Some(keys) = keys {
-            self.use_session_keys(&keys);
+            self.use_sealing_keys(&keys);
         }
         let mut held = self.catalogue();
         *held = catalogue;
@@ -64,18 +64,18 @@ impl ConfigState {
     }
 
     /// Other session keys.
-    pub(crate) fn session_keys_came(&self, keys: v1::Keys) {
-        if self.use_session_keys(&keys)
+    pub(crate) fn sealing_keys_came(&self, keys: v1::Keys) {
+        if self.use_sealing_keys(&keys)
             && let Some(keeper) = self.keeper.get()
         {
             keeper.keys(keys);
         }
     }
 
-    fn use_session_keys(&self, keys: &v1::Keys) -> bool {
-        match SessionKeys::new(&keys.session_sealing) {
+    fn use_sealing_keys(&self, keys: &v1::Keys) -> bool {
+        match SealingKeys::new(&keys.session_sealing) {
             Ok(keys) => {
-                self.set_session_keys(keys);
+                self.set_sealing_keys(keys);
                 true
             }
             Err(error) => {

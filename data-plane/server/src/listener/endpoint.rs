@@ -10,7 +10,6 @@ use std::{
     time::{Duration, Instant},
 };
 
-use aws_lc_rs::rand;
 use axum::{
     BoxError,
     body::Body,
@@ -20,7 +19,9 @@ use axum::{
 };
 use bailiwick_data_plane_core::{
     Config,
-    edge::{self, Exchange, HttpReply, Step, refuse_call},
+    edge::{self, Exchange, HttpReply, ListRequest, NOBODY_WAITS, Step, answer_taken, refuse_call},
+    listing::Failure,
+    sealed::answer::Answer,
 };
 use bailiwick_proto::{
     Reason,
@@ -30,13 +31,14 @@ use bailiwick_runtime::{OnEnd, Shutdown};
 use bytes::{Bytes, BytesMut};
 use http_body_util::{BodyExt, LengthLimitError, Limited};
 use serde_json::json;
-use tokio::sync::{OwnedSemaphorePermit, Semaphore, oneshot};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc, oneshot};
 
-use super::{Gateway, metadata};
+use super::{Gateway, event_stream, metadata};
 use crate::{
     auth::NotAuthenticated,
-    calls::{Asked, Calls, RequestDenial, Who, unix_seconds},
+    calls::{Asked, Calls, NotBrought, Outlet, RequestDenial, Who, unix_seconds},
     config::REQUEST_BYTES_MAX,
+    random,
 };
 
 /// Longest wait for a request's body.
@@ -47,6 +49,8 @@ pub(crate) const BODY_ROOM_BYTES: usize = 512 * 1024 * 1024;
 const CATCH_UP_WAIT_MAX: Duration = Duration::from_secs(2);
 /// Longest wait for a slot when too many calls are under way.
 const SLOT_WAIT_MAX: Duration = Duration::from_secs(2);
+/// Messages before an answer that wait to be sent; the server waits when there are more.
+const BEFORE_MAX: usize = 16;
 /// Refusals of authentic tokens that are recorded per second; the rest is counted only.
 const ATTRIBUTED_DENIALS_PER_SECOND: u32 = 20;
 
@@ -110,14 +114,14 @@ pub(super) async fn handle(
         Ok(asked) => asked,
         Err(refusal) => return *refusal,
     };
-    let Some(session_nonce) = nonce() else { return not_ready() };
-    let session_keys = gateway.state.session_keys();
+    let Some(nonce) = random() else { return not_ready() };
+    let sealing_keys = gateway.state.sealing_keys();
     let exchange = Exchange {
         config: &asked.config,
         caller: &asked.caller,
         virtual_server: &virtual_server,
-        session_keys: &session_keys,
-        session_nonce,
+        sealing_keys: &sealing_keys,
+        nonce,
         now_unix: unix_seconds(),
         request_id: &asked.request_id,
     };
@@ -133,12 +137,45 @@ pub(super) async fn handle(
             reply
         }
         Step::Deny(denied) => calls.deny(&asked, *denied).await,
-        Step::Call(permitted) => carry(&gateway, calls, asked, permitted).await,
+        Step::Introduce(introduction) => calls.introduce(&asked, &virtual_server, &introduction).await,
+        Step::SetLevel(level) => calls.set_level(&asked, &virtual_server, &level).await,
+        Step::List(request) => list(&gateway, calls, &asked, &request).await,
+        Step::Answer(answer) => bring(calls, &asked, answer).await,
+        Step::Call(permitted) => return carry(&gateway, calls, asked, permitted).await,
     };
+    finish(&gateway, reply)
+}
+
+/// A page of a list, with a slot: servers are asked for it.
+async fn list(gateway: &Gateway, calls: &Calls, asked: &Asked, request: &ListRequest) -> HttpReply {
+    let slot = tokio::time::timeout(SLOT_WAIT_MAX, Arc::clone(&gateway.slots).acquire_owned()).await;
+    let Ok(Ok(_slot)) = slot else {
+        return request.failed(&asked.request_id, &Failure::Fault(Reason::NodeOverloaded));
+    };
+    let reply = calls.list(asked, request).await;
+    if let Some(hidden) = reply.hidden_thousandths {
+        gateway.metrics.listed(hidden);
+    }
+    reply
+}
+
+/// Counts a refusal, and sends the reply.
+fn finish(gateway: &Gateway, reply: HttpReply) -> Response {
     if let Some(reason) = reply.reason {
         gateway.metrics.refused(reason);
     }
     respond(reply)
+}
+
+/// Brings a client's answer to where it is waited for.
+async fn bring(calls: &Calls, asked: &Asked, answer: Answer) -> HttpReply {
+    let brought = calls.answers.bring(&asked.caller, answer).await;
+    let taken = brought.map_err(|fault| match fault {
+        NotBrought::Unknown => NOBODY_WAITS,
+        NotBrought::TooLong => "the answer is too long to be brought to the node that waits for it",
+        NotBrought::Unable => "the answer cannot be brought to the node that waits for it at the moment",
+    });
+    answer_taken(&asked.request_id, taken)
 }
 
 /// Who asks, by the configuration in force now, or as soon as that is what their token was granted under; or the refusal
@@ -184,23 +221,56 @@ async fn ask_now(
     }
 }
 
-/// Runs the call in a task of its own, with a slot.
-async fn carry(gateway: &Gateway, calls: &Arc<Calls>, asked: Asked, permitted: Box<edge::PermittedCall>) -> HttpReply {
+/// Runs the call in a task of its own, with a slot. The answer is one JSON body, unless the server has something to say
+/// before it: then all of it is a stream of events.
+async fn carry(
+    gateway: &Arc<Gateway>,
+    calls: &Arc<Calls>,
+    asked: Asked,
+    permitted: Box<edge::PermittedCall>,
+) -> Response {
     gateway.metrics.calls_decided.inc();
     let slot = tokio::time::timeout(SLOT_WAIT_MAX, Arc::clone(&gateway.slots).acquire_owned()).await;
-    let Ok(Ok(slot)) = slot else { return calls.refuse(&asked, &permitted, Reason::NodeOverloaded).await };
+    let Ok(Ok(slot)) = slot else {
+        return finish(gateway, calls.refuse(&asked, &permitted, Reason::NodeOverloaded).await);
+    };
     let overloaded = refuse_call(&permitted.call, &asked.request_id, Reason::NodeOverloaded, &[]);
     let cancel = gateway.abort.child();
-    let (reply, answered) = oneshot::channel();
+    let (outlet, mut before) = mpsc::channel(BEFORE_MAX);
+    let (reply, mut answered) = oneshot::channel();
     let (task_calls, task_cancel) = (Arc::clone(calls), cancel.clone());
     gateway.supervisor.spawn("call", OnEnd::Finish, async move {
-        let carried = Box::pin(task_calls.carry(asked, *permitted, task_cancel)).await;
+        let carried = Box::pin(task_calls.carry(asked, *permitted, task_cancel, Outlet(outlet))).await;
         // The client may have gone; the outcome is recorded all the same.
         drop(reply.send(carried));
         drop(slot);
     });
-    let _cancel = CancelOnDrop(cancel);
-    answered.await.unwrap_or(overloaded)
+    let guard = CancelOnDrop(cancel);
+    tokio::select! {
+        biased;
+        Some(first) = before.recv() => stream(gateway, first, before, answered, guard),
+        reply = &mut answered => finish(gateway, reply.unwrap_or(overloaded)),
+    }
+}
+
+/// What came before the answer, and then that.
+fn stream(
+    gateway: &Arc<Gateway>,
+    first: Vec<u8>,
+    before: mpsc::Receiver<Vec<u8>>,
+    answered: oneshot::Receiver<HttpReply>,
+    guard: CancelOnDrop,
+) -> Response {
+    let (body, answer) = oneshot::channel();
+    let metrics = Arc::clone(&gateway.metrics);
+    gateway.supervisor.spawn("call-stream", OnEnd::Finish, async move {
+        let Ok(reply) = answered.await else { return };
+        if let Some(reason) = reply.reason {
+            metrics.refused(reason);
+        }
+        drop(body.send(reply.body));
+    });
+    event_stream::Parts { first: Some(first), before, answer, guard }.respond()
 }
 
 /// What a refusal before any message was read is recorded with.
@@ -344,15 +414,7 @@ fn json_response(status: StatusCode, body: Vec<u8>) -> Response {
 
 /// `None` without randomness: then nothing is served.
 fn request_id() -> Option<String> {
-    let mut bytes = [0; 16];
-    rand::fill(&mut bytes).ok()?;
-    Some(format!("r-{}", hex::encode(bytes)))
-}
-
-fn nonce() -> Option<[u8; 12]> {
-    let mut bytes = [0; 12];
-    rand::fill(&mut bytes).ok()?;
-    Some(bytes)
+    Some(format!("r-{}", hex::encode(random::<16>()?)))
 }
 
 #[cfg(test)]

@@ -2,15 +2,16 @@
 //!
 //! Called by `upstream::peer`. Whatever the server does ends within the given time and the byte bound: hanging,
 //! endless streams, lengths that lie, answers to another id, text that is not JSON. Redirects are not followed and no
-//! proxy is taken from the environment. Nothing is retried here. Of an event stream only the answer counts:
-//! notifications are read over, and so are requests, since no capability was declared that would allow them.
+//! proxy is taken from the environment. Nothing is retried here. What an event stream holds beside the answer goes to
+//! whoever listens (`Heard`), in its order, and waits until it is taken; where nobody listens it is read over.
 
 use std::time::Duration;
 
-use bailiwick_proto::mcp::{Incoming, RequestId, Response, header_name, read_incoming, read_response};
+use bailiwick_proto::mcp::{Era, Incoming, RequestId, Response, header_name, read_incoming, read_response};
 use bytes::Bytes;
 use http::{HeaderMap, HeaderName, HeaderValue, StatusCode, header};
 use http_body_util::Full;
+use tokio::sync::mpsc;
 
 use super::{
     fault::UpstreamFault,
@@ -53,21 +54,44 @@ pub(crate) struct Bounds {
     pub(crate) bytes_max: usize,
 }
 
-/// Sends a request and reads its answer.
+/// What a server said beside its answer.
+#[derive(Clone, Debug)]
+pub(crate) struct Heard {
+    /// The server's.
+    pub(crate) era: Era,
+    /// Under which an answer to a request has to be sent.
+    pub(crate) session: Option<HeaderValue>,
+    /// No response.
+    pub(crate) message: Incoming,
+}
+
+/// Who hears what a server says beside its answer.
+#[derive(Clone, Debug)]
+pub(crate) struct Ear {
+    pub(crate) era: Era,
+    pub(crate) session: Option<HeaderValue>,
+    pub(crate) heard: mpsc::Sender<Heard>,
+}
+
+/// Sends a request and reads its answer. Where somebody listens, they end it when it takes too long.
 pub(crate) async fn exchange(
     http: &reqwest::Client,
     url: &str,
     post: Post,
     bounds: Bounds,
+    ear: Option<&Ear>,
 ) -> Result<Answer, UpstreamFault> {
     let Some(id) = post.id.clone() else {
         return Err(UpstreamFault::Invalid("a notification has no answer".to_owned()));
     };
-    within(bounds.timeout, async {
+    let exchanged = async {
         let response = send(http, url, post).await?;
-        read_answer(response, &id, bounds.bytes_max).await
-    })
-    .await
+        read_answer(response, &id, bounds.bytes_max, ear).await
+    };
+    match ear {
+        None => within(bounds.timeout, exchanged).await,
+        Some(_) => Box::pin(exchanged).await,
+    }
 }
 
 /// Sends a notification; any success is enough.
@@ -108,7 +132,12 @@ async fn send(http: &reqwest::Client, url: &str, post: Post) -> Result<reqwest::
     }
 }
 
-async fn read_answer(response: reqwest::Response, id: &RequestId, bytes_max: usize) -> Result<Answer, UpstreamFault> {
+async fn read_answer(
+    response: reqwest::Response,
+    id: &RequestId,
+    bytes_max: usize,
+    ear: Option<&Ear>,
+) -> Result<Answer, UpstreamFault> {
     let status = response.status();
     let session = response.headers().get(header_name::SESSION_ID).cloned();
     if response.content_length().is_some_and(|length| length > bytes_max as u64) {
@@ -119,7 +148,7 @@ async fn read_answer(response: reqwest::Response, id: &RequestId, bytes_max: usi
     let is_stream = media_type.eq_ignore_ascii_case("text/event-stream");
     let is_json = media_type.eq_ignore_ascii_case("application/json");
     let (response, bytes) = if status.is_success() && is_stream {
-        read_stream(response, id, bytes_max).await?
+        read_stream(response, id, bytes_max, ear).await?
     } else if is_json {
         let body = read_body(response, bytes_max).await?;
         let read = read_response(&body, id);
@@ -155,6 +184,7 @@ async fn read_stream(
     mut response: reqwest::Response,
     id: &RequestId,
     bytes_max: usize,
+    ear: Option<&Ear>,
 ) -> Result<(Response, usize), UpstreamFault> {
     let mut reader = SseReader::default();
     let mut read = 0;
@@ -169,7 +199,11 @@ async fn read_stream(
             }
             match read_incoming(&data, id) {
                 Ok(Incoming::Response(answer)) => return Ok((answer, read)),
-                Ok(Incoming::Notification(_) | Incoming::Request(_)) => {}
+                Ok(message) => {
+                    let Some(Ear { era, session, heard }) = ear else { continue };
+                    // Nobody listens any more: then nobody waits for the answer either.
+                    drop(heard.send(Heard { era: *era, session: session.clone(), message }).await);
+                }
                 Err(fault) => return Err(UpstreamFault::Invalid(fault.to_string())),
             }
         }

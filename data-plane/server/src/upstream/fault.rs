@@ -25,6 +25,9 @@ pub(crate) enum UpstreamFault {
     /// The node kept the call back before it left.
     #[error("the call did not leave: {0}")]
     Withheld(Reason),
+    /// The client did not answer what the server wanted to know first.
+    #[error("the client refused to answer what the server asked")]
+    InputRefused,
     /// The legacy session this request named is gone; the request was not processed.
     #[error("the server no longer knows the session")]
     SessionGone,
@@ -39,6 +42,7 @@ impl UpstreamFault {
             Self::Invalid(_) => Reason::UpstreamInvalid,
             Self::TooLarge(_) => Reason::UpstreamTooLarge,
             Self::Status(_) => Reason::UpstreamRefused,
+            Self::InputRefused => Reason::InputRefused,
             Self::Withheld(reason) => *reason,
         }
     }

@@ -14,13 +14,14 @@ use bailiwick_data_plane_core::{
     forward::ServerRequest,
     handshake::{self, Probe},
 };
-use bailiwick_proto::mcp::{Era, RequestId, Response, code, header_name};
+use bailiwick_proto::mcp::{Era, RequestId, Response, VERSION_2025_11_25, code, header_name};
 use bytes::Bytes;
 use http::{HeaderName, HeaderValue, StatusCode};
-use tokio::sync::Mutex;
+use serde_json::value::RawValue;
+use tokio::sync::{Mutex, mpsc};
 
 use super::{
-    exchange::{self, Answer, Bounds, Post},
+    exchange::{self, Answer, Bounds, Ear, Heard, Post},
     fault::UpstreamFault,
     gate::Gate,
 };
@@ -30,15 +31,24 @@ use super::{
 pub(crate) enum Principal {
     /// The gateway itself, to see which tools there are.
     Gateway,
-    /// A person through an agent.
-    Caller { user: String, agent: String },
+    /// A person through an agent whose client can be asked for these things: an object, as it was written. A legacy
+    /// server learns that once a session.
+    Caller { user: String, agent: String, capabilities: Option<String> },
+}
+
+/// What the probe found out.
+#[derive(Debug)]
+struct Known {
+    is_modern: bool,
+    /// What a modern server says that it can do: an object.
+    capabilities: Option<Box<RawValue>>,
 }
 
 /// A server's address, and its era once that is known.
 #[derive(Debug)]
 pub(crate) struct Origin {
     url: String,
-    is_modern: ArcSwapOption<bool>,
+    known: ArcSwapOption<Known>,
     /// Held while the era is being found out, so that it happens once.
     probing: Mutex<()>,
 }
@@ -47,9 +57,20 @@ pub(crate) struct Origin {
 #[derive(Debug)]
 pub(crate) struct Peer {
     origin: Arc<Origin>,
+    /// What the client behind it can be asked for: an object.
+    capabilities: Option<Box<RawValue>>,
     link: ArcSwapOption<Link>,
     /// Held while a session is being opened, so that it happens once.
     linking: Mutex<()>,
+}
+
+/// What goes with a request, beside it.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct Aside<'a> {
+    /// Asked when the request could leave.
+    pub(crate) gate: Option<&'a Gate>,
+    /// Where what the server says beside its answer goes; who listens also ends what takes too long.
+    pub(crate) heard: Option<&'a mpsc::Sender<Heard>>,
 }
 
 /// What is remembered.
@@ -58,38 +79,36 @@ struct Link {
     era: Era,
     /// Of a legacy server that wants one.
     session: Option<HeaderValue>,
+    /// What the server says that it can do: an object.
+    capabilities: Option<Box<RawValue>>,
 }
 
 impl Origin {
     pub(crate) fn new(url: &str) -> Self {
-        Self { url: url.to_owned(), is_modern: ArcSwapOption::empty(), probing: Mutex::default() }
+        Self { url: url.to_owned(), known: ArcSwapOption::empty(), probing: Mutex::default() }
     }
 
-    async fn is_modern(&self, http: &reqwest::Client, bounds: Bounds) -> Result<bool, UpstreamFault> {
-        if let Some(known) = self.is_modern.load_full() {
-            return Ok(*known);
+    async fn known(&self, http: &reqwest::Client, bounds: Bounds) -> Result<Arc<Known>, UpstreamFault> {
+        if let Some(known) = self.known.load_full() {
+            return Ok(known);
         }
         let _one_at_a_time = self.probing.lock().await;
-        if let Some(known) = self.is_modern.load_full() {
-            return Ok(*known);
+        if let Some(known) = self.known.load_full() {
+            return Ok(known);
         }
-        let is_modern = match self.probe(http, bounds).await? {
-            Probe::Modern => true,
-            Probe::Legacy => false,
-            Probe::Inconclusive => return Err(UpstreamFault::Invalid("the server's era cannot be told".to_owned())),
-        };
-        self.is_modern.store(Some(Arc::new(is_modern)));
-        Ok(is_modern)
+        let known = Arc::new(self.probe(http, bounds).await?);
+        self.known.store(Some(Arc::clone(&known)));
+        Ok(known)
     }
 
     fn forget(&self) {
-        self.is_modern.store(None);
+        self.known.store(None);
     }
 
-    async fn probe(&self, http: &reqwest::Client, bounds: Bounds) -> Result<Probe, UpstreamFault> {
+    async fn probe(&self, http: &reqwest::Client, bounds: Bounds) -> Result<Known, UpstreamFault> {
         let id = RequestId::from(0);
         let post = post(Some(id.clone()), handshake::discover_request(&id), None)?;
-        let (status, answer) = match exchange::exchange(http, &self.url, post, bounds).await {
+        let (status, answer) = match exchange::exchange(http, &self.url, post, bounds, None).await {
             Ok(answer) => (answer.status.as_u16(), Some(answer.response)),
             Err(UpstreamFault::Status(status)) => (status, None),
             // Some old servers answer what they do not know with something that is no JSON-RPC.
@@ -98,34 +117,74 @@ impl Origin {
         };
         match handshake::read_probe(status, answer.as_ref()) {
             Probe::Inconclusive => Err(UpstreamFault::Status(status)),
-            probe => Ok(probe),
+            Probe::Legacy => Ok(Known { is_modern: false, capabilities: None }),
+            Probe::Modern => {
+                let capabilities = match &answer {
+                    Some(Response::Result(result)) => handshake::capabilities(result),
+                    Some(Response::Error(_)) | None => None,
+                };
+                Ok(Known { is_modern: true, capabilities })
+            }
         }
     }
 }
 
 impl Peer {
-    pub(crate) fn new(origin: Arc<Origin>) -> Self {
-        Self { origin, link: ArcSwapOption::empty(), linking: Mutex::default() }
+    pub(crate) fn new(origin: Arc<Origin>, principal: &Principal) -> Self {
+        let capabilities = match principal {
+            Principal::Gateway => None,
+            Principal::Caller { capabilities, .. } => capabilities.clone(),
+        };
+        let capabilities = capabilities.and_then(|text| RawValue::from_string(text).ok());
+        Self { origin, capabilities, link: ArcSwapOption::empty(), linking: Mutex::default() }
     }
 
-    /// Sends the request that `request` makes for the server's era through a gate, if there is one; once more if the
-    /// session turns out to be gone.
+    /// What the server says that it can do: an object.
+    pub(crate) async fn capabilities(
+        &self,
+        http: &reqwest::Client,
+        bounds: Bounds,
+    ) -> Result<Option<Box<RawValue>>, UpstreamFault> {
+        Ok(self.link(http, bounds).await?.capabilities.clone())
+    }
+
+    /// Whether the server is known to be a modern one.
+    pub(crate) fn is_modern(&self) -> bool {
+        self.link.load().as_ref().is_some_and(|link| link.era.is_modern())
+    }
+
+    /// Sends the request that `request` makes for the server's era; once more if the session turns out to be gone.
     pub(crate) async fn ask(
         &self,
         http: &reqwest::Client,
         id: &RequestId,
         request: impl Fn(Era) -> ServerRequest,
         (bounds, handshake): (Bounds, Bounds),
-        gate: Option<&Gate>,
+        aside: Aside<'_>,
     ) -> Result<Answer, UpstreamFault> {
         let link = self.link(http, handshake).await?;
-        match self.ask_over(http, id, &link, request(link.era), bounds, gate).await {
+        match self.ask_over(http, id, &link, request(link.era), bounds, aside).await {
             Err(UpstreamFault::SessionGone) => {
                 let link = self.link(http, handshake).await?;
-                self.ask_over(http, id, &link, request(link.era), bounds, gate).await
+                self.ask_over(http, id, &link, request(link.era), bounds, aside).await
             }
             answer => answer,
         }
+    }
+
+    /// Sends an answer to a request of a legacy server's, under the session it was asked in.
+    pub(crate) async fn answer(
+        &self,
+        http: &reqwest::Client,
+        body: Vec<u8>,
+        session: Option<&HeaderValue>,
+        timeout: Duration,
+    ) -> Result<(), UpstreamFault> {
+        // Only the version goes with it, where the revision has that header.
+        let era = self.link.load_full().map_or(Era::Legacy(VERSION_2025_11_25), |link| link.era);
+        let ServerRequest { headers, .. } = handshake::initialized_notification(era);
+        let post = post(None, ServerRequest { headers, body }, session)?;
+        exchange::notify(http, &self.origin.url, post, timeout).await
     }
 
     /// Sends a notification to a legacy server that is linked; to any other, nothing.
@@ -148,10 +207,12 @@ impl Peer {
         link: &Arc<Link>,
         request: ServerRequest,
         bounds: Bounds,
-        gate: Option<&Gate>,
+        aside: Aside<'_>,
     ) -> Result<Answer, UpstreamFault> {
-        let post = Post { gate: gate.cloned(), ..post(Some(id.clone()), request, link.session.as_ref())? };
-        let answer = exchange::exchange(http, &self.origin.url, post, bounds).await;
+        let post = Post { gate: aside.gate.cloned(), ..post(Some(id.clone()), request, link.session.as_ref())? };
+        let ear =
+            aside.heard.map(|heard| Ear { era: link.era, session: link.session.clone(), heard: heard.clone() });
+        let answer = exchange::exchange(http, &self.origin.url, post, bounds, ear.as_ref()).await;
         if link.session.is_some() && says_session_gone(&answer) {
             self.forget(link);
             return Err(UpstreamFault::SessionGone);
@@ -182,8 +243,9 @@ impl Peer {
         if let Some(link) = self.link.load_full() {
             return Ok(link);
         }
-        let link = if self.origin.is_modern(http, bounds).await? {
-            Link { era: Era::Modern, session: None }
+        let known = self.origin.known(http, bounds).await?;
+        let link = if known.is_modern {
+            Link { era: Era::Modern, session: None, capabilities: known.capabilities.clone() }
         } else {
             // A server that takes no handshake any more may have changed its era.
             self.initialize(http, bounds).await.inspect_err(|_fault| self.origin.forget())?
@@ -196,8 +258,8 @@ impl Peer {
 
     async fn initialize(&self, http: &reqwest::Client, bounds: Bounds) -> Result<Link, UpstreamFault> {
         let id = RequestId::from(0);
-        let opening = post(Some(id.clone()), handshake::initialize_request(&id), None)?;
-        let answer = exchange::exchange(http, &self.origin.url, opening, bounds).await?;
+        let opening = post(Some(id.clone()), handshake::initialize_request(&id, self.capabilities.as_deref()), None)?;
+        let answer = exchange::exchange(http, &self.origin.url, opening, bounds, None).await?;
         let result = match answer.response {
             Response::Result(result) => result,
             Response::Error(error) => {
@@ -205,7 +267,7 @@ impl Peer {
             }
         };
         let era = handshake::read_initialize(&result).map_err(|fault| UpstreamFault::Invalid(fault.to_string()))?;
-        let link = Link { era, session: answer.session };
+        let link = Link { era, session: answer.session, capabilities: handshake::capabilities(&result) };
         let done = post(None, handshake::initialized_notification(era), link.session.as_ref())?;
         exchange::notify(http, &self.origin.url, done, bounds.timeout).await?;
         Ok(link)
@@ -242,7 +304,8 @@ fn post(id: Option<RequestId>, request: ServerRequest, session: Option<&HeaderVa
 impl Peer {
     /// A peer that already remembers a modern server.
     pub(super) fn linked_to_modern(url: &str) -> Self {
-        let link = Arc::new(Link { era: Era::Modern, session: None });
-        Self { origin: Arc::new(Origin::new(url)), link: ArcSwapOption::new(Some(link)), linking: Mutex::default() }
+        let link = Arc::new(Link { era: Era::Modern, session: None, capabilities: None });
+        let link = ArcSwapOption::new(Some(link));
+        Self { link, ..Self::new(Arc::new(Origin::new(url)), &Principal::Gateway) }
     }
 }

@@ -2,7 +2,7 @@
 
 use std::{sync::atomic::Ordering, time::Instant};
 
-use bailiwick_data_plane_core::{Decision, ToolCall, config::Tool};
+use bailiwick_data_plane_core::{Decision, Call, config::Tool};
 use bailiwick_proto::{Tier, mcp::Era};
 use serde_json::json;
 
@@ -37,9 +37,9 @@ fn call(arguments: &str) -> PermittedCall {
         rollout: None,
         owner: None,
         project: None,
-        tool: Some(Arc::clone(&tool)),
+        found: Some(bailiwick_data_plane_core::wanted::Found::Tool(Arc::clone(&tool))),
     };
-    let call = ToolCall {
+    let call = Call {
         id: RequestId::from(9),
         era: Era::Modern,
         virtual_server: "finance".into(),
@@ -48,10 +48,14 @@ fn call(arguments: &str) -> PermittedCall {
         meta: None,
         client_name: None,
         client_version: None,
+        capabilities: None,
+        method: mcp::method::TOOLS_CALL,
+        completion: None,
+        retry: bailiwick_data_plane_core::edge::Retry::default(),
         trace_id: None,
         unrecognised_params: Vec::new(),
     };
-    PermittedCall { call, decision, tool }
+    PermittedCall { call, decision, found: bailiwick_data_plane_core::wanted::Found::Tool(tool) }
 }
 
 async fn ask(upstream: &Upstream, url: &str) -> Result<String, UpstreamFault> {
@@ -63,12 +67,35 @@ async fn ask_server(upstream: &Upstream, server: &Server) -> Result<String, Upst
 }
 
 fn principal(user: &str) -> Principal {
-    Principal::Caller { user: user.into(), agent: "coder".into() }
+    Principal::Caller { user: user.into(), agent: "coder".into(), capabilities: None }
+}
+
+/// As a call is: what the server says beside its answer is heard, and who hears it ends what takes too long.
+async fn ask_through(
+    upstream: &Upstream,
+    server: &Server,
+    user: &str,
+    gate: &Gate,
+    arguments: &str,
+) -> Result<(Response, u64), UpstreamFault> {
+    let (heard, mut hearing) = tokio::sync::mpsc::channel(4);
+    let (principal, permitted, id) = (principal(user), call(arguments), upstream.next_id());
+    let aside = Aside { gate: Some(gate), heard: Some(&heard) };
+    let mut answer = std::pin::pin!(upstream.call(server, &principal, &permitted, &id, aside));
+    let patience = upstream.patience(server);
+    let late = tokio::time::Instant::now() + patience;
+    loop {
+        tokio::select! {
+            answer = &mut answer => return answer,
+            Some(_) = hearing.recv() => {}
+            () = tokio::time::sleep_until(late) => return Err(UpstreamFault::Timeout(patience.as_millis() as u64)),
+        }
+    }
 }
 
 async fn ask_as(upstream: &Upstream, server: &Server, user: &str) -> Result<String, UpstreamFault> {
     let gate = Gate::new(|| None);
-    let answer = upstream.call(server, &principal(user), &call(r#"{"q":1.50}"#), &upstream.next_id(), &gate).await?;
+    let answer = ask_through(upstream, server, user, &gate, r#"{"q":1.50}"#).await?;
     let (Response::Result(result), bytes) = answer else { panic!("an error: {answer:?}") };
     assert!(bytes > result.get().len() as u64);
     Ok(result.get().to_owned())
@@ -234,7 +261,7 @@ async fn the_gate_is_asked_after_the_handshake_and_what_it_keeps_never_arrives()
             assert!(!watched.seen("server/discover").is_empty(), "the handshake comes first");
             Some(bailiwick_proto::Reason::ConfigStale)
         });
-        let kept = upstream.call(&to, &principal("jane"), &call("{}"), &upstream.next_id(), &gate).await;
+        let kept = ask_through(&upstream, &to, "jane", &gate, "{}").await;
         assert_eq!(kept.unwrap_err(), UpstreamFault::Withheld(bailiwick_proto::Reason::ConfigStale));
         assert_eq!(fake.seen("tools/call").len(), 0);
         assert!(ask(&upstream, &fake.url).await.is_ok(), "the next one leaves");
@@ -246,6 +273,6 @@ async fn the_gate_is_asked_after_the_handshake_and_what_it_keeps_never_arrives()
 async fn without_a_connection_the_gate_is_not_asked() {
     let gate = Gate::new(|| Some(bailiwick_proto::Reason::ConfigStale));
     let (upstream, to) = (upstream(), server("http://127.0.0.1:1/mcp"));
-    let answer = upstream.call(&to, &principal("jane"), &call("{}"), &upstream.next_id(), &gate).await;
+    let answer = ask_through(&upstream, &to, "jane", &gate, "{}").await;
     assert!(matches!(answer, Err(UpstreamFault::Unreachable(_))));
 }

@@ -1,7 +1,7 @@
 //! Cedar against a slow, obvious evaluator, over a family of generated policies.
 //!
 //! Each generated statement is written out as Cedar text and also evaluated here, straight from its parts; verdicts,
-//! named policies and failures must agree for every tool.
+//! named policies and failures must agree for every tool, prompt and resource.
 
 use super::*;
 
@@ -18,6 +18,9 @@ enum Action {
     Is(usize),
     In(Vec<usize>),
     CallTool,
+    GetPrompt,
+    ReadResource,
+    Read,
 }
 
 #[derive(Clone, Debug)]
@@ -38,6 +41,14 @@ enum Atom {
     Project(&'static str),
     CheaperThanOneCent,
     Fails,
+    UriBelow(&'static str),
+}
+
+#[derive(Clone, Copy, Debug)]
+enum Wanted {
+    Tool(usize),
+    Prompt(&'static str),
+    Resource(&'static str, &'static str),
 }
 
 #[derive(Clone, Debug)]
@@ -59,13 +70,31 @@ struct Asked {
     project: &'static str,
     ceiling: Tier,
     level: Tier,
-    tool: usize,
+    wanted: Wanted,
 }
 
 const USERS: [&str; 2] = ["jane@example.com", "bob@example.com"];
 const GROUPS: [&str; 3] = ["finance", "staff", "hr"];
 const SERVERS: [&str; 2] = ["finance", "hr"];
 const PROJECTS: [&str; 2] = ["platform", "apps"];
+const FOLDERS: [&str; 2] = ["file:///public/", "file:///public/a/"];
+const URIS: [&str; 4] = ["file:///public/a/b", "file:///public/c", "file:///private", "*"];
+
+impl Wanted {
+    fn tool(self) -> Option<usize> {
+        match self {
+            Self::Tool(tool) => Some(tool),
+            Self::Prompt(_) | Self::Resource(..) => None,
+        }
+    }
+
+    fn server(self) -> String {
+        match self {
+            Self::Tool(tool) => catalogue()[tool].server.clone(),
+            Self::Prompt(server) | Self::Resource(server, _) => server.into(),
+        }
+    }
+}
 
 impl Rule {
     fn cedar(&self) -> String {
@@ -84,6 +113,9 @@ impl Rule {
                 format!(" in [{}]", names.join(", "))
             }
             Action::CallTool => " in Action::\"call_tool\"".into(),
+            Action::GetPrompt => " == Action::\"get_prompt\"".into(),
+            Action::ReadResource => " == Action::\"read_resource\"".into(),
+            Action::Read => " in [Action::\"read_resource\", Action::\"get_prompt\"]".into(),
         };
         let resource = match &self.resource {
             Resource::Any => String::new(),
@@ -104,15 +136,20 @@ impl Rule {
             Principal::Is(user) => asked.user == *user,
             Principal::In(group) => asked.groups.iter().any(|of| of == group),
         };
+        let tool = asked.wanted.tool();
         let action = match &self.action {
-            Action::Any | Action::CallTool => true,
-            Action::Is(tool) => asked.tool == *tool,
-            Action::In(some) => some.contains(&asked.tool),
+            Action::Any => tool.is_some() || self.means_something_for_reading(),
+            Action::CallTool => tool.is_some(),
+            Action::Is(one) => tool == Some(*one),
+            Action::In(some) => tool.is_some_and(|tool| some.contains(&tool)),
+            Action::GetPrompt => matches!(asked.wanted, Wanted::Prompt(_)),
+            Action::ReadResource => matches!(asked.wanted, Wanted::Resource(..)),
+            Action::Read => tool.is_none(),
         };
         let resource = match &self.resource {
             Resource::Any => true,
-            Resource::Is(tool) => asked.tool == *tool,
-            Resource::In(server) => catalogue()[asked.tool].server == *server,
+            Resource::Is(one) => tool == Some(*one),
+            Resource::In(server) => asked.wanted.server() == *server,
         };
         if !(principal && action && resource) {
             return Ok(false);
@@ -123,6 +160,34 @@ impl Rule {
             }
         }
         Ok(true)
+    }
+}
+
+impl Rule {
+    /// Only tools have names; what comes after a condition that a server cannot meet is not asked any more.
+    fn means_something_for_reading(&self) -> bool {
+        for (when, atom) in &self.clauses {
+            match atom {
+                Atom::Named(_) => return false,
+                Atom::CheaperThanOneCent if *when => return true,
+                _ => {}
+            }
+        }
+        true
+    }
+
+    /// The same statement about what is read, without what only tools have and with a folder.
+    fn about_reading(self, action: Action, folder: Option<&'static str>) -> Self {
+        let resource = match self.resource {
+            Resource::Is(_) => Resource::Any,
+            other => other,
+        };
+        let of_tools = |atom: &Atom| matches!(atom, Atom::Named(_) | Atom::CheaperThanOneCent);
+        let mut clauses: Vec<_> = self.clauses.into_iter().filter(|(_, atom)| !of_tools(atom)).collect();
+        if let (Action::ReadResource, Some(folder)) = (&action, folder) {
+            clauses.push((true, Atom::UriBelow(folder)));
+        }
+        Self { action, resource, clauses, ..self }
     }
 }
 
@@ -138,22 +203,28 @@ impl Atom {
             Self::Project(project) => format!("context.agent.project == Project::{project:?}"),
             Self::CheaperThanOneCent => "resource has cost && resource.cost.lessThan(decimal(\"0.01\"))".into(),
             Self::Fails => FAILS.into(),
+            Self::UriBelow(folder) => format!("context.uri like \"{folder}*\""),
         }
     }
 
     fn holds(&self, asked: &Asked) -> Result<bool, ()> {
-        let tool = &catalogue()[asked.tool];
+        let tools = catalogue();
+        let tool = asked.wanted.tool().map(|tool| &tools[tool]);
         let owner_groups = if asked.owner == asked.user { &asked.groups } else { &asked.owner_groups };
         Ok(match self {
-            Self::Tier(tier) => tool.tier == *tier,
+            Self::Tier(tier) => tool.map_or(Tier::Retrieval, |tool| tool.tier) == *tier,
             Self::Ceiling(tier) => asked.ceiling == *tier,
             Self::Level(tier) => asked.level == *tier,
-            Self::Named(name) => tool.name == *name,
+            Self::Named(name) => tool.is_some_and(|tool| tool.name == *name),
             Self::OwnerCalls => asked.owner == asked.user,
             Self::OwnerIn(group) => owner_groups.iter().any(|of| of == group),
             Self::Project(project) => asked.project == *project,
-            Self::CheaperThanOneCent => tool.cost.as_ref().is_some_and(|cost| cost.parse::<f64>().unwrap() < 0.01),
+            Self::CheaperThanOneCent => {
+                let cost = tool.and_then(|tool| tool.cost.as_ref());
+                cost.is_some_and(|cost| cost.parse::<f64>().unwrap() < 0.01)
+            }
             Self::Fails => return Err(()),
+            Self::UriBelow(folder) => matches!(asked.wanted, Wanted::Resource(_, uri) if uri.starts_with(folder)),
         })
     }
 }
@@ -211,16 +282,33 @@ fn rule() -> impl Strategy<Value = Rule> {
         prop::sample::select(&SERVERS).prop_map(Resource::In),
     ];
     let clauses = prop::collection::vec((any::<bool>(), atom()), 0..3);
-    (prop::bool::weighted(0.75), principal, action, resource, clauses).prop_map(
-        |(permit, principal, action, resource, clauses)| Rule { permit, principal, action, resource, clauses },
+    let reading = prop_oneof![Just(Action::GetPrompt), Just(Action::ReadResource), Just(Action::Read)];
+    let reading = prop::option::weighted(0.4, (reading, prop::option::of(prop::sample::select(&FOLDERS))));
+    (prop::bool::weighted(0.75), principal, action, resource, clauses, reading).prop_map(
+        |(permit, principal, action, resource, clauses, reading)| {
+            let rule = Rule { permit, principal, action, resource, clauses };
+            match reading {
+                Some((action, folder)) => rule.about_reading(action, folder),
+                None => rule,
+            }
+        },
     )
+}
+
+fn wanted() -> impl Strategy<Value = Wanted> {
+    let server = || prop::sample::select(&SERVERS);
+    prop_oneof![
+        2 => (0..4_usize).prop_map(Wanted::Tool),
+        1 => server().prop_map(Wanted::Prompt),
+        1 => (server(), prop::sample::select(&URIS)).prop_map(|(server, uri)| Wanted::Resource(server, uri)),
+    ]
 }
 
 fn asked() -> impl Strategy<Value = Asked> {
     let user = || prop::sample::select(&USERS);
     let some = || prop::sample::subsequence(GROUPS.to_vec(), 0..=3).prop_map(|names| groups(&names));
-    (user(), some(), user(), some(), prop::sample::select(&PROJECTS), tier(), tier(), 0..4_usize).prop_map(
-        |(user, groups, owner, owner_groups, project, ceiling, level, tool)| Asked {
+    (user(), some(), user(), some(), prop::sample::select(&PROJECTS), tier(), tier(), wanted()).prop_map(
+        |(user, groups, owner, owner_groups, project, ceiling, level, wanted)| Asked {
             user,
             groups,
             owner,
@@ -228,7 +316,7 @@ fn asked() -> impl Strategy<Value = Asked> {
             project,
             ceiling,
             level,
-            tool,
+            wanted,
         },
     )
 }
@@ -243,7 +331,11 @@ proptest! {
         let policies = CompiledPolicies::compile(&catalogue(), &texts).unwrap();
         let tools = catalogue();
         for asked in &questions {
-            let tool = &tools[asked.tool];
+            let wanted = match asked.wanted {
+                Wanted::Tool(tool) => Use::Tool { server: &tools[tool].server, tool: &tools[tool].name },
+                Wanted::Prompt(server) => Use::Prompt { server, name: "summary" },
+                Wanted::Resource(server, uri) => Use::Resource { server, uri },
+            };
             let verdict = policies.decide(&Request {
                 user: asked.user,
                 groups: &asked.groups,
@@ -256,7 +348,7 @@ proptest! {
                 },
                 virtual_server: "finance",
                 level: asked.level,
-                tool: (&tool.server, &tool.name),
+                wanted,
             });
             let names: Vec<String> = verdict.policies.into_iter().map(|policy| policy.name).collect();
             prop_assert_eq!((verdict.permit, names, verdict.error.is_some()), obvious(&rules, asked));

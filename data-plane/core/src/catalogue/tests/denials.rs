@@ -3,6 +3,7 @@
 use proptest::prelude::*;
 
 use super::*;
+use crate::{Wanted, What};
 
 fn holding(world: &World, revision: u64) -> Catalogue {
     let mut catalogue = Catalogue::new();
@@ -166,10 +167,16 @@ fn denying_any_entry_permits_nothing_that_was_not_permitted() {
 }
 
 #[test]
-fn a_denied_server_takes_its_tools_with_it() {
+fn a_denied_server_takes_its_tools_and_all_that_is_read_of_it_with_it() {
     let mut catalogue = holding(&world(), 7);
+    let of_prompt = |catalogue: &Catalogue| {
+        let wanted = Wanted { virtual_server: "finance", what: What::Prompt("summary") };
+        admit(&catalogue.config(), &fixture::caller(), wanted, NOW).reason
+    };
+    assert_eq!(of_prompt(&catalogue), Some(Reason::PolicyDenied));
     deny(&mut catalogue, 8, vec![gone("server/finance")]);
     assert_eq!(reason(&catalogue, "query_data"), Some(Reason::ToolQuarantined));
+    assert_eq!(of_prompt(&catalogue), Some(Reason::PromptUnknown));
     deny(&mut catalogue, 9, vec![gone("virtual_server/finance")]);
     assert_eq!(reason(&catalogue, "query_data"), Some(Reason::ToolUnknown));
 }

@@ -1,0 +1,289 @@
+//! What is governed one by one: calling a tool, getting a prompt, reading a resource, completing an argument of either.
+//!
+//! Called by `legacy` and `modern` once a message's era and client are settled. Read, found, admitted, in this order; a
+//! client that repeats a request with the input a server asked for brings a sealed state that belongs to this very
+//! request, and is decided anew. Completion is judged as use of what it completes: whoever may not get a prompt learns
+//! nothing of its arguments. Specification: MCP 2026-07-28 and 2025-11-25: tools, prompts, resources, completion;
+//! 2026-07-28: multi round-trip requests.
+
+use bailiwick_proto::{
+    Reason,
+    mcp::{Era, Headers, Members, Request, RequestId, code, method},
+};
+use serde_json::value::RawValue;
+
+use super::{Exchange, Step, reply};
+use crate::{
+    admission::{Decision, Wanted, What, admit},
+    header_params,
+    sealed::request_state::{RequestState, Subject, salient},
+    wanted::Found,
+};
+
+/// Longest name of a tool or prompt in a call: four bytes for each of the 128 characters MCP allows.
+pub const TOOL_NAME_BYTES_MAX: usize = 512;
+/// Longest URI or template in a request; admission allows less.
+const URI_BYTES_MAX: usize = 8 * 1024;
+
+/// What a client calls itself, and what it can be asked for.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Client {
+    pub(super) name: Option<String>,
+    pub(super) version: Option<String>,
+    /// An object, as it was written.
+    pub(super) capabilities: Option<Box<RawValue>>,
+}
+
+/// A governed request as the client made it.
+#[derive(Clone, Debug)]
+pub struct Call {
+    /// To be repeated in the answer.
+    pub id: RequestId,
+    /// How the client speaks.
+    pub era: Era,
+    /// The virtual server called on.
+    pub virtual_server: String,
+    /// E.g. `tools/call`.
+    pub method: &'static str,
+    /// Towards clients: the name of a tool or prompt, the URI of a resource, or of what is completed.
+    pub name: String,
+    /// An object, as it was written.
+    pub arguments: Option<Box<RawValue>>,
+    /// Of `completion/complete`.
+    pub completion: Option<Completion>,
+    /// What a modern client brings when it repeats a request with input.
+    pub retry: Retry,
+    /// The request's `_meta`, as it was written.
+    pub meta: Option<Box<RawValue>>,
+    /// Self-reported.
+    pub client_name: Option<String>,
+    /// Self-reported.
+    pub client_version: Option<String>,
+    /// W3C trace id, from `traceparent`.
+    pub trace_id: Option<String>,
+    /// What the client declared that it can be asked for: an object, as it was written.
+    pub capabilities: Option<Box<RawValue>>,
+    /// `Mcp-Param-…` headers of a modern client that the tool does not declare: to be passed on.
+    pub unrecognised_params: Vec<(String, String)>,
+}
+
+/// What is to be completed.
+#[derive(Clone, Debug)]
+pub struct Completion {
+    /// A template of resources; otherwise a prompt.
+    pub of_template: bool,
+    /// Name and value so far: an object, as it was written.
+    pub argument: Box<RawValue>,
+    /// Other arguments: an object, as it was written.
+    pub context: Option<Box<RawValue>>,
+}
+
+/// The input a server asked for, and what it gave to be brought back.
+#[derive(Clone, Debug, Default)]
+pub struct Retry {
+    /// By the server's keys: an object, as it was written.
+    pub responses: Option<Box<RawValue>>,
+    /// Opened.
+    pub state: Option<RequestState>,
+    /// Digest of what the request asks for.
+    pub salient: [u8; 32],
+}
+
+/// A call that admission refused.
+#[derive(Debug)]
+pub struct DeniedCall {
+    /// What was asked.
+    pub call: Call,
+    /// Why not: its `reason` is always there.
+    pub decision: Decision,
+    /// To be sent once the refusal is recorded.
+    pub reply: super::HttpReply,
+}
+
+/// A call that admission permits.
+#[derive(Clone, Debug)]
+pub struct PermittedCall {
+    /// What was asked.
+    pub call: Call,
+    /// On what grounds.
+    pub decision: Decision,
+    /// What is called, as its server has it.
+    pub found: Found,
+}
+
+/// Methods that are governed one by one; `None` for all others.
+pub(super) fn governed(rpc_method: &str) -> Option<&'static str> {
+    [method::TOOLS_CALL, method::PROMPTS_GET, method::RESOURCES_READ, method::COMPLETE]
+        .into_iter()
+        .find(|known| *known == rpc_method)
+}
+
+pub(super) fn call(
+    exchange: &Exchange<'_>,
+    (era, client): (Era, Client),
+    headers: &Headers,
+    request: &Request,
+    rpc_method: &'static str,
+) -> Step {
+    let invalid = |message: &str| {
+        let id = Some(&request.id);
+        Step::Respond(reply::malformed(exchange, 200, code::INVALID_PARAMS, message, id))
+    };
+    let mut call = match read(exchange, era, client, request, rpc_method) {
+        Ok(call) => call,
+        Err(message) => return invalid(message),
+    };
+    let wanted = Wanted { virtual_server: exchange.virtual_server, what: call.what() };
+    let mut decision = admit(exchange.config, exchange.caller, wanted, exchange.now_unix);
+    if let (Era::Modern, Some(tool)) = (era, decision.tool()) {
+        if let Err(fault) = header_params::check(&tool.header_params, headers, call.arguments.as_deref()) {
+            return Step::Respond(reply::plain_error(400, code::HEADER_MISMATCH, &fault.to_string(), Some(&call.id)));
+        }
+        call.unrecognised_params = header_params::unrecognised(&tool.header_params, headers);
+    }
+    // Admission permits only what it found.
+    let reason = match (decision.reason, decision.found.clone()) {
+        (None, Some(found)) => match take_up(exchange, &mut call, &found, &request.members()) {
+            Ok(()) => return Step::Call(Box::new(PermittedCall { call, decision, found })),
+            Err(message) => return invalid(message),
+        },
+        (reason, _) => reason.unwrap_or(Reason::ToolUnknown),
+    };
+    decision.reason = Some(reason);
+    let reply = reply::refuse_call(&call, exchange.request_id, reason, &decision.policies);
+    Step::Deny(Box::new(DeniedCall { call, decision, reply }))
+}
+
+/// What a modern client brings from an earlier round.
+fn take_up(
+    exchange: &Exchange<'_>,
+    call: &mut Call,
+    found: &Found,
+    params: &Members<'_>,
+) -> Result<(), &'static str> {
+    call.retry.salient = salient(params);
+    if !call.era.is_modern() || call.method == method::COMPLETE {
+        return Ok(());
+    }
+    params.object("inputResponses").map_err(|_no_object| "`inputResponses` must be an object")?;
+    call.retry.responses = params.get("inputResponses").map(ToOwned::to_owned);
+    if let Some(state) = params.string("requestState").map_err(|_no_string| "`requestState` must be a string")? {
+        let subject = Subject { server: found.server(), method: call.method, salient: call.retry.salient };
+        let opened = RequestState::open(exchange.sealing_keys, exchange.caller, &subject, &state, exchange.now_unix);
+        call.retry.state = Some(opened.map_err(|_not_ours| "`requestState` is not known, or not of this request")?);
+    }
+    Ok(())
+}
+
+fn read(
+    exchange: &Exchange<'_>,
+    era: Era,
+    client: Client,
+    request: &Request,
+    rpc_method: &'static str,
+) -> Result<Call, &'static str> {
+    let members = request.members();
+    let (name, completion) = match rpc_method {
+        method::RESOURCES_READ => (uri(&members)?, None),
+        method::COMPLETE => {
+            let (name, completion) = completion(&members)?;
+            (name, Some(completion))
+        }
+        _ => (name(&members)?, None),
+    };
+    members.object("arguments").map_err(|_no_object| "`arguments` must be an object")?;
+    let meta = members.object("_meta").map_err(|_no_object| "`_meta` must be an object")?;
+    Ok(Call {
+        id: request.id.clone(),
+        era,
+        virtual_server: exchange.virtual_server.to_owned(),
+        method: rpc_method,
+        name,
+        arguments: members.get("arguments").map(ToOwned::to_owned),
+        completion,
+        retry: Retry::default(),
+        trace_id: meta.as_ref().and_then(trace_id),
+        meta: members.get("_meta").map(ToOwned::to_owned),
+        client_name: client.name,
+        client_version: client.version,
+        capabilities: client.capabilities,
+        unrecognised_params: Vec::new(),
+    })
+}
+
+fn name(members: &Members<'_>) -> Result<String, &'static str> {
+    let name = members.required_string("name").map_err(|_absent| "`name` must be a string")?;
+    let fits = !name.is_empty() && name.len() <= TOOL_NAME_BYTES_MAX;
+    fits.then_some(name).ok_or("`name` is not the name of a tool or prompt")
+}
+
+fn uri(members: &Members<'_>) -> Result<String, &'static str> {
+    let uri = members.required_string("uri").map_err(|_absent| "`uri` must be a string")?;
+    (uri.len() <= URI_BYTES_MAX).then_some(uri).ok_or("`uri` is too long")
+}
+
+fn completion(members: &Members<'_>) -> Result<(String, Completion), &'static str> {
+    let of = members.object("ref").ok().flatten().ok_or("`ref` must be an object")?;
+    let of_template = match of.string("type").ok().flatten().as_deref() {
+        Some("ref/prompt") => false,
+        Some("ref/resource") => true,
+        _ => return Err("`ref.type` must be `ref/prompt` or `ref/resource`"),
+    };
+    members.object("argument").ok().flatten().ok_or("`argument` must be an object")?;
+    members.object("context").map_err(|_no_object| "`context` must be an object")?;
+    let argument = members.get("argument").ok_or("`argument` must be an object")?.to_owned();
+    let context = members.get("context").map(ToOwned::to_owned);
+    let name = if of_template { uri(&of)? } else { name(&of)? };
+    Ok((name, Completion { of_template, argument, context }))
+}
+
+impl Call {
+    /// What is wanted of the virtual server.
+    #[must_use]
+    pub fn what(&self) -> What<'_> {
+        match (self.method, &self.completion) {
+            (_, Some(Completion { of_template: true, .. })) => What::Template(&self.name),
+            (method::PROMPTS_GET, _) | (_, Some(Completion { of_template: false, .. })) => What::Prompt(&self.name),
+            (method::RESOURCES_READ, None) => What::Resource(&self.name),
+            (_, None) => What::Tool(&self.name),
+        }
+    }
+
+    /// The tool's name towards clients, where a tool is called.
+    #[must_use]
+    pub fn tool(&self) -> Option<&str> {
+        (self.method == method::TOOLS_CALL).then_some(self.name.as_str())
+    }
+
+    /// The parameters whose commitment is recorded: of a tool its arguments, otherwise all that says what is asked.
+    #[must_use]
+    pub fn recorded(&self) -> Option<Box<RawValue>> {
+        use bailiwick_proto::mcp::{raw, raw_object};
+        let name = raw(&self.name);
+        let key = match self.what() {
+            What::Tool(_) => return self.arguments.clone(),
+            What::Prompt(_) => "name",
+            What::Resource(_) | What::Template(_) => "uri",
+        };
+        let completion = self.completion.as_ref();
+        let members = [
+            Some((key, &*name)),
+            self.arguments.as_deref().map(|arguments| ("arguments", arguments)),
+            completion.map(|completion| ("argument", &*completion.argument)),
+            completion.and_then(|completion| Some(("context", completion.context.as_deref()?))),
+        ];
+        Some(raw_object(members.into_iter().flatten()))
+    }
+}
+
+/// The trace id of a W3C `traceparent` (`00-<32 hex>-<16 hex>-<2 hex>`).
+fn trace_id(meta: &Members<'_>) -> Option<String> {
+    let parent = meta.string("traceparent").ok().flatten()?;
+    let mut parts = parent.split('-');
+    let (version, trace, span) = (parts.next()?, parts.next()?, parts.next()?);
+    let hex = |text: &str, len: usize| {
+        text.len() == len && text.bytes().all(|byte| matches!(byte, b'0'..=b'9' | b'a'..=b'f'))
+    };
+    let known = hex(version, 2) && hex(trace, 32) && hex(span, 16) && trace.bytes().any(|byte| byte != b'0');
+    known.then(|| trace.to_owned())
+}

@@ -1,0 +1,133 @@
+//! The official MCP conformance suite against our upstream, directly and through the gateway.
+//!
+//! What differs stands in `tests/conformance/expected/`, each line under a reason; `docs/reference/conformance.md` says
+//! how to read it.
+
+use std::fmt::Write as _;
+
+use anyhow::{Context, Result, ensure};
+use bailiwick_tests::{
+    Deployment, McpClient, Shape,
+    conformance::{self, REVISIONS, Results, Target},
+    eventually,
+    peers::{Eras, PeerServer},
+};
+use serde_json::json;
+
+/// Scenarios of a revision that our upstream is run through, those of extensions included.
+const SCENARIOS: [usize; 2] = [33, 50];
+/// What is the gateway's own to do, whatever is behind it.
+const OWN: [(&str, &[&str]); 2] = [
+    ("2025-11-25", &["dns-rebinding-protection", "server-session-lifecycle", "ping"]),
+    (
+        "2026-07-28",
+        &[
+            "server-stateless",
+            "caching",
+            "http-header-validation",
+            "http-custom-header-server-validation",
+            "dns-rebinding-protection",
+        ],
+    ),
+];
+
+/// One virtual server of plain names over some servers, and everything allowed on it.
+fn manifests(virtual_server: &str, servers: &[(&str, &str)]) -> String {
+    let mut text = String::new();
+    let mut policies = String::new();
+    for (name, url) in servers {
+        let _written = write!(
+            text,
+            "apiVersion: bailiwick/v1\nkind: Server\nmetadata: {{name: {name}}}\nspec: {{endpoint: {{url: \"{url}\"}}}}\n---\n"
+        );
+        let _written = writeln!(
+            policies,
+            "---\napiVersion: bailiwick/v1\nkind: Policy\nmetadata: {{name: {name}}}\nspec:\n  cedar: permit (principal, action, resource in Server::\"{name}\");"
+        );
+    }
+    let behind: Vec<String> = servers.iter().map(|(name, _)| format!("{{server: {name}}}")).collect();
+    format!(
+        "{text}apiVersion: bailiwick/v1\nkind: VirtualServer\nmetadata: {{name: {virtual_server}}}\nspec: {{naming: plain, servers: [{}]}}\n{policies}",
+        behind.join(", ")
+    )
+}
+
+const PEOPLE: &str = "---\napiVersion: bailiwick/v1\nkind: User\nmetadata: {name: jane@example.com}\nspec: {groups: [finance]}\n\
+     ---\napiVersion: bailiwick/v1\nkind: Agent\nmetadata: {name: coding-assistant}\nspec: {owner: jane@example.com, project: platform, ceiling: destructive}\n";
+
+/// A deployment with one virtual server, and a token that works on every data plane.
+async fn gateway(shape: Shape, servers: &[(&str, &str)]) -> Result<(Deployment, Vec<String>, String)> {
+    let deployment = Deployment::start(shape).await?;
+    deployment.apply(&(manifests("suite", servers) + PEOPLE))?;
+    let token = deployment.token("suite", "destructive")?;
+    for mcp in &deployment.mcp {
+        let client = McpClient::new(mcp, "suite", &token);
+        eventually("the token works", async || {
+            client.modern("tools/list", json!({})).await.ok().filter(|answer| !answer.tools().is_empty())
+        })
+        .await
+        .with_context(|| deployment.log())?;
+    }
+    let urls = deployment.mcp.iter().map(|mcp| format!("{mcp}/suite")).collect();
+    Ok((deployment, urls, token))
+}
+
+async fn direct(revision: &str) -> Result<Results> {
+    let upstream = PeerServer::conformance(Eras::Both)?;
+    conformance::run(Target::Server(&upstream.url), revision, &[]).await
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_upstream_passes_all_that_is_required_of_it() -> Result<()> {
+    for (revision, scenarios) in REVISIONS.into_iter().zip(SCENARIOS) {
+        let results = direct(revision).await?;
+        ensure!(results.passed().1 == scenarios, "{revision}: {:?}", results.passed());
+        conformance::hold_to("upstream", revision, &results.shortcomings())?;
+    }
+    Ok(())
+}
+
+async fn the_plain_route_changes_nothing(shape: Shape) -> Result<()> {
+    let upstream = PeerServer::conformance(Eras::Both)?;
+    let (_deployment, urls, token) = gateway(shape, &[("upstream", &upstream.url)]).await?;
+    for revision in REVISIONS {
+        let through = conformance::run(Target::Gateway(&urls, &token), revision, &[]).await?;
+        let differences = direct(revision).await?.differences(&through);
+        conformance::hold_to("plain-route", revision, &differences)?;
+    }
+    Ok(())
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_plain_route_of_one_process_changes_nothing() -> Result<()> {
+    the_plain_route_changes_nothing(Shape::Embedded).await
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_plain_route_changes_nothing_when_every_request_goes_to_another_data_plane() -> Result<()> {
+    the_plain_route_changes_nothing(Shape::Processes).await
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_gateway_does_its_own_part_in_front_of_several_servers() -> Result<()> {
+    let (upstream, other) = (PeerServer::conformance(Eras::Both)?, PeerServer::typescript()?);
+    let servers = [("upstream", upstream.url.as_str()), ("other", other.url.as_str())];
+    let (_deployment, urls, token) = gateway(Shape::Embedded, &servers).await?;
+    for (revision, scenarios) in OWN {
+        let results = conformance::run(Target::Gateway(&urls, &token), revision, scenarios).await?;
+        conformance::hold_to("own-part", revision, &results.shortcomings())?;
+    }
+    Ok(())
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn each_era_is_carried_onto_a_server_of_the_other() -> Result<()> {
+    for (revision, other) in REVISIONS.into_iter().zip([Eras::Modern, Eras::Legacy]) {
+        let upstream = PeerServer::conformance(other)?;
+        let (_deployment, urls, token) = gateway(Shape::Embedded, &[("upstream", &upstream.url)]).await?;
+        let through = conformance::run(Target::Gateway(&urls, &token), revision, &[]).await?;
+        let differences = direct(revision).await?.differences(&through);
+        conformance::hold_to("cross-era", revision, &differences)?;
+    }
+    Ok(())
+}

@@ -3,18 +3,17 @@
 //! Called by `compiled.rs` only. Everything Cedar would do by default and we do not want is turned off here:
 //! templates are refused, and a policy that fails during evaluation makes the whole verdict a denial.
 //!
-//! Each kind of use is evaluated over the statements that are about it (`check.rs` says which) and no others.
+//! Each kind of use is evaluated over the statements that are about it (`check.rs` says which), and of those over the ones
+//! that can match (`slices.rs`).
 //!
 //! Entities: tools, actions and servers that policies name are built once; what is used, its server, the user, the
 //! agent and its owner are added for each request. Nothing else is ever asked for an attribute or a parent
 //! (`references.rs` sees to it). A statement's id is the policy's name and, beyond the first, `#n`; no policy name
 //! holds a `#`.
-//!
-//! Deliberately absent for now: picking only the statements that can match the tool before Cedar sees them;
-//! `Engine::evaluate` is the place for it.
 
 mod check;
 mod entities;
+mod slices;
 
 use std::{
     collections::{BTreeMap, BTreeSet, HashMap},
@@ -29,6 +28,7 @@ use miette::Diagnostic;
 
 pub(crate) use check::{Checker, Findings};
 use entities::{ToolEntities, Types, uid};
+use slices::Slices;
 
 use crate::{
     catalogue::CatalogueTool,
@@ -115,7 +115,7 @@ pub(crate) struct Placed {
 /// Statements and tools, ready to evaluate.
 pub(crate) struct Engine {
     /// By what they are about, in the order of [`Kind::ALL`].
-    policies: [PolicySet; Kind::ALL.len()],
+    policies: [Slices; Kind::ALL.len()],
     /// From a statement's id to the index of its policy.
     origin: HashMap<PolicyId, usize>,
     types: Types,
@@ -168,7 +168,9 @@ impl Engine {
         let origin = statements.iter().map(|placed| (placed.statement.0.id().clone(), placed.policy)).collect();
         let about = |kind: Kind| {
             let statements = statements.iter().filter(move |placed| placed.about.contains(&kind));
-            PolicySet::from_policies(statements.map(|placed| placed.statement.0.clone())).map_err(text_of)
+            let mut slices = Slices::default();
+            statements.map(|placed| placed.statement.0.clone()).try_for_each(|statement| slices.add(statement))?;
+            Ok::<_, String>(slices)
         };
         let policies = [about(Kind::Tool)?, about(Kind::Prompt)?, about(Kind::Resource)?];
         let named = Entities::from_entities(named, None).map_err(text_of)?;
@@ -178,6 +180,7 @@ impl Engine {
     /// Evaluates all statements about this kind of use. An error means that the question itself could not be put.
     pub(crate) fn evaluate(&self, request: &Request<'_>) -> Result<Evaluation, String> {
         let wanted = self.wanted(request.wanted)?;
+        let parties = self.parties(request, &wanted);
         let entities = self.entities(request, &wanted)?;
         let question = self.question(request, wanted)?;
         let [tools, prompts, resources] = &self.policies;
@@ -186,16 +189,28 @@ impl Engine {
             Use::Prompt { .. } => prompts,
             Use::Resource { .. } => resources,
         };
-        let response = self.authorizer.is_authorized(&question, policies, &entities);
         let index = |id: &PolicyId| self.origin.get(id).copied().unwrap_or(usize::MAX);
-        let failed = response.diagnostics().errors().map(|AuthorizationError::PolicyEvaluationError(error)| {
-            (index(error.policy_id()), error.inner().to_string())
-        });
-        Ok(Evaluation {
-            failed: failed.collect(),
-            permit: response.decision() == Decision::Allow,
-            matched: response.diagnostics().reason().map(index).collect(),
-        })
+        let (mut permits, mut forbids, mut failed) = (BTreeSet::new(), BTreeSet::new(), BTreeMap::new());
+        for slice in policies.about(parties.iter()) {
+            let response = self.authorizer.is_authorized(&question, slice, &entities);
+            let matched = response.diagnostics().reason().map(index);
+            match response.decision() {
+                Decision::Allow => permits.extend(matched),
+                Decision::Deny => forbids.extend(matched),
+            }
+            failed.extend(response.diagnostics().errors().map(|AuthorizationError::PolicyEvaluationError(error)| {
+                (index(error.policy_id()), error.inner().to_string())
+            }));
+        }
+        let permit = forbids.is_empty() && !permits.is_empty();
+        Ok(Evaluation { failed, permit, matched: if forbids.is_empty() { permits } else { forbids } })
+    }
+
+    /// Whom and what the request is about, each once: the user and their groups, what is used and its server.
+    fn parties(&self, request: &Request<'_>, wanted: &Wanted<'_>) -> BTreeSet<EntityUid> {
+        let groups = request.groups.iter().map(|group| uid(&self.types.group, group));
+        let used = [wanted.resource.clone(), uid(&self.types.server, request.wanted.server())];
+        groups.chain([self.types.user(request.user)]).chain(used).collect()
     }
 
     fn wanted<'a>(&'a self, wanted: Use<'a>) -> Result<Wanted<'a>, String> {

@@ -74,6 +74,7 @@ reasons! {
     UpstreamTimeout = "upstream_timeout", "The server did not answer in time.";
     UpstreamInvalid = "upstream_invalid", "The server's answer is not valid MCP.";
     UpstreamTooLarge = "upstream_too_large", "The server's answer is larger than this gateway accepts.";
+    InputLost = "input_lost", "The call that waited for this input is gone; call again.";
     InputRefused = "input_refused", "The server needs input for this that the client refused to give.";
 }
 

@@ -9,7 +9,7 @@
 // the proxy takes another for each request, as a load balancer does that knows nothing of sessions.
 //
 // Output: {"scenario": {"check": {"status": "SUCCESS", "said": "…"}}}. A check id that stands several times in a scenario
-// is told apart by `#2`, `#3`. The exit code says only whether the suite could be run.
+// is told apart by `#2`, `#3`, the best verdict first. The exit code says only whether the suite could be run.
 
 import { spawn } from 'node:child_process';
 import { mkdtemp, readdir, readFile, rm } from 'node:fs/promises';
@@ -56,13 +56,17 @@ async function results(folder) {
   return found.sort();
 }
 
+const BEST_FIRST = ['SUCCESS', 'SKIPPED', 'WARNING', 'FAILURE'];
+
 function table(found) {
   const scenarios = {};
   for (const [scenario, checks] of found) {
     const rows = (scenarios[scenario] = {});
     const times = new Map();
-    // INFO is the suite's log of what it saw, not a verdict.
-    for (const { id, status, errorMessage } of checks.filter((check) => check.status !== 'INFO')) {
+    // INFO is the suite's log of what it saw, not a verdict; and the order of its rows is that of what came in.
+    const verdicts = checks.filter(({ status }) => status !== 'INFO');
+    verdicts.sort((one, other) => BEST_FIRST.indexOf(one.status) - BEST_FIRST.indexOf(other.status));
+    for (const { id, status, errorMessage } of verdicts) {
       const time = (times.get(id) ?? 0) + 1;
       times.set(id, time);
       rows[time === 1 ? id : `${id}#${time}`] = { status, ...(errorMessage && { said: errorMessage }) };

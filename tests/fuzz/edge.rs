@@ -58,7 +58,8 @@ pub(crate) fn check(input: &[u8]) -> Checked {
         now_unix: NOW,
         request_id: "r-1",
     };
-    let step = edge::handle(&exchange, headers.iter().map(|(name, value)| (name.as_str(), value.as_slice())), body);
+    let headers = headers.iter().map(|(name, value)| (name.as_str(), value.as_slice()));
+    let (step, _seen) = edge::handle(&exchange, headers, body);
     match step {
         Step::Respond(reply) => replied(&reply),
         Step::Deny(denied) => replied(&denied.reply),

@@ -14,7 +14,7 @@ import { Client, StreamableHTTPClientTransport } from '@modelcontextprotocol/cli
 
 import { listenInFrontOf } from '../conformance/proxy.mjs';
 
-const REQUEST_MILLISECONDS_MAX = 8_000;
+const REQUEST_MILLISECONDS_MAX = 5_000;
 /** Time for an apply to reach the data plane, and between two looks. */
 const VISIBLE_MILLISECONDS_MAX = 5_000;
 const LOOK_AGAIN_MILLISECONDS = 50;

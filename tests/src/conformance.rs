@@ -9,6 +9,7 @@ use std::{
     collections::{BTreeMap, BTreeSet},
     fmt::Write as _,
     fs,
+    path::Path,
     process::Stdio,
 };
 
@@ -19,6 +20,16 @@ use crate::{deployment::repository, peers};
 
 /// The revisions whose requirements are run.
 pub const REVISIONS: [&str; 2] = ["2025-11-25", "2026-07-28"];
+
+/// Scenarios that are run but never scored: extensions, and what the suite's own servers cannot do yet.
+const NOT_REQUIRED: [&str; 6] = [
+    "server-session-lifecycle",
+    "server-sse-polling",
+    "json-schema-2020-12",
+    "json-schema-2020-12-preservation",
+    "http-header-validation",
+    "http-custom-header-server-validation",
+];
 
 /// What one check said.
 #[derive(Clone, Debug, Deserialize)]
@@ -42,8 +53,8 @@ pub enum Target<'a> {
     Server(&'a str),
     /// Data planes, each request to another, with a token.
     Gateway(&'a [String], &'a str),
-    /// A program that is given a server's URL as its last argument.
-    Client(&'a str),
+    /// A gateway's side towards servers: its binary, where it is administered, and its URL up to `/mcp`.
+    Client { bailiwick: &'a Path, admin: &'a str, mcp: &'a str },
 }
 
 /// Runs all scenarios of a revision, or only some.
@@ -59,7 +70,10 @@ pub async fn run(target: Target<'_>, revision: &str, scenarios: &[&str]) -> Resu
         Target::Gateway(urls, token) => {
             command.args(urls.iter().flat_map(|url| ["--url", url])).args(["--token", token])
         }
-        Target::Client(program) => command.args(["--client", program]),
+        Target::Client { bailiwick, admin, mcp } => {
+            command.env("GATEWAY_BAILIWICK", bailiwick).env("BAILIWICK_ADMIN", admin).env("GATEWAY_MCP", mcp);
+            command.args(["--client", &format!("{} tests/peers/conformance_client.mjs", peers::place("PEER_NODE")?)])
+        }
     };
     for scenario in scenarios {
         command.args(["--scenario", scenario]);
@@ -69,12 +83,17 @@ pub async fn run(target: Target<'_>, revision: &str, scenarios: &[&str]) -> Resu
     serde_json::from_slice(&output.stdout).context("what the suite said")
 }
 
+fn is_required(scenario: &str) -> bool {
+    !scenario.starts_with("tasks-") && !NOT_REQUIRED.contains(&scenario)
+}
+
 impl Results {
-    /// Scenarios without a check that failed, and all there are.
+    /// Of the scenarios that the revision requires, how many have no check that failed, and how many there are.
     #[must_use]
     pub fn passed(&self) -> (usize, usize) {
-        let passed = self.0.values().filter(|checks| checks.values().all(|check| check.status != "FAILURE"));
-        (passed.count(), self.0.len())
+        let required = || self.0.iter().filter(|(name, _)| is_required(name));
+        let passed = required().filter(|(_, checks)| checks.values().all(|check| check.status != "FAILURE"));
+        (passed.count(), required().count())
     }
 
     /// Every check that does not say here what it says in `other`, as a line of a list.
@@ -130,6 +149,18 @@ pub fn hold_to(list: &str, revision: &str, found: &BTreeMap<String, String>) -> 
     Ok(())
 }
 
+/// Holds `docs/reference/conformance.md` to what was found: the row of its table.
+///
+/// # Errors
+/// When the document says something else.
+pub fn hold_documented(what: &str, revision: &str, results: &Results) -> Result<()> {
+    let text = fs::read_to_string(repository().join("docs/reference/conformance.md"))?;
+    let (passed, all) = results.passed();
+    let row = format!("| {what} | {revision} | {passed} of {all} |");
+    ensure!(text.lines().any(|line| line == row), "docs/reference/conformance.md must say: {row}");
+    Ok(())
+}
+
 /// A list's lines by revision. `[revision]` begins a part; a line that is not indented is a reason, an indented one a
 /// check under it; `#` begins a remark.
 fn read_list(text: &str) -> Result<BTreeMap<String, BTreeSet<String>>> {
@@ -170,6 +201,8 @@ mod tests {
         assert_eq!(lines, ["s a SUCCESS FAILURE", "s b SUCCESS ABSENT"]);
         assert_eq!(two.shortcomings()["s a FAILURE"], "no");
         assert_eq!((one.passed(), two.passed()), ((1, 1), (0, 1)));
+        let unscored: Results = serde_json::from_str(r#"{"tasks-lifecycle":{"a":{"status":"FAILURE"}}}"#).unwrap();
+        assert_eq!(unscored.passed(), (0, 0));
         assert!(one.differences(&one).is_empty());
     }
 }

@@ -12,6 +12,7 @@
 mod calls;
 mod introduction;
 mod legacy;
+mod listen;
 mod lists;
 mod modern;
 mod reply;
@@ -19,12 +20,13 @@ mod tools;
 
 use bailiwick_proto::{
     Reason,
-    mcp::{self, Headers, MODERN_VERSIONS, Message, code},
+    mcp::{self, Headers, MODERN_VERSIONS, Message, RequestId, code},
 };
 use serde_json::json;
 
 pub use calls::{Call, Completion, DeniedCall, PermittedCall, Retry, TOOL_NAME_BYTES_MAX};
 pub use introduction::Introduction;
+pub use listen::{Listen, NotTaken, SessionKey, Subscribe, listen};
 pub use lists::{ListRequest, SetLevel};
 pub use reply::{HttpReply, NOBODY_WAITS, answer_taken, refuse_call};
 
@@ -32,6 +34,7 @@ pub use reply::{HttpReply, NOBODY_WAITS, answer_taken, refuse_call};
 use crate::{
     caller::Caller,
     config::Config,
+    operation::Seen,
     sealed::{SealNonce, SealingKeys, answer::Answer},
 };
 
@@ -67,6 +70,10 @@ pub enum Step {
     List(Box<ListRequest>),
     /// Tell the servers that keep logs, then send `SetLevel::reply`.
     SetLevel(SetLevel),
+    /// Keep a stream of changes for the client (`listening`).
+    Listen(Box<Listen>),
+    /// Tell the stream of the session, wherever it is, then send `Subscribe::reply`.
+    Subscribe(Box<Subscribe>),
     /// Bring a client's answer to the call that waits for it, then send `answer_taken`.
     Answer(Answer),
     /// Ask `admission::node_gate`, record the intent (`records::intent`), forward (`forward::call_request`), record the
@@ -74,54 +81,68 @@ pub enum Step {
     Call(Box<PermittedCall>),
 }
 
-/// Answers one POST: all of its headers and its whole body.
+/// Answers one POST: all of its headers and its whole body. With the step comes what telemetry tells of the request.
 #[must_use]
 pub fn handle<'h>(
     exchange: &Exchange<'_>,
     headers: impl IntoIterator<Item = (&'h str, &'h [u8])>,
     body: &[u8],
-) -> Step {
+) -> (Step, Option<Seen>) {
     let headers: Vec<_> = headers.into_iter().collect();
     if let Err(reply) = check_media(exchange, &headers) {
-        return Step::Respond(reply);
+        return (Step::Respond(reply), None);
     }
-    let message = match mcp::read_message(body) {
-        Ok(message) => message,
+    match mcp::read_message(body) {
+        Ok(message) => read(exchange, headers, message),
         Err((fault, id)) => {
             let reply = reply::malformed(exchange, 400, fault.code(), &fault.to_string(), id.as_ref());
-            return Step::Respond(reply);
+            (Step::Respond(reply), None)
         }
-    };
-    let id = match &message {
+    }
+}
+
+fn read(exchange: &Exchange<'_>, headers: Vec<(&str, &[u8])>, message: Message) -> (Step, Option<Seen>) {
+    match Headers::pick(headers) {
+        Ok(headers) => {
+            let seen = Seen::of(&message, Some(&headers));
+            (step(exchange, &headers, message), seen)
+        }
+        Err(fault) => {
+            let reply = reply::plain_error(400, code::HEADER_MISMATCH, &fault.to_string(), id_of(&message));
+            (Step::Respond(reply), Seen::of(&message, None))
+        }
+    }
+}
+
+const fn id_of(message: &Message) -> Option<&RequestId> {
+    match message {
         Message::Request(request) => Some(&request.id),
         Message::Notification(_) => None,
         Message::Reply(reply) => Some(&reply.id),
-    };
-    let headers = match Headers::pick(headers) {
-        Ok(headers) => headers,
-        Err(fault) => {
-            return Step::Respond(reply::plain_error(400, code::HEADER_MISMATCH, &fault.to_string(), id));
-        }
-    };
+    }
+}
+
+fn step(exchange: &Exchange<'_>, headers: &Headers, message: Message) -> Step {
+    let id = id_of(&message);
     if !exchange.config.virtual_servers.contains_key(exchange.virtual_server) {
         return Step::Respond(reply::refused(exchange, 404, code::INVALID_PARAMS, Reason::VirtualServerUnknown, id));
     }
     match message {
-        Message::Request(request) if modern::claims(&headers, &request.members(), &request.method) => {
-            modern::request(exchange, &headers, &request)
+        Message::Request(request) if modern::claims(headers, &request.members(), &request.method) => {
+            modern::request(exchange, headers, &request)
         }
-        Message::Request(request) => legacy::request(exchange, &headers, &request),
+        Message::Request(request) => legacy::request(exchange, headers, &request),
         Message::Notification(notification)
-            if modern::claims(&headers, &notification.members(), &notification.method) =>
+            if modern::claims(headers, &notification.members(), &notification.method) =>
         {
-            modern::notification(&headers, &notification)
+            modern::notification(headers, &notification)
         }
-        Message::Notification(_) => legacy::notification(exchange, &headers),
+        Message::Notification(_) => legacy::notification(exchange, headers),
         Message::Reply(reply) if headers.protocol_version.as_deref().is_some_and(is_modern) => {
             let message = "clients of this revision answer within a request of their own";
             Step::Respond(reply::malformed(exchange, 400, code::INVALID_REQUEST, message, Some(&reply.id)))
         }
-        Message::Reply(reply) => legacy::answer(exchange, &headers, reply),
+        Message::Reply(reply) => legacy::answer(exchange, headers, reply),
     }
 }
 

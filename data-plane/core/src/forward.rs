@@ -20,6 +20,7 @@ use serde_json::{json, value::RawValue};
 use crate::{
     edge::{Call, Completion, HttpReply, PermittedCall, refuse_call, server_info},
     header_params,
+    operation::Ended,
     naming::Naming,
     relay::capability_for,
     sealed::request_state::RequestState,
@@ -199,7 +200,9 @@ pub fn answer(
                 let is_error = members.read::<bool>("isError").ok().flatten() == Some(true);
                 let status = if is_error { Status::ToolError } else { Status::Ok };
                 let error_code = asks_for_input(&result).then(|| RESULT_INPUT_REQUIRED.to_owned());
-                Answer { reply: HttpReply::result(&call.id, &shaped), status, error_code, payload: Some(result) }
+                let ended = if is_error { Ended::tool_failed() } else { Ended::well() };
+                let reply = HttpReply { ended, ..HttpReply::result(&call.id, &shaped) };
+                Answer { reply, status, error_code, payload: Some(result) }
             }
             None => failed(call, request_id, Reason::UpstreamInvalid, Some(result)),
         },

@@ -13,6 +13,7 @@
 
 mod change;
 pub mod source;
+mod words;
 #[cfg(test)]
 mod tests;
 
@@ -21,7 +22,10 @@ use std::collections::{BTreeMap, BTreeSet};
 use bailiwick_proto::mcp::{self, RESULT_COMPLETE, RequestId, meta_key, raw, raw_object};
 use serde_json::value::RawValue;
 
-pub use change::{Change, URI_BYTES_MAX, URIS_MAX, Wishes, WishesFault};
+pub use self::{
+    change::{Change, URI_BYTES_MAX, URIS_MAX, Wishes, WishesFault},
+    words::Hearer,
+};
 
 use crate::{edge::server_info, sealed::subscription::Subscription};
 

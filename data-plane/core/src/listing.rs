@@ -25,7 +25,8 @@ use crate::{
 
 /// Most servers asked for one page: each costs an exchange.
 pub const ASKS_MAX: usize = 16;
-/// Most items of one page of a server. Each costs a decision of policy, some ten microseconds.
+/// Most items of one page of a server. Each costs a decision of policy: some ten microseconds, and one more for every
+/// policy that names neither people nor servers.
 pub const ITEMS_MAX: usize = 5_000;
 /// Longest a client may keep a list, milliseconds; less where a server says so.
 pub const TTL_MS: u64 = 5_000;
@@ -245,7 +246,8 @@ impl<'c> Listing<'c> {
     /// # Errors
     /// What the only server that was asked said instead, or the first of several that all failed.
     pub fn finish(self) -> Result<Page, Failure> {
-        let unserved = |failure: &Failure| matches!(failure, Failure::Refused(error) if error.code == code::METHOD_NOT_FOUND);
+        let unserved =
+            |failure: &Failure| matches!(failure, Failure::Refused(error) if error.code == code::METHOD_NOT_FOUND);
         let is_only = self.virtual_server.servers.len() == 1;
         let (unserved, mut left_out): (Vec<_>, Vec<_>) =
             self.failed.into_iter().partition(|(_, failure)| !is_only && unserved(failure));

@@ -133,8 +133,8 @@ mod tests {
         ) {
             let naming = Naming::of(is_plain, std::slice::from_ref(&server));
             let own = Some(Own { server: server.clone(), name: name.clone() });
-            prop_assert_eq!(naming.prompt_of(&naming.prompt(&server, &name)), own.clone());
-            prop_assert_eq!(naming.uri_of(&naming.uri(&server, &name)), own);
+            prop_assert_eq!(&naming.prompt_of(&naming.prompt(&server, &name)), &own);
+            prop_assert_eq!(&naming.uri_of(&naming.uri(&server, &name)), &own);
         }
 
         #[test]

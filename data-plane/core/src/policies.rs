@@ -34,6 +34,12 @@ pub struct Policies {
 }
 
 impl Policies {
+    /// Name and version of each policy that is asked.
+    pub fn versions(&self) -> impl Iterator<Item = (&str, u64)> {
+        let texts = self.compiled.iter().flat_map(|compiled| &compiled.texts);
+        texts.map(|text| (text.name.as_str(), text.version))
+    }
+
     /// Compiles a set, or keeps the previous one where that fails. The second value names what was wrong; empty when
     /// the new set is in force. Unchanged input is not compiled again.
     #[must_use]

@@ -10,6 +10,7 @@
 //! roots.
 
 pub mod input;
+pub mod parked;
 
 use std::time::Duration;
 
@@ -200,7 +201,7 @@ impl Relay {
         if request.method == method::PING {
             return Act::Answer(mcp::result_body(&request.id, &raw_object([])));
         }
-        if self.client.is_modern() || !self.may_be_asked(&request.method) {
+        if !self.may_be_asked(&request.method) {
             let message = format!("the client was not declared to answer `{}`", request.method);
             let error = RpcError { code: code::METHOD_NOT_FOUND, message, data: None };
             return Act::Answer(mcp::error_body(Some(&request.id), &error));
@@ -218,6 +219,11 @@ impl Relay {
         let Some(capability) = capability_for(asked) else { return false };
         let declared = self.capabilities.as_deref().and_then(Members::of).unwrap_or_default();
         declared.get(capability).is_some()
+    }
+
+    /// What the server asked is answered `now`: it has its time again.
+    pub fn resumed(&mut self, now: Duration) {
+        self.wait(now, self.patience);
     }
 
     fn wait(&mut self, now: Duration, length: Duration) {

@@ -77,13 +77,8 @@ pub fn check_template(template: &str) -> Result<(), UriFault> {
 }
 
 /// Unreserved, reserved and `%` (RFC 3986 §2).
-const fn is_uri_byte(byte: u8) -> bool {
-    is_unreserved(byte)
-        || matches!(
-            byte,
-            b':' | b'/' | b'?' | b'#' | b'[' | b']' | b'@' | b'!' | b'$' | b'&' | b'\'' | b'(' | b')' | b'*' | b'+' | b','
-                | b';' | b'=' | b'%'
-        )
+fn is_uri_byte(byte: u8) -> bool {
+    is_unreserved(byte) || b":/?#[]@!$&'()*+,;=%".contains(&byte)
 }
 
 const fn is_unreserved(byte: u8) -> bool {
@@ -91,9 +86,8 @@ const fn is_unreserved(byte: u8) -> bool {
 }
 
 /// Operators, names, modifiers and separators of variables (RFC 6570 §2.2 to §2.4).
-const fn is_expression_byte(byte: u8) -> bool {
-    byte.is_ascii_alphanumeric()
-        || matches!(byte, b'_' | b'.' | b'%' | b',' | b'+' | b'#' | b'/' | b';' | b'?' | b'&' | b':' | b'*' | b'-')
+fn is_expression_byte(byte: u8) -> bool {
+    byte.is_ascii_alphanumeric() || b"_.%,+#/;?&:*-".contains(&byte)
 }
 
 /// Every encoded byte is one that has to be, in upper case, and no control character.

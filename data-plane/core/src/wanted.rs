@@ -108,7 +108,8 @@ impl Wanted<'_> {
                 Ok(Found::Tool(Arc::clone(&exposed.tool)))
             }
             What::Prompt(name) => {
-                let is_name = !name.is_empty() && name.len() <= PROMPT_NAME_BYTES_MAX && !name.contains(char::is_control);
+                let is_name =
+                    !name.is_empty() && name.len() <= PROMPT_NAME_BYTES_MAX && !name.contains(char::is_control);
                 let server = config.virtual_servers.get(self.virtual_server).filter(|_| is_name);
                 let own = server.and_then(|server| server.prompt(name)).ok_or(Reason::PromptUnknown)?;
                 Ok(Found::Prompt(own))

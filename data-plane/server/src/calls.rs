@@ -11,6 +11,8 @@
 mod answers;
 mod enquiries;
 mod forwarding;
+mod parking;
+mod passage;
 
 use std::{
     sync::Arc,
@@ -23,6 +25,7 @@ use bailiwick_data_plane_core::{
     edge::{Call, DeniedCall, HttpReply, PermittedCall, refuse_call},
     forward::{self, Answer},
     naming::Naming,
+    operation::{CANCELLED, Ended},
     records::{Attempt, committed},
     sealed::request_state::{RequestState, Subject},
 };
@@ -38,9 +41,10 @@ use crate::{
     metrics::Metrics,
     random,
     recorder::{Recorded, Recorder, now_ts},
+    telemetry::Cause,
     upstream::{Gate, Upstream, UpstreamFault},
 };
-use self::forwarding::{Forwarding, principal};
+use self::forwarding::{Forwarding, Said, principal};
 
 /// What every call needs; shared by reference.
 #[derive(Debug)]
@@ -63,11 +67,13 @@ pub(crate) struct Asked {
     pub(crate) request_id: String,
     pub(crate) config_age_ms: u64,
     pub(crate) arrived: Instant,
+    /// What this makes necessary is told as caused by it.
+    pub(crate) cause: Cause,
 }
 
 pub(crate) use self::{
     answers::{Answers, NotBrought},
-    forwarding::Outlet,
+    forwarding::{Outlet, principal_with},
 };
 
 /// How forwarding ended.
@@ -162,7 +168,10 @@ impl Calls {
                 let result = payload.map(|payload| self.commit(&asked.request_id, "result", Some(payload.get())));
                 (reply, outcome, result)
             }
-            Forwarded::Cancelled => (refuse(Reason::UpstreamTimeout), unknown("cancelled", latency_us), None),
+            Forwarded::Cancelled => {
+                let reply = HttpReply { ended: Ended::without_answer(CANCELLED), ..refuse(Reason::UpstreamTimeout) };
+                (reply, unknown(CANCELLED, latency_us), None)
+            }
             Forwarded::Cut(reason) => (refuse(reason), unknown(reason.as_str(), latency_us), None),
         };
         let status = status_word(outcome.status);
@@ -255,13 +264,15 @@ impl Calls {
         &self,
         asked: &Asked,
         permitted: &PermittedCall,
-        answer: Result<(bailiwick_proto::mcp::Response, u64), UpstreamFault>,
+        answer: Result<Said, UpstreamFault>,
     ) -> Forwarded {
-        let (response, bytes) = match answer {
-            Ok((response, bytes)) => (Ok(response), bytes),
-            Err(fault) => (Err(fault.reason()), 0),
+        let (response, bytes, kept) = match answer {
+            Ok(Said { response, bytes, kept }) => (Ok(response), bytes, kept),
+            Err(fault) => (Err(fault.reason()), 0, None),
         };
-        let seal = |state: RequestState| self.seal(asked, permitted, &state);
+        let seal = |state: RequestState| {
+            self.seal(asked, permitted, &kept.map_or(state, RequestState::Waiting))
+        };
         let prefixed = Naming::default();
         let virtual_server = asked.config.virtual_servers.get(&permitted.call.virtual_server);
         let naming = virtual_server.map_or(&prefixed, |server| &server.naming);

@@ -18,6 +18,7 @@ mod follower;
 mod kept;
 mod lane;
 mod listener;
+mod listening;
 mod metrics;
 mod random;
 mod recorder;

@@ -242,10 +242,13 @@ impl Node {
                 bound_to_loopback: self.config.listen.ip().is_loopback(),
             },
             metrics: Arc::clone(&self.metrics),
+            telemetry: Arc::clone(&self.telemetry),
             supervisor: self.supervisor.clone(),
             body_room: Arc::new(Semaphore::new(BODY_ROOM_BYTES)),
             slots: Arc::clone(&self.slots),
             abort: self.stages.calls.clone(),
+            listeners: Arc::default(),
+            stopping: self.stages.accepting.clone(),
             attributed_denials: Default::default(),
         });
         let (accepting, late) = (self.stages.accepting.clone(), self.stages.late.clone());

@@ -14,17 +14,22 @@ use std::{
 
 use aws_lc_rs::{digest, rand};
 use bailiwick_data_plane_core::{
-    HttpReply,
+    Decision,
+    edge::{Call, HttpReply},
     operation::{self, Attributes, CANCELLED, DURATION_BUCKETS, Ended, Operation, Seen, Value},
     trace::{Carried, FreshIds, Sampling, SpanContext},
 };
-use bailiwick_proto::mcp::{Era, header_name, meta_key};
+use bailiwick_proto::{
+    Reason,
+    mcp::{Era, Response, header_name, meta_key, method},
+};
 use bailiwick_runtime::telemetry::{
     Durations, Span, Spans, TelemetryConfig,
     otlp::Source,
     span::{self, Parent, SpanKind, SpanRef},
 };
 use http::{HeaderMap, Uri, Version};
+use serde_json::value::RawValue;
 
 /// Bytes of a session id's digest that stand for it: enough to tell sessions apart, and no session id.
 const SESSION_DIGEST_BYTES: usize = 8;
@@ -208,16 +213,25 @@ impl Underway {
     }
 
     /// The revision that turned out to be spoken.
-    pub(crate) fn speaks(&mut self, era: Era) {
+    pub(crate) fn speaks(&mut self, era: Option<Era>) {
         if let Some(operation) = &mut self.operation {
-            operation.era = Some(era);
+            operation.era = era.or(operation.era);
         }
     }
 
-    /// Whether the configuration knows what is asked for.
-    pub(crate) fn knows_target(&mut self, is_known: bool) {
+    /// It was a call, and this was decided; the call's records are to name the trace.
+    pub(crate) fn judged(&mut self, call: &mut Call, decision: &Decision) {
         if let Some(operation) = &mut self.operation {
-            operation.is_target_known = is_known;
+            (operation.era, operation.is_target_known) = (Some(call.era), decision.tool().is_some());
+        }
+        call.trace_id = self.trace_id();
+        self.takes(call);
+    }
+
+    /// What a call takes along, for operators who want to see it.
+    pub(crate) fn takes(&mut self, call: &Call) {
+        if call.method == method::TOOLS_CALL {
+            self.note_content("gen_ai.tool.call.arguments", call.arguments.as_deref());
         }
     }
 
@@ -229,16 +243,24 @@ impl Underway {
     }
 
     /// An argument or result, if the operator wants those.
-    pub(crate) fn note_content(&mut self, name: &'static str, json: Option<&str>) {
+    fn note_content(&mut self, name: &'static str, json: Option<&RawValue>) {
         let is_wanted = self.is_recorded() && self.telemetry.as_ref().is_some_and(|telemetry| telemetry.captures_content);
         if let Some(json) = json.filter(|_| is_wanted) {
-            self.noted.push((name, Value::content(json)));
+            self.noted.push((name, Value::content(json.get())));
         }
     }
 
-    /// The end.
-    pub(crate) fn end(mut self, ended: &Ended) {
-        self.finish(ended);
+    /// The end of a request to a server: its answer, or why there is none.
+    pub(crate) fn answered(mut self, answer: Result<&Response, Reason>) {
+        let ended = match answer {
+            Ok(response) => Ended::of_response(response),
+            Err(reason) => Ended::without_answer(reason.as_str()),
+        };
+        let is_tool_call = self.operation.as_ref().is_some_and(|operation| operation.method == method::TOOLS_CALL);
+        if let (Ok(Response::Result(result)), true, None) = (answer, is_tool_call, ended.failure()) {
+            self.note_content("gen_ai.tool.call.result", Some(result));
+        }
+        self.finish(&ended);
     }
 
     /// The end of a client's request: this is what the client gets.

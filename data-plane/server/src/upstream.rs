@@ -10,13 +10,14 @@
 mod exchange;
 mod fault;
 mod gate;
+mod hearing;
 mod peer;
 mod sse;
 #[cfg(test)]
 mod tests;
 
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, BTreeSet},
     sync::{
         Arc, Mutex, PoisonError,
         atomic::{AtomicU64, Ordering},
@@ -44,7 +45,8 @@ pub(crate) use self::{
     exchange::Heard,
     fault::UpstreamFault,
     gate::Gate,
-    peer::{Aside, Principal},
+    hearing::Hearing,
+    peer::{Aside, Notifications, Principal},
 };
 use crate::config::UpstreamConfig;
 
@@ -64,6 +66,8 @@ pub(crate) struct Upstream {
     http: reqwest::Client,
     limits: UpstreamConfig,
     known: Mutex<Known>,
+    /// By server URL and caller: whose session somebody listens to.
+    heard: Mutex<BTreeSet<(String, Principal)>>,
     next_id: AtomicU64,
 }
 
@@ -85,7 +89,7 @@ impl Upstream {
             .connect_timeout(Duration::from_millis(limits.connect_timeout_ms))
             .pool_max_idle_per_host(IDLE_CONNECTIONS_MAX)
             .build()?;
-        Ok(Self { http, limits, known: Mutex::default(), next_id: AtomicU64::new(1) })
+        Ok(Self { http, limits, known: Mutex::default(), heard: Mutex::default(), next_id: AtomicU64::new(1) })
     }
 
     /// An id for a request to a server.
@@ -146,6 +150,11 @@ impl Upstream {
         caller: &Principal,
     ) -> Result<Option<Box<RawValue>>, UpstreamFault> {
         self.peer(&server.url, caller).capabilities(&self.http, self.handshake_bounds(server)).await
+    }
+
+    /// The revision that a server is spoken to in, once that is known.
+    pub(crate) fn era(&self, server: &Server, caller: &Principal) -> Option<Era> {
+        self.peer(&server.url, caller).era()
     }
 
     /// Whether a server is known to be a modern one.

@@ -87,8 +87,7 @@ fn validate(text: &PolicyText, statements: &[Statement], validators: &Validators
         let reads = |literal: Literal| literal.kind == schema::ACTION && Kind::of_action(&literal.id) != Kind::Tool;
         statement.scope().is_some() && !statement.literals().any(reads)
     };
-    let validator =
-        if statements.iter().all(only_tools) { validators.of(Kind::Tool)? } else { validators.all()? };
+    let validator = if statements.iter().all(only_tools) { validators.of(Kind::Tool)? } else { validators.all()? };
     let mut found = Findings::default();
     let result = validation(statements, validator)?;
     for statement in statements {
@@ -142,10 +141,8 @@ fn remarks(text: &PolicyText, statement: &Statement, result: &ValidationResult) 
     let prefix = format!("for policy `{id}`, ");
     let errors = result.validation_errors().filter(|error| error.policy_id() == id);
     let futile = result.validation_warnings().filter(|warning| {
-        let said = matches!(
-            warning,
-            ValidationWarning::ImpossiblePolicy(_) | ValidationWarning::InvalidActionApplication(_)
-        );
+        let said =
+            matches!(warning, ValidationWarning::ImpossiblePolicy(_) | ValidationWarning::InvalidActionApplication(_));
         said && warning.policy_id() == id
     });
     let futile = futile.map(|warning| PolicyProblem {

@@ -19,7 +19,7 @@ pub(super) struct ToolEntities {
 /// The parsed names of our entity types.
 pub(super) struct Types {
     user: EntityTypeName,
-    group: EntityTypeName,
+    pub(super) group: EntityTypeName,
     agent: EntityTypeName,
     project: EntityTypeName,
     pub(super) server: EntityTypeName,

@@ -128,8 +128,9 @@ const TOOLS = [
   {
     name: 'test_input_required_result_capabilities',
     description: 'Asks what the client says it can answer.',
-    questions: (ctx) => {
-      const declared = ctx.mcpReq.envelope?.[CLIENT_CAPABILITIES_META_KEY] ?? {};
+    questions: (ctx, server) => {
+      const ofSession = () => server.server.getClientCapabilities() ?? {};
+      const declared = ctx.mcpReq.envelope?.[CLIENT_CAPABILITIES_META_KEY] ?? ofSession();
       return {
         ...(declared.elicitation && { user_name: askName() }),
         ...(declared.sampling && { greeting: sample('Greet somebody.', 50) }),
@@ -144,7 +145,8 @@ export function registerAskingTools(server) {
   for (const { name, description, questions, state, finish } of TOOLS) {
     server.registerTool(name, { description }, (ctx) => {
       const isStateBack = state === undefined || ctx.mcpReq.requestState() !== undefined;
-      return isStateBack ? askFor(ctx, questions(ctx), finish, state) : ask(questions(ctx), state);
+      const asked = questions(ctx, server);
+      return isStateBack ? askFor(ctx, asked, finish, state) : ask(asked, state);
     });
   }
   server.registerTool(

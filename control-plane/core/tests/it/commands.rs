@@ -93,6 +93,37 @@ fn cedar_that_does_not_validate_is_refused_at_its_line() {
 }
 
 #[test]
+fn policies_about_prompts_and_resources_are_checked_like_those_about_tools() {
+    let mut world = World::example();
+    let apply = |world: &mut World, cedar: &str| {
+        world.apply(&document("Policy", "reads", &format!("\n  cedar: |\n    {cedar}\n")))
+    };
+    for cedar in [
+        r#"permit (principal, action == Action::"get_prompt", resource == Server::"finance");"#,
+        r#"permit (principal, action == Action::"get_prompt", resource) when { context.name == "summary" };"#,
+        r#"permit (principal, action == Action::"read_resource", resource) when { context.uri like "file:///public/*" };"#,
+        r#"forbid (principal, action in [Action::"get_prompt", Action::"read_resource"], resource);"#,
+    ] {
+        apply(&mut world, cedar).unwrap();
+    }
+    for cedar in [
+        r#"permit (principal, action == Action::"get_prompts", resource);"#,
+        r#"permit (principal, action == Action::"get_prompt", resource == Server::"nowhere");"#,
+        r#"permit (principal, action == Action::"get_prompt", resource) when { context.uri like "x" };"#,
+        r#"permit (principal, action == Action::"read_resource", resource) when { context.uri == 1 };"#,
+        r#"permit (principal, action == Action::"read_resource", resource == Tool::"finance__query_data");"#,
+    ] {
+        let problems = apply(&mut world, cedar).unwrap_err().problems();
+        assert!(!problems.is_empty() && problems.iter().all(|problem| problem.line == 7), "{cedar}: {problems:?}");
+    }
+    let said = lines(&world.delete(&[(Kind::Server, "finance")]).unwrap_err().problems());
+    assert!(!said.iter().any(|line| line.starts_with("Policy reads")), "{said:?}");
+    apply(&mut world, r#"permit (principal, action == Action::"get_prompt", resource == Server::"finance");"#).unwrap();
+    let said = lines(&world.delete(&[(Kind::Server, "finance")]).unwrap_err().problems());
+    assert!(said.iter().any(|line| line.starts_with("Policy reads refers to what should go: ")), "{said:?}");
+}
+
+#[test]
 fn a_policy_may_name_a_tool_that_is_declared_though_never_seen() {
     let mut world = World::default();
     world.apply(EXAMPLE).unwrap();

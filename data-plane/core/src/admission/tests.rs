@@ -96,11 +96,7 @@ fn prompts_and_resources_are_refused_for_the_same_reasons_in_the_same_order() {
         (with_consent(|consent| consent.revoked = true), Prompt(""), Some(Reason::ConsentRevoked)),
         (with_consent(|consent| consent.expires_at = NOW), Resource(""), Some(Reason::ConsentExpired)),
         (reads().with(entry("agent/coder", fixture::agent("retrieval", true))), Prompt("summary"), None),
-        (
-            reads().with(entry("agent/coder", fixture::agent("x", false))),
-            Prompt("summary"),
-            Some(Reason::AgentUnknown),
-        ),
+        (reads().with(entry("agent/coder", fixture::agent("x", false))), Prompt("summary"), Some(Reason::AgentUnknown)),
         (reads().with(fixture::policy("no", 9, forbid)), Prompt("summary"), Some(Reason::PolicyDenied)),
         (reads().without("server/finance"), Prompt("summary"), Some(Reason::PromptUnknown)),
         (reads().without("server/finance"), Resource("file:///public/a"), Some(Reason::ResourceUnknown)),

@@ -12,7 +12,7 @@ use bailiwick_proto::{
 };
 use serde_json::{json, value::RawValue};
 
-use super::{Exchange, HttpReply, Introduction, SetLevel, Step, calls, lists, reply, tools};
+use super::{Exchange, HttpReply, Introduction, SetLevel, Step, calls, listen, lists, reply, tools};
 use crate::{
     listing::Listed,
     relay::Level,
@@ -34,6 +34,10 @@ pub(super) fn request(exchange: &Exchange<'_>, headers: &Headers, request: &Requ
     match request.method.as_str() {
         method::PING => Step::Respond(HttpReply::result(&request.id, &mcp::raw(&json!({})))),
         method::TOOLS_LIST => Step::Respond(tools::list(exchange, session.era, request)),
+        method::RESOURCES_SUBSCRIBE | method::RESOURCES_UNSUBSCRIBE => {
+            let wished = request.method == method::RESOURCES_SUBSCRIBE;
+            listen::subscribe(exchange, (&session, listen::session_key(headers)), request, wished)
+        }
         method::SET_LEVEL => set_level(exchange, &session, request),
         other => {
             let capabilities = Some(session.capabilities.json().to_owned());
@@ -73,7 +77,7 @@ pub(super) fn answer(exchange: &Exchange<'_>, headers: &Headers, answer: Reply) 
     }
 }
 
-fn session(exchange: &Exchange<'_>, headers: &Headers, id: Option<&mcp::RequestId>) -> Result<Session, HttpReply> {
+pub(super) fn session(exchange: &Exchange<'_>, headers: &Headers, id: Option<&mcp::RequestId>) -> Result<Session, HttpReply> {
     if let Some(version) = &headers.protocol_version
         && !LEGACY_VERSIONS.contains(&version.as_str())
     {

@@ -9,7 +9,7 @@ use bailiwick_proto::mcp::{
     self, Headers, LEGACY_VERSIONS, MODERN_VERSIONS, Members, Notification, Request, code, meta_key, method,
 };
 
-use super::{Exchange, HttpReply, Introduction, Step, calls, legacy::implementation, lists, reply, tools};
+use super::{Exchange, HttpReply, Introduction, Step, calls, legacy::implementation, listen, lists, reply, tools};
 use crate::listing::Listed;
 
 /// How long a client may reuse a list or discovery, milliseconds. Short: a call is decided anew anyway, but a list that
@@ -42,6 +42,7 @@ pub(super) fn request(exchange: &Exchange<'_>, headers: &Headers, request: &Requ
             capabilities: client.capabilities,
             session_id: None,
         }),
+        method::LISTEN => listen::modern(exchange, client.capabilities, request),
         method::TOOLS_LIST => Step::Respond(tools::list(exchange, mcp::Era::Modern, request)),
         other => match (Listed::by(other), calls::governed(other)) {
             (Some(listed), _) => lists::list(exchange, mcp::Era::Modern, client.capabilities, request, listed),

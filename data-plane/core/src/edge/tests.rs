@@ -49,7 +49,7 @@ impl Client {
             now_unix: NOW,
             request_id: "r-1",
         };
-        handle(&exchange, all.iter().map(|(name, value)| (*name, value.as_bytes())), body.as_bytes())
+        handle(&exchange, all.iter().map(|(name, value)| (*name, value.as_bytes())), body.as_bytes()).0
     }
 
     fn reply(&self, headers: &[(&str, &str)], body: &str) -> HttpReply {
@@ -61,6 +61,8 @@ impl Client {
             Step::List(list) => panic!("a list: {list:?}"),
             Step::Answer(answer) => panic!("an answer: {answer:?}"),
             Step::Call(call) => panic!("permitted: {call:?}"),
+            Step::Listen(listen) => panic!("a stream: {listen:?}"),
+            Step::Subscribe(subscribe) => panic!("a subscription: {subscribe:?}"),
         }
     }
 
@@ -359,7 +361,9 @@ fn legacy_requests_need_a_session_that_opens() {
 
 #[test]
 fn notifications_are_accepted_without_a_body() {
-    let accepted = HttpReply { status: 202, session_id: None, body: None, reason: None, hidden_thousandths: None };
+    let ended = crate::operation::Ended::well();
+    let accepted =
+        HttpReply { status: 202, session_id: None, body: None, reason: None, hidden_thousandths: None, ended };
     let session = client().session();
     for rpc_method in ["notifications/initialized", "notifications/cancelled", "notifications/whatever"] {
         let body = format!(r#"{{"jsonrpc":"2.0","method":"{rpc_method}"}}"#);

@@ -75,7 +75,8 @@ fn without_a_policy_for_them_nothing_is_shown() {
 #[test]
 fn one_server_s_items_pass_as_they_are_where_naming_is_plain() {
     let config = reads(OPEN).config();
-    let item = r#"{"uri":"file:///a","name":"A","icons":[{"src":"x"}],"_meta":{"vendor/x":1.50},"size":12345678901234567890}"#;
+    let item =
+        r#"{"uri":"file:///a","name":"A","icons":[{"src":"x"}],"_meta":{"vendor/x":1.50},"size":12345678901234567890}"#;
     let body = format!(r#"{{"resources":[{item}],"nextCursor":"n","ttlMs":70000}}"#);
     let resources = page(&config, "finance", Listed::Resources, None, |server, cursor| {
         assert_eq!((server, cursor), ("finance", None));
@@ -151,9 +152,8 @@ fn of_several_servers_one_that_fails_is_left_out_and_the_only_one_s_error_is_the
         assert_eq!(names(&page), ["hr__p"]);
         assert_eq!(!page.left_out.is_empty(), is_named, "{:?}", page.left_out);
     }
-    let all_fail = |answer: fn() -> Result<Response, Reason>| {
-        page(&config, "all", Listed::Prompts, None, move |_, _| answer())
-    };
+    let all_fail =
+        |answer: fn() -> Result<Response, Reason>| page(&config, "all", Listed::Prompts, None, move |_, _| answer());
     assert!(matches!(all_fail(|| Err(Reason::UpstreamTimeout)), Err(Failure::Fault(Reason::UpstreamTimeout))));
     assert!(names(&all_fail(|| error(-32601)).unwrap()).is_empty(), "no server has any, which is a list");
     let only = page(&reads(OPEN).config(), "finance", Listed::Prompts, None, |_, _| error(-32601));
@@ -163,7 +163,8 @@ fn of_several_servers_one_that_fails_is_left_out_and_the_only_one_s_error_is_the
 #[test]
 fn items_that_name_nothing_or_in_more_than_one_way_are_not_shown() {
     let config = reads(OPEN).config();
-    let body = r#"{"resources":[{"uri":"file:///a/../b"},{"uri":7},{},7,null,{"uri":""},{"uri":"/a"},{"uri":"file:///c"}]}"#;
+    let body =
+        r#"{"resources":[{"uri":"file:///a/../b"},{"uri":7},{},7,null,{"uri":""},{"uri":"/a"},{"uri":"file:///c"}]}"#;
     let resources = page(&config, "finance", Listed::Resources, None, |_, _| result(body)).unwrap();
     assert_eq!((names(&resources), resources.hidden_thousandths), (vec!["file:///c".to_owned()], 875));
 }

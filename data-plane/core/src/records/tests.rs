@@ -52,7 +52,8 @@ fn ts() -> String {
 fn intent_and_outcome_name_the_whole_chain_and_hold_no_payload() {
     let (caller, call) = (caller(), call("query_data"));
     let decision = decided(&call);
-    let attempt = Attempt { caller: &caller, call: (&call).into(), decision: &decision, request_id: "r-1", config_age_ms: 12 };
+    let attempt =
+        Attempt { caller: &caller, call: (&call).into(), decision: &decision, request_id: "r-1", config_age_ms: 12 };
     let arguments = call.arguments.as_ref().unwrap().get();
     let intent = attempt.intent(ts(), committed(&SALT, Some(arguments)));
     assert_eq!(intent.user.as_deref(), Some("jane@example.com"));
@@ -78,7 +79,8 @@ fn intent_and_outcome_name_the_whole_chain_and_hold_no_payload() {
 fn a_denial_of_an_unknown_tool_says_what_was_asked() {
     let (caller, call) = (caller(), call("no_such_tool"));
     let decision = decided(&call);
-    let attempt = Attempt { caller: &caller, call: (&call).into(), decision: &decision, request_id: "r-1", config_age_ms: 0 };
+    let attempt =
+        Attempt { caller: &caller, call: (&call).into(), decision: &decision, request_id: "r-1", config_age_ms: 0 };
     let denied = attempt.denied(ts(), Reason::ToolUnknown, committed(&SALT, None));
     assert_eq!((denied.server.as_deref(), denied.tool.as_deref()), (None, Some("no_such_tool")));
     let taken = denied.decision.clone().unwrap();
@@ -135,8 +137,13 @@ fn the_largest_record_fits() {
     let policy = |number: u64| bailiwick_policy::PolicyRef { name: "p".repeat(63), version: u64::MAX - number };
     let decision = Decision { policies: (0..10_000).map(policy).collect(), ..decided(&call) };
     let caller = Caller { user: "u".repeat(254), agent: "a".repeat(63), ..caller() };
-    let attempt =
-        Attempt { caller: &caller, call: (&call).into(), decision: &decision, request_id: "r-1", config_age_ms: u64::MAX };
+    let attempt = Attempt {
+        caller: &caller,
+        call: (&call).into(),
+        decision: &decision,
+        request_id: "r-1",
+        config_age_ms: u64::MAX,
+    };
     let bytes = written(attempt.denied(ts(), Reason::PolicyDenied, committed(&SALT, Some("\"x\""))));
     assert!(bytes.len() < RECORD_BYTES_MAX, "{}", bytes.len());
 }

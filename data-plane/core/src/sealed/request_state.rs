@@ -91,26 +91,10 @@ pub enum RequestState {
     /// A modern server asked: its own state, to be given back exactly as it was, if it sent one.
     #[serde(rename = "m")]
     Server(Option<String>),
-    /// A legacy server asked while its answer is still owed.
+    /// A legacy server asked while its answer is still owed: the number of the call, drawn at random by the node that
+    /// keeps it.
     #[serde(rename = "l")]
-    Waiting(Waiting),
-}
-
-/// A request that waits at a legacy server for what the client answers.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Waiting {
-    /// Which waiting request: drawn at random by the node that holds its stream.
-    #[serde(rename = "w")]
-    pub waiter: u64,
-    /// The server's session in which it waits.
-    #[serde(rename = "s", default, skip_serializing_if = "Option::is_none")]
-    pub session: Option<String>,
-    /// The last event seen of its stream, from which the server would go on.
-    #[serde(rename = "e", default, skip_serializing_if = "Option::is_none")]
-    pub last_event: Option<String>,
-    /// The ids of the server's requests as JSON, by the key under which the client answers.
-    #[serde(rename = "a")]
-    pub asks: BTreeMap<String, String>,
+    Waiting(u64),
 }
 
 impl RequestState {

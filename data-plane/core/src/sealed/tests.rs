@@ -9,7 +9,7 @@ use serde_json::{Value, json};
 use super::{
     ask::{Ask, SERVER_ID_BYTES_MAX},
     cursor::Cursor,
-    request_state::{RequestState, SERVER_STATE_BYTES_MAX, Subject, Waiting, salient},
+    request_state::{RequestState, SERVER_STATE_BYTES_MAX, Subject, salient},
     session::{
         CAPABILITIES_BYTES_MAX, CLIENT_TEXT_CHARS_MAX, Capabilities, SERVER_SESSION_BYTES_MAX, SERVER_SESSIONS_MAX,
         SESSION_ID_BYTES_MAX, Session,
@@ -54,8 +54,6 @@ fn subject() -> Subject<'static> {
 /// Every kind, sealed for a caller at `NOW`, with how long it is accepted.
 fn seal_each(keys: &SealingKeys, caller: &Caller) -> [(&'static str, i64, String); 7] {
     let cursor = Cursor { server: "finance".into(), cursor: Some("page 2".into()) };
-    let asks = BTreeMap::from([("k".to_owned(), "17".to_owned())]);
-    let waiting = Waiting { waiter: u64::MAX, session: Some("s".into()), last_event: None, asks };
     let ask = Ask { server: "finance".into(), id: RequestId::Text("a\"b".into()), waiter: 9 };
     let task = Task { server: "finance".into(), tool: "pay".into(), id: "786512e2-9e0d".into() };
     let subscription = Subscription { visible: 5, uris: vec!["file:///a".into()] };
@@ -64,7 +62,7 @@ fn seal_each(keys: &SealingKeys, caller: &Caller) -> [(&'static str, i64, String
         ("session", DAY, session().seal(keys, caller, NONCE).unwrap()),
         ("cursor", 3600, cursor.seal(keys, caller, "prompts/list", NOW, NONCE).unwrap()),
         ("state", 1800, state.seal(keys, caller, &subject(), NOW, NONCE).unwrap()),
-        ("waiting", 1800, RequestState::Waiting(waiting).seal(keys, caller, &subject(), NOW, NONCE).unwrap()),
+        ("waiting", 1800, RequestState::Waiting(u64::MAX).seal(keys, caller, &subject(), NOW, NONCE).unwrap()),
         ("ask", 3600, ask.seal(keys, caller, NOW, NONCE).unwrap()),
         ("task", 7 * DAY, task.seal(keys, caller, NOW, NONCE).unwrap()),
         ("subscription", DAY, subscription.seal(keys, caller, NOW, NONCE).unwrap()),

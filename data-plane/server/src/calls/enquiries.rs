@@ -8,8 +8,9 @@ use std::time::Duration;
 
 use bailiwick_data_plane_core::{
     admission::{Admission, SpoolLevel, node_gate},
-    edge::{HttpReply, Introduction, ListRequest, SetLevel},
+    edge::{HttpReply, Introduction, ListRequest, NotTaken, SetLevel, Subscribe},
     forward,
+    listening::source::Offers,
     listing::{Failure, Listing, Page},
 };
 use bailiwick_proto::{
@@ -22,6 +23,7 @@ use serde_json::value::RawValue;
 
 use super::{Asked, Calls, forwarding::principal_with, unix_seconds};
 use crate::{
+    listening::Listeners,
     random,
     upstream::UpstreamFault,
 };
@@ -104,6 +106,31 @@ impl Calls {
             tracing::warn!(%fault, "a server does not take the level of its log");
         }
         level.reply()
+    }
+
+    /// Takes a legacy client's subscription to a resource, or its end.
+    pub(crate) async fn subscribe(&self, asked: &Asked, listeners: &Listeners, wish: &Subscribe) -> HttpReply {
+        let taken = match self.tells(asked, wish).await {
+            Ok(()) => listeners.subscribe(wish.session, &wish.uri, wish.wished),
+            Err(fault) => Err(fault),
+        };
+        wish.reply(&asked.request_id, taken)
+    }
+
+    /// Whether the resource's server can tell when it changes.
+    async fn tells(&self, asked: &Asked, wish: &Subscribe) -> Result<(), NotTaken> {
+        let gate = node_gate(Tier::Retrieval, self.state.freshness(), SpoolLevel::Free);
+        gate.map_or(Ok(()), |reason| Err(NotTaken::Unable(reason)))?;
+        let unreachable = || NotTaken::Unable(Reason::UpstreamUnreachable);
+        let server = asked.config.servers.get(&wish.server).ok_or_else(unreachable)?;
+        let principal = principal_with(&asked.caller, wish.capabilities.as_deref());
+        let told = self.upstream.capabilities(server, &principal);
+        let told = match tokio::time::timeout(INTRODUCTION_WAIT_MAX, told).await {
+            Ok(told) => told.map_err(|fault| NotTaken::Unable(fault.reason()))?,
+            Err(_elapsed) => return Err(NotTaken::Unable(Reason::UpstreamTimeout)),
+        };
+        let offers = Offers::of(&told.as_deref().and_then(Members::of).unwrap_or_default());
+        if offers.subscribe { Ok(()) } else { Err(NotTaken::Unsupported) }
     }
 
     async fn page(&self, asked: &Asked, list: &ListRequest) -> Result<Page, Failure> {

@@ -4,39 +4,38 @@
 //! the answer; what to do about it says `relay` in the core, and this does it: tell the client, ask the client, answer
 //! the server. When the server has been silent for too long, says `relay` as well.
 
-use std::{
-    collections::BTreeMap,
-    pin::pin,
-    sync::Arc,
-    time::{Duration, Instant},
-};
+use std::{collections::BTreeMap, sync::Arc};
 
 use bailiwick_data_plane_core::{
-    Caller, Call,
+    Call, Caller,
     edge::PermittedCall,
+    operation::Operation,
     relay::{
-        ANSWER_WAIT_MAX, Act, Question, Relay,
+        ANSWER_WAIT_MAX, Act, Question,
         input::{Input, NoInput, ROUNDS_MAX},
     },
-    sealed::{answer::Answer, ask::Ask},
+    sealed::{answer::Answer, ask::Ask, request_state::RequestState},
 };
 use bailiwick_proto::{
     mcp::{self, Answered, RequestId, Response},
     v1::Server,
 };
-use bailiwick_runtime::OnEnd;
 use http::HeaderValue;
 use serde_json::value::RawValue;
 use tokio::sync::mpsc;
 
-use super::{Asked, Calls, answers::Waiter, unix_seconds};
+use super::{
+    Asked, Calls,
+    answers::Waiter,
+    parking::asked_together,
+    passage::{Next, Passage, Way, timeout},
+    unix_seconds,
+};
 use crate::{
     random,
-    upstream::{Aside, Gate, Heard, Principal, UpstreamFault},
+    upstream::{Gate, Principal, UpstreamFault},
 };
 
-/// Messages of a server that wait to be heard; the server waits when there are more.
-const HEARD_MAX: usize = 16;
 /// Longest declaration of what a client can be asked for that a server is told. Real ones have some hundred bytes.
 const CAPABILITIES_BYTES_MAX: usize = 4 * 1024;
 
@@ -65,13 +64,23 @@ pub(super) struct Forwarding<'a> {
     pub(super) outlet: &'a Outlet,
 }
 
+/// A server's answer, or its wish for input.
+#[derive(Debug)]
+pub(super) struct Said {
+    pub(super) response: Response,
+    /// Of the answer.
+    pub(super) bytes: u64,
+    /// The number under which a call is kept until the client has answered.
+    pub(super) kept: Option<u64>,
+}
+
 /// Whom a server sees: nobody shares a session with somebody else, or with a client that can be asked for other things.
 pub(super) fn principal(caller: &Caller, call: &Call) -> Principal {
     principal_with(caller, call.capabilities.as_deref())
 }
 
 /// The same, for a client that declared this.
-pub(super) fn principal_with(caller: &Caller, capabilities: Option<&RawValue>) -> Principal {
+pub(crate) fn principal_with(caller: &Caller, capabilities: Option<&RawValue>) -> Principal {
     let capabilities = capabilities.map(|declared| declared.get().to_owned());
     Principal::Caller {
         user: caller.user.clone(),
@@ -81,19 +90,23 @@ pub(super) fn principal_with(caller: &Caller, capabilities: Option<&RawValue>) -
 }
 
 impl Forwarding<'_> {
-    /// The server's answer and its length in bytes. What a modern server wants to know first, a legacy client is asked,
-    /// and the call sent again.
-    pub(super) async fn run(&mut self) -> Result<(Response, u64), UpstreamFault> {
+    /// Until the server answers, or the client has to. What a modern server wants to know first, a legacy client is
+    /// asked, and the call sent again.
+    pub(super) async fn run(&mut self) -> Result<Said, UpstreamFault> {
+        if let Some(RequestState::Waiting(number)) = self.permitted.call.retry.state {
+            let (response, bytes) = self.calls.resume(&self.asked.caller, &self.permitted, number).await?;
+            return Ok(Said { response, bytes, kept: Some(number) });
+        }
         let mut open = Open::default();
         for _ in 0..ROUNDS_MAX {
-            let (response, bytes) = self.once(&mut open).await?;
-            let input = match &response {
+            let said = self.told(&mut open).await?;
+            let input = match &said.response {
                 Response::Result(result) if !self.permitted.call.era.is_modern() => {
                     Input::wanted(&self.permitted.call, result).map_err(no_input)?
                 }
                 Response::Result(_) | Response::Error(_) => None,
             };
-            let Some(input) = input else { return Ok((response, bytes)) };
+            let Some(input) = input else { return Ok(said) };
             let input = self.gather(input, &mut open).await?;
             self.permitted.call.retry = input.retry(self.permitted.call.retry.salient);
             self.id = self.calls.upstream.next_id();
@@ -101,26 +114,48 @@ impl Forwarding<'_> {
         Err(UpstreamFault::Invalid("the server asks for input again and again".to_owned()))
     }
 
-    async fn once(&self, open: &mut Open) -> Result<(Response, u64), UpstreamFault> {
-        let upstream = &self.calls.upstream;
-        let (heard, mut hearing) = mpsc::channel(HEARD_MAX);
-        let aside = Aside { gate: Some(&self.gate), heard: Some(&heard) };
-        let mut call = pin!(upstream.call(self.server, &self.principal, &self.permitted, &self.id, aside));
-        let mut relay = Relay::new(&self.permitted.call, upstream.patience(self.server));
-        let began = Instant::now();
+    /// One round, told as an operation of its own: its span is the one that asks the server.
+    async fn told(&mut self, open: &mut Open) -> Result<Said, UpstreamFault> {
+        let PermittedCall { call, found, .. } = &mut self.permitted;
+        let mut asks = self.asked.cause.ask(Operation::forwarded(call, found, &self.id), &self.server.url);
+        asks.takes(call);
+        call.meta = asks.carry_on().within(call.meta.as_deref());
+        let said = self.once(open).await;
+        asks.speaks(self.calls.upstream.era(self.server, &self.principal));
+        asks.answered(said.as_ref().map(|said| &said.response).map_err(UpstreamFault::reason));
+        said
+    }
+
+    async fn once(&self, open: &mut Open) -> Result<Said, UpstreamFault> {
+        let mut passage = Passage::begin(self.way(), self.permitted.clone(), self.gate.clone());
         loop {
-            let late = tokio::time::sleep_until((began + relay.until()).into());
-            tokio::select! {
+            let next = tokio::select! {
                 biased;
-                Some(heard) = hearing.recv() => self.hear(&mut relay, open, &heard, began.elapsed()).await?,
-                answer = &mut call => {
-                    while let Ok(heard) = hearing.try_recv() {
-                        self.hear(&mut relay, open, &heard, began.elapsed()).await?;
-                    }
-                    return answer;
+                next = passage.next() => next,
+                answer = open.answered() => {
+                    self.pass_on(open, answer);
+                    continue;
                 }
-                answer = open.answered() => self.pass_on(open, answer),
-                () = late => return Err(timeout(relay.until())),
+            };
+            match next {
+                Next::Answered(answer) => {
+                    let (response, bytes) = answer?;
+                    return Ok(Said { response, bytes, kept: None });
+                }
+                Next::Said(Act::Tell(message), _) => self.outlet.send(message).await,
+                Next::Said(Act::Ask(question), session) if self.permitted.call.era.is_modern() => {
+                    let supervisor = &self.calls.supervisor;
+                    let asked = asked_together(&mut passage, (question, session), supervisor).await;
+                    let (result, number) = self.calls.park(&self.asked.caller, passage, asked)?;
+                    return Ok(Said { response: Response::Result(result), bytes: 0, kept: Some(number) });
+                }
+                Next::Said(Act::Ask(question), session) => {
+                    self.ask(&question, open).await?;
+                    open.asked.insert(question.id, session);
+                }
+                Next::Said(Act::Answer(body), session) => self.way().answer(body, session, &self.calls.supervisor),
+                Next::Said(Act::Drop, _) => {}
+                Next::Said(Act::Cut(why), _) => return Err(UpstreamFault::Invalid(why.to_owned())),
             }
         }
     }
@@ -151,32 +186,9 @@ impl Forwarding<'_> {
         Ok(())
     }
 
-    /// Tells the server that nobody waits any more. A modern one sees its stream close.
+    /// Tells the server that nobody waits any more.
     pub(super) fn cancel(&self) {
-        let (upstream, server) = (Arc::clone(&self.calls.upstream), self.server.clone());
-        let (principal, id) = (self.principal.clone(), self.id.clone());
-        let cancel = async move { upstream.cancel(&server, &principal, &id).await };
-        self.calls.supervisor.spawn("cancellation", OnEnd::Finish, cancel);
-    }
-
-    async fn hear(
-        &self,
-        relay: &mut Relay,
-        open: &mut Open,
-        heard: &Heard,
-        now: Duration,
-    ) -> Result<(), UpstreamFault> {
-        match relay.heard(heard.era, &self.id, &heard.message, now) {
-            Act::Tell(message) => self.outlet.send(message).await,
-            Act::Ask(question) => {
-                self.ask(&question, open).await?;
-                open.asked.insert(question.id, heard.session.clone());
-            }
-            Act::Answer(body) => self.answer(body, heard.session.clone()),
-            Act::Drop => {}
-            Act::Cut(why) => return Err(UpstreamFault::Invalid(why.to_owned())),
-        }
-        Ok(())
+        self.way().cancel(&self.calls.supervisor);
     }
 
     /// The id under which the client is asked: whichever node its answer comes to knows from it who waits for it.
@@ -191,23 +203,17 @@ impl Forwarding<'_> {
             Answered::Result(result) => mcp::result_body(&answer.id, result),
             Answered::Error(error) => mcp::raw_error_body(&answer.id, error),
         };
-        self.answer(body, session);
+        self.way().answer(body, session, &self.calls.supervisor);
     }
 
-    fn answer(&self, body: Vec<u8>, session: Option<HeaderValue>) {
-        let (upstream, server) = (Arc::clone(&self.calls.upstream), self.server.clone());
-        let principal = self.principal.clone();
-        let answer = async move {
-            if let Err(fault) = upstream.answer(&server, &principal, body, session.as_ref()).await {
-                tracing::debug!(server = server.name, %fault, "a server did not take an answer");
-            }
-        };
-        self.calls.supervisor.spawn("answer", OnEnd::Finish, answer);
+    fn way(&self) -> Way {
+        Way {
+            upstream: Arc::clone(&self.calls.upstream),
+            server: self.server.clone(),
+            principal: self.principal.clone(),
+            id: self.id.clone(),
+        }
     }
-}
-
-fn timeout(after: Duration) -> UpstreamFault {
-    UpstreamFault::Timeout(u64::try_from(after.as_millis()).unwrap_or(u64::MAX))
 }
 
 fn no_input(why: NoInput) -> UpstreamFault {

@@ -2,7 +2,7 @@
 
 use std::{path::Path, sync::atomic::Ordering, time::Duration};
 
-use bailiwick_data_plane_core::edge::Call;
+use bailiwick_data_plane_core::{edge::Call, sealed::SealingKeys};
 use bailiwick_proto::{
     config_digest,
     mcp::{self, Era},
@@ -25,6 +25,8 @@ use crate::{
     },
 };
 
+mod input;
+
 struct Scene {
     calls: Calls,
     faults: Arc<Faults>,
@@ -33,7 +35,11 @@ struct Scene {
 
 impl Scene {
     async fn new(dir: &Path) -> Self {
-        let server = FakeServer::start(Speaks::Modern).await;
+        Self::on(dir, Speaks::Modern, &EventStream::in_process()).await
+    }
+
+    async fn on(dir: &Path, speaks: Speaks, stream: &EventStream) -> Self {
+        let server = FakeServer::start(speaks).await;
         let disk = FaultDisk::default();
         let faults = Arc::clone(&disk.0);
         let (spool, recovered) = Spool::open(Arc::new(disk), dir, 16 * 1024 * 1024).unwrap();
@@ -51,6 +57,8 @@ impl Scene {
             readiness: Readiness::new(),
         };
         let state = Arc::new(ConfigState::new(Duration::from_secs(3600)));
+        let keys = [v1::SealingKey { id: "k".into(), key: vec![1; 32] }];
+        state.set_sealing_keys(SealingKeys::new(&keys).unwrap());
         let entries = entries(&server.url, PERMIT_ALL, true);
         let digest = config_digest::of_entries(&entries).to_vec();
         let snapshot = v1::Snapshot { revision: 100, entries, last: true, digest };
@@ -58,7 +66,7 @@ impl Scene {
         let lane = state.lane_opened(100);
         state.grant(lane, tokio::time::Instant::now(), Duration::from_secs(60)).unwrap();
         let calls = Calls {
-            answers: Answers::new(Arc::clone(&state), EventStream::in_process()),
+            answers: Answers::new(Arc::clone(&state), stream.clone()),
             state,
             recorder: recorder::Recorder::start(start, &supervisor).unwrap(),
             upstream: Arc::new(Upstream::new(UpstreamConfig::default()).unwrap()),
@@ -95,7 +103,7 @@ impl Scene {
         };
         let permitted = PermittedCall { call, found: decision.found.clone().unwrap(), decision };
         let request_id = "r-1".to_owned();
-        (Asked { config, caller, request_id, config_age_ms: 0, arrived: Instant::now() }, permitted)
+        (Asked { config, caller, request_id, config_age_ms: 0, arrived: Instant::now(), cause: Cause::default() }, permitted)
     }
 
     async fn carry(&self, (asked, permitted): (Asked, PermittedCall)) -> HttpReply {

@@ -45,6 +45,8 @@ pub(crate) enum Mode {
     Redirect,
     Status(u16),
     ToolError,
+    /// Wants to know something first: `elicitation/create`, in the words of its era; then says what it was told.
+    Asks,
 }
 
 /// Which handshakes the server knows.
@@ -82,6 +84,8 @@ struct Inner {
     extra_tool: Mutex<Option<Value>>,
     /// While true, handshakes get no answer.
     holds: watch::Sender<bool>,
+    /// The last answer to what the server asked.
+    answer: watch::Sender<Option<Value>>,
 }
 
 impl Drop for FakeServer {
@@ -100,6 +104,7 @@ impl FakeServer {
             sessions: Mutex::default(),
             extra_tool: Mutex::default(),
             holds: watch::Sender::new(false),
+            answer: watch::Sender::new(None),
         });
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let url = format!("http://{}/mcp", listener.local_addr().unwrap());
@@ -153,7 +158,10 @@ pub(crate) fn result_text(arguments: &str) -> String {
 
 async fn handle(State(server): State<Arc<Inner>>, headers: HeaderMap, body: Bytes) -> Response {
     let message: Value = serde_json::from_slice(&body).unwrap();
-    let method = message["method"].as_str().unwrap().to_owned();
+    let Some(method) = message["method"].as_str().map(str::to_owned) else {
+        server.answer.send_replace(Some(message));
+        return StatusCode::ACCEPTED.into_response();
+    };
     server.seen.lock().unwrap().push(Seen { method: method.clone(), headers: headers.clone(), body: message.clone() });
     let trouble = *server.trouble.lock().unwrap();
     if let Some(status) = trouble {
@@ -202,6 +210,9 @@ async fn handle(State(server): State<Arc<Inner>>, headers: HeaderMap, body: Byte
         "tools/list" => list(&server, &message),
         "tools/call" => {
             let mode = *server.mode.lock().unwrap();
+            if mode == Mode::Asks {
+                return if modern { ask_for_input(&message) } else { ask(&server, &message) };
+            }
             call(mode, &message, &body).await
         }
         _ if message.get("id").is_none() => StatusCode::ACCEPTED.into_response(),
@@ -274,10 +285,36 @@ async fn call(mode: Mode, message: &Value, body: &[u8]) -> Response {
         Mode::Huge => as_json(format!(r#"{{"pad":"{}"}}"#, "x".repeat(9 * 1024 * 1024))),
         Mode::Redirect => (StatusCode::TEMPORARY_REDIRECT, [(header::LOCATION, "/mcp")]).into_response(),
         Mode::Status(status) => StatusCode::from_u16(status).unwrap().into_response(),
+        Mode::Asks => unreachable!("asked before"),
         Mode::ToolError => {
             as_json(format!(r#"{{"jsonrpc":"2.0","id":{id},"result":{{"content":[],"isError":true}}}}"#))
         }
     }
+}
+
+/// As legacy servers ask: on the stream that the answer is owed on.
+fn ask(server: &Arc<Inner>, message: &Value) -> Response {
+    let (id, mut answers) = (message["id"].clone(), server.answer.subscribe());
+    let event = |message: &Value| Ok::<_, std::io::Error>(format!("data: {message}\n\n"));
+    let asks = json!({"jsonrpc": "2.0", "id": "q-1", "method": "elicitation/create", "params": {"message": "who?"}});
+    let answered = stream::once(async move {
+        let told = answers.wait_for(|answer| answer.as_ref().is_some_and(|answer| answer["id"] == "q-1")).await;
+        let told = told.unwrap().clone().unwrap()["result"].clone();
+        event(&json!({"jsonrpc": "2.0", "id": id, "result": {"content": [], "structuredContent": told}}))
+    });
+    let events = Body::from_stream(stream::iter([event(&asks)]).chain(answered));
+    ([(header::CONTENT_TYPE, "text/event-stream")], events).into_response()
+}
+
+/// As modern servers ask: with a result, and a state that they want back.
+fn ask_for_input(message: &Value) -> Response {
+    let params = &message["params"];
+    if params["requestState"] == "st-1" && params["inputResponses"].is_object() {
+        let told = &params["inputResponses"]["name"];
+        return result(message, json!({"resultType": "complete", "content": [], "structuredContent": told}));
+    }
+    let asks = json!({"name": {"method": "elicitation/create", "params": {"message": "who?"}}});
+    result(message, json!({"resultType": "input_required", "inputRequests": asks, "requestState": "st-1"}))
 }
 
 fn result(message: &Value, result: Value) -> Response {

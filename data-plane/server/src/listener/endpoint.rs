@@ -19,7 +19,7 @@ use axum::{
 };
 use bailiwick_data_plane_core::{
     Config,
-    edge::{self, Exchange, HttpReply, ListRequest, NOBODY_WAITS, Step, answer_taken, refuse_call},
+    edge::{self, Exchange, HttpReply, Listen, ListRequest, NOBODY_WAITS, Step, answer_taken, refuse_call},
     listing::Failure,
     sealed::answer::Answer,
 };
@@ -38,7 +38,9 @@ use crate::{
     auth::NotAuthenticated,
     calls::{Asked, Calls, NotBrought, Outlet, RequestDenial, Who, unix_seconds},
     config::REQUEST_BYTES_MAX,
+    listening,
     random,
+    telemetry::{Cause, Underway, Wire},
 };
 
 /// Longest wait for a request's body.
@@ -89,6 +91,10 @@ pub(super) async fn handle(
     Path(virtual_server): Path<String>,
     request: Request,
 ) -> Response {
+    // Only legacy clients have a session, and only they listen so.
+    if request.method() == Method::GET && request.headers().contains_key(header_name::SESSION_ID) {
+        return get(gateway, virtual_server, request.into_parts().0.headers).await;
+    }
     if request.method() != Method::POST {
         return (StatusCode::METHOD_NOT_ALLOWED, [(header::ALLOW, "POST")]).into_response();
     }
@@ -110,7 +116,7 @@ pub(super) async fn handle(
         }
     };
     // A body may come slowly; what was revoked or has expired meanwhile counts.
-    let asked = match ask().await {
+    let mut asked = match ask().await {
         Ok(asked) => asked,
         Err(refusal) => return *refusal,
     };
@@ -126,7 +132,12 @@ pub(super) async fn handle(
         request_id: &asked.request_id,
     };
     let headers = parts.headers.iter().map(|(name, value)| (name.as_str(), value.as_bytes()));
-    let reply = match edge::handle(&exchange, headers, &body) {
+    let (step, seen) = edge::handle(&exchange, headers, &body);
+    let mut served = gateway.telemetry.serve(seen, Wire::of(parts.version, &parts.headers), arrived);
+    served.note("bailiwick.request_id", &asked.request_id);
+    served.note("bailiwick.virtual_server", &virtual_server);
+    asked.cause = served.cause();
+    let reply = match step {
         Step::Respond(reply) => {
             if let Some(hidden) = reply.hidden_thousandths {
                 gateway.metrics.listed(hidden);
@@ -136,14 +147,67 @@ pub(super) async fn handle(
             }
             reply
         }
-        Step::Deny(denied) => calls.deny(&asked, *denied).await,
+        Step::Deny(mut denied) => {
+            served.judged(&mut denied.call, &denied.decision);
+            calls.deny(&asked, *denied).await
+        }
         Step::Introduce(introduction) => calls.introduce(&asked, &virtual_server, &introduction).await,
         Step::SetLevel(level) => calls.set_level(&asked, &virtual_server, &level).await,
         Step::List(request) => list(&gateway, calls, &asked, &request).await,
+        Step::Listen(wish) => return listen(&gateway, calls, asked, (virtual_server, parts.headers), *wish),
+        Step::Subscribe(wish) => calls.subscribe(&asked, &gateway.listeners, &wish).await,
         Step::Answer(answer) => bring(calls, &asked, answer).await,
-        Step::Call(permitted) => return carry(&gateway, calls, asked, permitted).await,
+        Step::Call(mut permitted) => {
+            served.judged(&mut permitted.call, &permitted.decision);
+            return carry(&gateway, calls, asked, permitted, served).await;
+        }
     };
+    served.replied(&reply);
     finish(&gateway, reply)
+}
+
+/// A legacy client's GET.
+async fn get(gateway: Arc<Gateway>, virtual_server: String, headers: HeaderMap) -> Response {
+    let Some(calls) = gateway.calls.get() else { return not_ready() };
+    let (Some(request_id), Some(nonce)) = (request_id(), random()) else { return not_ready() };
+    let asked = match ask(&gateway, calls, &virtual_server, &headers, &request_id, Instant::now()).await {
+        Ok(asked) => asked,
+        Err(refusal) => return *refusal,
+    };
+    let sealing_keys = gateway.state.sealing_keys();
+    let exchange = Exchange {
+        config: &asked.config,
+        caller: &asked.caller,
+        virtual_server: &virtual_server,
+        sealing_keys: &sealing_keys,
+        nonce,
+        now_unix: unix_seconds(),
+        request_id: &asked.request_id,
+    };
+    let wish = edge::listen(&exchange, headers.iter().map(|(name, value)| (name.as_str(), value.as_bytes())));
+    match wish {
+        Ok(wish) => listen(&gateway, calls, asked, (virtual_server, headers), wish),
+        Err(reply) => finish(&gateway, reply),
+    }
+}
+
+/// A stream of changes, if there is room for one more.
+fn listen(
+    gateway: &Arc<Gateway>,
+    calls: &Arc<Calls>,
+    asked: Asked,
+    (virtual_server, headers): (String, HeaderMap),
+    listen: Listen,
+) -> Response {
+    let Some(place) = gateway.listeners.place(&asked.caller, listen.session) else {
+        return finish(gateway, listen.refuse(&asked.request_id, Reason::NodeOverloaded));
+    };
+    let (known, name) = (Arc::clone(gateway), virtual_server.clone());
+    let is_good = Box::new(move |config: &Config| {
+        known.authenticator.authenticate(config, &name, &headers, unix_seconds()).is_ok()
+    });
+    let (calls, stop) = (Arc::clone(calls), gateway.stopping.clone());
+    listening::Stream { calls, asked, virtual_server, listen, is_good, place, stop }.respond()
 }
 
 /// A page of a list, with a slot: servers are asked for it.
@@ -213,7 +277,10 @@ async fn ask_now(
     let Some(config) = gateway.state.config() else { return Err(Box::new(not_ready())) };
     let config_age_ms = gateway.state.age_ms();
     match gateway.authenticator.authenticate(&config, virtual_server, headers, unix_seconds()) {
-        Ok(caller) => Ok(Asked { config, caller, request_id: request_id.to_owned(), config_age_ms, arrived }),
+        Ok(caller) => {
+            let (request_id, cause) = (request_id.to_owned(), Cause::default());
+            Ok(Asked { config, caller, request_id, config_age_ms, arrived, cause })
+        }
         Err(refused) => {
             let denial = Denial { config: &config, virtual_server, request_id, config_age_ms };
             Err(Box::new(unauthenticated(gateway, calls, &denial, refused).await))
@@ -228,11 +295,14 @@ async fn carry(
     calls: &Arc<Calls>,
     asked: Asked,
     permitted: Box<edge::PermittedCall>,
+    served: Underway,
 ) -> Response {
     gateway.metrics.calls_decided.inc();
     let slot = tokio::time::timeout(SLOT_WAIT_MAX, Arc::clone(&gateway.slots).acquire_owned()).await;
     let Ok(Ok(slot)) = slot else {
-        return finish(gateway, calls.refuse(&asked, &permitted, Reason::NodeOverloaded).await);
+        let reply = calls.refuse(&asked, &permitted, Reason::NodeOverloaded).await;
+        served.replied(&reply);
+        return finish(gateway, reply);
     };
     let overloaded = refuse_call(&permitted.call, &asked.request_id, Reason::NodeOverloaded, &[]);
     let cancel = gateway.abort.child();
@@ -241,6 +311,7 @@ async fn carry(
     let (task_calls, task_cancel) = (Arc::clone(calls), cancel.clone());
     gateway.supervisor.spawn("call", OnEnd::Finish, async move {
         let carried = Box::pin(task_calls.carry(asked, *permitted, task_cancel, Outlet(outlet))).await;
+        served.replied(&carried);
         // The client may have gone; the outcome is recorded all the same.
         drop(reply.send(carried));
         drop(slot);

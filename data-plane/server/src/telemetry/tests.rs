@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use bailiwick_data_plane_core::operation::Seen;
-use bailiwick_proto::mcp::read_message;
+use bailiwick_proto::mcp::{RequestId, read_message};
 use bailiwick_runtime::metrics::Registry;
 use prometheus_client::metrics::counter::Counter;
 use serde_json::value::RawValue;
@@ -23,6 +23,10 @@ fn call() -> Operation {
     let body = br#"{"jsonrpc":"2.0","id":7,"method":"tools/call","params":{"name":"query_data","arguments":{"a":1}}}"#;
     let Seen { operation, .. } = Seen::of(&read_message(body).unwrap(), None).unwrap();
     Operation { era: Some(Era::Modern), is_target_known: true, ..operation }
+}
+
+fn well() -> HttpReply {
+    HttpReply::result(&RequestId::from(7), &RawValue::from_string("{}".to_owned()).unwrap())
 }
 
 fn seen(carried: Carried) -> Option<Seen> {
@@ -52,8 +56,8 @@ fn one_call_is_one_trace_from_the_client_to_the_server() {
     let served = telemetry.serve(seen(carried()), wire(&[]), Instant::now());
     let asked = served.cause().ask(call(), "https://finance.example:8443/mcp");
     let hop = asked.carry_on();
-    asked.end(&Ended::well());
-    served.end(&Ended::well());
+    asked.answered(Ok(&Response::Result(RawValue::from_string("{}".to_owned()).unwrap())));
+    served.replied(&well());
     let (client, server) = (spans.try_recv().unwrap(), spans.try_recv().unwrap());
     let trace: [u8; 16] = hex::decode(TRACE).unwrap().try_into().unwrap();
     assert_eq!((server.own.trace_id, client.own.trace_id), (trace, trace));
@@ -75,8 +79,8 @@ fn the_http_requests_own_span_is_linked_or_is_the_parent_when_there_is_no_other(
     let (telemetry, mut spans) = tracing(&TelemetryConfig::default());
     let header = format!("00-{TRACE}-00f067aa0ba902b7-01");
     let with_header = || wire(&[("traceparent", &header)]);
-    telemetry.serve(seen(carried()), with_header(), Instant::now()).end(&Ended::well());
-    telemetry.serve(seen(Carried::default()), with_header(), Instant::now()).end(&Ended::well());
+    telemetry.serve(seen(carried()), with_header(), Instant::now()).replied(&well());
+    telemetry.serve(seen(Carried::default()), with_header(), Instant::now()).replied(&well());
     let (both, alone) = (spans.try_recv().unwrap(), spans.try_recv().unwrap());
     assert_eq!(hex::encode(both.parent.unwrap().span_id), PARENT);
     assert_eq!(both.links.iter().map(|link| hex::encode(link.span_id)).collect::<Vec<_>>(), ["00f067aa0ba902b7"]);
@@ -90,8 +94,8 @@ fn without_a_collector_the_clients_context_passes_as_it_came_and_durations_count
     assert_eq!((served.carry_on(), served.trace_id().as_deref()), (carried(), Some(TRACE)));
     let asked = served.cause().ask(call(), "http://127.0.0.1:9/mcp");
     assert_eq!(asked.carry_on(), carried());
-    asked.end(&Ended::well());
-    served.end(&Ended::well());
+    asked.answered(Ok(&Response::Result(RawValue::from_string("{}".to_owned()).unwrap())));
+    served.replied(&well());
     let registry = Registry::new();
     for durations in [&telemetry.operations.server, &telemetry.operations.client] {
         registry.register(&durations.prometheus_name(), durations.description(), durations.clone());
@@ -120,7 +124,7 @@ fn a_trace_that_is_not_sampled_is_carried_on_but_not_sent() {
     let (telemetry, mut spans) = tracing(&TelemetryConfig { sampled_thousandths: 0, ..TelemetryConfig::default() });
     let served = telemetry.serve(seen(Carried::default()), wire(&[]), Instant::now());
     assert!(served.carry_on().parent.is_some_and(|own| !own.is_sampled()));
-    served.end(&Ended::well());
+    served.replied(&well());
     assert!(spans.try_recv().is_err());
 }
 
@@ -130,8 +134,9 @@ fn content_is_told_only_to_who_asked_for_it() {
         let (telemetry, mut spans) =
             tracing(&TelemetryConfig { capture_content: captures, ..TelemetryConfig::default() });
         let mut served = telemetry.serve(seen(Carried::default()), wire(&[]), Instant::now());
-        served.note_content("gen_ai.tool.call.arguments", Some(r#"{"password":"hunter2"}"#));
-        served.end(&Ended::well());
+        let arguments = RawValue::from_string(r#"{"password":"hunter2"}"#.to_owned()).unwrap();
+        served.note_content("gen_ai.tool.call.arguments", Some(&arguments));
+        served.replied(&well());
         let told = format!("{:?}", spans.try_recv().unwrap()).contains("hunter2");
         assert_eq!(told, captures);
     }
@@ -144,8 +149,8 @@ fn a_session_id_is_never_told() {
     let legacy = Operation { era: Era::of_version("2025-11-25"), ..call() };
     let wire = wire(&[(header_name::SESSION_ID, sealed)]);
     let legacy = Some(Seen { operation: legacy, carried: Carried::default() });
-    telemetry.serve(legacy, wire.clone(), Instant::now()).end(&Ended::well());
-    telemetry.serve(seen(Carried::default()), wire, Instant::now()).end(&Ended::well());
+    telemetry.serve(legacy, wire.clone(), Instant::now()).replied(&well());
+    telemetry.serve(seen(Carried::default()), wire, Instant::now()).replied(&well());
     let (legacy, modern) = (spans.try_recv().unwrap(), spans.try_recv().unwrap());
     assert_eq!(text(&legacy, "mcp.session.id").map(str::len), Some(SESSION_DIGEST_BYTES * 2));
     assert!(text(&modern, "mcp.session.id").is_none() && !format!("{legacy:?}{modern:?}").contains(sealed));
@@ -158,7 +163,7 @@ fn a_full_queue_delays_nobody() {
     let telemetry = Arc::new(Telemetry::new(Operations::new(), Some(spans), &TelemetryConfig::default()));
     let began = Instant::now();
     for _ in 0..1_000 {
-        telemetry.serve(seen(Carried::default()), wire(&[]), Instant::now()).end(&Ended::well());
+        telemetry.serve(seen(Carried::default()), wire(&[]), Instant::now()).replied(&well());
     }
     assert!(lost.get() == 999 && began.elapsed() < Duration::from_secs(5));
 }

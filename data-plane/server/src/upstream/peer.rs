@@ -7,6 +7,8 @@
 //! person's would show to the next. Specification: MCP 2026-07-28 versioning; 2025-11-25 transports, "Session
 //! Management".
 
+mod listen;
+
 use std::{sync::Arc, time::Duration};
 
 use arc_swap::ArcSwapOption;
@@ -20,6 +22,7 @@ use http::{HeaderName, HeaderValue, StatusCode};
 use serde_json::value::RawValue;
 use tokio::sync::{Mutex, mpsc};
 
+pub(crate) use self::listen::Notifications;
 use super::{
     exchange::{self, Answer, Bounds, Ear, Heard, Post},
     fault::UpstreamFault,
@@ -146,6 +149,11 @@ impl Peer {
         bounds: Bounds,
     ) -> Result<Option<Box<RawValue>>, UpstreamFault> {
         Ok(self.link(http, bounds).await?.capabilities.clone())
+    }
+
+    /// The revision spoken, once that is known.
+    pub(crate) fn era(&self) -> Option<Era> {
+        self.link.load().as_ref().map(|link| link.era)
     }
 
     /// Whether the server is known to be a modern one.

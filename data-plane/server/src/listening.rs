@@ -1,0 +1,201 @@
+//! Streams of changes: one task for each client that listens.
+//!
+//! Called by `listener` for `subscriptions/listen` and for a legacy client's GET. The task moves bytes between the
+//! client, the servers behind the virtual server, and the machines of the core that decide what is told (`listening`,
+//! `listening::source`). It ends with the client, with the token, with the caller's authority, when what the virtual
+//! server consists of changes, and at shutdown; a client that does not read is let go. Nothing here is needed again: a
+//! client that comes back brings what it had seen (`Last-Event-ID`), to any node.
+//! Deliberately absent: what changes mean and who may know of them (`data-plane/core`).
+
+mod sessions;
+mod sources;
+
+use std::{convert::Infallible, sync::Arc, time::Duration};
+
+use axum::{
+    body::Body,
+    http::{HeaderName, HeaderValue, header},
+    response::{IntoResponse, Response},
+};
+use bailiwick_data_plane_core::{
+    Caller, Config,
+    admission::{SpoolLevel, node_gate},
+    edge::Listen,
+    listening::{Hearer, Listening, Output},
+};
+use bailiwick_proto::Tier;
+use bailiwick_runtime::{OnEnd, Shutdown};
+use bytes::Bytes;
+use tokio::{
+    sync::mpsc,
+    time::{Instant, MissedTickBehavior, interval},
+};
+use tokio_stream::{StreamExt, wrappers::ReceiverStream};
+
+pub(crate) use self::sessions::{Listeners, Place};
+use self::sources::Sources;
+use crate::{
+    calls::{Asked, Calls, unix_seconds},
+    random,
+};
+
+/// Events that wait to be read by the client; what changes meanwhile waits in the core, where equal changes are one.
+const EVENTS_MAX: usize = 16;
+/// How often it is asked whether token and authority still stand; what is taken away counts at once all the same.
+const TICK: Duration = Duration::from_secs(5);
+/// Longest time a client may leave unread what waits for it.
+const UNREAD_MAX: Duration = Duration::from_secs(60);
+
+const COMMENT: &[u8] = b":\n\n";
+
+/// What a listener's task is made of.
+pub(crate) struct Stream {
+    pub(crate) calls: Arc<Calls>,
+    pub(crate) asked: Asked,
+    pub(crate) virtual_server: String,
+    pub(crate) listen: Listen,
+    /// Whether the token is still good.
+    pub(crate) is_good: Box<dyn Fn(&Config) -> bool + Send + Sync>,
+    pub(crate) place: Place,
+    pub(crate) stop: Shutdown,
+}
+
+impl Stream {
+    /// The response; what is written to it is the work of a task of its own.
+    pub(crate) fn respond(self) -> Response {
+        let (writer, events) = mpsc::channel(EVENTS_MAX);
+        let supervisor = self.calls.supervisor.clone();
+        supervisor.spawn("listening", OnEnd::Finish, Box::pin(self.run(writer)));
+        let headers = [
+            (header::CONTENT_TYPE, HeaderValue::from_static("text/event-stream")),
+            (header::CACHE_CONTROL, HeaderValue::from_static("no-store")),
+            (HeaderName::from_static("x-accel-buffering"), HeaderValue::from_static("no")),
+        ];
+        let events = ReceiverStream::new(events).map(Ok::<Bytes, Infallible>);
+        (headers, Body::from_stream(events)).into_response()
+    }
+
+    async fn run(mut self, writer: mpsc::Sender<Bytes>) {
+        let Some(mut subscriptions) = self.place.subscriptions.take() else { return };
+        let Some(config) = self.calls.state.config() else { return };
+        let began = Instant::now();
+        let now = || u64::try_from(began.elapsed().as_millis()).unwrap_or(u64::MAX);
+        let mut changes = self.calls.state.changes();
+        let mut sources = Sources::begin(&self, &config);
+        let mut listening = self.begin(&config, sources.servers());
+        if self.listen.session.is_some() && writer.send(self.primer(&listening)).await.is_err() {
+            return;
+        }
+        let mut tick = interval(TICK);
+        tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        let (mut unread_since, mut stopping) = (None, false);
+        loop {
+            let config = self.calls.state.config().unwrap_or_else(|| Arc::clone(&config));
+            let hearer = self.hearer(&config);
+            sources.carry_out(now(), &hearer, &mut listening);
+            let Some(due) = listening.poll_timeout() else { return };
+            let is_due = due <= now();
+            let since = if is_due { Some(*unread_since.get_or_insert_with(Instant::now)) } else { None };
+            unread_since = since;
+            let wake = due.min(sources.poll_timeout().unwrap_or(u64::MAX));
+            let asleep = Duration::from_millis(wake.saturating_sub(now())).min(TICK);
+            tokio::select! {
+                () = writer.closed() => return,
+                room = writer.reserve(), if is_due => {
+                    let Ok(room) = room else { return };
+                    unread_since = None;
+                    match listening.poll_output(now()) {
+                        Some(Output::Message(message)) => room.send(self.event(&listening, &message)),
+                        Some(Output::KeepAlive) => room.send(Bytes::from_static(COMMENT)),
+                        Some(Output::End) => return,
+                        None => {}
+                    }
+                }
+                () = sources.hear(&now) => {}
+                Some((uri, wished)) = subscriptions.recv() => {
+                    match wished {
+                        true => wish_for(&mut listening, &uri),
+                        false => listening.unsubscribe(&uri),
+                    }
+                    sources.wish(&hearer, listening.wishes());
+                }
+                _ = changes.changed() => self.judge(now(), &config, &sources, &mut listening),
+                _ = tick.tick() => {
+                    self.judge(now(), &config, &sources, &mut listening);
+                    if unread_since.is_some_and(|since| since.elapsed() >= UNREAD_MAX) {
+                        tracing::debug!(request_id = self.asked.request_id, "a listener does not read");
+                        return;
+                    }
+                }
+                () = self.stop.requested(), if !stopping => {
+                    stopping = true;
+                    listening.handle_end();
+                }
+                () = tokio::time::sleep(asleep), if !is_due => sources.handle_timeout(now()),
+            }
+        }
+    }
+
+    fn begin(&self, config: &Config, servers: Vec<String>) -> Listening {
+        let Listen { listener, wishes, .. } = &self.listen;
+        let sight = self.hearer(config).sight();
+        let mut listening = Listening::new(0, listener.clone(), wishes.clone(), sight, servers, u64::MAX);
+        for uri in &self.place.known {
+            wish_for(&mut listening, uri);
+        }
+        if let Some(seen) = &self.listen.seen {
+            listening.handle_resumed(0, seen);
+        }
+        listening
+    }
+
+    /// Ends what may not go on, and notes what the client sees now.
+    fn judge(&self, now: u64, before: &Arc<Config>, sources: &Sources, listening: &mut Listening) {
+        let state = &self.calls.state;
+        let config = state.config().unwrap_or_else(|| Arc::clone(before));
+        let is_current = node_gate(Tier::Retrieval, state.freshness(), SpoolLevel::Free).is_none();
+        let stands = state.is_taken_away(self.caller()).is_none() && (self.is_good)(&config);
+        if is_current && stands && sources.are_of(&config, &self.virtual_server) {
+            listening.handle_sight(now, self.hearer(&config).sight());
+        } else {
+            listening.handle_end();
+        }
+    }
+
+    fn caller(&self) -> &Caller {
+        &self.asked.caller
+    }
+
+    fn hearer<'a>(&'a self, config: &'a Config) -> Hearer<'a> {
+        let virtual_server = self.virtual_server.as_str();
+        Hearer { config, caller: self.caller(), virtual_server, now_unix: unix_seconds() }
+    }
+
+    /// A message, on a legacy stream with what the client has seen by then.
+    fn event(&self, listening: &Listening, message: &[u8]) -> Bytes {
+        let id = self.seen(listening).unwrap_or_default();
+        Bytes::from([id.as_bytes(), b"event: message\ndata: ", message, b"\n\n"].concat())
+    }
+
+    /// An event without a message, so that a client that loses the stream before anything was told knows from where to go
+    /// on.
+    fn primer(&self, listening: &Listening) -> Bytes {
+        match self.seen(listening).filter(|_| self.listen.is_primed) {
+            Some(id) => Bytes::from([id.as_bytes(), b"data:\n\n"].concat()),
+            None => Bytes::from_static(COMMENT),
+        }
+    }
+
+    fn seen(&self, listening: &Listening) -> Option<String> {
+        self.listen.session?;
+        let (keys, nonce) = (self.calls.state.sealing_keys(), random()?);
+        let sealed = listening.seen().seal(&keys, self.caller(), unix_seconds(), nonce).ok()?;
+        Some(format!("id: {sealed}\n"))
+    }
+}
+
+fn wish_for(listening: &mut Listening, uri: &str) {
+    if let Err(fault) = listening.subscribe(uri) {
+        tracing::debug!(%fault, "a resource is not listened to");
+    }
+}

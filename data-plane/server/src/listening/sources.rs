@@ -1,0 +1,206 @@
+//! The servers of one listener: opened, heard and closed as the core says.
+//!
+//! Used by the listener's task alone. Everything that takes time is polled here and nowhere else, so what is dropped with
+//! the task is over.
+
+use std::{collections::BTreeMap, sync::Arc, time::Duration};
+
+use bailiwick_data_plane_core::{
+    Config,
+    listening::{
+        Hearer, Listening, Wishes,
+        source::{Closed, Offers, PAUSE_MS_MAX, PAUSE_MS_MIN, Source, SourceOutput},
+    },
+};
+use bailiwick_proto::{
+    mcp::{Era, Notification},
+    v1::Server,
+};
+use futures::{
+    FutureExt, StreamExt as _,
+    future::BoxFuture,
+    stream::{self, BoxStream, FuturesUnordered},
+};
+use tokio_stream::StreamMap;
+
+use super::Stream;
+use crate::{
+    calls::principal_with,
+    upstream::{Hearing, Notifications},
+};
+
+/// One server.
+struct Heard {
+    server: Server,
+    hearing: Arc<Hearing>,
+    /// Once it is known what the server offers.
+    source: Option<Source>,
+}
+
+/// What comes from a server.
+enum Event {
+    Offers(Era, Offers),
+    Opened,
+    Message(Notification),
+    Closed(Closed),
+}
+
+enum Reading {
+    Begins(Arc<Hearing>, Wishes),
+    Goes(Notifications),
+    Over,
+}
+
+/// See the file's header.
+pub(super) struct Sources {
+    heard: BTreeMap<String, Heard>,
+    /// By server and stream; stream 0 finds out what the server offers.
+    streams: StreamMap<(String, u64), BoxStream<'static, Event>>,
+    /// Subscriptions under way.
+    chores: FuturesUnordered<BoxFuture<'static, ()>>,
+    wishes: Wishes,
+    /// Servers whose wishes are not known to their source yet: it was not there.
+    fresh: Vec<(String, Era, Offers)>,
+}
+
+impl Sources {
+    pub(super) fn begin(stream: &Stream, config: &Config) -> Self {
+        let principal = principal_with(&stream.asked.caller, stream.listen.capabilities.as_deref());
+        let names = config.virtual_servers.get(&stream.virtual_server).map(|offered| offered.servers.iter());
+        let mut sources = Self {
+            heard: BTreeMap::new(),
+            streams: StreamMap::new(),
+            chores: FuturesUnordered::new(),
+            wishes: stream.listen.wishes.clone(),
+            fresh: Vec::new(),
+        };
+        for server in names.into_iter().flatten().filter_map(|name| config.servers.get(name)) {
+            let hearing = Arc::new(stream.calls.upstream.hearing(server, &principal));
+            sources.streams.insert((server.name.clone(), 0), offers(Arc::clone(&hearing)).into_stream().boxed());
+            let heard = Heard { server: server.clone(), hearing, source: None };
+            sources.heard.insert(server.name.clone(), heard);
+        }
+        sources
+    }
+
+    pub(super) fn servers(&self) -> Vec<String> {
+        self.heard.keys().cloned().collect()
+    }
+
+    /// Whether the virtual server still consists of these servers.
+    pub(super) fn are_of(&self, config: &Config, virtual_server: &str) -> bool {
+        let Some(offered) = config.virtual_servers.get(virtual_server) else { return false };
+        let now = offered.servers.iter().filter_map(|name| config.servers.get(name));
+        now.eq(self.heard.values().map(|heard| &heard.server))
+    }
+
+    /// Does everything that is to be done, and tells the client's side.
+    pub(super) fn carry_out(&mut self, now: u64, hearer: &Hearer<'_>, listening: &mut Listening) {
+        self.wish(hearer, listening.wishes());
+        for (server, era, offers) in std::mem::take(&mut self.fresh) {
+            if let Some(heard) = self.heard.get_mut(&server) {
+                heard.source = Some(Source::new(era, offers, hearer.to_server(&server, &self.wishes)));
+            }
+        }
+        for (name, heard) in &mut self.heard {
+            let Some(source) = &mut heard.source else { continue };
+            while let Some(output) = source.poll_output() {
+                match output {
+                    SourceOutput::Open(stream, wishes) => {
+                        let reading = Reading::Begins(Arc::clone(&heard.hearing), wishes);
+                        self.streams.insert((name.clone(), stream), stream::unfold(reading, read).boxed());
+                    }
+                    SourceOutput::Close(stream) => drop(self.streams.remove(&(name.clone(), stream))),
+                    SourceOutput::Subscribe(uri) => self.chores.push(subscribe(&heard.hearing, uri, true)),
+                    SourceOutput::Unsubscribe(uri) => self.chores.push(subscribe(&heard.hearing, uri, false)),
+                    SourceOutput::Settled(honoured) => {
+                        listening.handle_settled(name, &hearer.honoured(name, &honoured));
+                    }
+                    SourceOutput::Changed(change) => {
+                        if let Some(change) = hearer.heard(name, change) {
+                            listening.handle_change(now, change);
+                        }
+                    }
+                }
+            }
+        }
+    }
+
+    /// The client wishes something else.
+    pub(super) fn wish(&mut self, hearer: &Hearer<'_>, wishes: &Wishes) {
+        if *wishes == self.wishes {
+            return;
+        }
+        self.wishes.clone_from(wishes);
+        for (name, heard) in &mut self.heard {
+            if let Some(source) = &mut heard.source {
+                source.handle_wishes(hearer.to_server(name, wishes));
+            }
+        }
+    }
+
+    /// Waits until something comes from a server.
+    pub(super) async fn hear(&mut self, now: impl Fn() -> u64) {
+        let ((server, stream), event) = tokio::select! {
+            Some(came) = self.streams.next(), if !self.streams.is_empty() => came,
+            Some(()) = self.chores.next(), if !self.chores.is_empty() => return,
+            else => std::future::pending().await,
+        };
+        if let Event::Offers(era, offers) = event {
+            self.fresh.push((server, era, offers));
+            return;
+        }
+        let Some(source) = self.heard.get_mut(&server).and_then(|heard| heard.source.as_mut()) else { return };
+        match event {
+            Event::Opened => source.handle_opened(now(), stream),
+            Event::Message(message) => source.handle_message(now(), stream, &message),
+            Event::Closed(how) => source.handle_closed(now(), stream, how),
+            Event::Offers(..) => {}
+        }
+    }
+
+    pub(super) fn handle_timeout(&mut self, now: u64) {
+        self.heard.values_mut().filter_map(|heard| heard.source.as_mut()).for_each(|source| source.handle_timeout(now));
+    }
+
+    pub(super) fn poll_timeout(&self) -> Option<u64> {
+        self.heard.values().filter_map(|heard| heard.source.as_ref()?.poll_timeout()).min()
+    }
+}
+
+/// Finds out what a server offers, however long that takes.
+async fn offers(hearing: Arc<Hearing>) -> Event {
+    let mut pause = PAUSE_MS_MIN;
+    loop {
+        match hearing.offers().await {
+            Ok((era, offers)) => return Event::Offers(era, offers),
+            Err(fault) => tracing::debug!(%fault, "a server cannot be listened to at the moment"),
+        }
+        tokio::time::sleep(Duration::from_millis(pause)).await;
+        pause = (pause * 2).min(PAUSE_MS_MAX);
+    }
+}
+
+async fn read(reading: Reading) -> Option<(Event, Reading)> {
+    Some(match reading {
+        Reading::Begins(hearing, wishes) => match hearing.open(&wishes).await {
+            Ok(notifications) => (Event::Opened, Reading::Goes(notifications)),
+            Err(how) => (Event::Closed(how), Reading::Over),
+        },
+        Reading::Goes(mut notifications) => match notifications.next().await {
+            Some(notification) => (Event::Message(notification), Reading::Goes(notifications)),
+            None => (Event::Closed(Closed::Broken), Reading::Over),
+        },
+        Reading::Over => return None,
+    })
+}
+
+fn subscribe(hearing: &Arc<Hearing>, uri: String, wished: bool) -> BoxFuture<'static, ()> {
+    let hearing = Arc::clone(hearing);
+    async move {
+        if let Err(fault) = hearing.subscribe(&uri, wished).await {
+            tracing::debug!(%fault, wished, "a server did not take a subscription");
+        }
+    }
+    .boxed()
+}

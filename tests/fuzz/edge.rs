@@ -64,10 +64,12 @@ pub(crate) fn check(input: &[u8]) -> Checked {
         Step::Respond(reply) => replied(&reply),
         Step::Deny(denied) => replied(&denied.reply),
         Step::Call(permitted) => {
-            let value: Value = serde_json::from_slice(body).map_err(|_not_json| Broken("a call of no JSON".to_owned()))?;
+            let value: Value =
+                serde_json::from_slice(body).map_err(|_not_json| Broken("a call of no JSON".to_owned()))?;
             let method = value.get("method").and_then(Value::as_str).unwrap_or_default();
             promise(FORWARDED.contains(&method), "a method is forwarded that is no use of anything")?;
-            let arguments = permitted.call.arguments.as_deref().map(|arguments| serde_json::from_str::<Value>(arguments.get()));
+            let arguments =
+                permitted.call.arguments.as_deref().map(|arguments| serde_json::from_str::<Value>(arguments.get()));
             let arguments = arguments.transpose().map_err(|_not_json| Broken("arguments are no JSON".to_owned()))?;
             let written = value.get("params").and_then(|params| params.get("arguments"));
             promise(written == arguments.as_ref(), "other arguments than in the body")?;
@@ -80,7 +82,8 @@ pub(crate) fn check(input: &[u8]) -> Checked {
 fn replied(reply: &HttpReply) -> Checked {
     promise(STATUSES.contains(&reply.status), &format!("status {}", reply.status))?;
     let Some(body) = &reply.body else { return Ok(reply.status == 202) };
-    let value: Value = serde_json::from_slice(body).map_err(|_not_json| Broken("a reply that is no JSON".to_owned()))?;
+    let value: Value =
+        serde_json::from_slice(body).map_err(|_not_json| Broken("a reply that is no JSON".to_owned()))?;
     promise(value.get("jsonrpc") == Some(&Value::from("2.0")), "a reply that is no JSON-RPC")?;
     promise(value.get("result").is_some() != value.get("error").is_some(), "a reply that says both or nothing")?;
     Ok(reply.status == 200 && value.get("result").is_some())
@@ -102,7 +105,10 @@ fn entries() -> Vec<v1::Entry> {
     let (jane, agent, finance) = ("jane@example.com", "coder", "finance");
     let permit = "permit (principal, action, resource);";
     [
-        ("user/jane@example.com", Kind::User(v1::User { name: jane.into(), groups: vec![finance.into()], active: true })),
+        (
+            "user/jane@example.com",
+            Kind::User(v1::User { name: jane.into(), groups: vec![finance.into()], active: true }),
+        ),
         (
             "agent/coder",
             Kind::Agent(v1::Agent {
@@ -126,7 +132,10 @@ fn entries() -> Vec<v1::Entry> {
                 client: "cli".into(),
             }),
         ),
-        ("server/finance", Kind::Server(v1::Server { name: finance.into(), url: "http://finance.test/mcp".into(), timeout_ms: 1000 })),
+        (
+            "server/finance",
+            Kind::Server(v1::Server { name: finance.into(), url: "http://finance.test/mcp".into(), timeout_ms: 1000 }),
+        ),
         (
             "tool/finance/query_data",
             Kind::Tool(v1::Tool {
@@ -141,7 +150,11 @@ fn entries() -> Vec<v1::Entry> {
         ),
         (
             "virtual_server/finance",
-            Kind::VirtualServer(v1::VirtualServer { name: finance.into(), servers: vec![finance.into()], naming: "plain".into() }),
+            Kind::VirtualServer(v1::VirtualServer {
+                name: finance.into(),
+                servers: vec![finance.into()],
+                naming: "plain".into(),
+            }),
         ),
         ("policy/all", Kind::Policy(v1::Policy { name: "all".into(), cedar: permit.into(), version: 1 })),
     ]

@@ -5,8 +5,8 @@ use bailiwick_data_plane_core::{
     sealed::request_state::salient,
 };
 use bailiwick_proto::mcp::{
-    self, Headers, ID_BYTES_MAX, Incoming, JSON_DEPTH_MAX, METHOD_BYTES_MAX, Members, Message, PARAM_BYTES_MAX, PARAMS_MAX,
-    RequestId, check_json, read_incoming, read_message,
+    self, Headers, ID_BYTES_MAX, Incoming, JSON_DEPTH_MAX, METHOD_BYTES_MAX, Members, Message, PARAM_BYTES_MAX,
+    PARAMS_MAX, RequestId, check_json, read_incoming, read_message,
 };
 use serde_json::{Value, value::RawValue};
 
@@ -98,12 +98,18 @@ fn message(input: &[u8]) -> Checked {
     promise(value.get("jsonrpc") == Some(&Value::from("2.0")), "another protocol")?;
     promise(id.is_some() == value.get("id").is_some(), "an id is made up or lost")?;
     promise(id.is_none_or(|id| id.to_json().len() <= 6 * ID_BYTES_MAX), "the id is too long")?;
-    promise(id.is_none_or(|id| serde_json::from_str::<Value>(&id.to_json()).ok().as_ref() == value.get("id")), "another id")?;
+    promise(
+        id.is_none_or(|id| serde_json::from_str::<Value>(&id.to_json()).ok().as_ref() == value.get("id")),
+        "another id",
+    )?;
     let Some(method) = method else { return Ok(true) };
     promise(!method.is_empty() && method.len() <= METHOD_BYTES_MAX, "the method is too long")?;
     promise(value.get("method").and_then(Value::as_str) == Some(method), "another method")?;
     let again = mcp::request_body(id, method, params);
-    promise(serde_json::from_slice::<Value>(&again).ok().as_ref() == Some(&value), "says something else when written anew")?;
+    promise(
+        serde_json::from_slice::<Value>(&again).ok().as_ref() == Some(&value),
+        "says something else when written anew",
+    )?;
     promise(read_message(&again).is_ok(), "what was written is not read")?;
     let written_anew = value.get("params").and_then(|params| RawValue::from_string(params.to_string()).ok());
     if let (Some(members), Some(anew)) = (params.and_then(Members::of), written_anew.as_deref().and_then(Members::of))
@@ -127,7 +133,10 @@ fn answer(input: &[u8]) -> Checked {
         }
         Ok(Incoming::Response(mcp::Response::Error(error))) => {
             promise(error.message.chars().count() <= mcp::ERROR_MESSAGE_CHARS_MAX, "the error is too long")?;
-            promise(read_incoming(&mcp::error_body(Some(&asked), &error), &asked).is_ok(), "what was written is not read")?;
+            promise(
+                read_incoming(&mcp::error_body(Some(&asked), &error), &asked).is_ok(),
+                "what was written is not read",
+            )?;
             Ok(true)
         }
         Ok(Incoming::Request(_) | Incoming::Notification(_)) => Ok(true),
@@ -152,7 +161,9 @@ fn headers(input: &[u8]) -> Checked {
     promise(encoded.bytes().all(|byte| matches!(byte, 0x20..=0x7e | b'\t')), "an encoded value is not visible")?;
     promise(mcp::decode_value(&encoded).ok().as_deref() == Some(&*text), "an encoded value decodes to something else")?;
     let lines = header_lines(input);
-    let Ok(picked) = Headers::pick(lines.iter().map(|(name, value)| (name.as_str(), value.as_slice()))) else { return Ok(false) };
+    let Ok(picked) = Headers::pick(lines.iter().map(|(name, value)| (name.as_str(), value.as_slice()))) else {
+        return Ok(false);
+    };
     let Headers { protocol_version, session_id, method, name, params } = picked;
     let slots = [protocol_version, session_id, method, name];
     let times = |wanted: &str| lines.iter().filter(|(name, _)| name.eq_ignore_ascii_case(wanted)).count();

@@ -188,14 +188,17 @@ mod tests {
     fn a_list_gives_every_check_a_reason() {
         let parts = read_list("# remark\n[2025-11-25]\nBecause.\n  a b SUCCESS FAILURE\n[2026-07-28]\n").unwrap();
         assert_eq!(parts["2025-11-25"].iter().collect::<Vec<_>>(), ["a b SUCCESS FAILURE"]);
-        for wrong in ["[2025-11-25]\n  a b X Y\n", "Because.\n  a b X Y\n", "[2024-01-01]\n", "[2025-11-25]\nB.\n a\n a\n"] {
+        for wrong in
+            ["[2025-11-25]\n  a b X Y\n", "Because.\n  a b X Y\n", "[2024-01-01]\n", "[2025-11-25]\nB.\n a\n a\n"]
+        {
             assert!(read_list(wrong).is_err(), "{wrong}");
         }
     }
 
     #[test]
     fn what_is_missing_on_one_side_differs() {
-        let one: Results = serde_json::from_str(r#"{"s":{"a":{"status":"SUCCESS"},"b":{"status":"SUCCESS"}}}"#).unwrap();
+        let one: Results =
+            serde_json::from_str(r#"{"s":{"a":{"status":"SUCCESS"},"b":{"status":"SUCCESS"}}}"#).unwrap();
         let two: Results = serde_json::from_str(r#"{"s":{"a":{"status":"FAILURE","said":"no"}}}"#).unwrap();
         let lines: Vec<String> = one.differences(&two).into_keys().collect();
         assert_eq!(lines, ["s a SUCCESS FAILURE", "s b SUCCESS ABSENT"]);

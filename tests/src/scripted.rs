@@ -14,12 +14,13 @@ use std::{
 use anyhow::Result;
 use axum::{
     Router,
-    body::Bytes,
+    body::{Body, Bytes},
     extract::State,
     http::{HeaderMap, HeaderName, HeaderValue, StatusCode, header},
     response::{IntoResponse, Response},
     routing::post,
 };
+use futures::StreamExt as _;
 use serde::Deserialize;
 use serde_json::{Value, json, value::RawValue};
 use tokio::{net::TcpListener, sync::watch, task::JoinHandle};
@@ -31,6 +32,8 @@ pub enum Reply {
     Echo,
     /// Not before [`ScriptedServer::release`]; then as `Echo`.
     Held,
+    /// With the client's answer to an `elicitation/create` that comes first, on the call's stream; as legacy servers do.
+    Asks,
     /// With these words; `$ID` stands for the request's id.
     Http { status: u16, headers: Vec<(&'static str, &'static str)>, body: Vec<u8> },
 }
@@ -77,6 +80,8 @@ struct Script {
     underway: AtomicUsize,
     abandoned: AtomicUsize,
     released: watch::Sender<bool>,
+    /// What clients answered last.
+    answered: watch::Sender<Value>,
 }
 
 impl ScriptedServer {
@@ -105,6 +110,7 @@ impl ScriptedServer {
             underway: AtomicUsize::new(0),
             abandoned: AtomicUsize::new(0),
             released: watch::Sender::new(false),
+            answered: watch::Sender::new(Value::Null),
         });
         let listener = TcpListener::bind((address, 0)).await?;
         let url = format!("http://{}/mcp", listener.local_addr()?);
@@ -219,7 +225,15 @@ struct AskedParams<'a> {
 
 async fn answer(State(script): State<Arc<Script>>, headers: HeaderMap, body: Bytes) -> Response {
     let text = String::from_utf8_lossy(&body).into_owned();
-    let Ok(asked) = serde_json::from_str::<Asked<'_>>(&text) else { return StatusCode::BAD_REQUEST.into_response() };
+    let Ok(asked) = serde_json::from_str::<Asked<'_>>(&text) else {
+        return match serde_json::from_str::<Value>(&text) {
+            Ok(message) if message.get("id").is_some() => {
+                script.answered.send_replace(message);
+                StatusCode::ACCEPTED.into_response()
+            }
+            Ok(_) | Err(_) => StatusCode::BAD_REQUEST.into_response(),
+        };
+    };
     let Some(id) = asked.id.map(RawValue::get) else { return StatusCode::ACCEPTED.into_response() };
     let modern = *lock(&script.modern);
     let is_modern = headers.get("mcp-protocol-version").is_some_and(|version| version == "2026-07-28");
@@ -256,7 +270,7 @@ async fn answer(State(script): State<Arc<Script>>, headers: HeaderMap, body: Byt
     }
 }
 
-async fn call(script: &Script, id: &str, arguments: &str) -> Response {
+async fn call(script: &Arc<Script>, id: &str, arguments: &str) -> Response {
     struct Underway<'a>(&'a Script, bool);
     impl Drop for Underway<'_> {
         fn drop(&mut self) {
@@ -272,6 +286,7 @@ async fn call(script: &Script, id: &str, arguments: &str) -> Response {
     let reply = once.unwrap_or_else(|| lock(&script.reply).clone());
     let response = match reply {
         Reply::Echo => echo(id, arguments),
+        Reply::Asks => asks(script, id),
         Reply::Held => {
             drop(script.released.subscribe().wait_for(|released| *released).await);
             echo(id, arguments)
@@ -287,6 +302,20 @@ async fn call(script: &Script, id: &str, arguments: &str) -> Response {
     };
     underway.1 = true;
     response
+}
+
+fn asks(script: &Script, id: &str) -> Response {
+    let own = format!("q-{id}");
+    let (id, mut answered) = (id.to_owned(), script.answered.subscribe());
+    let event = |text: String| Ok::<_, std::io::Error>(format!("data: {text}\n\n"));
+    let question = json!({"jsonrpc": "2.0", "id": own, "method": "elicitation/create", "params": {"message": "who?"}});
+    let result = futures::stream::once(async move {
+        let told = answered.wait_for(|answer| answer.get("id").is_some_and(|id| *id == own)).await;
+        let told = told.map(|answer| answer.get("result").cloned().unwrap_or_default()).unwrap_or_default();
+        event(format!(r#"{{"jsonrpc":"2.0","id":{id},"result":{{"content":[],"structuredContent":{told}}}}}"#))
+    });
+    let events = futures::stream::iter([event(question.to_string())]).chain(result);
+    ([(header::CONTENT_TYPE, "text/event-stream")], Body::from_stream(events)).into_response()
 }
 
 fn replaced(body: Vec<u8>, id: &str) -> Vec<u8> {

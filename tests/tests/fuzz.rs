@@ -31,7 +31,8 @@ fn a_case_is_the_same_every_time_and_another_with_another_seed() {
 
 #[test]
 fn wrong_usage_is_told() {
-    for wrong in [&[][..], &["--seconds"], &["--seconds", "x"], &["--case", "1"], &["--cases", "1", "--target", "none"]] {
+    for wrong in [&[][..], &["--seconds"], &["--seconds", "x"], &["--case", "1"], &["--cases", "1", "--target", "none"]]
+    {
         assert_eq!(fuzz(wrong).status.code(), Some(2), "{wrong:?}");
     }
 }

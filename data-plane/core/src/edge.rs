@@ -30,7 +30,6 @@ pub use listen::{Listen, NotTaken, SessionKey, Subscribe, listen};
 pub use lists::{ListRequest, SetLevel};
 pub use reply::{HttpReply, NOBODY_WAITS, answer_taken, refuse_call};
 
-
 use crate::{
     caller::Caller,
     config::Config,

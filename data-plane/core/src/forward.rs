@@ -11,8 +11,8 @@ use bailiwick_ledger_core::record::Status;
 use bailiwick_proto::{
     Reason,
     mcp::{
-        self, Era, Members, RESULT_COMPLETE, RESULT_INPUT_REQUIRED, RequestId, Response, RpcError, VERSION_2025_03_26, code, encode_value, header_name,
-        meta_key, method,
+        self, Era, Members, RESULT_COMPLETE, RESULT_INPUT_REQUIRED, RequestId, Response, RpcError, VERSION_2025_03_26,
+        code, encode_value, header_name, meta_key, method,
     },
 };
 use serde_json::{json, value::RawValue};
@@ -20,10 +20,11 @@ use serde_json::{json, value::RawValue};
 use crate::{
     edge::{Call, Completion, HttpReply, PermittedCall, refuse_call, server_info},
     header_params,
-    operation::Ended,
     naming::Naming,
+    operation::Ended,
     relay::capability_for,
     sealed::request_state::RequestState,
+    trace::Carried,
     shown,
     wanted::Found,
 };
@@ -54,7 +55,9 @@ pub fn call_request(permitted: &PermittedCall, era: Era, id: &RequestId) -> Serv
     if era.is_modern() && call.completion.is_none() {
         request.headers.push((header_name::NAME.to_owned(), encode_value(own_name(found))));
     }
-    if era.is_modern() && let Found::Tool(tool) = found {
+    if era.is_modern()
+        && let Found::Tool(tool) = found
+    {
         request.headers.extend(header_params::headers(&tool.header_params, call.arguments.as_deref()));
         request.headers.extend(call.unrecognised_params.iter().cloned());
     }
@@ -122,11 +125,13 @@ pub fn list_request(
     id: &RequestId,
     (rpc_method, params): (&str, &[(&str, Box<RawValue>)]),
     capabilities: Option<&RawValue>,
+    trace: &Carried,
 ) -> ServerRequest {
-    let own = if era.is_modern() { Vec::from(own_meta(capabilities)) } else { Vec::new() };
+    let mut own = if era.is_modern() { Vec::from(own_meta(capabilities)) } else { Vec::new() };
+    own.extend(trace.to_members());
     let meta = mcp::raw_object(own.iter().map(|(key, value)| (*key, &**value)));
     let members = params.iter().map(|(key, value)| (*key, &**value));
-    let members: Vec<_> = members.chain(era.is_modern().then_some(("_meta", &*meta))).collect();
+    let members: Vec<_> = members.chain((!own.is_empty()).then_some(("_meta", &*meta))).collect();
     let params = (!members.is_empty()).then(|| mcp::raw_object(members));
     request(era, rpc_method, id, params.as_deref())
 }
@@ -144,7 +149,9 @@ fn meta(call: &Call, era: Era, id: &RequestId) -> Option<Box<RawValue>> {
     let sent = call.meta.as_deref().and_then(mcp::ordered_members).unwrap_or_default();
     let passed = |key: &str| !key.starts_with(meta_key::RESERVED_PREFIX) && key != meta_key::PROGRESS_TOKEN;
     let mut all = if era.is_modern() { Vec::from(own_meta(call.capabilities.as_deref())) } else { Vec::new() };
-    if era.is_modern() && let Some(level) = log_level(call) {
+    if era.is_modern()
+        && let Some(level) = log_level(call)
+    {
         all.push((meta_key::LOG_LEVEL, mcp::raw(&level)));
     }
     // Under a token of this request's own: two clients may have chosen the same.

@@ -13,9 +13,9 @@
 
 mod change;
 pub mod source;
-mod words;
 #[cfg(test)]
 mod tests;
+mod words;
 
 use std::collections::{BTreeMap, BTreeSet};
 

@@ -35,16 +35,17 @@ use bailiwick_runtime::{Shutdown, Supervisor};
 use bailiwick_token::Claims;
 use serde_json::value::RawValue;
 
+use self::forwarding::{Forwarding, Said, principal};
 use crate::{
     commitments::CommitmentKey,
     config_state::ConfigState,
+    listening::Listeners,
     metrics::Metrics,
     random,
     recorder::{Recorded, Recorder, now_ts},
     telemetry::Cause,
     upstream::{Gate, Upstream, UpstreamFault},
 };
-use self::forwarding::{Forwarding, Said, principal};
 
 /// What every call needs; shared by reference.
 #[derive(Debug)]
@@ -57,6 +58,8 @@ pub(crate) struct Calls {
     pub(crate) supervisor: Supervisor,
     /// What clients answer servers, and who waits for it.
     pub(crate) answers: Arc<Answers>,
+    /// Who listens to changes.
+    pub(crate) listeners: Arc<Listeners>,
 }
 
 /// Who asks, under which configuration and id.
@@ -213,13 +216,7 @@ impl Calls {
         admit(&config, &asked.caller, wanted, unix_seconds()).reason
     }
 
-    async fn forward(
-        &self,
-        asked: &Asked,
-        permitted: &PermittedCall,
-        cancel: &Shutdown,
-        outlet: &Outlet,
-    ) -> Forwarded {
+    async fn forward(&self, asked: &Asked, permitted: &PermittedCall, cancel: &Shutdown, outlet: &Outlet) -> Forwarded {
         let Some(server) = asked.config.servers.get(permitted.found.server()) else {
             return self.answered(asked, permitted, Err(UpstreamFault::Unreachable("not configured".to_owned())));
         };
@@ -260,19 +257,12 @@ impl Calls {
         Gate::new(move || node_gate(tier, state.freshness(), SpoolLevel::Free).or_else(|| state.is_taken_away(&caller)))
     }
 
-    fn answered(
-        &self,
-        asked: &Asked,
-        permitted: &PermittedCall,
-        answer: Result<Said, UpstreamFault>,
-    ) -> Forwarded {
+    fn answered(&self, asked: &Asked, permitted: &PermittedCall, answer: Result<Said, UpstreamFault>) -> Forwarded {
         let (response, bytes, kept) = match answer {
             Ok(Said { response, bytes, kept }) => (Ok(response), bytes, kept),
             Err(fault) => (Err(fault.reason()), 0, None),
         };
-        let seal = |state: RequestState| {
-            self.seal(asked, permitted, &kept.map_or(state, RequestState::Waiting))
-        };
+        let seal = |state: RequestState| self.seal(asked, permitted, &kept.map_or(state, RequestState::Waiting));
         let prefixed = Naming::default();
         let virtual_server = asked.config.virtual_servers.get(&permitted.call.virtual_server);
         let naming = virtual_server.map_or(&prefixed, |server| &server.naming);
@@ -304,11 +294,7 @@ impl Calls {
 }
 
 impl Asked {
-    fn attempt<'a>(
-        &'a self,
-        call: &'a Call,
-        decision: &'a bailiwick_data_plane_core::Decision,
-    ) -> Attempt<'a> {
+    fn attempt<'a>(&'a self, call: &'a Call, decision: &'a bailiwick_data_plane_core::Decision) -> Attempt<'a> {
         Attempt {
             caller: &self.caller,
             call: call.into(),

@@ -36,9 +36,7 @@ use tokio::{
 
 pub(crate) use self::{endpoint::BODY_ROOM_BYTES, guard::Guard};
 use self::{guard::Turned, patience::Patient};
-use crate::{
-    auth::Authenticator, calls::Calls, config_state::ConfigState, metrics::Metrics, telemetry::Telemetry,
-};
+use crate::{auth::Authenticator, calls::Calls, config_state::ConfigState, metrics::Metrics, telemetry::Telemetry};
 
 /// Connections at once; more wait to be accepted. Each costs some ten KiB while idle.
 const CONNECTIONS_MAX: usize = 10_000;
@@ -72,8 +70,6 @@ pub(crate) struct Gateway {
     pub(crate) body_room: Arc<Semaphore>,
     /// Requested when calls under way have to be given up at shutdown.
     pub(crate) abort: Shutdown,
-    /// Who listens to changes.
-    pub(crate) listeners: Arc<crate::listening::Listeners>,
     /// Requested when streams of changes have to end, since no connection is accepted any more.
     pub(crate) stopping: Shutdown,
     pub(crate) attributed_denials: endpoint::DenialBudget,

@@ -32,6 +32,8 @@ use tokio::{
 };
 use tokio_stream::{StreamExt, wrappers::ReceiverStream};
 
+#[cfg(test)]
+pub(crate) use self::sessions::STREAMS_OF_ONE_MAX;
 pub(crate) use self::sessions::{Listeners, Place};
 use self::sources::Sources;
 use crate::{
@@ -76,7 +78,7 @@ impl Stream {
     }
 
     async fn run(mut self, writer: mpsc::Sender<Bytes>) {
-        let Some(mut subscriptions) = self.place.subscriptions.take() else { return };
+        let Some(mut notes) = self.place.notes.take() else { return };
         let Some(config) = self.calls.state.config() else { return };
         let began = Instant::now();
         let now = || u64::try_from(began.elapsed().as_millis()).unwrap_or(u64::MAX);
@@ -112,10 +114,10 @@ impl Stream {
                     }
                 }
                 () = sources.hear(&now) => {}
-                Some((uri, wished)) = subscriptions.recv() => {
-                    match wished {
-                        true => wish_for(&mut listening, &uri),
-                        false => listening.unsubscribe(&uri),
+                Some(note) = notes.recv() => {
+                    match note.wished {
+                        true => wish_for(&mut listening, &note.uri),
+                        false => listening.unsubscribe(&note.uri),
                     }
                     sources.wish(&hearer, listening.wishes());
                 }

@@ -41,6 +41,7 @@ use crate::{
     discovery::Discoveries,
     kept::{Kept, Standby},
     lane::RevocationLane,
+    listening::Listeners,
     listener::{self, BODY_ROOM_BYTES, Gateway, Guard},
     metrics::Metrics,
     recorder::{self, Recorder},
@@ -160,7 +161,7 @@ pub async fn serve(
     let telemetry = telemetry(&config, &metrics, &supervisor, &stages.late).await?;
     let node = Node {
         state: Arc::new(ConfigState::new(Duration::from_millis(config.max_staleness_ms)).of_node(&config.node)),
-        upstream: Arc::new(upstream),
+        upstream: Arc::new(upstream.telling(telemetry.own_cause())),
         metrics,
         telemetry,
         calls: Arc::default(),
@@ -247,7 +248,6 @@ impl Node {
             body_room: Arc::new(Semaphore::new(BODY_ROOM_BYTES)),
             slots: Arc::clone(&self.slots),
             abort: self.stages.calls.clone(),
-            listeners: Arc::default(),
             stopping: self.stages.accepting.clone(),
             attributed_denials: Default::default(),
         });
@@ -272,6 +272,7 @@ impl Node {
         let begun = registration.begin(run.signer, left, has_config).await;
         let Begun { epoch, signer, is_registered, reserves } = begun;
         let answers = Answers::new(Arc::clone(&self.state), stream.clone());
+        let listeners = Listeners::new(Arc::clone(&self.state), stream.clone());
         let alone = (!is_registered).then(|| *signer.public_key());
         let start = recorder::Start {
             node: self.config.node.clone(),
@@ -300,10 +301,15 @@ impl Node {
             metrics: Arc::clone(&self.metrics),
             supervisor: self.supervisor.clone(),
             answers: Arc::clone(&answers),
+            listeners: Arc::clone(&listeners),
         };
         let late = self.stages.late.clone();
         self.supervisor.spawn("answers", OnEnd::Critical, async move {
             late.or_stop(answers.follow()).await;
+        });
+        let late = self.stages.late.clone();
+        self.supervisor.spawn("subscriptions", OnEnd::Critical, async move {
+            late.or_stop(listeners.follow()).await;
         });
         // Set once: this function runs once.
         drop(self.calls.set(Arc::new(calls)));

@@ -16,7 +16,7 @@ use aws_lc_rs::{digest, rand};
 use bailiwick_data_plane_core::{
     Decision,
     edge::{Call, HttpReply},
-    operation::{self, Attributes, CANCELLED, DURATION_BUCKETS, Ended, Operation, Seen, Value},
+    operation::{self, Attributes, CANCELLED, DURATION_BUCKETS, Ended, OTHER, Operation, Seen, Value},
     trace::{Carried, FreshIds, Sampling, SpanContext},
 };
 use bailiwick_proto::{
@@ -128,6 +128,11 @@ impl Telemetry {
         served.http_version = Some(wire.version);
         served.noted = session.into_iter().collect();
         served
+    }
+
+    /// The cause of what no client asked for.
+    pub(crate) fn own_cause(self: &Arc<Self>) -> Cause {
+        Underway::nothing(Arc::clone(self)).cause()
     }
 
     /// A span's place, if this node traces.
@@ -244,10 +249,16 @@ impl Underway {
 
     /// An argument or result, if the operator wants those.
     fn note_content(&mut self, name: &'static str, json: Option<&RawValue>) {
-        let is_wanted = self.is_recorded() && self.telemetry.as_ref().is_some_and(|telemetry| telemetry.captures_content);
+        let is_wanted =
+            self.is_recorded() && self.telemetry.as_ref().is_some_and(|telemetry| telemetry.captures_content);
         if let Some(json) = json.filter(|_| is_wanted) {
             self.noted.push((name, Value::content(json.get())));
         }
+    }
+
+    /// The end of a client's wish for a stream: it has begun, or was refused. How long it then lasts tells nothing.
+    pub(crate) fn opened(mut self, is_open: bool) {
+        self.finish(&if is_open { Ended::well() } else { Ended::without_answer(OTHER) });
     }
 
     /// The end of a request to a server: its answer, or why there is none.

@@ -4,6 +4,7 @@ mod calls;
 mod edge;
 mod lane;
 mod lifecycle;
+mod listening;
 mod rollouts;
 
 use std::time::{Duration, Instant};

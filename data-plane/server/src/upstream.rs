@@ -29,6 +29,8 @@ use bailiwick_data_plane_core::{
     edge::PermittedCall,
     forward::{self, ServerRequest},
     handshake::{self, ToolList},
+    operation::Operation,
+    trace::Carried,
 };
 use bailiwick_proto::{
     mcp::{self, Era, RequestId, Response},
@@ -37,16 +39,16 @@ use bailiwick_proto::{
 use http::HeaderValue;
 use serde_json::value::RawValue;
 
-use self::{
-    exchange::{Answer, Bounds},
-    peer::{Origin, Peer},
-};
 pub(crate) use self::{
     exchange::Heard,
     fault::UpstreamFault,
     gate::Gate,
     hearing::Hearing,
     peer::{Aside, Notifications, Principal},
+};
+use self::{
+    exchange::{Answer, Bounds},
+    peer::{Origin, Peer},
 };
 use crate::config::UpstreamConfig;
 
@@ -69,6 +71,8 @@ pub(crate) struct Upstream {
     /// By server URL and caller: whose session somebody listens to.
     heard: Mutex<BTreeSet<(String, Principal)>>,
     next_id: AtomicU64,
+    /// As whose doing is told what no client asked for.
+    cause: Cause,
 }
 
 /// What is remembered of servers.
@@ -89,7 +93,12 @@ impl Upstream {
             .connect_timeout(Duration::from_millis(limits.connect_timeout_ms))
             .pool_max_idle_per_host(IDLE_CONNECTIONS_MAX)
             .build()?;
-        Ok(Self { http, limits, known: Mutex::default(), heard: Mutex::default(), next_id: AtomicU64::new(1) })
+        Ok(Self { http, limits, known: Mutex::default(), heard: Mutex::default(), next_id: AtomicU64::new(1), cause: Cause::default() })
+    }
+
+    /// The same, telling what it does by itself.
+    pub(crate) fn telling(self, cause: Cause) -> Self {
+        Self { cause, ..self }
     }
 
     /// An id for a request to a server.
@@ -139,7 +148,7 @@ impl Upstream {
         let id = self.next_id();
         let members = params.as_deref().and_then(mcp::ordered_members).unwrap_or_default();
         let params: Vec<_> = members.iter().map(|(key, value)| (key.as_str(), (*value).to_owned())).collect();
-        let request = |era| forward::list_request(era, &id, (rpc_method, &params), None);
+        let request = |era| forward::list_request(era, &id, (rpc_method, &params), None, &Carried::default());
         self.enquire(server, caller, &id, request).await
     }
 

@@ -322,7 +322,10 @@ mod tests {
         let Ok(Message::Reply(Reply { id, answer: Answered::Result(result) })) = read_message(body) else {
             panic!("refused")
         };
-        assert_eq!((id, result.get()), (RequestId::Text("ask.1".into()), r#"{"action":"accept","content":{"n":1.10}}"#));
+        assert_eq!(
+            (id, result.get()),
+            (RequestId::Text("ask.1".into()), r#"{"action":"accept","content":{"n":1.10}}"#)
+        );
         let refused = br#"{"jsonrpc":"2.0","id":7,"error":{"code":-1,"message":"no"}}"#;
         assert!(matches!(read_message(refused), Ok(Message::Reply(Reply { answer: Answered::Error(_), .. }))));
     }

@@ -155,12 +155,7 @@ pub(super) fn call(
 }
 
 /// What a modern client brings from an earlier round.
-fn take_up(
-    exchange: &Exchange<'_>,
-    call: &mut Call,
-    found: &Found,
-    params: &Members<'_>,
-) -> Result<(), &'static str> {
+fn take_up(exchange: &Exchange<'_>, call: &mut Call, found: &Found, params: &Members<'_>) -> Result<(), &'static str> {
     call.retry.salient = salient(params);
     if !call.era.is_modern() || call.method == method::COMPLETE {
         return Ok(());
@@ -202,7 +197,7 @@ fn read(
         arguments: members.get("arguments").map(ToOwned::to_owned),
         completion,
         retry: Retry::default(),
-        trace_id: meta.as_ref().and_then(trace_id),
+        trace_id: meta.as_ref().and_then(|meta| Some(Carried::of_members(meta).parent?.trace_id_text())),
         meta: members.get("_meta").map(ToOwned::to_owned),
         client_name: client.name,
         client_version: client.version,
@@ -274,16 +269,4 @@ impl Call {
         ];
         Some(raw_object(members.into_iter().flatten()))
     }
-}
-
-/// The trace id of a W3C `traceparent` (`00-<32 hex>-<16 hex>-<2 hex>`).
-fn trace_id(meta: &Members<'_>) -> Option<String> {
-    let parent = meta.string("traceparent").ok().flatten()?;
-    let mut parts = parent.split('-');
-    let (version, trace, span) = (parts.next()?, parts.next()?, parts.next()?);
-    let hex = |text: &str, len: usize| {
-        text.len() == len && text.bytes().all(|byte| matches!(byte, b'0'..=b'9' | b'a'..=b'f'))
-    };
-    let known = hex(version, 2) && hex(trace, 32) && hex(span, 16) && trace.bytes().any(|byte| byte != b'0');
-    known.then(|| trace.to_owned())
 }

@@ -77,11 +77,15 @@ pub(super) fn answer(exchange: &Exchange<'_>, headers: &Headers, answer: Reply) 
     }
 }
 
-pub(super) fn session(exchange: &Exchange<'_>, headers: &Headers, id: Option<&mcp::RequestId>) -> Result<Session, HttpReply> {
+pub(super) fn session(
+    exchange: &Exchange<'_>,
+    headers: &Headers,
+    id: Option<&mcp::RequestId>,
+) -> Result<Session, HttpReply> {
     if let Some(version) = &headers.protocol_version
         && !LEGACY_VERSIONS.contains(&version.as_str())
     {
-        return Err(reply::unsupported_version(version, id));
+        return Err(reply::unsupported_version(version, &LEGACY_VERSIONS, id));
     }
     let Some(session_id) = &headers.session_id else {
         let message = "a session id is required; send `initialize` first";

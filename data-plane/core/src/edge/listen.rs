@@ -152,17 +152,17 @@ pub fn listen<'h>(
     headers: impl IntoIterator<Item = (&'h str, &'h [u8])>,
 ) -> Result<Listen, HttpReply> {
     let headers: Vec<_> = headers.into_iter().collect();
-    let value = |wanted: &str| {
-        let found = headers.iter().find(|(name, _)| name.eq_ignore_ascii_case(wanted));
-        found.and_then(|(_, value)| std::str::from_utf8(value).ok())
+    let values = |wanted: &'static str| {
+        let found = headers.iter().filter(move |(name, _)| name.eq_ignore_ascii_case(wanted));
+        found.filter_map(|(_, value)| std::str::from_utf8(value).ok())
     };
-    let ranges = value("accept").unwrap_or_default().split(',');
+    let ranges = values("accept").flat_map(|value| value.split(','));
     let mut ranges = ranges.map(|range| range.split(';').next().unwrap_or_default().trim().to_ascii_lowercase());
     if !ranges.any(|range| matches!(range.as_str(), "text/event-stream" | "text/*" | "*/*")) {
         let message = "the client must accept text/event-stream";
         return Err(reply::malformed(exchange, 406, code::INVALID_REQUEST, message, None));
     }
-    let last_event = value("last-event-id").map(ToOwned::to_owned);
+    let last_event = values("last-event-id").next();
     let picked = Headers::pick(headers.iter().copied());
     let picked = picked.map_err(|fault| reply::plain_error(400, code::INVALID_REQUEST, &fault.to_string(), None))?;
     if !exchange.config.virtual_servers.contains_key(exchange.virtual_server) {
@@ -170,9 +170,8 @@ pub fn listen<'h>(
     }
     let session = legacy::session(exchange, &picked, None)?;
     let key = session_key(&picked);
-    let seen = last_event.and_then(|text| {
-        Subscription::open(exchange.sealing_keys, exchange.caller, &text, exchange.now_unix).ok()
-    });
+    let seen = last_event
+        .and_then(|text| Subscription::open(exchange.sealing_keys, exchange.caller, text, exchange.now_unix).ok());
     let seen = seen.map(|seen| {
         let wishes = Wishes { uris: seen.uris.into_iter().collect(), ..Wishes::default() };
         Subscription { uris: hearer(exchange).permitted(&wishes).uris.into_iter().collect(), ..seen }

@@ -72,9 +72,14 @@ impl ListRequest {
                 HttpReply::error(status, Some(&self.id), error, None)
             }
             Failure::Refused(error) => HttpReply::error(200, Some(&self.id), error, None),
-            Failure::Fault(reason) => {
-                reply::with_reason(request_id, 200, reply::rpc_code(*reason), *reason, reason.sentence(), Some(&self.id))
-            }
+            Failure::Fault(reason) => reply::with_reason(
+                request_id,
+                200,
+                reply::rpc_code(*reason),
+                *reason,
+                reason.sentence(),
+                Some(&self.id),
+            ),
         }
     }
 }

@@ -76,9 +76,11 @@ fn check(exchange: &Exchange<'_>, headers: &Headers, request: &Request) -> Resul
         return Err(reply::plain_error(400, code::HEADER_MISMATCH, message, id));
     }
     if !MODERN_VERSIONS.contains(&version.as_str()) {
-        return Err(reply::unsupported_version(&version, id));
+        return Err(reply::unsupported_version(&version, &MODERN_VERSIONS, id));
     }
-    let Ok(Some(_declared)) = meta.object(meta_key::CLIENT_CAPABILITIES) else { return missing(meta_key::CLIENT_CAPABILITIES) };
+    let Ok(Some(_declared)) = meta.object(meta_key::CLIENT_CAPABILITIES) else {
+        return missing(meta_key::CLIENT_CAPABILITIES);
+    };
     mcp::mirrored_headers(&request.method, &members)
         .check(headers, true)
         .map_err(|fault| reply::plain_error(400, code::HEADER_MISMATCH, &fault.to_string(), id))?;

@@ -8,11 +8,11 @@
 use bailiwick_policy::PolicyRef;
 use bailiwick_proto::{
     Reason,
-    mcp::{self, RequestId, RpcError, SUPPORTED_VERSIONS, code},
+    mcp::{self, RequestId, RpcError, code},
 };
 use serde_json::{Value, json, value::RawValue};
 
-use super::{Exchange, Call};
+use super::{Call, Exchange};
 use crate::operation::Ended;
 
 /// An HTTP answer. A body is always `application/json`.
@@ -149,12 +149,12 @@ pub(super) fn plain_error(status: u16, code: i64, message: &str, id: Option<&Req
     HttpReply::error(status, id, &error, Some(Reason::RequestMalformed))
 }
 
-/// The revision is not served; says which are.
-pub(super) fn unsupported_version(requested: &str, id: Option<&RequestId>) -> HttpReply {
+/// The revision is not served; says which of its era are.
+pub(super) fn unsupported_version(requested: &str, supported: &[&str], id: Option<&RequestId>) -> HttpReply {
     let error = RpcError {
         code: code::UNSUPPORTED_PROTOCOL_VERSION,
         message: "Unsupported protocol version".to_owned(),
-        data: Some(mcp::raw(&json!({"supported": SUPPORTED_VERSIONS, "requested": requested}))),
+        data: Some(mcp::raw(&json!({"supported": supported, "requested": requested}))),
     };
     HttpReply::error(400, id, &error, Some(Reason::RequestMalformed))
 }

@@ -7,8 +7,8 @@ use super::*;
 use crate::{
     admission::{ToolRef, admit},
     edge::Retry,
-    naming::Own,
     fixture::{self, NOW, caller, world},
+    naming::Own,
 };
 
 const LEGACY: Era = Era::Legacy(VERSION_2025_11_25);
@@ -141,7 +141,13 @@ fn results_pass_unchanged_but_for_the_result_type_a_modern_client_needs() {
         (Era::Modern, r#"{ "a":1.0}"#, r#"{"resultType":"complete","a":1.0}"#),
         (Era::Modern, r#"{"content":[],"resultType":"complete"}"#, r#"{"content":[],"resultType":"complete"}"#),
     ] {
-        let answer = answer(&call(era, None, None), "r-1", Ok(Response::Result(raw(result))), (&Naming::Plain("finance".into()), "finance"), unsealed);
+        let answer = answer(
+            &call(era, None, None),
+            "r-1",
+            Ok(Response::Result(raw(result))),
+            (&Naming::Plain("finance".into()), "finance"),
+            unsealed,
+        );
         let body = String::from_utf8(answer.reply.body.unwrap()).unwrap();
         assert_eq!(body, format!(r#"{{"jsonrpc":"2.0","id":"c","result":{expected}}}"#));
         assert_eq!((answer.status, answer.reply.status), (Status::Ok, 200));
@@ -152,16 +158,30 @@ fn results_pass_unchanged_but_for_the_result_type_a_modern_client_needs() {
 #[test]
 fn a_tool_that_says_it_failed_is_recorded_as_such() {
     let result = raw(r#"{"content":[],"isError":true}"#);
-    let answer = answer(&call(LEGACY, None, None), "r-1", Ok(Response::Result(result)), (&Naming::Plain("finance".into()), "finance"), unsealed);
+    let answer = answer(
+        &call(LEGACY, None, None),
+        "r-1",
+        Ok(Response::Result(result)),
+        (&Naming::Plain("finance".into()), "finance"),
+        unsealed,
+    );
     assert_eq!((answer.status, answer.error_code, answer.reply.reason), (Status::ToolError, None, None));
 }
 
 #[test]
 fn unfinished_and_unknown_results_are_invalid() {
-    for result in
-        [r#"{"resultType":"input_required","inputRequests":{"a":{}}}"#, r#"{"resultType":"task"}"#, r#"{"resultType":7}"#]
-    {
-        let answer = answer(&call(Era::Modern, None, None), "r-1", Ok(Response::Result(raw(result))), (&Naming::Plain("finance".into()), "finance"), unsealed);
+    for result in [
+        r#"{"resultType":"input_required","inputRequests":{"a":{}}}"#,
+        r#"{"resultType":"task"}"#,
+        r#"{"resultType":7}"#,
+    ] {
+        let answer = answer(
+            &call(Era::Modern, None, None),
+            "r-1",
+            Ok(Response::Result(raw(result))),
+            (&Naming::Plain("finance".into()), "finance"),
+            unsealed,
+        );
         let error = &json_of(&answer.reply)["error"];
         assert_eq!((&error["code"], &error["data"]["reason"]), (&json!(-32603), &json!("upstream_invalid")));
         assert_eq!((answer.status, answer.error_code.as_deref()), (Status::Error, Some("upstream_invalid")));
@@ -172,7 +192,13 @@ fn unfinished_and_unknown_results_are_invalid() {
 fn a_servers_own_errors_pass_but_not_those_about_our_request() {
     let ask = |code: i64| {
         let error = RpcError { code, message: "no".into(), data: Some(raw(r#"{"x":1.0}"#)) };
-        answer(&call(Era::Modern, None, None), "r-1", Ok(Response::Error(error)), (&Naming::Plain("finance".into()), "finance"), unsealed)
+        answer(
+            &call(Era::Modern, None, None),
+            "r-1",
+            Ok(Response::Error(error)),
+            (&Naming::Plain("finance".into()), "finance"),
+            unsealed,
+        )
     };
     for code in [-32602, -32603, -32002, -1, 7] {
         let answer = ask(code);
@@ -226,7 +252,13 @@ fn prompts_resources_and_completions_are_asked_under_the_servers_own_names() {
 #[test]
 fn without_an_answer_the_client_learns_why() {
     for reason in [Reason::UpstreamTimeout, Reason::UpstreamUnreachable, Reason::UpstreamTooLarge] {
-        let answer = answer(&call(LEGACY, None, None), "r-1", Err(reason), (&Naming::Plain("finance".into()), "finance"), unsealed);
+        let answer = answer(
+            &call(LEGACY, None, None),
+            "r-1",
+            Err(reason),
+            (&Naming::Plain("finance".into()), "finance"),
+            unsealed,
+        );
         let error = &json_of(&answer.reply)["error"];
         assert_eq!((&error["code"], &error["data"]["requestId"]), (&json!(-32603), &json!("r-1")));
         assert_eq!((answer.status, answer.error_code.as_deref()), (Status::Error, Some(reason.as_str())));

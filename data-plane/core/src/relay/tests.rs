@@ -218,7 +218,10 @@ fn input_nobody_can_or_will_give_ends_the_call() {
     assert_eq!(wanted(json!({"a": {"method": "tools/call"}})), Some(NoInput::Malformed));
     assert_eq!(wanted(json!({"a": 1})), Some(NoInput::Malformed));
     assert_eq!(wanted(json!([])), Some(NoInput::Malformed));
-    let many: Value = (0..17).map(|n| (n.to_string(), json!({"method": "sampling/createMessage"}))).collect::<serde_json::Map<_, _>>().into();
+    let many: Value = (0..17)
+        .map(|n| (n.to_string(), json!({"method": "sampling/createMessage"})))
+        .collect::<serde_json::Map<_, _>>()
+        .into();
     assert_eq!(wanted(many), Some(NoInput::Malformed));
     let nothing = text(&json!({"resultType": "input_required"}));
     assert_eq!(Input::wanted(&call, &nothing).err(), Some(NoInput::Malformed));
@@ -239,7 +242,13 @@ fn a_modern_client_gets_the_wish_for_input_with_the_server_s_state_sealed_if_it_
             assert_eq!(state, RequestState::Server(Some("st".into())));
             Some("sealed".to_owned())
         };
-        let answer = forward::answer(&call, "r-1", Ok(Response::Result(asking.clone())), (&Naming::default(), "finance"), sealed);
+        let answer = forward::answer(
+            &call,
+            "r-1",
+            Ok(Response::Result(asking.clone())),
+            (&Naming::default(), "finance"),
+            sealed,
+        );
         (serde_json::from_slice::<Value>(answer.reply.body.as_deref().unwrap()).unwrap(), answer.error_code)
     };
     let (body, code) = give(&declared);
@@ -247,5 +256,8 @@ fn a_modern_client_gets_the_wish_for_input_with_the_server_s_state_sealed_if_it_
     assert_eq!(body["result"]["inputRequests"], json!({"a": {"method": "elicitation/create"}}));
     assert_eq!(code.as_deref(), Some("input_required"));
     let (body, code) = give(&json!({}));
-    assert_eq!((&body["error"]["data"]["reason"], code.as_deref()), (&json!("upstream_invalid"), Some("upstream_invalid")));
+    assert_eq!(
+        (&body["error"]["data"]["reason"], code.as_deref()),
+        (&json!("upstream_invalid"), Some("upstream_invalid"))
+    );
 }

@@ -99,7 +99,9 @@ impl Answers {
         let text = String::from_utf8_lossy(sealed);
         match Answer::open(&self.state.sealing_keys(), &caller, &text, unix_seconds()) {
             Ok(answer) => drop(self.take(&caller, answer)),
-            Err(_not_ours) => tracing::warn!("an answer was brought that this cluster did not seal, or another caller's"),
+            Err(_not_ours) => {
+                tracing::warn!("an answer was brought that this cluster did not seal, or another caller's")
+            }
         }
     }
 
@@ -119,7 +121,7 @@ impl Answers {
 }
 
 /// The answer did not get there.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Debug, PartialEq, Eq)]
 pub(crate) enum NotBrought {
     /// Nobody waits for it.
     Unknown,

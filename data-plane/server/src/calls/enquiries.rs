@@ -22,11 +22,7 @@ use futures::future::join_all;
 use serde_json::value::RawValue;
 
 use super::{Asked, Calls, forwarding::principal_with, unix_seconds};
-use crate::{
-    listening::Listeners,
-    random,
-    upstream::UpstreamFault,
-};
+use crate::{random, upstream::UpstreamFault};
 
 /// Longest wait for servers to say what they can do: whoever does not answer by then can do nothing.
 const INTRODUCTION_WAIT_MAX: Duration = Duration::from_secs(3);
@@ -109,9 +105,9 @@ impl Calls {
     }
 
     /// Takes a legacy client's subscription to a resource, or its end.
-    pub(crate) async fn subscribe(&self, asked: &Asked, listeners: &Listeners, wish: &Subscribe) -> HttpReply {
+    pub(crate) async fn subscribe(&self, asked: &Asked, wish: &Subscribe) -> HttpReply {
         let taken = match self.tells(asked, wish).await {
-            Ok(()) => listeners.subscribe(wish.session, &wish.uri, wish.wished),
+            Ok(()) => self.listeners.subscribe(&asked.caller, wish).await,
             Err(fault) => Err(fault),
         };
         wish.reply(&asked.request_id, taken)
@@ -145,12 +141,17 @@ impl Calls {
                 let answer = match asked.config.servers.get(&cursor.server) {
                     Some(server) => {
                         let id = self.upstream.next_id();
-                        let params = Listing::params(&cursor);
+                        let operation = Operation::named(list.listed.method(), None, Some(id.clone()));
+                        let mut asks = asked.cause.ask(operation, &server.url);
+                        let (params, trace) = (Listing::params(&cursor), asks.carry_on());
                         let request = |era| {
                             let of = (list.listed.method(), params.as_slice());
-                            forward::list_request(era, &id, of, list.capabilities.as_deref())
+                            forward::list_request(era, &id, of, list.capabilities.as_deref(), &trace)
                         };
-                        self.upstream.enquire(server, &principal, &id, request).await.map_err(|fault| fault.reason())
+                        let answer = self.upstream.enquire(server, &principal, &id, request).await;
+                        asks.speaks(self.upstream.era(server, &principal));
+                        asks.answered(answer.as_ref().map_err(UpstreamFault::reason));
+                        answer.map_err(|fault| fault.reason())
                     }
                     None => Err(Reason::UpstreamUnreachable),
                 };

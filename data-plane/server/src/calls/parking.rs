@@ -189,7 +189,10 @@ impl Keeper {
                     Went::Over => return true,
                     Went::Done(word) => {
                         if tell(&self.answers, &self.caller, reply_to, word).await == Err(NotBrought::TooLong) {
-                            drop(tell(&self.answers, &self.caller, reply_to, Word::Failed(Reason::UpstreamTooLarge)).await);
+                            drop(
+                                tell(&self.answers, &self.caller, reply_to, Word::Failed(Reason::UpstreamTooLarge))
+                                    .await,
+                            );
                         }
                         return false;
                     }

@@ -67,6 +67,7 @@ impl Scene {
         state.grant(lane, tokio::time::Instant::now(), Duration::from_secs(60)).unwrap();
         let calls = Calls {
             answers: Answers::new(Arc::clone(&state), stream.clone()),
+            listeners: crate::listening::Listeners::new(Arc::clone(&state), stream.clone()),
             state,
             recorder: recorder::Recorder::start(start, &supervisor).unwrap(),
             upstream: Arc::new(Upstream::new(UpstreamConfig::default()).unwrap()),
@@ -84,7 +85,12 @@ impl Scene {
     fn decide(&self, tool: &str) -> (Asked, PermittedCall) {
         let config = self.calls.state.config().unwrap();
         let caller = Caller::from_claims(&claims(), "finance").unwrap();
-        let decision = admit(&config, &caller, bailiwick_data_plane_core::ToolRef { virtual_server: "finance", name: tool }, now_unix());
+        let decision = admit(
+            &config,
+            &caller,
+            bailiwick_data_plane_core::ToolRef { virtual_server: "finance", name: tool },
+            now_unix(),
+        );
         let call = Call {
             id: mcp::RequestId::from(1),
             era: Era::Modern,
@@ -103,7 +109,10 @@ impl Scene {
         };
         let permitted = PermittedCall { call, found: decision.found.clone().unwrap(), decision };
         let request_id = "r-1".to_owned();
-        (Asked { config, caller, request_id, config_age_ms: 0, arrived: Instant::now(), cause: Cause::default() }, permitted)
+        (
+            Asked { config, caller, request_id, config_age_ms: 0, arrived: Instant::now(), cause: Cause::default() },
+            permitted,
+        )
     }
 
     async fn carry(&self, (asked, permitted): (Asked, PermittedCall)) -> HttpReply {

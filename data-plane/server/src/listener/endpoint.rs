@@ -19,7 +19,7 @@ use axum::{
 };
 use bailiwick_data_plane_core::{
     Config,
-    edge::{self, Exchange, HttpReply, Listen, ListRequest, NOBODY_WAITS, Step, answer_taken, refuse_call},
+    edge::{self, Exchange, HttpReply, ListRequest, Listen, NOBODY_WAITS, Step, answer_taken, refuse_call},
     listing::Failure,
     sealed::answer::Answer,
 };
@@ -38,8 +38,7 @@ use crate::{
     auth::NotAuthenticated,
     calls::{Asked, Calls, NotBrought, Outlet, RequestDenial, Who, unix_seconds},
     config::REQUEST_BYTES_MAX,
-    listening,
-    random,
+    listening, random,
     telemetry::{Cause, Underway, Wire},
 };
 
@@ -154,8 +153,12 @@ pub(super) async fn handle(
         Step::Introduce(introduction) => calls.introduce(&asked, &virtual_server, &introduction).await,
         Step::SetLevel(level) => calls.set_level(&asked, &virtual_server, &level).await,
         Step::List(request) => list(&gateway, calls, &asked, &request).await,
-        Step::Listen(wish) => return listen(&gateway, calls, asked, (virtual_server, parts.headers), *wish),
-        Step::Subscribe(wish) => calls.subscribe(&asked, &gateway.listeners, &wish).await,
+        Step::Listen(wish) => {
+            let response = listen(&gateway, calls, asked, (virtual_server, parts.headers), *wish);
+            served.opened(response.status().is_success());
+            return response;
+        }
+        Step::Subscribe(wish) => calls.subscribe(&asked, &wish).await,
         Step::Answer(answer) => bring(calls, &asked, answer).await,
         Step::Call(mut permitted) => {
             served.judged(&mut permitted.call, &permitted.decision);
@@ -199,7 +202,7 @@ fn listen(
     (virtual_server, headers): (String, HeaderMap),
     listen: Listen,
 ) -> Response {
-    let Some(place) = gateway.listeners.place(&asked.caller, listen.session) else {
+    let Some(place) = calls.listeners.place(&asked.caller, listen.session) else {
         return finish(gateway, listen.refuse(&asked.request_id, Reason::NodeOverloaded));
     };
     let (known, name) = (Arc::clone(gateway), virtual_server.clone());

@@ -155,6 +155,9 @@ mod tests {
     async fn a_call_that_ends_without_an_answer_ends_the_stream() {
         let ((said, before), (answered, answer)) = (mpsc::channel::<Vec<u8>>(1), oneshot::channel());
         drop((said, answered));
-        assert_eq!(all(Parts { first: Some(b"1".to_vec()), before, answer, guard: () }).await.matches("data").count(), 1);
+        assert_eq!(
+            all(Parts { first: Some(b"1".to_vec()), before, answer, guard: () }).await.matches("data").count(),
+            1
+        );
     }
 }

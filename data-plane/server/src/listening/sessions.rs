@@ -1,45 +1,62 @@
 //! Who listens at this node: how many, and which legacy session's stream a subscription belongs to.
 //!
-//! One per node. A legacy client subscribes to resources in requests of their own, which may come before it listens. What
-//! is kept of a session is a cache: a client that listens again brings its subscriptions with it.
+//! One per node. A legacy client subscribes to resources in requests of their own, which may come before it listens, and
+//! to another node. So all nodes are told, sealed with the keys they share, and the one where the session listens, or is
+//! going to, takes it. What is kept is a cache of some minutes: a client that listens again brings its subscriptions
+//! with it.
 
 use std::{
-    collections::{BTreeSet, HashMap},
+    collections::{BTreeSet, HashMap, HashSet},
     sync::{Arc, Mutex, MutexGuard, PoisonError},
+    time::Duration,
 };
 
 use bailiwick_data_plane_core::{
     Caller,
-    edge::{NotTaken, SessionKey},
+    edge::{NotTaken, SessionKey, Subscribe},
     listening::URIS_MAX,
+    sealed::note::Note,
 };
+use bailiwick_proto::{Reason, subjects};
+use bailiwick_runtime::EventStream;
+use bytes::Bytes;
 use tokio::sync::mpsc;
 
+use crate::{calls::unix_seconds, config_state::ConfigState, random};
+
 /// Streams at once at a node, as many as connections. An idle one costs some ten KiB, beside one at each server.
-pub(crate) const STREAMS_MAX: usize = 10_000;
+const STREAMS_MAX: usize = 10_000;
 /// Streams at once of one person through one agent: a client needs one, and has a few windows.
 pub(crate) const STREAMS_OF_ONE_MAX: usize = 32;
-/// Sessions whose subscriptions are kept without a stream; beyond it they are forgotten.
-const SESSIONS_MAX: usize = 4_096;
-/// Subscriptions on their way to a stream.
-const ON_THE_WAY_MAX: usize = 16;
+/// Notes kept for sessions that do not listen here (yet), some hundred bytes each; beyond it all are forgotten.
+const NOTES_MAX: usize = 8_192;
+/// Subscriptions on their way to a stream: as many as it can have.
+const ON_THE_WAY_MAX: usize = URIS_MAX;
+/// Pause before listening again after the event stream went away.
+const LISTEN_PAUSE: Duration = Duration::from_millis(500);
 
 /// See the file's header.
-#[derive(Debug, Default)]
-pub(crate) struct Listeners(Mutex<Known>);
+#[derive(Debug)]
+pub(crate) struct Listeners {
+    known: Mutex<Known>,
+    state: Arc<ConfigState>,
+    stream: EventStream,
+}
 
 #[derive(Debug, Default)]
 struct Known {
     streams: usize,
     of_one: HashMap<(String, String), usize>,
+    /// Sessions that listen here: the newest stream of each.
     sessions: HashMap<SessionKey, Session>,
+    /// Of those that do not: in the order of their coming.
+    notes: Vec<Bytes>,
 }
 
-#[derive(Debug, Default)]
+#[derive(Debug)]
 struct Session {
-    uris: BTreeSet<String>,
-    /// The newest stream of the session.
-    stream: Option<mpsc::Sender<(String, bool)>>,
+    caller: Caller,
+    stream: mpsc::Sender<Note>,
 }
 
 /// One stream's place. Given up when it is dropped.
@@ -49,14 +66,14 @@ pub(crate) struct Place {
     who: (String, String),
     session: Option<SessionKey>,
     /// What the session had subscribed to before it listened.
-    pub(super) known: Vec<String>,
-    /// What it subscribes to from now on: resource, and whether or no longer. Taken by the stream's task.
-    pub(super) subscriptions: Option<mpsc::Receiver<(String, bool)>>,
+    pub(super) known: BTreeSet<String>,
+    /// What it subscribes to from now on. Taken by the stream's task.
+    pub(super) notes: Option<mpsc::Receiver<Note>>,
 }
 
 impl Drop for Place {
     fn drop(&mut self) {
-        drop(self.subscriptions.take());
+        drop(self.notes.take());
         let mut all = self.all.lock();
         all.streams = all.streams.saturating_sub(1);
         if let Some(count) = all.of_one.get_mut(&self.who) {
@@ -66,14 +83,19 @@ impl Drop for Place {
             }
         }
         // Another stream of the session may have taken over.
-        let is_left = |session: &&mut Session| session.stream.as_ref().is_some_and(mpsc::Sender::is_closed);
-        if let Some(session) = self.session.and_then(|key| all.sessions.get_mut(&key)).filter(is_left) {
-            session.stream = None;
+        if let Some(key) = self.session
+            && all.sessions.get(&key).is_some_and(|session| session.stream.is_closed())
+        {
+            all.sessions.remove(&key);
         }
     }
 }
 
 impl Listeners {
+    pub(crate) fn new(state: Arc<ConfigState>, stream: EventStream) -> Arc<Self> {
+        Arc::new(Self { known: Mutex::default(), state, stream })
+    }
+
     /// A place for one more stream of a caller's; `None` when there are too many.
     pub(crate) fn place(self: &Arc<Self>, caller: &Caller, session: Option<SessionKey>) -> Option<Place> {
         let mut all = self.lock();
@@ -84,50 +106,87 @@ impl Listeners {
         }
         all.streams += 1;
         all.of_one.insert(who.clone(), of_one + 1);
-        let (sender, subscriptions) = mpsc::channel(ON_THE_WAY_MAX);
-        let known = match session {
-            Some(key) => {
-                let session = all.session(key);
-                session.stream = Some(sender);
-                session.uris.iter().cloned().collect()
+        let (sender, notes) = mpsc::channel(ON_THE_WAY_MAX);
+        let mut known = BTreeSet::new();
+        if let Some(key) = session {
+            all.sessions.insert(key, Session { caller: caller.clone(), stream: sender });
+            for Note { uri, wished } in all.notes_of(&key).iter().filter_map(|note| self.open(caller, note)) {
+                match wished {
+                    true => known.insert(uri),
+                    false => known.remove(&uri),
+                };
             }
-            None => Vec::new(),
-        };
+        }
         drop(all);
-        Some(Place { all: Arc::clone(self), who, session, known, subscriptions: Some(subscriptions) })
+        Some(Place { all: Arc::clone(self), who, session, known, notes: Some(notes) })
     }
 
-    /// A session subscribes to a resource, or no longer.
-    pub(crate) fn subscribe(&self, key: SessionKey, uri: &str, wished: bool) -> Result<(), NotTaken> {
-        let mut all = self.lock();
-        let session = all.session(key);
-        if wished && session.uris.len() >= URIS_MAX && !session.uris.contains(uri) {
-            return Err(NotTaken::TooMany);
-        }
-        if let Some(stream) = &session.stream {
-            // A stream that is just ending takes nothing more; the next one finds it among what is known.
-            match stream.try_send((uri.to_owned(), wished)) {
-                Err(mpsc::error::TrySendError::Full(_)) => return Err(NotTaken::TooMany),
-                Ok(()) | Err(mpsc::error::TrySendError::Closed(_)) => {}
+    /// A caller's session subscribes to a resource, or no longer: every node is told.
+    pub(crate) async fn subscribe(&self, caller: &Caller, wish: &Subscribe) -> Result<(), NotTaken> {
+        let unable = NotTaken::Unable(Reason::NodeOverloaded);
+        let note = Note { uri: wish.uri.clone(), wished: wish.wished };
+        let nonce = random().ok_or(unable)?;
+        let sealed = note.seal(&self.state.sealing_keys(), caller, &wish.session, unix_seconds(), nonce);
+        let sealed = Bytes::from(sealed.map_err(|_not_sealed| NotTaken::TooMany)?);
+        self.brought(&sealed);
+        self.stream.broadcast(subjects::SUBSCRIPTIONS, sealed).await.map_err(|error| {
+            tracing::warn!(%error, "a subscription cannot be brought to other nodes");
+            unable
+        })
+    }
+
+    /// Takes what other nodes were told, for ever.
+    pub(crate) async fn follow(self: Arc<Self>) {
+        loop {
+            match self.stream.listen(subjects::SUBSCRIPTIONS).await {
+                Ok(mut listener) => {
+                    while let Some(note) = listener.next().await {
+                        self.brought(&note);
+                    }
+                }
+                Err(error) => tracing::warn!(%error, "cannot hear of subscriptions made at other nodes; trying again"),
             }
+            tokio::time::sleep(LISTEN_PAUSE).await;
         }
-        match wished {
-            true => drop(session.uris.insert(uri.to_owned())),
-            false => drop(session.uris.remove(uri)),
+    }
+
+    fn brought(&self, note: &Bytes) {
+        let Some(key) = std::str::from_utf8(note).ok().and_then(Note::session_of) else { return };
+        let mut all = self.lock();
+        match all.sessions.get(&key) {
+            Some(session) => {
+                let opened = self.open(&session.caller, note);
+                // A stream that takes no more has all it can have, or is ending.
+                if opened.is_some_and(|opened| session.stream.try_send(opened).is_err()) {
+                    tracing::debug!("a stream does not take a subscription");
+                }
+            }
+            None => all.keep(note.clone()),
         }
-        Ok(())
+    }
+
+    fn open(&self, caller: &Caller, note: &Bytes) -> Option<Note> {
+        let text = std::str::from_utf8(note).ok()?;
+        Note::open(&self.state.sealing_keys(), caller, text, unix_seconds()).ok()
     }
 
     fn lock(&self) -> MutexGuard<'_, Known> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+        self.known.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
 impl Known {
-    fn session(&mut self, key: SessionKey) -> &mut Session {
-        if self.sessions.len() >= SESSIONS_MAX + self.streams {
-            self.sessions.retain(|_, session| session.stream.is_some());
+    /// A node hears what it told itself, so each note comes twice.
+    fn keep(&mut self, note: Bytes) {
+        if self.notes.len() >= NOTES_MAX {
+            self.notes.clear();
         }
-        self.sessions.entry(key).or_default()
+        self.notes.push(note);
+    }
+
+    fn notes_of(&mut self, key: &SessionKey) -> Vec<Bytes> {
+        let is_of = |note: &Bytes| std::str::from_utf8(note).ok().and_then(Note::session_of).as_ref() == Some(key);
+        let mut seen = HashSet::new();
+        self.notes.extract_if(.., |note| is_of(note)).filter(|note| seen.insert(note.clone())).collect()
     }
 }

@@ -218,8 +218,7 @@ impl Peer {
         aside: Aside<'_>,
     ) -> Result<Answer, UpstreamFault> {
         let post = Post { gate: aside.gate.cloned(), ..post(Some(id.clone()), request, link.session.as_ref())? };
-        let ear =
-            aside.heard.map(|heard| Ear { era: link.era, session: link.session.clone(), heard: heard.clone() });
+        let ear = aside.heard.map(|heard| Ear { era: link.era, session: link.session.clone(), heard: heard.clone() });
         let answer = exchange::exchange(http, &self.origin.url, post, bounds, ear.as_ref()).await;
         if link.session.is_some() && says_session_gone(&answer) {
             self.forget(link);

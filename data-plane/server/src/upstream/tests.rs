@@ -2,7 +2,7 @@
 
 use std::{sync::atomic::Ordering, time::Instant};
 
-use bailiwick_data_plane_core::{Decision, Call, config::Tool};
+use bailiwick_data_plane_core::{Call, Decision, config::Tool};
 use bailiwick_proto::{Tier, mcp::Era};
 use serde_json::json;
 

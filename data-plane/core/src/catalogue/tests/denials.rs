@@ -148,6 +148,8 @@ fn denying_any_entry_permits_nothing_that_was_not_permitted() {
     let forbid = r#"forbid (principal, action, resource) when { context.agent.owner in Group::"contractors" };"#;
     let forbid = fixture::policy("forbid", 4, forbid);
     let owned = world().with(owner).with(entry("agent/coder", Kind::Agent(agent))).with(forbid);
+    let permit = r#"permit (principal, action in [Action::"get_prompt", Action::"read_resource"], resource);"#;
+    let world = || world().with(fixture::policy("reads", 5, permit));
     for (whole, expected) in [
         (world().with(same).with(plain), Some(Reason::ToolUnknown)),
         (owned, Some(Reason::PolicyDenied)),
@@ -161,6 +163,14 @@ fn denying_any_entry_permits_nothing_that_was_not_permitted() {
             for name in ["query_data", "by_region", "create_charge", "drop_ledger", "list_people"] {
                 let widened = reason(&before, name).is_some() && reason(&catalogue, name).is_none();
                 assert!(!widened, "{name} without {}", denied.key);
+            }
+            let reads = |catalogue: &Catalogue, what| {
+                let wanted = Wanted { virtual_server: "finance", what };
+                admit(&catalogue.config(), &caller(), wanted, NOW).permits()
+            };
+            for what in [What::Prompt("summary"), What::Prompt("hr__summary"), What::Resource("file:///a")] {
+                let widened = !reads(&before, what) && reads(&catalogue, what);
+                assert!(!widened, "{what:?} without {}", denied.key);
             }
         }
     }

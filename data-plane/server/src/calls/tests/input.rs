@@ -61,7 +61,10 @@ async fn a_legacy_client_is_asked_on_its_stream_whatever_the_server_speaks() {
         let carried = scene.calls.carry(asked, permitted, Shutdown::new(), Outlet(outlet));
         let (reply, ()) = tokio::join!(Box::pin(carried), async {
             let question: Value = serde_json::from_slice(&before.recv().await.unwrap()).unwrap();
-            assert_eq!((&question["method"], &question["params"]["message"]), (&json!("elicitation/create"), &json!("who?")));
+            assert_eq!(
+                (&question["method"], &question["params"]["message"]),
+                (&json!("elicitation/create"), &json!("who?"))
+            );
             let keys = scene.calls.state.sealing_keys();
             let id = question["id"].as_str().unwrap();
             let Ask { id, waiter, .. } = Ask::open(&keys, &caller, id, unix_seconds()).unwrap();

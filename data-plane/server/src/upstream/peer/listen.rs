@@ -8,6 +8,7 @@ use std::{collections::VecDeque, time::Duration};
 
 use bailiwick_data_plane_core::{
     forward::list_request,
+    trace::Carried,
     handshake,
     listening::{
         Wishes,
@@ -62,7 +63,7 @@ impl Peer {
         let link = self.link(http, bounds).await.map_err(|_fault| Closed::Broken)?;
         let is_modern = link.era.is_modern();
         let request = if is_modern {
-            list_request(link.era, &id, (method::LISTEN, &[("notifications", wishes.json())]), None)
+            list_request(link.era, &id, (method::LISTEN, &[("notifications", wishes.json())]), None, &Carried::default())
         } else {
             // Only the version goes with it, where the revision has that header.
             handshake::initialized_notification(link.era)
@@ -104,7 +105,7 @@ impl Peer {
         bounds: Bounds,
     ) -> Result<(), UpstreamFault> {
         let rpc_method = if wished { method::RESOURCES_SUBSCRIBE } else { method::RESOURCES_UNSUBSCRIBE };
-        let request = |era| list_request(era, id, (rpc_method, &[("uri", raw(uri))]), None);
+        let request = |era| list_request(era, id, (rpc_method, &[("uri", raw(uri))]), None, &Carried::default());
         match self.ask(http, id, request, (bounds, bounds), Aside::default()).await?.response {
             Response::Result(_) => Ok(()),
             Response::Error(error) => Err(UpstreamFault::Invalid(format!("error {}: {}", error.code, error.message))),

@@ -1,0 +1,348 @@
+//! Streams of changes from client to server, in both eras on either side.
+
+use std::{
+    collections::{BTreeMap, BTreeSet, VecDeque},
+    sync::{Arc, Mutex},
+};
+
+use axum::{
+    Router,
+    body::Body,
+    extract::State,
+    http::{HeaderMap, StatusCode, header},
+    response::{IntoResponse, Response as Answer},
+    routing::get,
+};
+use bailiwick_runtime::{OnEnd, Supervisor};
+use futures::StreamExt as _;
+use tokio::{net::TcpListener, sync::broadcast};
+use tokio_stream::wrappers::BroadcastStream;
+
+use super::*;
+use crate::listening::STREAMS_OF_ONE_MAX;
+
+const PERMIT_EVERYTHING: &str = "permit (principal, action, resource);";
+const SUBSCRIPTION: &str = "io.modelcontextprotocol/subscriptionId";
+/// Longest wait for an event.
+const EVENT_WAIT_MAX: Duration = Duration::from_secs(10);
+
+/// A server that tells of changes, in one era.
+struct Teller {
+    url: String,
+    state: Arc<Telling>,
+    stop: Shutdown,
+}
+
+struct Telling {
+    is_modern: bool,
+    /// Empty bytes end every stream.
+    told: broadcast::Sender<String>,
+    subscribed: Mutex<BTreeMap<String, BTreeSet<String>>>,
+}
+
+impl Drop for Teller {
+    fn drop(&mut self) {
+        self.stop.request();
+    }
+}
+
+impl Teller {
+    async fn start(is_modern: bool) -> Self {
+        let state = Arc::new(Telling { is_modern, told: broadcast::Sender::new(1_000), subscribed: Mutex::default() });
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let url = format!("http://{}/mcp", listener.local_addr().unwrap());
+        let app = Router::new().route("/mcp", get(stream).post(handle)).with_state(Arc::clone(&state));
+        let stop = Shutdown::new();
+        let stopped = stop.clone();
+        Supervisor::new(stop.clone()).spawn("teller", OnEnd::Finish, async move {
+            stopped.or_stop(axum::serve(listener, app).into_future()).await;
+        });
+        Self { url, state, stop }
+    }
+
+    fn tell(&self, method: &str, params: &Value) {
+        let message = json!({"jsonrpc": "2.0", "method": method, "params": params});
+        drop(self.state.told.send(format!("data: {message}\n\n")));
+    }
+
+    fn updated(&self, uri: &str) {
+        self.tell("notifications/resources/updated", &json!({"uri": uri}));
+    }
+
+    fn break_streams(&self) {
+        drop(self.state.told.send(String::new()));
+    }
+
+    fn heard_by(&self) -> usize {
+        self.state.told.receiver_count()
+    }
+}
+
+fn events(state: &Telling, first: String) -> Answer {
+    let told = BroadcastStream::new(state.told.subscribe()).map(Result::unwrap_or_default);
+    let told = told.take_while(|text| std::future::ready(!text.is_empty()));
+    let all = futures::stream::iter([first]).chain(told).map(Ok::<_, std::io::Error>);
+    ([(header::CONTENT_TYPE, "text/event-stream")], Body::from_stream(all)).into_response()
+}
+
+async fn stream(State(state): State<Arc<Telling>>, headers: HeaderMap) -> Answer {
+    match (state.is_modern, headers.get("mcp-session-id")) {
+        (false, Some(_)) => events(&state, ": hello\n\n".into()),
+        (false, None) => StatusCode::BAD_REQUEST.into_response(),
+        (true, _) => StatusCode::METHOD_NOT_ALLOWED.into_response(),
+    }
+}
+
+async fn handle(State(state): State<Arc<Telling>>, headers: HeaderMap, body: String) -> Answer {
+    let message: Value = serde_json::from_str(&body).unwrap();
+    let (id, params) = (message["id"].clone(), &message["params"]);
+    let capabilities = json!({"tools": {"listChanged": true}, "prompts": {"listChanged": true},
+        "resources": {"listChanged": true, "subscribe": true}});
+    let result = |result: Value| axum::Json(json!({"jsonrpc": "2.0", "id": id, "result": result})).into_response();
+    let session = headers.get("mcp-session-id").map_or("", |session| session.to_str().unwrap());
+    match (message["method"].as_str().unwrap(), state.is_modern) {
+        ("server/discover", true) => {
+            result(json!({"resultType": "complete", "supportedVersions": ["2026-07-28"], "capabilities": capabilities}))
+        }
+        ("subscriptions/listen", true) => {
+            let acknowledged = json!({"jsonrpc": "2.0", "method": "notifications/subscriptions/acknowledged",
+                "params": {"notifications": params["notifications"], "_meta": {SUBSCRIPTION: id}}});
+            let asked: BTreeSet<String> =
+                serde_json::from_value(params["notifications"]["resourceSubscriptions"].clone()).unwrap_or_default();
+            state.subscribed.lock().unwrap().insert(id.to_string(), asked);
+            events(&state, format!("data: {acknowledged}\n\n"))
+        }
+        ("initialize", false) => {
+            let info = json!({"name": "teller", "version": "1"});
+            let mut opened =
+                result(json!({"protocolVersion": "2025-11-25", "capabilities": capabilities, "serverInfo": info}));
+            let number = state.subscribed.lock().unwrap().len();
+            state.subscribed.lock().unwrap().insert(format!("s-{number}"), BTreeSet::new());
+            opened.headers_mut().insert("mcp-session-id", format!("s-{number}").parse().unwrap());
+            opened
+        }
+        ("resources/subscribe", false) => {
+            let uri = params["uri"].as_str().unwrap().to_owned();
+            state.subscribed.lock().unwrap().get_mut(session).unwrap().insert(uri);
+            result(json!({}))
+        }
+        ("resources/unsubscribe", false) => {
+            let uri = params["uri"].as_str().unwrap().to_owned();
+            state.subscribed.lock().unwrap().get_mut(session).unwrap().remove(&uri);
+            result(json!({}))
+        }
+        (method, _) if method.starts_with("notifications/") => StatusCode::ACCEPTED.into_response(),
+        _ => {
+            let error = json!({"code": -32601, "message": "Method not found"});
+            (StatusCode::NOT_FOUND, axum::Json(json!({"jsonrpc": "2.0", "id": id, "error": error}))).into_response()
+        }
+    }
+}
+
+/// The events of one response, as they come.
+struct Events {
+    response: Response,
+    text: String,
+    ready: VecDeque<String>,
+    last_id: Option<String>,
+}
+
+impl Events {
+    fn of(response: Response) -> Self {
+        assert_eq!(response.status(), 200);
+        assert_eq!(response.headers()["content-type"], "text/event-stream");
+        Self { response, text: String::new(), ready: VecDeque::new(), last_id: None }
+    }
+
+    /// The next message; `None` when the stream is over.
+    async fn next(&mut self) -> Option<Value> {
+        loop {
+            while let Some(event) = self.ready.pop_front() {
+                let field = |name: &str| event.lines().find_map(|line| line.strip_prefix(name)).map(str::trim);
+                self.last_id = field("id:").map(str::to_owned).or(self.last_id.take());
+                if let Some(data) = field("data:").filter(|data| !data.is_empty()) {
+                    return Some(serde_json::from_str(data).unwrap());
+                }
+            }
+            let chunk = tokio::time::timeout(EVENT_WAIT_MAX, self.response.chunk()).await.expect("an event in time");
+            self.text += std::str::from_utf8(&chunk.unwrap()?).unwrap();
+            while let Some((event, rest)) = self.text.split_once("\n\n") {
+                self.ready.push_back(event.to_owned());
+                self.text = rest.to_owned();
+            }
+        }
+    }
+
+    async fn method(&mut self) -> String {
+        self.next().await.expect("a message")["method"].as_str().unwrap().to_owned()
+    }
+}
+
+async fn world(teller: &Teller) -> World {
+    World::with(Speaks::Modern, |_| entries(&teller.url, PERMIT_EVERYTHING, true), true).await
+}
+
+impl World {
+    async fn listen(&self, notifications: &Value) -> Events {
+        let request = self.modern("subscriptions/listen", None, &format!(r#""notifications":{notifications}"#));
+        Events::of(request.send().await.unwrap())
+    }
+
+    fn legacy(&self, session: Option<&str>, method: &str, params: &Value) -> RequestBuilder {
+        let body = json!({"jsonrpc": "2.0", "id": 1, "method": method, "params": params}).to_string();
+        let request = self.post(body).bearer_auth(token(&claims()));
+        session.into_iter().fold(request, |request, session| request.header("mcp-session-id", session))
+    }
+
+    async fn initialize(&self) -> String {
+        let params = json!({"protocolVersion": "2025-11-25", "capabilities": {}});
+        let opened = self.legacy(None, "initialize", &params).send().await.unwrap();
+        opened.headers()["mcp-session-id"].to_str().unwrap().to_owned()
+    }
+
+    fn get(&self, session: &str) -> RequestBuilder {
+        let request = Client::new().get(format!("{}/mcp/finance", self.node.url)).bearer_auth(token(&claims()));
+        request.header("accept", "text/event-stream").header("mcp-session-id", session)
+    }
+}
+
+#[tokio::test]
+async fn a_modern_client_hears_what_it_asked_for_from_servers_of_both_eras() {
+    for is_modern in [true, false] {
+        let teller = Teller::start(is_modern).await;
+        let world = world(&teller).await;
+        let asked = json!({"promptsListChanged": true, "resourceSubscriptions": ["file:///a"]});
+        let mut events = world.listen(&asked).await;
+        let first = events.next().await.unwrap();
+        assert_eq!(first["method"], "notifications/subscriptions/acknowledged", "{is_modern}");
+        assert_eq!(first["params"]["notifications"], asked);
+        let subscribed = || teller.state.subscribed.lock().unwrap().values().any(|uris| uris.contains("file:///a"));
+        eventually("subscribed", subscribed).await;
+        for method in ["notifications/resources/list_changed", "notifications/tools/list_changed"] {
+            teller.tell(method, &json!({}));
+        }
+        teller.updated("file:///b");
+        teller.updated("file:///a");
+        teller.tell("notifications/prompts/list_changed", &json!({}));
+        let updated = events.next().await.unwrap();
+        assert_eq!(updated["method"], "notifications/resources/updated");
+        assert_eq!(updated["params"], json!({"uri": "file:///a", "_meta": {SUBSCRIPTION: 7}}));
+        assert_eq!(events.method().await, "notifications/prompts/list_changed");
+    }
+}
+
+#[tokio::test]
+async fn a_legacy_client_hears_changes_and_goes_on_where_it_was() {
+    for is_modern in [true, false] {
+        let teller = Teller::start(is_modern).await;
+        let world = world(&teller).await;
+        let session = world.initialize().await;
+        let mut events = Events::of(world.get(&session).send().await.unwrap());
+        let uri = json!({"uri": "file:///a"});
+        let subscribed = world.legacy(Some(&session), "resources/subscribe", &uri).send().await.unwrap();
+        assert_eq!(json_of(subscribed).await.1["result"], json!({}));
+        let known = || teller.state.subscribed.lock().unwrap().values().any(|uris| uris.contains("file:///a"));
+        eventually("subscribed", known).await;
+        teller.tell("notifications/resources/list_changed", &json!({}));
+        assert_eq!(events.method().await, "notifications/resources/list_changed");
+        teller.updated("file:///a");
+        assert_eq!(events.next().await.unwrap()["params"], uri);
+        let last_id = events.last_id.clone().unwrap();
+        drop(events);
+        eventually("the old stream is let go", || teller.heard_by() == 0).await;
+        let again = world.get(&session).header("last-event-id", &last_id).send().await.unwrap();
+        let mut events = Events::of(again);
+        assert_eq!(events.next().await.unwrap()["params"], uri, "it may have changed meanwhile");
+        let ended = world.legacy(Some(&session), "resources/unsubscribe", &uri).send().await.unwrap();
+        assert_eq!(json_of(ended).await.1["result"], json!({}));
+    }
+}
+
+#[tokio::test]
+async fn a_broken_stream_of_a_server_is_opened_again_and_counts_as_a_change() {
+    for is_modern in [true, false] {
+        let teller = Teller::start(is_modern).await;
+        let world = world(&teller).await;
+        let mut events = world.listen(&json!({"promptsListChanged": true})).await;
+        events.next().await.unwrap();
+        eventually("heard", || teller.heard_by() == 1).await;
+        teller.break_streams();
+        assert_eq!(events.method().await, "notifications/prompts/list_changed");
+    }
+}
+
+#[tokio::test]
+async fn what_the_control_plane_changes_is_told_and_what_it_takes_away_ends_the_stream() {
+    let teller = Teller::start(true).await;
+    let world = world(&teller).await;
+    let mut events = world.listen(&json!({"toolsListChanged": true})).await;
+    events.next().await.unwrap();
+    world.control.change(policy(PERMIT_READS), true).await;
+    assert_eq!(events.method().await, "notifications/tools/list_changed");
+    world.control.deny(consent(true)).await;
+    let farewell = events.next().await.unwrap();
+    assert_eq!((&farewell["id"], &farewell["result"]["resultType"]), (&json!(7), &json!("complete")));
+    assert_eq!(farewell["result"]["_meta"][SUBSCRIPTION], 7);
+    assert_eq!(events.next().await, None);
+    eventually("the server's stream is closed", || teller.heard_by() == 0).await;
+}
+
+#[tokio::test]
+async fn what_may_not_be_read_is_not_listened_to() {
+    let teller = Teller::start(true).await;
+    let world = World::with(Speaks::Modern, |_| entries(&teller.url, PERMIT_ALL, true), true).await;
+    let asked = json!({"toolsListChanged": true, "resourceSubscriptions": ["file:///a"]});
+    let mut events = world.listen(&asked).await;
+    assert_eq!(events.next().await.unwrap()["params"]["notifications"], json!({"toolsListChanged": true}));
+    let session = world.initialize().await;
+    let uri = json!({"uri": "file:///a"});
+    let refused = json_of(world.legacy(Some(&session), "resources/subscribe", &uri).send().await.unwrap()).await;
+    assert_eq!(refusal(&refused.1).1, "policy_denied");
+}
+
+#[tokio::test]
+async fn a_client_that_goes_away_leaves_nothing_and_one_that_opens_too_many_is_refused() {
+    let teller = Teller::start(true).await;
+    let world = world(&teller).await;
+    let asked = json!({"toolsListChanged": true});
+    let mut all = Vec::new();
+    for _ in 0..STREAMS_OF_ONE_MAX {
+        let mut events = world.listen(&asked).await;
+        events.next().await.unwrap();
+        all.push(events);
+    }
+    let request = world.modern("subscriptions/listen", None, &format!(r#""notifications":{asked}"#));
+    let (_, body) = json_of(request.send().await.unwrap()).await;
+    assert_eq!(refusal(&body).1, "node_overloaded");
+    drop(all);
+    eventually("all is let go", || teller.heard_by() == 0).await;
+    let mut events = world.listen(&asked).await;
+    assert_eq!(events.method().await, "notifications/subscriptions/acknowledged");
+}
+
+#[tokio::test]
+async fn only_a_session_that_opens_gets_a_legacy_stream() {
+    let teller = Teller::start(false).await;
+    let world = world(&teller).await;
+    assert_eq!(world.get("s2.forged").send().await.unwrap().status(), 404);
+    let session = world.initialize().await;
+    assert_eq!(world.get(&session).send().await.unwrap().status(), 200);
+    let url = format!("{}/mcp/finance", world.node.url);
+    let json_only = Client::new().get(&url).bearer_auth(token(&claims())).header("mcp-session-id", &session);
+    assert_eq!(json_only.header("accept", "application/json").send().await.unwrap().status(), 406);
+    assert_eq!(Client::new().get(&url).header("mcp-session-id", &session).send().await.unwrap().status(), 401);
+    let no_session = Client::new().get(&url).bearer_auth(token(&claims())).header("accept", "text/event-stream");
+    assert_eq!(no_session.send().await.unwrap().status(), 405);
+}
+
+#[tokio::test]
+async fn a_node_that_stops_ends_its_streams() {
+    let teller = Teller::start(true).await;
+    let mut world = world(&teller).await;
+    let mut events = world.listen(&json!({"toolsListChanged": true})).await;
+    events.next().await.unwrap();
+    let began = Instant::now();
+    let (farewell, ()) = tokio::join!(events.next(), world.node.stop());
+    assert_eq!(farewell.unwrap()["result"]["resultType"], "complete");
+    assert!(began.elapsed() < Duration::from_secs(3), "nobody waits for a listener to be done");
+}

@@ -40,7 +40,7 @@ pub(crate) enum Command {
     /// Run everything in one process: control plane, data plane and ledger.
     ///
     /// With manifests the ready token is for the first User, Agent and VirtualServer in them; without, for
-    /// dev@localhost through dev-agent, who may call every tool of the given upstreams.
+    /// dev@localhost through dev-agent, who may use all that the given upstreams have.
     Dev(DevArgs),
     /// Run a control-plane node.
     ControlPlane(RoleArgs),

@@ -7,7 +7,8 @@
 //! evaluated means deny, whatever the others say (Cedar's own default skips it). The same inputs give the same verdict.
 //!
 //! Deliberately absent: people's and agents' state, consent, ceilings and quarantine (`data-plane/core`, admission);
-//! clocks, randomness, files. Cedar is named in `cedar.rs` only; everything else speaks the types of this crate.
+//! clocks, randomness, files. Cedar is named in `cedar.rs` and `cedar/` only; everything else speaks the types of
+//! this crate.
 
 mod catalogue;
 mod cedar;

@@ -6,8 +6,10 @@ use bailiwick_data_plane_core::{
     Caller,
     sealed::{
         NONCE_BYTES, SealNonce, SealingKeys,
+        answer::Answer,
         ask::Ask,
         cursor::Cursor,
+        note::Note,
         request_state::{RequestState, Subject},
         session::{Capabilities, Session},
         subscription::Subscription,
@@ -15,7 +17,7 @@ use bailiwick_data_plane_core::{
     },
 };
 use bailiwick_proto::{
-    mcp::{Era, RequestId, VERSION_2025_11_25},
+    mcp::{self, Answered, Era, RequestId, VERSION_2025_11_25},
     v1,
 };
 
@@ -27,7 +29,7 @@ use crate::{
 pub(crate) const NOW: i64 = 1_800_000_000;
 const NONCE: SealNonce = [7; NONCE_BYTES];
 /// How many kinds are tried.
-const KINDS: usize = 6;
+const KINDS: usize = 8;
 const METHOD: &str = "prompts/list";
 const SUBJECT: Subject<'static> = Subject { server: "finance", method: "tools/call", salient: [3; 32] };
 
@@ -70,7 +72,12 @@ fn sealed() -> &'static [String] {
         let ask = Ask { server: "finance".into(), id: RequestId::from(4), waiter: 9 };
         let task = Task { server: "finance".into(), tool: "pay".into(), id: "t".into() };
         let subscription = Subscription { visible: 5, uris: vec!["file:///a".into()] };
+        let answered = Answered::Result(mcp::raw_object([]));
+        let answer = Answer { waiter: 9, id: RequestId::from(3), answered };
+        let note = Note { uri: "file:///a".into(), wished: true };
         let all = [
+            answer.seal(&keys, &caller, NOW, NONCE),
+            note.seal(&keys, &caller, &[0xab; 32], NOW, NONCE),
             cursor.seal(&keys, &caller, METHOD, NOW, NONCE),
             state.seal(&keys, &caller, &SUBJECT, NOW, NONCE),
             ask.seal(&keys, &caller, NOW, NONCE),
@@ -97,6 +104,8 @@ pub(crate) fn check(input: &[u8]) -> Checked {
         Ask::open(&keys, &caller, &text, NOW).is_ok(),
         Task::open(&keys, &caller, &text, NOW).is_ok(),
         Subscription::open(&keys, &caller, &text, NOW).is_ok(),
+        Answer::open(&keys, &caller, &text, NOW).is_ok(),
+        Note::open(&keys, &caller, &text, NOW).is_ok(),
     ];
     let opened = opened.into_iter().filter(|opened| *opened).count();
     let is_ours = sealed().iter().any(|sealed| **sealed == *text);

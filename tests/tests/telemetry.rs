@@ -129,6 +129,9 @@ async fn a_modern_call_is_one_trace_from_client_to_server_and_tells_no_secret() 
     let (served, asked) = both(&collector).await?;
     check_trace(&served, &asked, &world.hop()?, (MODERN, MODERN))?;
     ensure!(attribute(&served.attributes, "jsonrpc.request.id") == "call-7", "{served:?}");
+    let looks = |span: &Span| span.name == "tools/list" && span.kind == i32::from(SpanKind::Client);
+    let look = collector.spans().into_iter().find(looks).context("the gateway's own look at the tools is told")?;
+    ensure!(look.parent_span_id.is_empty() && look.status.is_none(), "{look:?}");
     let denied = client.call("nothing-like-it", json!({"password": SECRET})).await?;
     let refused = eventually("the refusal's span arrives", async || {
         collector.spans().into_iter().find(|span| span.name == "tools/call nothing-like-it")

@@ -23,7 +23,7 @@ const PAGE_RECORDS: usize = 1000;
 const QUERY_PAGES_MAX: usize = 50;
 
 /// Columns of the CSV: header and path in the record.
-const COLUMNS: [(&str, &str); 34] = [
+const COLUMNS: [(&str, &str); 35] = [
     ("index", "index"),
     ("leaf_hash", "leaf_hash"),
     ("kind", "kind"),
@@ -58,6 +58,7 @@ const COLUMNS: [(&str, &str); 34] = [
     ("trace_id", "trace.trace_id"),
     ("client_name", "trace.client_name"),
     ("control_event", "control.type"),
+    ("method", "trace.method"),
 ];
 
 pub(crate) async fn run(command: AuditCommand) -> Result<(), Failure> {
@@ -147,13 +148,20 @@ fn row(record: &Value, outcome: Option<&Value>) -> Vec<String> {
     let latency = outcome.map(|found| text(found, "outcome.latency_us")).unwrap_or_default();
     let milliseconds =
         latency.parse::<u64>().map_or_else(|_| String::new(), |us| format!("{}.{}", us / 1000, us % 1000 / 100));
-    let tool = [text(record, "server"), text(record, "tool")].into_iter().filter(|part| !part.is_empty());
+    let (server, tool, method) = (text(record, "server"), text(record, "tool"), text(record, "trace.method"));
+    // Prompts and resources have no tool; what was done with the server says the method.
+    let used = match (server.as_str(), tool.as_str()) {
+        ("", "") => method,
+        ("", tool) => tool.to_owned(),
+        (server, "") => format!("{server} {method}"),
+        (server, tool) => format!("{server}/{tool}"),
+    };
     vec![
         text(record, "ts").chars().take(23).collect::<String>().replace('T', " "),
         if is_call { text(record, "decision.effect") } else { kind },
         text(record, "user"),
         text(record, "agent"),
-        tool.collect::<Vec<_>>().join("/"),
+        used.trim_end().to_owned(),
         text(record, "tier"),
         result,
         milliseconds,
@@ -302,9 +310,12 @@ mod tests {
             json!({"kind": "call.intent", "request_id": "r1", "ts": "2026-07-28T12:00:00.000000Z", "user": "jane",
                    "decision": {"effect": "permit"}, "server": "finance", "tool": "query_data"}),
             json!({"kind": "call.denied", "request_id": "r2", "decision": {"effect": "deny", "reason": "policy_denied"}}),
+            json!({"kind": "call.denied", "request_id": "r3", "server": "finance", "trace": {"method": "resources/read"},
+                   "decision": {"effect": "deny", "reason": "policy_denied"}}),
         ];
         let shown = calls(&records);
-        assert_eq!(shown.lines().count(), 3, "{shown}");
+        assert_eq!(shown.lines().count(), 4, "{shown}");
+        assert!(shown.contains("finance resources/read"), "{shown}");
         assert!(shown.contains("finance/query_data") && shown.contains("ok") && shown.contains("1.5"), "{shown}");
         assert!(shown.contains("policy_denied"), "{shown}");
     }

@@ -24,8 +24,8 @@ use crate::{
     operation::Ended,
     relay::capability_for,
     sealed::request_state::RequestState,
-    trace::Carried,
     shown,
+    trace::Carried,
     wanted::Found,
 };
 
@@ -287,7 +287,10 @@ fn sealed(
     if call.completion.is_some() || !may_ask(call, members) {
         return None;
     }
-    let Some(state) = members.string("requestState").ok()? else { return Some(result.to_owned()) };
+    let Some(state) = members.string("requestState").ok()? else {
+        // One of the two has to be there.
+        return members.get("inputRequests").map(|_asked| result.to_owned());
+    };
     let sealed = mcp::raw(&seal(RequestState::Server(Some(state)))?);
     let own = mcp::ordered_members(result)?;
     Some(mcp::raw_object(

@@ -142,15 +142,18 @@ pub struct Seen {
     pub carried: Carried,
 }
 
-/// How an operation ended.
+/// How an operation ended. Small, because every reply holds one.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Ended {
-    /// `error.type`, unless all went well.
-    error: Option<Cow<'static, str>>,
+pub struct Ended(Option<Box<Failure>>);
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+struct Failure {
+    /// `error.type`.
+    error: Cow<'static, str>,
     /// Of a JSON-RPC error.
     code: Option<i64>,
     /// The status' description; never a server's words.
-    description: Option<&'static str>,
+    description: &'static str,
 }
 
 impl Seen {
@@ -215,8 +218,11 @@ impl Operation {
         all.extend(self.operation_name().map(|name| ("gen_ai.operation.name", Value::fixed(name))));
         all.extend(self.era.map(|era| ("mcp.protocol.version", Value::fixed(era.version()))));
         all.extend(self.id.as_ref().map(|id| ("jsonrpc.request.id", id_value(id))));
-        all.extend(ended.error.clone().map(|error| ("error.type", Value::Text(error))));
-        all.extend(ended.code.map(|code| ("rpc.response.status_code", Value::Text(code.to_string().into()))));
+        if let Some(failure) = &ended.0 {
+            all.push(("error.type", Value::Text(failure.error.clone())));
+            let code = failure.code.map(|code| Value::Text(code.to_string().into()));
+            all.extend(code.map(|code| ("rpc.response.status_code", code)));
+        }
         all
     }
 
@@ -227,15 +233,17 @@ impl Operation {
         match &self.target {
             Target::Tool(name) if self.is_target_known => all.push(("gen_ai.tool.name", name.clone().into())),
             // Prompts are not pinned; one that was given is one that there is.
-            Target::Prompt(name) if ended.error.is_none() => all.push(("gen_ai.prompt.name", name.clone().into())),
+            Target::Prompt(name) if ended.0.is_none() => all.push(("gen_ai.prompt.name", name.clone().into())),
             Target::Nothing | Target::Tool(_) | Target::Prompt(_) | Target::Resource(_) => {}
         }
         all.extend(self.operation_name().map(|name| ("gen_ai.operation.name", name.into())));
         all.extend(self.era.map(|era| ("mcp.protocol.version", era.version().into())));
-        let code = ended.code.map(|code| if CODES.contains(&code) { code.to_string().into() } else { OTHER.into() });
-        let error = code.clone().or_else(|| ended.error.clone());
-        all.extend(error.map(|error| ("error.type", error)));
-        all.extend(code.map(|code| ("rpc.response.status_code", code)));
+        if let Some(Failure { error, code, .. }) = ended.0.as_deref() {
+            let code: Option<Cow<'static, str>> =
+                code.map(|code| if CODES.contains(&code) { code.to_string().into() } else { OTHER.into() });
+            all.push(("error.type", code.clone().unwrap_or_else(|| error.clone())));
+            all.extend(code.map(|code| ("rpc.response.status_code", code)));
+        }
         all
     }
 
@@ -266,19 +274,25 @@ impl Ended {
     /// All went well.
     #[must_use]
     pub fn well() -> Self {
-        Self::default()
+        Self(None)
     }
 
     /// The gateway refused, or has no answer.
     #[must_use]
     pub fn refused(code: i64, reason: Option<Reason>) -> Self {
-        Self { error: Some(code.to_string().into()), code: Some(code), description: reason.map(Reason::sentence) }
+        Self::badly(code.to_string().into(), Some(code), reason.map_or("", Reason::sentence))
     }
 
     /// There was no answer; one word of a closed list says why.
     #[must_use]
     pub fn without_answer(word: &'static str) -> Self {
-        Self { error: Some(word.into()), code: None, description: None }
+        Self::badly(word.into(), None, "")
+    }
+
+    /// A tool says itself that it failed.
+    #[must_use]
+    pub fn tool_failed() -> Self {
+        Self::badly(TOOL_ERROR.into(), None, "")
     }
 
     /// A server's answer.
@@ -288,25 +302,19 @@ impl Ended {
             Response::Error(error) => Self::refused(error.code, None),
             Response::Result(result) => {
                 let failed = Members::of(result).and_then(|members| members.read::<bool>("isError").ok().flatten());
-                Self::tool(failed == Some(true))
+                if failed == Some(true) { Self::tool_failed() } else { Self::well() }
             }
         }
-    }
-
-    /// A tool says itself that it failed.
-    #[must_use]
-    pub fn tool_failed() -> Self {
-        Self::tool(true)
-    }
-
-    fn tool(failed: bool) -> Self {
-        Self { error: failed.then_some(TOOL_ERROR.into()), ..Self::default() }
     }
 
     /// The description of the span's status if that is an error.
     #[must_use]
     pub fn failure(&self) -> Option<&'static str> {
-        self.error.as_ref().map(|_failed| self.description.unwrap_or_default())
+        self.0.as_ref().map(|failure| failure.description)
+    }
+
+    fn badly(error: Cow<'static, str>, code: Option<i64>, description: &'static str) -> Self {
+        Self(Some(Box::new(Failure { error, code, description })))
     }
 }
 

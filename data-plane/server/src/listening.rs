@@ -77,13 +77,19 @@ impl Stream {
         (headers, Body::from_stream(events)).into_response()
     }
 
-    async fn run(mut self, writer: mpsc::Sender<Bytes>) {
-        let Some(mut notes) = self.place.notes.take() else { return };
+    async fn run(self, writer: mpsc::Sender<Bytes>) {
         let Some(config) = self.calls.state.config() else { return };
+        let mut sources = Sources::begin(&self, &config);
+        self.attend(config, &mut sources, writer).await;
+        sources.close().await;
+    }
+
+    /// Until the stream is over.
+    async fn attend(mut self, config: Arc<Config>, sources: &mut Sources, writer: mpsc::Sender<Bytes>) {
+        let Some(mut notes) = self.place.notes.take() else { return };
         let began = Instant::now();
         let now = || u64::try_from(began.elapsed().as_millis()).unwrap_or(u64::MAX);
         let mut changes = self.calls.state.changes();
-        let mut sources = Sources::begin(&self, &config);
         let mut listening = self.begin(&config, sources.servers());
         if self.listen.session.is_some() && writer.send(self.primer(&listening)).await.is_err() {
             return;
@@ -121,9 +127,9 @@ impl Stream {
                     }
                     sources.wish(&hearer, listening.wishes());
                 }
-                _ = changes.changed() => self.judge(now(), &config, &sources, &mut listening),
+                _ = changes.changed() => self.judge(now(), &config, sources, &mut listening),
                 _ = tick.tick() => {
-                    self.judge(now(), &config, &sources, &mut listening);
+                    self.judge(now(), &config, sources, &mut listening);
                     if unread_since.is_some_and(|since| since.elapsed() >= UNREAD_MAX) {
                         tracing::debug!(request_id = self.asked.request_id, "a listener does not read");
                         return;

@@ -33,7 +33,7 @@ use bailiwick_data_plane_core::{
     trace::Carried,
 };
 use bailiwick_proto::{
-    mcp::{self, Era, RequestId, Response},
+    mcp::{self, Era, RequestId, Response, method},
     v1::{Server, ToolDefinition},
 };
 use http::HeaderValue;
@@ -50,7 +50,7 @@ use self::{
     exchange::{Answer, Bounds},
     peer::{Origin, Peer},
 };
-use crate::config::UpstreamConfig;
+use crate::{config::UpstreamConfig, telemetry::Cause};
 
 /// Peers remembered, some hundred bytes each; beyond it all are forgotten and found again. More than a node serves
 /// callers of legacy servers at a time.
@@ -206,9 +206,11 @@ impl Upstream {
         loop {
             let id = self.next_id();
             let request = |era| handshake::tools_request(era, &id, cursor.as_deref());
-            let Answer { response, .. } =
-                peer.ask(&self.http, &id, request, (bounds, bounds), Aside::default()).await?;
-            let page = match response {
+            let mut asks = self.cause.ask(Operation::named(method::TOOLS_LIST, None, Some(id.clone())), &server.url);
+            let answer = peer.ask(&self.http, &id, request, (bounds, bounds), Aside::default()).await;
+            asks.speaks(peer.era());
+            asks.answered(answer.as_ref().map(|answer| &answer.response).map_err(UpstreamFault::reason));
+            let page = match answer?.response {
                 Response::Result(page) => page,
                 Response::Error(error) => {
                     return Err(UpstreamFault::Invalid(format!("tools/list: error {}: {}", error.code, error.message)));

@@ -53,3 +53,40 @@ fn resource(statement: &Policy) -> Option<EntityUid> {
         ResourceConstraint::Any | ResourceConstraint::Is(_) => None,
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_request_meets_the_statements_about_it_and_no_others() {
+        let text = r#"
+            permit (principal, action, resource);
+            permit (principal is User, action, resource is Tool);
+            permit (principal in Group::"a", action, resource in Server::"s");
+            permit (principal == User::"u", action, resource);
+            permit (principal is User in Group::"b", action, resource);
+            permit (principal, action, resource in Server::"s");
+            permit (principal, action, resource == Tool::"s__t");
+            permit (principal, action, resource is Tool in Server::"r");
+        "#;
+        let statements: PolicySet = text.parse().unwrap();
+        let mut slices = Slices::default();
+        for statement in statements.policies() {
+            slices.add(statement.clone()).unwrap();
+        }
+        let met = |parties: &[&str]| {
+            let parties: Vec<EntityUid> = parties.iter().map(|party| party.parse().unwrap()).collect();
+            let mut met: Vec<String> = slices
+                .about(parties.iter())
+                .flat_map(|slice| slice.policies().map(|statement| statement.id().to_string()))
+                .collect();
+            met.sort();
+            met.iter().map(|id| id.trim_start_matches("policy")).collect::<Vec<_>>().join(" ")
+        };
+        assert_eq!(met(&[]), "0 1");
+        assert_eq!(met(&[r#"User::"x""#, r#"Server::"x""#]), "0 1");
+        assert_eq!(met(&[r#"User::"u""#, r#"Group::"a""#, r#"Server::"s""#, r#"Tool::"s__t""#]), "0 1 2 3 5 6");
+        assert_eq!(met(&[r#"User::"x""#, r#"Group::"b""#, r#"Server::"r""#]), "0 1 4 7");
+    }
+}

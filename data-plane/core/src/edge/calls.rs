@@ -17,6 +17,7 @@ use crate::{
     admission::{Decision, Wanted, What, admit},
     header_params,
     sealed::request_state::{RequestState, Subject, salient},
+    trace::Carried,
     wanted::Found,
 };
 

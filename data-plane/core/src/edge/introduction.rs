@@ -1,7 +1,7 @@
 //! What a virtual server says of itself: the answer to `initialize` or `server/discover`.
 //!
 //! Made by `legacy` and `modern`; the server half finds out what the servers behind it can do, as far as they answer in
-//! time, and `reply` puts it together. Tools are always there. Of everything else the virtual server can do what any of
+//! time, and `reply` puts it together. Tools are always there, and a listener is told when they change. Of everything else the virtual server can do what any of
 //! its servers can: what a caller may do with it is asked with each request. Instructions are a server's free text to
 //! models and not passed on; extensions are, where there is one server only, for what they mean together nobody knows.
 //! Specification: MCP 2026-07-28 discovery; 2025-11-25 lifecycle.
@@ -56,7 +56,7 @@ impl Introduction {
 }
 
 fn merged(servers: &[Box<RawValue>], era: Era) -> Value {
-    let mut all: BTreeMap<String, Value> = BTreeMap::from([("tools".to_owned(), json!({}))]);
+    let mut all: BTreeMap<String, Value> = BTreeMap::from([("tools".to_owned(), json!({"listChanged": true}))]);
     for server in servers.iter().filter_map(|server| Members::of(server)) {
         for name in SHARED {
             let Ok(Some(of_it)) = server.read::<Map<String, Value>>(name) else { continue };
@@ -99,10 +99,10 @@ mod tests {
         let both = said(Era::Modern, &[one.clone(), other]);
         assert_eq!(
             both["capabilities"],
-            json!({"tools": {}, "prompts": {"listChanged": true}, "logging": {}, "resources": {"subscribe": true}, "completions": {}})
+            json!({"tools": {"listChanged": true}, "prompts": {"listChanged": true}, "logging": {}, "resources": {"subscribe": true}, "completions": {}})
         );
         assert_eq!(said(Era::Modern, &[one])["capabilities"]["extensions"], json!({"a/b": {}}));
-        assert_eq!(said(Era::Modern, &[])["capabilities"], json!({"tools": {}}));
+        assert_eq!(said(Era::Modern, &[])["capabilities"], json!({"tools": {"listChanged": true}}));
     }
 
     #[test]

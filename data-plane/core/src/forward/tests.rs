@@ -9,6 +9,7 @@ use crate::{
     edge::Retry,
     fixture::{self, NOW, caller, world},
     naming::Own,
+    trace::SpanContext,
 };
 
 const LEGACY: Era = Era::Legacy(VERSION_2025_11_25);
@@ -172,6 +173,7 @@ fn a_tool_that_says_it_failed_is_recorded_as_such() {
 fn unfinished_and_unknown_results_are_invalid() {
     for result in [
         r#"{"resultType":"input_required","inputRequests":{"a":{}}}"#,
+        r#"{"resultType":"input_required"}"#,
         r#"{"resultType":"task"}"#,
         r#"{"resultType":7}"#,
     ] {
@@ -264,4 +266,17 @@ fn without_an_answer_the_client_learns_why() {
         assert_eq!((answer.status, answer.error_code.as_deref()), (Status::Error, Some(reason.as_str())));
         assert!(answer.payload.is_none());
     }
+}
+
+#[test]
+fn a_list_carries_the_trace_in_either_era_and_nothing_when_there_is_none() {
+    let parent = SpanContext::parse("00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01");
+    let traced = Carried { parent, ..Carried::default() };
+    let meta = |era, trace: &Carried| {
+        let request = sent(&list_request(era, &RequestId::from(1), (method::TOOLS_LIST, &[]), None, trace));
+        request.members().object("_meta").unwrap().map(|meta| meta.string("traceparent").unwrap())
+    };
+    let text = parent.map(|parent| parent.to_string());
+    assert_eq!((meta(Era::Modern, &traced), meta(LEGACY, &traced)), (Some(text.clone()), Some(text)));
+    assert_eq!((meta(Era::Modern, &Carried::default()), meta(LEGACY, &Carried::default())), (Some(None), None));
 }

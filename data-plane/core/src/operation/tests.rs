@@ -96,10 +96,10 @@ fn an_answer_says_how_the_operation_ended() {
     let result = |text: &str| Ended::of_response(&Response::Result(RawValue::from_string(text.to_owned()).unwrap()));
     assert_eq!(result(r#"{"content":[]}"#), Ended::well());
     assert_eq!(result(r#"{"content":[],"isError":false}"#), Ended::well());
-    assert_eq!(result(r#"{"content":[],"isError":true}"#).error.as_deref(), Some("tool_error"));
+    assert_eq!(result(r#"{"content":[],"isError":true}"#), Ended::tool_failed());
     let error = RpcError { code: -32602, message: "no such customer: hunter2".into(), data: None };
     let ended = Ended::of_response(&Response::Error(error));
-    assert_eq!((ended.error.as_deref(), ended.code, ended.failure()), (Some("-32602"), Some(-32602), Some("")));
+    assert_eq!((ended.clone(), ended.failure()), (Ended::refused(-32602, None), Some("")));
     let ours = Ended::refused(code::DENIED, Some(Reason::ConfigStale));
     assert_eq!(ours.failure(), Some(Reason::ConfigStale.sentence()), "our own sentences tell no secret");
 }

@@ -63,8 +63,9 @@ impl Answer {
     /// Which call it is for, before it is opened.
     #[must_use]
     pub fn waiter_of(text: &str) -> Option<u64> {
-        let (waiter, _) = text.split_once('.')?;
-        (waiter.len() == 16).then(|| u64::from_str_radix(waiter, 16).ok()).flatten()
+        let written = text.split_once('.')?.0;
+        let waiter = u64::from_str_radix(written, 16).ok()?;
+        (format!("{waiter:016x}") == written).then_some(waiter)
     }
 
     /// Opens what was brought.

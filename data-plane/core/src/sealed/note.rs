@@ -47,7 +47,9 @@ impl Note {
     /// Which session it is about, before it is opened.
     #[must_use]
     pub fn session_of(text: &str) -> Option<SessionKey> {
-        hex::decode(text.split_once('.')?.0).ok()?.try_into().ok()
+        let written = text.split_once('.')?.0;
+        let session: SessionKey = hex::decode(written).ok()?.try_into().ok()?;
+        (hex::encode(session) == written).then_some(session)
     }
 
     /// Opens what was brought.

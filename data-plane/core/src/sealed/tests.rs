@@ -2,13 +2,15 @@
 
 use std::collections::BTreeMap;
 
-use bailiwick_proto::mcp::{Era, ID_BYTES_MAX, Members, RequestId, VERSION_2025_06_18, raw};
+use bailiwick_proto::mcp::{Answered, Era, ID_BYTES_MAX, Members, RequestId, VERSION_2025_06_18, raw};
 use proptest::prelude::*;
 use serde_json::{Value, json};
 
 use super::{
+    answer::Answer,
     ask::{Ask, SERVER_ID_BYTES_MAX},
     cursor::Cursor,
+    note::Note,
     request_state::{RequestState, SERVER_STATE_BYTES_MAX, Subject, salient},
     session::{
         CAPABILITIES_BYTES_MAX, CLIENT_TEXT_CHARS_MAX, Capabilities, SERVER_SESSION_BYTES_MAX, SERVER_SESSIONS_MAX,
@@ -52,12 +54,15 @@ fn subject() -> Subject<'static> {
 }
 
 /// Every kind, sealed for a caller at `NOW`, with how long it is accepted.
-fn seal_each(keys: &SealingKeys, caller: &Caller) -> [(&'static str, i64, String); 7] {
+fn seal_each(keys: &SealingKeys, caller: &Caller) -> [(&'static str, i64, String); 9] {
     let cursor = Cursor { server: "finance".into(), cursor: Some("page 2".into()) };
     let ask = Ask { server: "finance".into(), id: RequestId::Text("a\"b".into()), waiter: 9 };
     let task = Task { server: "finance".into(), tool: "pay".into(), id: "786512e2-9e0d".into() };
     let subscription = Subscription { visible: 5, uris: vec!["file:///a".into()] };
     let state = RequestState::Server(Some("opaque".into()));
+    let answered = Answered::Result(raw(&json!({"action": "accept"})));
+    let answer = Answer { waiter: 9, id: RequestId::from(3), answered };
+    let note = Note { uri: "file:///a".into(), wished: true };
     [
         ("session", DAY, session().seal(keys, caller, NONCE).unwrap()),
         ("cursor", 3600, cursor.seal(keys, caller, "prompts/list", NOW, NONCE).unwrap()),
@@ -66,6 +71,8 @@ fn seal_each(keys: &SealingKeys, caller: &Caller) -> [(&'static str, i64, String
         ("ask", 3600, ask.seal(keys, caller, NOW, NONCE).unwrap()),
         ("task", 7 * DAY, task.seal(keys, caller, NOW, NONCE).unwrap()),
         ("subscription", DAY, subscription.seal(keys, caller, NOW, NONCE).unwrap()),
+        ("answer", 60, answer.seal(keys, caller, NOW, NONCE).unwrap()),
+        ("note", 600, note.seal(keys, caller, &[0xab; 32], NOW, NONCE).unwrap()),
     ]
 }
 
@@ -78,6 +85,8 @@ fn open_each(keys: &SealingKeys, caller: &Caller, text: &str, now: i64) -> Vec<S
         Ask::open(keys, caller, text, now).map(|content| format!("{content:?}")),
         Task::open(keys, caller, text, now).map(|content| format!("{content:?}")),
         Subscription::open(keys, caller, text, now).map(|content| format!("{content:?}")),
+        Answer::open(keys, caller, text, now).map(|content| format!("{content:?}")),
+        Note::open(keys, caller, text, now).map(|content| format!("{content:?}")),
     ]
     .into_iter()
     .flatten()
@@ -92,7 +101,7 @@ fn any_node_with_the_key_opens_what_another_sealed_and_as_nothing_else() {
         assert_eq!(open_each(&keys(&[2, 1]), &caller, &text, NOW + 5).len(), 1, "{kind}");
         assert!(open_each(&keys(&[2]), &caller, &text, NOW).is_empty(), "{kind}");
         assert!(open_each(&SealingKeys::default(), &caller, &text, NOW).is_empty(), "{kind}");
-        let (_, rest) = text.split_once('.').unwrap();
+        let (_, rest) = text.rsplit_once('.').unwrap();
         for other in ["s2", "c2", "r2", "a2", "t2", "e2"].iter().filter(|word| !text.starts_with(**word)) {
             assert!(open_each(&keys(&[1]), &caller, &format!("{other}.{rest}"), NOW).is_empty(), "{kind} as {other}");
         }
@@ -323,7 +332,7 @@ fn subscriptions_beyond_a_header_lose_their_last_resources() {
 
 proptest! {
     #[test]
-    fn a_changed_envelope_does_not_open(which in 0_usize..7, at in any::<prop::sample::Index>(), with in 0x21_u8..0x7f) {
+    fn a_changed_envelope_does_not_open(which in 0_usize..9, at in any::<prop::sample::Index>(), with in 0x21_u8..0x7f) {
         let caller = fixture::caller();
         let (_, _, text) = &seal_each(&keys(&[1]), &caller)[which];
         let mut bytes = text.clone().into_bytes();
@@ -335,7 +344,7 @@ proptest! {
     }
 
     #[test]
-    fn a_cut_or_lengthened_envelope_does_not_open(which in 0_usize..7, cut in 1_usize..40, more in "[A-Za-z0-9_=-]{1,8}") {
+    fn a_cut_or_lengthened_envelope_does_not_open(which in 0_usize..9, cut in 1_usize..40, more in "[A-Za-z0-9_=-]{1,8}") {
         let caller = fixture::caller();
         let (_, _, text) = &seal_each(&keys(&[1]), &caller)[which];
         for changed in [text.chars().take(text.len().saturating_sub(cut)).collect(), format!("{text}{more}")] {

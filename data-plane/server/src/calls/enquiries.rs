@@ -12,6 +12,7 @@ use bailiwick_data_plane_core::{
     forward,
     listening::source::Offers,
     listing::{Failure, Listing, Page},
+    operation::Operation,
 };
 use bailiwick_proto::{
     Reason, Tier,

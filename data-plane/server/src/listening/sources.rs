@@ -18,7 +18,7 @@ use bailiwick_proto::{
 };
 use futures::{
     FutureExt, StreamExt as _,
-    future::BoxFuture,
+    future::{BoxFuture, join_all},
     stream::{self, BoxStream, FuturesUnordered},
 };
 use tokio_stream::StreamMap;
@@ -81,6 +81,12 @@ impl Sources {
             sources.heard.insert(server.name.clone(), heard);
         }
         sources
+    }
+
+    /// Gives back what servers keep for this listener.
+    pub(super) async fn close(self) {
+        drop((self.streams, self.chores));
+        join_all(self.heard.values().map(|heard| heard.hearing.close())).await;
     }
 
     pub(super) fn servers(&self) -> Vec<String> {

@@ -259,6 +259,36 @@ async fn a_legacy_client_hears_changes_and_goes_on_where_it_was() {
 }
 
 #[tokio::test]
+async fn a_subscription_made_at_another_node_counts_before_and_after_the_client_listens() {
+    let teller = Teller::start(false).await;
+    let world = world(&teller).await;
+    let other = Node::start(&world.control.url, world.node.stream.clone()).await;
+    eventually("ready", || other.running.as_ref().unwrap().is_ready()).await;
+    let session = world.initialize().await;
+    let at_other = |method: &str, uri: &str| {
+        let url = format!("{}/mcp/finance", other.url);
+        let body = json!({"jsonrpc": "2.0", "id": 1, "method": method, "params": {"uri": uri}}).to_string();
+        let request = Client::new().post(url).bearer_auth(token(&claims())).header("mcp-session-id", &session);
+        let request = request.header("content-type", "application/json");
+        request.header("accept", "application/json, text/event-stream").body(body).send()
+    };
+    for uri in ["file:///gone", "file:///before"] {
+        assert_eq!(json_of(at_other("resources/subscribe", uri).await.unwrap()).await.1["result"], json!({}));
+    }
+    at_other("resources/unsubscribe", "file:///gone").await.unwrap();
+    let mut events = Events::of(world.get(&session).send().await.unwrap());
+    at_other("resources/subscribe", "file:///after").await.unwrap();
+    let wished = BTreeSet::from(["file:///after".to_owned(), "file:///before".to_owned()]);
+    eventually("subscribed", || teller.state.subscribed.lock().unwrap().values().any(|uris| *uris == wished)).await;
+    for uri in ["file:///gone", "file:///before", "file:///after"] {
+        teller.updated(uri);
+    }
+    for uri in ["file:///after", "file:///before"] {
+        assert!(wished.contains(events.next().await.unwrap()["params"]["uri"].as_str().unwrap()), "{uri}");
+    }
+}
+
+#[tokio::test]
 async fn a_broken_stream_of_a_server_is_opened_again_and_counts_as_a_change() {
     for is_modern in [true, false] {
         let teller = Teller::start(is_modern).await;

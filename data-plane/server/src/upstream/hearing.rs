@@ -4,7 +4,10 @@
 //! caller the first hears the session that the caller's calls are made in, and every further one has a session of its
 //! own, as long as it listens. Deliberately absent: what is wished for (`data-plane/core`).
 
-use std::sync::{Arc, PoisonError};
+use std::{
+    sync::{Arc, PoisonError},
+    time::Duration,
+};
 
 use bailiwick_data_plane_core::listening::{
     Wishes,
@@ -13,6 +16,9 @@ use bailiwick_data_plane_core::listening::{
 use bailiwick_proto::{mcp::Era, v1::Server};
 
 use super::{Origin, Peer, Principal, Upstream, UpstreamFault, peer::Notifications};
+
+/// Longest wait for a server to take its session back; it forgets it by itself some day.
+const CLOSE_WAIT_MAX: Duration = Duration::from_secs(2);
 
 /// See the file's header. What is shared is given back when it is dropped.
 #[derive(Debug)]
@@ -54,6 +60,13 @@ impl Hearing {
     pub(crate) async fn open(&self, wishes: &Wishes) -> Result<Notifications, Closed> {
         let (id, bounds) = (self.upstream.next_id(), self.upstream.handshake_bounds(&self.server));
         self.peer.notifications(&self.upstream.http, id, wishes, bounds).await
+    }
+
+    /// Nobody listens any more. A session of its own is given back.
+    pub(crate) async fn close(&self) {
+        if self.shared.is_none() {
+            self.peer.close(&self.upstream.http, CLOSE_WAIT_MAX).await;
+        }
     }
 
     /// Asks a legacy server to tell of a resource's changes, or no longer to.

@@ -15,7 +15,7 @@ use bailiwick_data_plane_core::{
         source::{Closed, Offers},
     },
 };
-use bailiwick_proto::mcp::{Era, Incoming, Members, Notification, RequestId, Response, method, raw, read_incoming};
+use bailiwick_proto::mcp::{Era, Incoming, Members, Notification, RequestId, Response, header_name, method, raw, read_incoming};
 use http::{HeaderMap, HeaderValue, StatusCode, header};
 
 use super::{Aside, Bounds, Peer, post};
@@ -110,6 +110,17 @@ impl Peer {
             Response::Result(_) => Ok(()),
             Response::Error(error) => Err(UpstreamFault::Invalid(format!("error {}: {}", error.code, error.message))),
         }
+    }
+}
+
+impl Peer {
+    /// Gives back the session, if a legacy server gave one: nobody needs it any more.
+    pub(in crate::upstream) async fn close(&self, http: &reqwest::Client, timeout: Duration) {
+        let Some(link) = self.link.swap(None) else { return };
+        let Some(session) = &link.session else { return };
+        let request = http.delete(&self.origin.url).header(header_name::SESSION_ID, session);
+        let closed = tokio::time::timeout(timeout, Box::pin(request.send())).await;
+        tracing::debug!(url = self.origin.url, is_closed = matches!(closed, Ok(Ok(_))), "a session is given back");
     }
 }
 

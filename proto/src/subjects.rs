@@ -6,8 +6,8 @@ pub const RECORDS: &str = "bailiwick.v1.record.>";
 pub const CONTROL: &str = "bailiwick.v1.control";
 /// Where data planes bring each other what clients answered: sealed, and whoever waits for it takes it.
 pub const ANSWERS: &str = "bailiwick.v1.answers";
-/// Where data planes tell each other what legacy sessions subscribe to: sealed, and whoever has the session's stream takes
-/// it.
+/// Where data planes tell each other what legacy sessions subscribe to: sealed, and whoever has the session's stream
+/// takes it.
 pub const SUBSCRIPTIONS: &str = "bailiwick.v1.subscriptions";
 /// The only region so far.
 pub const DEFAULT_REGION: &str = "local";

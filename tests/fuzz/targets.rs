@@ -74,7 +74,8 @@ fn a_stream(random: &mut Random) -> Vec<u8> {
     from(random, &seeds::STREAMS)
 }
 
-/// What passes is what an ordinary reader takes, with every member written once and within the depth; all of that passes.
+/// What passes is what an ordinary reader takes, with every member written once and within the depth; all of that
+/// passes.
 fn json(input: &[u8]) -> Checked {
     let strict = check_json(input);
     let ordinary = std::str::from_utf8(input).ok().zip(serde_json::from_slice::<Value>(input).ok());

@@ -6,7 +6,7 @@
 
 use std::{
     sync::{
-        Arc, RwLock,
+        RwLock,
         atomic::{AtomicBool, AtomicUsize, Ordering},
     },
     time::Duration,
@@ -60,7 +60,7 @@ impl Round {
 }
 
 /// One client: each request to the next node. What is not answered there goes to the one after; any answer counts.
-async fn client(round: Arc<Round>, client: McpClient, number: usize) -> Result<()> {
+async fn client(round: &Round, client: McpClient, number: usize) -> Result<()> {
     let is_legacy = client.session.is_some();
     for turn in number.. {
         if round.stop.load(Ordering::SeqCst) {
@@ -133,22 +133,8 @@ async fn clients(deployment: &Deployment) -> Result<Vec<McpClient>> {
     Ok(clients)
 }
 
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn clients_of_both_eras_go_round_over_all_nodes_while_those_come_and_go() -> Result<()> {
-    let mut deployment = Deployment::start(Shape::Cluster).await?;
-    let (old, new) = servers(&deployment).await?;
-    let round = Arc::new(Round {
-        nodes: RwLock::new(deployment.mcp.clone()),
-        stop: AtomicBool::new(false),
-        good: Default::default(),
-        passed_on: AtomicUsize::new(0),
-    });
-    let clients = clients(&deployment).await?;
-    let working: Vec<_> = clients
-        .into_iter()
-        .enumerate()
-        .map(|(number, one)| tokio::spawn(client(Arc::clone(&round), one, number)))
-        .collect();
+/// A node is added, two are killed one after the other, and a server forgets its sessions each time.
+async fn come_and_go(deployment: &mut Deployment, old: &ScriptedServer, round: &Round) -> Result<()> {
     round.go_on().await?;
     deployment.up(&["--data-planes", "3"]).await?;
     ensure!(deployment.mcp.len() == 3, "a node was added: {:?}", deployment.mcp);
@@ -163,10 +149,28 @@ async fn clients_of_both_eras_go_round_over_all_nodes_while_those_come_and_go() 
         deployment.up(&[]).await?;
         round.go_on().await?;
     }
-    round.stop.store(true, Ordering::SeqCst);
-    for one in working {
-        one.await??;
-    }
+    Ok(())
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn clients_of_both_eras_go_round_over_all_nodes_while_those_come_and_go() -> Result<()> {
+    let mut deployment = Deployment::start(Shape::Cluster).await?;
+    let (old, new) = servers(&deployment).await?;
+    let round = Round {
+        nodes: RwLock::new(deployment.mcp.clone()),
+        stop: AtomicBool::new(false),
+        good: Default::default(),
+        passed_on: AtomicUsize::new(0),
+    };
+    let clients = clients(&deployment).await?;
+    let working = clients.into_iter().enumerate().map(|(number, one)| client(&round, one, number));
+    let (worked, came_and_went) = tokio::join!(futures::future::join_all(working), async {
+        let done = come_and_go(&mut deployment, &old, &round).await;
+        round.stop.store(true, Ordering::SeqCst);
+        done
+    });
+    worked.into_iter().collect::<Result<Vec<()>>>()?;
+    came_and_went?;
     let good: Vec<usize> = round.good.iter().map(|good| good.load(Ordering::SeqCst)).collect();
     println!("{good:?} requests, {} sent again as a node was away", round.passed_on.load(Ordering::SeqCst));
     ensure!(old.sessions_opened() > 2 && !new.seen().is_empty(), "sessions were forgotten and opened again");

@@ -159,6 +159,9 @@ async fn a_virtual_server_of_several_servers_shows_names_that_lead_back(shape: S
         let read = client.modern("resources/read", json!({"uri": uri})).await?;
         assert_eq!(read.body["result"]["contents"][0]["uri"], **uri, "{}", read.text);
     }
+    let missing = "mcp+books+finance://datasets/salaries";
+    let refused = client.modern("resources/read", json!({"uri": missing})).await?;
+    assert_eq!(refused.code(), Some(-32602), "what is not there is said by the server: {}", refused.text);
     let name = json!({"name": "books__draft_reminder", "arguments": {"customer": "acme"}});
     let prompt = client.modern("prompts/get", name).await?;
     ensure!(prompt.body["result"]["messages"].is_array(), "{}", prompt.text);
@@ -170,7 +173,7 @@ async fn a_virtual_server_of_several_servers_shows_names_that_lead_back(shape: S
         let refused = client.modern(method, params).await?;
         assert_eq!(refused.code(), Some(-32602), "{}", refused.text);
     }
-    assert_eq!(server.reads().await?, (1, 4));
+    assert_eq!(server.reads().await?, (1, 5));
 
     // A policy that goes takes what it permitted with it, at once.
     deployment.cli_ok(&["delete", "policy", "both-reads"])?;

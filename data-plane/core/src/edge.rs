@@ -6,7 +6,7 @@
 //!
 //! Era: `_meta` with the modern keys, or a modern version header, makes a request modern; everything else is legacy and
 //! needs a session from `initialize`. Methods: `tools/list`, `tools/call`, and per era `initialize`, `ping` or
-//! `server/discover`; any other is refused. Deliberately absent: tokens, Origin, GET and DELETE (`data-plane/server`).
+//! `server/discover`; any other is refused. Deliberately absent: tokens, Origin, DELETE (`data-plane/server`).
 //! Specification: MCP 2026-07-28 Streamable HTTP and versioning; 2025-11-25 lifecycle and transports.
 
 mod calls;

@@ -218,7 +218,7 @@ pub fn answer(
             if speaks_of_our_request(error.code) {
                 return failed(call, request_id, Reason::UpstreamInvalid, Some(payload));
             }
-            let error = in_words_of(call.era, call.method, error);
+            let error = shown::error(call.method, naming, server, in_words_of(call.era, call.method, error));
             // The one error of the protocol's own that speaks of the client: it did not declare what the server needs.
             let lacks = error.code == code::MISSING_CLIENT_CAPABILITY && call.era.is_modern();
             Answer {

@@ -2,8 +2,8 @@
 //!
 //! Read in this order: `config` and `catalogue` (what the control plane streamed, compiled), `lane` (what it takes away
 //! at once), `caller`, `admission` (the one rule for listing and calling), `edge` (a client's message in, one `Step`
-//! out), `forward`, `relay` and `handshake` (the server's side), `sealed` (what clients bring back), `records` (what the ledger
-//! is told).
+//! out), `forward`, `relay` and `handshake` (the server's side), `sealed` (what clients bring back), `listening` (what
+//! they are told of changes), `records` (what the ledger is told).
 //!
 //! Called by `data-plane/server`, which owns sockets, clocks, randomness and the spool. None of those is here: time,
 //! ids, nonces and keys arrive as arguments. Nothing is remembered between calls except the catalogue.

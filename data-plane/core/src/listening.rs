@@ -4,8 +4,8 @@
 //! [`Listening`] is told what changes, in the client's own words: at servers (`source`, one for each server behind the
 //! virtual server), in the configuration, in the client's authority. It says what to write. A modern client first gets
 //! what is honoured of its wishes; what was not asked for is never told. Equal changes close together are told once, so
-//! a server that floods costs what a quiet one does, and a client that reads slowly misses nothing: what is pending is a
-//! set, not a queue. Time is milliseconds of any clock that never goes back, given as an argument.
+//! a server that floods costs what a quiet one does, and a client that reads slowly misses nothing: what is pending is
+//! a set, not a queue. Time is milliseconds of any clock that never goes back, given as an argument.
 //!
 //! Contract: after every `handle_…`, `poll_output` until it gives nothing, then again at `poll_timeout`. Nothing
 //! follows [`Output::End`]. Specification: MCP 2026-07-28 `subscriptions/listen`; 2025-11-25 transports, "Listening for

@@ -144,7 +144,30 @@ fn decoded(text: &[u8]) -> Vec<u8> {
 
 #[cfg(test)]
 mod tests {
+    use proptest::prelude::*;
+
     use super::*;
+
+    /// As a server might: decoded until nothing changes, then cut at slashes of both kinds.
+    fn climbs(uri: &str) -> bool {
+        let path = uri.split(['?', '#']).next().unwrap();
+        let mut text = path.as_bytes().to_vec();
+        while decoded(&text) != text {
+            text = decoded(&text);
+        }
+        let after_scheme = text.iter().position(|byte| *byte == b':').map_or(0, |at| at + 1);
+        text[after_scheme..].split(|byte| matches!(byte, b'/' | b'\\')).any(|segment| segment == b"..")
+    }
+
+    proptest! {
+        #[test]
+        fn no_uri_that_is_accepted_climbs_however_it_is_decoded(
+            path in "(/|[.]|[.][.]|%2E|%2e|%2F|%5C|%25|%252E|2E|a|%C3|[?]|:){0,12}",
+        ) {
+            let uri = format!("file:{path}");
+            prop_assert!(check(&uri).is_err() || !climbs(&uri), "{}", uri);
+        }
+    }
 
     #[test]
     fn ordinary_uris_have_one_reading() {

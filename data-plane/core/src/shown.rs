@@ -1,14 +1,14 @@
 //! What a server returns of a use, under the names its client knows.
 //!
-//! Called by `forward` once a server's finished result is there. Where a virtual server shows URIs with the server's
-//! name before them (`naming`), the URIs inside results must be such, too, or the client could not read what a tool or a
-//! prompt links to: `uri` of what was read (`contents`), and of links and embedded resources in the content of tools'
-//! and prompts' results. Everything else, and every result under plain naming, stays byte for byte as it was. A modern
+//! Called by `forward` once a server's finished result or error is there. Where a virtual server shows URIs with the
+//! server's name before them (`naming`), the URIs inside results must be such, too, or the client could not read what a
+//! tool or a prompt links to: `uri` of what was read (`contents`) or is not there (`data` of an error), and of links and
+//! embedded resources in the content of tools' and prompts' results. Everything else, and every result under plain naming, stays byte for byte as it was. A modern
 //! client also gets the caching members that reading must have: for the caller alone, since policy decides who reads.
 //! Deliberately absent: URIs in free text, in structured content and in vendors' members, which only their authors
 //! understand. Specification: MCP 2026-07-28 and 2025-11-25: tools, prompts, resources; 2026-07-28: caching.
 
-use bailiwick_proto::mcp::{self, method};
+use bailiwick_proto::mcp::{self, RpcError, method};
 use serde_json::value::RawValue;
 
 use crate::{listing::TTL_MS, naming::Naming};
@@ -28,6 +28,15 @@ pub fn result(rpc_method: &str, naming: &Naming, server: &str, result: &RawValue
         }),
         _ => result.to_owned(),
     }
+}
+
+/// A server's error about what was asked of it: the URI it says is not there (`data.uri`) is the one the client asked for.
+#[must_use]
+pub fn error(rpc_method: &str, naming: &Naming, server: &str, error: RpcError) -> RpcError {
+    let RpcError { code, message, data } = error;
+    let is_of_uri = rpc_method == method::RESOURCES_READ && matches!(naming, Naming::Prefixed);
+    let data = if is_of_uri { data.map(|data| Renaming { naming, server }.uri(&data)) } else { data };
+    RpcError { code, message, data }
 }
 
 /// The result of reading a resource for a modern client: with `ttlMs`, ours where the server set none or a longer one,
@@ -123,6 +132,24 @@ mod tests {
         ] {
             assert_eq!(result(rpc_method, &Naming::Prefixed, "hr", &raw(own)).get(), towards_client);
             assert_eq!(result(rpc_method, &Naming::Plain("hr".into()), "hr", &raw(own)).get(), own);
+        }
+    }
+
+    #[test]
+    fn an_error_names_the_uri_the_client_asked_for() {
+        let said = |naming: &Naming, rpc_method| {
+            let data = Some(raw(r#"{"uri":"file:///a","x":1.50}"#));
+            let error = error(rpc_method, naming, "hr", RpcError { code: -32602, message: "no".into(), data });
+            error.data.unwrap().get().to_owned()
+        };
+        let renamed = r#"{"uri":"mcp+hr+file:///a","x":1.50}"#;
+        assert_eq!(said(&Naming::Prefixed, method::RESOURCES_READ), renamed);
+        for (naming, rpc_method) in [
+            (Naming::Plain("hr".into()), method::RESOURCES_READ),
+            (Naming::Prefixed, method::TOOLS_CALL),
+            (Naming::Prefixed, method::PROMPTS_GET),
+        ] {
+            assert_eq!(said(&naming, rpc_method), r#"{"uri":"file:///a","x":1.50}"#);
         }
     }
 

@@ -1,4 +1,4 @@
-//! W3C trace context as MCP carries it: read from a request's `_meta`, decided on, written anew for the hop to a server.
+//! W3C trace context as MCP carries it: read from a request's `_meta`, decided on, rewritten for the hop to a server.
 //!
 //! Called by the telemetry of `data-plane/server` and by `forward`. What is not well-formed counts as absent: an
 //! invalid `traceparent` takes its `tracestate` with it, and nothing invalid travels on. A node that traces puts its

@@ -4,6 +4,7 @@
 pub(crate) mod control_plane;
 pub(crate) mod ledger;
 pub(crate) mod server;
+pub(crate) mod teller;
 pub(crate) mod world;
 
 use std::time::Duration;

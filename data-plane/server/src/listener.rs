@@ -3,8 +3,9 @@
 //! Started by `role`. Accepts connections within a bound, turns away strangers' pages and foreign host names (`guard`),
 //! serves metadata (`metadata`), and hands POSTs to `endpoint`. Each connection is a task of its own, ended when its
 //! client stalls (`patience`); at shutdown no more are accepted, idle ones close, and busy ones finish their request.
-//! GET and DELETE are 405: no stream is kept and no session is stored here. Deliberately absent: TLS, and what a
-//! message means (`data-plane/core`). Specification: MCP 2026-07-28 and 2025-11-25 Streamable HTTP; RFC 9728.
+//! GET is for legacy clients with a session, who listen to changes (`listening`); DELETE is 405: no session is stored
+//! here. Deliberately absent: TLS, and what a message means (`data-plane/core`). Specification: MCP 2026-07-28 and
+//! 2025-11-25 Streamable HTTP; RFC 9728.
 
 mod cors;
 mod endpoint;

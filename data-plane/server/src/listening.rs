@@ -120,13 +120,20 @@ impl Stream {
                     }
                 }
                 () = sources.hear(&now) => {}
-                Some(note) = notes.recv() => {
-                    match note.wished {
-                        true => wish_for(&mut listening, &note.uri),
-                        false => listening.unsubscribe(&note.uri),
+                note = notes.recv(), if self.listen.session.is_some() && !stopping => match note {
+                    Some(note) => {
+                        match note.wished {
+                            true => wish_for(&mut listening, &note.uri),
+                            false => listening.unsubscribe(&note.uri),
+                        }
+                        sources.wish(&hearer, listening.wishes());
                     }
-                    sources.wish(&hearer, listening.wishes());
-                }
+                    // A newer stream of the session has its place: nothing may be told on both.
+                    None => {
+                        stopping = true;
+                        listening.handle_end();
+                    }
+                },
                 _ = changes.changed() => self.judge(now(), &config, sources, &mut listening),
                 _ = tick.tick() => {
                     self.judge(now(), &config, sources, &mut listening);
@@ -185,8 +192,8 @@ impl Stream {
         Bytes::from([id.as_bytes(), b"event: message\ndata: ", message, b"\n\n"].concat())
     }
 
-    /// An event without a message, so that a client that loses the stream before anything was told knows from where to go
-    /// on.
+    /// An event without a message, so that a client that loses the stream before anything was told knows from where to
+    /// go on.
     fn primer(&self, listening: &Listening) -> Bytes {
         match self.seen(listening).filter(|_| self.listen.is_primed) {
             Some(id) => Bytes::from([id.as_bytes(), b"data:\n\n"].concat()),

@@ -1,10 +1,10 @@
 //! Spans and durations of this node: one SERVER operation per client's request, one CLIENT operation per request to a
 //! server.
 //!
-//! `listener` and `calls` begin an [`Underway`] and end it; one that is dropped was cancelled. Every operation counts in
-//! the durations; it becomes a span if a collector is configured and its trace is sampled. What a span says is decided
-//! by `data_plane_core::operation`, whose child it is by `trace`; here are the clock, the random ids and what is known of
-//! the connection. With traces off, a client's trace context passes through as it came.
+//! `listener` and `calls` begin an [`Underway`] and end it; one that is dropped was cancelled. Every operation counts
+//! in the durations; it becomes a span if a collector is configured and its trace is sampled. What a span says is
+//! decided by `data_plane_core::operation`, whose child it is by `trace`; here are the clock, the random ids and what is
+//! known of the connection. With traces off, a client's trace context passes through as it came.
 //! Specification: open-telemetry/semantic-conventions-genai, docs/gen-ai/mcp.md.
 
 use std::{

@@ -93,7 +93,14 @@ impl Upstream {
             .connect_timeout(Duration::from_millis(limits.connect_timeout_ms))
             .pool_max_idle_per_host(IDLE_CONNECTIONS_MAX)
             .build()?;
-        Ok(Self { http, limits, known: Mutex::default(), heard: Mutex::default(), next_id: AtomicU64::new(1), cause: Cause::default() })
+        Ok(Self {
+            http,
+            limits,
+            known: Mutex::default(),
+            heard: Mutex::default(),
+            next_id: AtomicU64::new(1),
+            cause: Cause::default(),
+        })
     }
 
     /// The same, telling what it does by itself.

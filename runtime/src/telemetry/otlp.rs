@@ -106,8 +106,8 @@ impl Spans {
     }
 }
 
-/// Starts shipping to the configured collector; where spans are handed in, if those are wanted. `lost` counts spans that
-/// never arrived. The tasks end some seconds after `stop` at the latest.
+/// Starts shipping to the configured collector; where spans are handed in, if those are wanted. `lost` counts spans
+/// that never arrived. The tasks end some seconds after `stop` at the latest.
 ///
 /// # Errors
 /// [`TelemetryError`]. A collector that cannot be reached is none.

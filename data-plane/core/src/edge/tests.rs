@@ -210,7 +210,10 @@ fn modern_discovery_says_what_is_served() {
     let result = &json_of(&reply)["result"];
     assert_eq!(result["resultType"], "complete");
     assert_eq!(result["supportedVersions"], json!(["2026-07-28"]));
-    assert_eq!((&result["capabilities"], &result["cacheScope"]), (&json!({"tools": {}}), &json!("private")));
+    assert_eq!(
+        (&result["capabilities"], &result["cacheScope"]),
+        (&json!({"tools": {"listChanged": true}}), &json!("private"))
+    );
     assert!(result["ttlMs"].is_u64());
     assert_eq!(result["_meta"]["io.modelcontextprotocol/serverInfo"]["name"], "bailiwick");
 }
@@ -331,7 +334,7 @@ fn initialize_negotiates_a_version_and_opens_a_session() {
         let reply = ask(asked);
         let result = &json_of(&reply)["result"];
         assert_eq!(result["protocolVersion"], given, "{asked}");
-        assert_eq!(result["capabilities"], json!({"tools": {}}));
+        assert_eq!(result["capabilities"], json!({"tools": {"listChanged": true}}));
         assert_eq!(result["serverInfo"]["name"], "bailiwick");
         assert!(reply.session_id.is_some());
     }

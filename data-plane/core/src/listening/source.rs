@@ -2,10 +2,10 @@
 //! subscriptions of a legacy one.
 //!
 //! Called by the server, which opens and closes what this says and feeds what comes. Whatever a listener wants, in
-//! either era, comes out as [`Change`]s in the server's own words. A stream that breaks is opened again, with pauses that
-//! grow; what may have been missed meanwhile counts as changed, because telling too much costs a look and telling too
-//! little costs the truth. When wishes change, a modern server gets a new stream, and the old one is closed once the new
-//! one is acknowledged. Time is milliseconds of any clock that never goes back, given as an argument.
+//! either era, comes out as [`Change`]s in the server's own words. A stream that breaks is opened again, with pauses
+//! that grow; what may have been missed meanwhile counts as changed, because telling too much costs a look and telling
+//! too little costs the truth. When wishes change, a modern server gets a new stream, and the old one is closed once
+//! the new one is acknowledged. Time is milliseconds of any clock that never goes back, given as an argument.
 //! Specification: as `listening`.
 
 use std::collections::{BTreeSet, VecDeque};

@@ -1,8 +1,8 @@
 //! Event ids of a legacy client's stream of changes: what it listened to, and what it had seen.
 //!
-//! Called by `listening`: sent as the id of events, brought back in `Last-Event-ID` when the client listens again, maybe
-//! at another node. That node then knows which resources the client subscribed to and whether its tools have changed
-//! meanwhile, so no change is missed and none has to be kept. Resources that do not fit are left out.
+//! Called by `listening`: sent as the id of events, brought back in `Last-Event-ID` when the client listens again,
+//! maybe at another node. That node then knows which resources the client subscribed to and whether its tools have
+//! changed meanwhile, so no change is missed and none has to be kept. Resources that do not fit are left out.
 //! Specification: MCP 2025-11-25 transports, "Resumability and Redelivery".
 
 use serde::{Deserialize, Serialize};

@@ -133,7 +133,7 @@ proptest! {
     }
 
     #[test]
-    fn what_travels_on_is_always_well_formed(trace_id in any::<[u8; 16]>(), span_id in any::<[u8; 8]>(), flags in any::<u8>()) {
+    fn what_travels_on_is_always_well_formed((trace_id, span_id, flags) in any::<([u8; 16], [u8; 8], u8)>()) {
         let text = format!("00-{}-{}-{flags:02x}", hex::encode(trace_id), hex::encode(span_id));
         let read = SpanContext::parse(&text);
         prop_assert_eq!(read.is_some(), trace_id != [0; 16] && span_id != [0; 8]);

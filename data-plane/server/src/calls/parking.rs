@@ -177,8 +177,11 @@ impl Keeper {
 
     /// Whether the server has to be told that it is over.
     async fn rounds(&mut self) -> bool {
+        // What waits for a client would keep a node from stopping for as long as a person may take.
+        let stop = self.supervisor.shutdown().clone();
         loop {
-            let Ok(Some(answer)) = timeout(ANSWER_WAIT_MAX, self.waiter.answers.recv()).await else { return true };
+            let brought = stop.or_stop(timeout(ANSWER_WAIT_MAX, self.waiter.answers.recv())).await;
+            let Some(Ok(Some(answer))) = brought else { return true };
             let Some(Word::Resume { responses, reply_to }) = Word::of(&answer) else { continue };
             if tell(&self.answers, &self.caller, reply_to, Word::Taken).await.is_err() {
                 continue;

@@ -141,13 +141,11 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn a_silent_stream_shows_that_it_lives() {
         let ((said, before), (answered, answer)) = (mpsc::channel::<Vec<u8>>(1), oneshot::channel());
-        let answering = tokio::spawn(async move {
+        let (text, ()) = tokio::join!(all(Parts { first: None, before, answer, guard: () }), async {
             tokio::time::sleep(KEEP_ALIVE * 2 + KEEP_ALIVE / 2).await;
             answered.send(Some(b"{}".to_vec())).unwrap();
             drop(said);
         });
-        let text = all(Parts { first: None, before, answer, guard: () }).await;
-        answering.await.unwrap();
         assert_eq!(text, ":\n\n:\n\nevent: message\ndata: {}\n\n");
     }
 

@@ -1,9 +1,9 @@
 //! Who listens at this node: how many, and which legacy session's stream a subscription belongs to.
 //!
-//! One per node. A legacy client subscribes to resources in requests of their own, which may come before it listens, and
-//! to another node. So all nodes are told, sealed with the keys they share, and the one where the session listens, or is
-//! going to, takes it. What is kept is a cache of some minutes: a client that listens again brings its subscriptions
-//! with it.
+//! One per node. A legacy client subscribes to resources in requests of their own, which may come before it listens,
+//! and to another node. So all nodes are told, sealed with the keys they share, and the one where the session listens,
+//! or is going to, takes it. What is kept is a cache of some minutes: a client that listens again brings its
+//! subscriptions with it.
 
 use std::{
     collections::{BTreeSet, HashMap, HashSet},

@@ -1,7 +1,7 @@
 //! The servers of one listener: opened, heard and closed as the core says.
 //!
-//! Used by the listener's task alone. Everything that takes time is polled here and nowhere else, so what is dropped with
-//! the task is over.
+//! Used by the listener's task alone. Everything that takes time is polled here and nowhere else, so what is dropped
+//! with the task is over.
 
 use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
@@ -47,7 +47,7 @@ enum Event {
 
 enum Reading {
     Begins(Arc<Hearing>, Wishes),
-    Goes(Notifications),
+    Goes(Box<Notifications>),
     Over,
 }
 
@@ -190,7 +190,7 @@ async fn offers(hearing: Arc<Hearing>) -> Event {
 async fn read(reading: Reading) -> Option<(Event, Reading)> {
     Some(match reading {
         Reading::Begins(hearing, wishes) => match hearing.open(&wishes).await {
-            Ok(notifications) => (Event::Opened, Reading::Goes(notifications)),
+            Ok(notifications) => (Event::Opened, Reading::Goes(Box::new(notifications))),
             Err(how) => (Event::Closed(how), Reading::Over),
         },
         Reading::Goes(mut notifications) => match notifications.next().await {

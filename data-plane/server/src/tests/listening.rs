@@ -1,143 +1,16 @@
 //! Streams of changes from client to server, in both eras on either side.
 
-use std::{
-    collections::{BTreeMap, BTreeSet, VecDeque},
-    sync::{Arc, Mutex},
-};
-
-use axum::{
-    Router,
-    body::Body,
-    extract::State,
-    http::{HeaderMap, StatusCode, header},
-    response::{IntoResponse, Response as Answer},
-    routing::get,
-};
-use bailiwick_runtime::{OnEnd, Supervisor};
-use futures::StreamExt as _;
-use tokio::{net::TcpListener, sync::broadcast};
-use tokio_stream::wrappers::BroadcastStream;
+use std::collections::{BTreeSet, VecDeque};
 
 use super::*;
-use crate::listening::STREAMS_OF_ONE_MAX;
+use crate::{
+    fakes::teller::{SUBSCRIPTION, Teller},
+    listening::STREAMS_OF_ONE_MAX,
+};
 
 const PERMIT_EVERYTHING: &str = "permit (principal, action, resource);";
-const SUBSCRIPTION: &str = "io.modelcontextprotocol/subscriptionId";
 /// Longest wait for an event.
 const EVENT_WAIT_MAX: Duration = Duration::from_secs(10);
-
-/// A server that tells of changes, in one era.
-struct Teller {
-    url: String,
-    state: Arc<Telling>,
-    stop: Shutdown,
-}
-
-struct Telling {
-    is_modern: bool,
-    /// Empty bytes end every stream.
-    told: broadcast::Sender<String>,
-    subscribed: Mutex<BTreeMap<String, BTreeSet<String>>>,
-}
-
-impl Drop for Teller {
-    fn drop(&mut self) {
-        self.stop.request();
-    }
-}
-
-impl Teller {
-    async fn start(is_modern: bool) -> Self {
-        let state = Arc::new(Telling { is_modern, told: broadcast::Sender::new(1_000), subscribed: Mutex::default() });
-        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
-        let url = format!("http://{}/mcp", listener.local_addr().unwrap());
-        let app = Router::new().route("/mcp", get(stream).post(handle)).with_state(Arc::clone(&state));
-        let stop = Shutdown::new();
-        let stopped = stop.clone();
-        Supervisor::new(stop.clone()).spawn("teller", OnEnd::Finish, async move {
-            stopped.or_stop(axum::serve(listener, app).into_future()).await;
-        });
-        Self { url, state, stop }
-    }
-
-    fn tell(&self, method: &str, params: &Value) {
-        let message = json!({"jsonrpc": "2.0", "method": method, "params": params});
-        drop(self.state.told.send(format!("data: {message}\n\n")));
-    }
-
-    fn updated(&self, uri: &str) {
-        self.tell("notifications/resources/updated", &json!({"uri": uri}));
-    }
-
-    fn break_streams(&self) {
-        drop(self.state.told.send(String::new()));
-    }
-
-    fn heard_by(&self) -> usize {
-        self.state.told.receiver_count()
-    }
-}
-
-fn events(state: &Telling, first: String) -> Answer {
-    let told = BroadcastStream::new(state.told.subscribe()).map(Result::unwrap_or_default);
-    let told = told.take_while(|text| std::future::ready(!text.is_empty()));
-    let all = futures::stream::iter([first]).chain(told).map(Ok::<_, std::io::Error>);
-    ([(header::CONTENT_TYPE, "text/event-stream")], Body::from_stream(all)).into_response()
-}
-
-async fn stream(State(state): State<Arc<Telling>>, headers: HeaderMap) -> Answer {
-    match (state.is_modern, headers.get("mcp-session-id")) {
-        (false, Some(_)) => events(&state, ": hello\n\n".into()),
-        (false, None) => StatusCode::BAD_REQUEST.into_response(),
-        (true, _) => StatusCode::METHOD_NOT_ALLOWED.into_response(),
-    }
-}
-
-async fn handle(State(state): State<Arc<Telling>>, headers: HeaderMap, body: String) -> Answer {
-    let message: Value = serde_json::from_str(&body).unwrap();
-    let (id, params) = (message["id"].clone(), &message["params"]);
-    let capabilities = json!({"tools": {"listChanged": true}, "prompts": {"listChanged": true},
-        "resources": {"listChanged": true, "subscribe": true}});
-    let result = |result: Value| axum::Json(json!({"jsonrpc": "2.0", "id": id, "result": result})).into_response();
-    let session = headers.get("mcp-session-id").map_or("", |session| session.to_str().unwrap());
-    match (message["method"].as_str().unwrap(), state.is_modern) {
-        ("server/discover", true) => {
-            result(json!({"resultType": "complete", "supportedVersions": ["2026-07-28"], "capabilities": capabilities}))
-        }
-        ("subscriptions/listen", true) => {
-            let acknowledged = json!({"jsonrpc": "2.0", "method": "notifications/subscriptions/acknowledged",
-                "params": {"notifications": params["notifications"], "_meta": {SUBSCRIPTION: id}}});
-            let asked: BTreeSet<String> =
-                serde_json::from_value(params["notifications"]["resourceSubscriptions"].clone()).unwrap_or_default();
-            state.subscribed.lock().unwrap().insert(id.to_string(), asked);
-            events(&state, format!("data: {acknowledged}\n\n"))
-        }
-        ("initialize", false) => {
-            let info = json!({"name": "teller", "version": "1"});
-            let mut opened =
-                result(json!({"protocolVersion": "2025-11-25", "capabilities": capabilities, "serverInfo": info}));
-            let number = state.subscribed.lock().unwrap().len();
-            state.subscribed.lock().unwrap().insert(format!("s-{number}"), BTreeSet::new());
-            opened.headers_mut().insert("mcp-session-id", format!("s-{number}").parse().unwrap());
-            opened
-        }
-        ("resources/subscribe", false) => {
-            let uri = params["uri"].as_str().unwrap().to_owned();
-            state.subscribed.lock().unwrap().get_mut(session).unwrap().insert(uri);
-            result(json!({}))
-        }
-        ("resources/unsubscribe", false) => {
-            let uri = params["uri"].as_str().unwrap().to_owned();
-            state.subscribed.lock().unwrap().get_mut(session).unwrap().remove(&uri);
-            result(json!({}))
-        }
-        (method, _) if method.starts_with("notifications/") => StatusCode::ACCEPTED.into_response(),
-        _ => {
-            let error = json!({"code": -32601, "message": "Method not found"});
-            (StatusCode::NOT_FOUND, axum::Json(json!({"jsonrpc": "2.0", "id": id, "error": error}))).into_response()
-        }
-    }
-}
 
 /// The events of one response, as they come.
 struct Events {
@@ -256,6 +129,40 @@ async fn a_legacy_client_hears_changes_and_goes_on_where_it_was() {
         let ended = world.legacy(Some(&session), "resources/unsubscribe", &uri).send().await.unwrap();
         assert_eq!(json_of(ended).await.1["result"], json!({}));
     }
+}
+
+#[tokio::test]
+async fn two_listeners_of_one_caller_both_hear_and_the_second_gives_its_session_back() {
+    let teller = Teller::start(false).await;
+    let world = world(&teller).await;
+    let asked = json!({"promptsListChanged": true});
+    let mut first = world.listen(&asked).await;
+    first.next().await.unwrap();
+    let mut second = world.listen(&asked).await;
+    second.next().await.unwrap();
+    eventually("two streams", || teller.heard_by() == 2).await;
+    teller.tell("notifications/prompts/list_changed", &json!({}));
+    for events in [&mut first, &mut second] {
+        assert_eq!(events.method().await, "notifications/prompts/list_changed");
+    }
+    drop(second);
+    eventually("given back", || teller.state.closed.lock().unwrap().len() == 1).await;
+    drop(first);
+    eventually("let go", || teller.heard_by() == 0).await;
+    assert_eq!(teller.state.closed.lock().unwrap().len(), 1, "the session that calls are made in stays");
+}
+
+#[tokio::test]
+async fn a_newer_stream_of_a_session_takes_the_place_of_the_older() {
+    let teller = Teller::start(true).await;
+    let world = world(&teller).await;
+    let session = world.initialize().await;
+    let mut older = Events::of(world.get(&session).send().await.unwrap());
+    let mut newer = Events::of(world.get(&session).send().await.unwrap());
+    assert_eq!(older.next().await, None);
+    eventually("one stream is left", || teller.heard_by() == 1).await;
+    teller.tell("notifications/prompts/list_changed", &json!({}));
+    assert_eq!(newer.method().await, "notifications/prompts/list_changed");
 }
 
 #[tokio::test]

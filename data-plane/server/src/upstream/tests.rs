@@ -88,7 +88,7 @@ async fn ask_through(
         tokio::select! {
             answer = &mut answer => return answer,
             Some(_) = hearing.recv() => {}
-            () = tokio::time::sleep_until(late) => return Err(UpstreamFault::Timeout(patience.as_millis() as u64)),
+            () = tokio::time::sleep_until(late) => return Err(UpstreamFault::Timeout(u64::try_from(patience.as_millis()).unwrap())),
         }
     }
 }

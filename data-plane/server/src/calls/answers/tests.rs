@@ -4,6 +4,7 @@ use bailiwick_proto::{
     mcp::{Answered, RequestId, raw},
     v1,
 };
+use bailiwick_runtime::{OnEnd, Shutdown, Supervisor};
 use serde_json::json;
 
 use super::*;
@@ -33,7 +34,8 @@ async fn taken(waiter: &mut Waiter) -> Option<Answer> {
 async fn an_answer_given_to_one_node_reaches_the_call_that_waits_at_another() {
     let stream = EventStream::in_process();
     let (here, there) = (node(&stream, 1), node(&stream, 1));
-    let following = tokio::spawn(Arc::clone(&here).follow());
+    let following = Supervisor::new(Shutdown::new());
+    following.spawn("answers", OnEnd::Finish, Arc::clone(&here).follow());
     let mut waiter = here.wait(&caller()).unwrap();
     let brought = async {
         // Whoever listens later than it is said hears nothing: so it is said until it is heard.
@@ -48,7 +50,6 @@ async fn an_answer_given_to_one_node_reaches_the_call_that_waits_at_another() {
     assert_eq!(brought.id, RequestId::from(3));
     let Answered::Result(result) = brought.answered else { panic!("an error") };
     assert_eq!(result.get(), r#"{"action":"accept"}"#);
-    following.abort();
 }
 
 #[tokio::test]

@@ -10,8 +10,9 @@ use bailiwick_data_plane_core::{
     },
 };
 use bailiwick_proto::mcp::{Answered, VERSION_2025_11_25, method, raw};
+use bailiwick_runtime::OnEnd;
 use serde_json::{Value, json};
-use tokio::{sync::mpsc, task::JoinHandle};
+use tokio::sync::mpsc;
 
 use super::*;
 
@@ -95,24 +96,24 @@ async fn a_modern_client_is_asked_with_a_result_whatever_the_server_speaks() {
 }
 
 /// Two nodes that share keys and a stream; the call is kept by the first.
-async fn two_nodes(dir: &Path) -> (Scene, Scene, String, JoinHandle<()>) {
+async fn two_nodes(dir: &Path) -> (Scene, Scene, String) {
     let stream = EventStream::in_process();
     ["one", "other"].iter().for_each(|node| std::fs::create_dir(dir.join(node)).unwrap());
     let one = Scene::on(&dir.join("one"), Speaks::Legacy, &stream).await;
     let other = Scene::on(&dir.join("other"), Speaks::Legacy, &stream).await;
-    let follow = |scene: &Scene| Arc::clone(&scene.calls.answers).follow();
-    let following = futures::future::join(follow(&one), follow(&other));
-    let following = tokio::spawn(async move { drop(following.await) });
+    for scene in [&one, &other] {
+        scene.calls.supervisor.spawn("answers", OnEnd::Finish, Arc::clone(&scene.calls.answers).follow());
+    }
     one.server.set(Mode::Asks);
     let wish = one.take(one.asking(Era::Modern)).await;
     let state = wish["result"]["requestState"].as_str().unwrap().to_owned();
-    (one, other, state, following)
+    (one, other, state)
 }
 
 #[tokio::test]
 async fn a_kept_call_goes_on_when_the_input_comes_to_another_node() {
     let dir = tempfile::tempdir().unwrap();
-    let (one, other, state, following) = two_nodes(dir.path()).await;
+    let (one, other, state) = two_nodes(dir.path()).await;
     let again = other.take(other.again(&state, None)).await;
     assert_eq!(again["result"]["resultType"], "input_required", "what is missing is asked for again: {again}");
     let state = again["result"]["requestState"].as_str().unwrap();
@@ -121,19 +122,17 @@ async fn a_kept_call_goes_on_when_the_input_comes_to_another_node() {
     assert_eq!((one.forwarded(), other.forwarded()), (1, 0), "the server was called once");
     let late = other.take(other.again(state, Some(&json!({"1": given()})))).await;
     assert_eq!(late["error"]["data"]["reason"], "input_lost", "{late}");
-    following.abort();
 }
 
 #[tokio::test]
 async fn a_kept_call_is_given_up_when_its_consent_is_revoked() {
     let dir = tempfile::tempdir().unwrap();
-    let (one, other, state, following) = two_nodes(dir.path()).await;
+    let (one, other, state) = two_nodes(dir.path()).await;
     let again = other.again(&state, Some(&json!({"1": given()})));
     one.deny("consent/c-1");
     eventually("cancelled", || !one.server.seen("notifications/cancelled").is_empty()).await;
     let reply = other.take(again).await;
     assert_eq!(reply["error"]["data"]["reason"], "input_lost", "{reply}");
-    following.abort();
 }
 
 #[tokio::test]

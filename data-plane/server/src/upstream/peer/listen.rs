@@ -1,21 +1,23 @@
 //! Listening to one server: its long-lived stream of notifications, opened as its era has it.
 //!
-//! Called by `upstream::Ear`. What is wished for and what is done when a stream breaks, `listening::source` in the core
-//! decides; here are the bytes. An event has the bound of an answer, and a stream that says nothing for long is given up:
-//! a server that vanished says nothing either.
+//! Called by `upstream::Hearing`. What is wished for and what is done when a stream breaks, `listening::source` in the core
+//! decides; here are the bytes. An event has the bound of an answer, and a stream that says nothing for long is given
+//! up: a server that vanished says nothing either.
 
 use std::{collections::VecDeque, time::Duration};
 
 use bailiwick_data_plane_core::{
     forward::list_request,
-    trace::Carried,
     handshake,
     listening::{
         Wishes,
         source::{Closed, Offers},
     },
+    trace::Carried,
 };
-use bailiwick_proto::mcp::{Era, Incoming, Members, Notification, RequestId, Response, header_name, method, raw, read_incoming};
+use bailiwick_proto::mcp::{
+    Era, Incoming, Members, Notification, RequestId, Response, header_name, method, raw, read_incoming,
+};
 use http::{HeaderMap, HeaderValue, StatusCode, header};
 
 use super::{Aside, Bounds, Peer, post};
@@ -63,7 +65,13 @@ impl Peer {
         let link = self.link(http, bounds).await.map_err(|_fault| Closed::Broken)?;
         let is_modern = link.era.is_modern();
         let request = if is_modern {
-            list_request(link.era, &id, (method::LISTEN, &[("notifications", wishes.json())]), None, &Carried::default())
+            list_request(
+                link.era,
+                &id,
+                (method::LISTEN, &[("notifications", wishes.json())]),
+                None,
+                &Carried::default(),
+            )
         } else {
             // Only the version goes with it, where the revision has that header.
             handshake::initialized_notification(link.era)

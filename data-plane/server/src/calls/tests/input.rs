@@ -153,3 +153,11 @@ async fn a_client_that_cannot_be_asked_never_is() {
         assert_eq!(reply.reason, reason, "{speaks:?} {era:?}");
     }
 }
+
+#[tokio::test]
+async fn a_kept_call_does_not_keep_a_node_from_stopping() {
+    let dir = tempfile::tempdir().unwrap();
+    let (one, _other, _state) = two_nodes(dir.path()).await;
+    one.calls.supervisor.shutdown().request();
+    eventually("cancelled", || !one.server.seen("notifications/cancelled").is_empty()).await;
+}

@@ -8,11 +8,11 @@
 
 use bailiwick_proto::{
     Reason,
-    mcp::{Era, Headers, Members, Request, RequestId, code, method},
+    mcp::{self, Era, Headers, Members, Request, RequestId, code, method},
 };
 use serde_json::value::RawValue;
 
-use super::{Exchange, Step, reply};
+use super::{Exchange, Step, introduction::EXTENSION_TASKS, reply};
 use crate::{
     admission::{Decision, Wanted, What, admit},
     header_params,
@@ -202,9 +202,24 @@ fn read(
         meta: members.get("_meta").map(ToOwned::to_owned),
         client_name: client.name,
         client_version: client.version,
-        capabilities: client.capabilities,
+        capabilities: client.capabilities.as_deref().map(without_tasks),
         unrecognised_params: Vec::new(),
     })
+}
+
+/// What a client can be asked for, as far as this gateway carries it.
+fn without_tasks(declared: &RawValue) -> Box<RawValue> {
+    let extensions = Members::of(declared).and_then(|members| members.get("extensions").map(ToOwned::to_owned));
+    let Some(known) = extensions.as_deref().and_then(mcp::ordered_members) else { return declared.to_owned() };
+    if known.iter().all(|(name, _)| name != EXTENSION_TASKS) {
+        return declared.to_owned();
+    }
+    let carried = known.iter().filter(|(name, _)| name != EXTENSION_TASKS);
+    let carried = mcp::raw_object(carried.map(|(name, settings)| (name.as_str(), *settings)));
+    let members = mcp::ordered_members(declared).unwrap_or_default();
+    mcp::raw_object(
+        members.iter().map(|(name, value)| (name.as_str(), if name == "extensions" { &*carried } else { *value })),
+    )
 }
 
 fn name(members: &Members<'_>) -> Result<String, &'static str> {

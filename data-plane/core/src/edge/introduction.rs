@@ -15,6 +15,8 @@ use super::{HttpReply, modern::TTL_MS, server_info};
 
 /// Passed on where any server has them: their members are flags.
 const SHARED: [&str; 5] = ["tools", "prompts", "resources", "completions", "logging"];
+/// Not carried: what a server hands out under it would have to be found again by every node.
+pub(crate) const EXTENSION_TASKS: &str = "io.modelcontextprotocol/tasks";
 /// Passed on as they are, where they are the only server's.
 const ONLY: [&str; 2] = ["extensions", "experimental"];
 
@@ -35,7 +37,7 @@ impl Introduction {
     /// The reply, given what each server behind the virtual server that answered can do: objects, as they were written.
     #[must_use]
     pub fn reply(&self, servers: &[Box<RawValue>]) -> HttpReply {
-        let capabilities = merged(servers, self.era);
+        let capabilities = merged(servers);
         let result = match self.era {
             Era::Legacy(version) => json!({
                 "protocolVersion": version,
@@ -55,12 +57,12 @@ impl Introduction {
     }
 }
 
-fn merged(servers: &[Box<RawValue>], era: Era) -> Value {
+fn merged(servers: &[Box<RawValue>]) -> Value {
     let mut all: BTreeMap<String, Value> = BTreeMap::from([("tools".to_owned(), json!({"listChanged": true}))]);
     for server in servers.iter().filter_map(|server| Members::of(server)) {
         for name in SHARED {
             let Ok(Some(of_it)) = server.read::<Map<String, Value>>(name) else { continue };
-            let flags = of_it.into_iter().filter(|(key, value)| is_served(key, era) && *value == json!(true));
+            let flags = of_it.into_iter().filter(|(key, value)| is_served(key) && *value == json!(true));
             if let Value::Object(known) = all.entry(name.to_owned()).or_insert_with(|| json!({})) {
                 known.extend(flags);
             }
@@ -69,14 +71,20 @@ fn merged(servers: &[Box<RawValue>], era: Era) -> Value {
     if let [only] = servers {
         let only = Members::of(only).unwrap_or_default();
         for name in ONLY {
-            all.extend(only.read::<Value>(name).ok().flatten().map(|value| (name.to_owned(), value)));
+            let carried = only.read::<Map<String, Value>>(name).ok().flatten().map(carried);
+            all.extend(carried.filter(|it| !it.is_empty()).map(|it| (name.to_owned(), Value::Object(it))));
         }
     }
     all.into_iter().collect::<Map<_, _>>().into()
 }
 
+/// Extensions that need nothing of this gateway.
+fn carried(extensions: Map<String, Value>) -> Map<String, Value> {
+    extensions.into_iter().filter(|(name, _)| name != EXTENSION_TASKS).collect()
+}
+
 /// Flags this gateway makes good.
-fn is_served(flag: &str, _era: Era) -> bool {
+fn is_served(flag: &str) -> bool {
     matches!(flag, "listChanged" | "subscribe")
 }
 
@@ -94,7 +102,7 @@ mod tests {
 
     #[test]
     fn a_virtual_server_can_do_what_any_of_its_servers_can() {
-        let one = json!({"prompts": {"listChanged": true, "odd": true}, "logging": {}, "extensions": {"a/b": {}}});
+        let one = json!({"prompts": {"listChanged": true, "odd": true}, "logging": {}, "extensions": {"a/b": {}, "io.modelcontextprotocol/tasks": {}}});
         let other = json!({"resources": {"subscribe": true, "listChanged": false}, "completions": {}, "secret": {}});
         let both = said(Era::Modern, &[one.clone(), other]);
         assert_eq!(

@@ -58,6 +58,8 @@ pub(crate) struct Calls {
     pub(crate) supervisor: Supervisor,
     /// What clients answer servers, and who waits for it.
     pub(crate) answers: Arc<Answers>,
+    /// Calls that wait for a client's input.
+    pub(crate) kept: Arc<Kept>,
     /// Who listens to changes.
     pub(crate) listeners: Arc<Listeners>,
 }
@@ -77,6 +79,7 @@ pub(crate) struct Asked {
 pub(crate) use self::{
     answers::{Answers, NotBrought},
     forwarding::{Outlet, principal_with},
+    parking::Kept,
 };
 
 /// How forwarding ended.

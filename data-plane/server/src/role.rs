@@ -301,6 +301,7 @@ impl Node {
             metrics: Arc::clone(&self.metrics),
             supervisor: self.supervisor.clone(),
             answers: Arc::clone(&answers),
+            kept: Arc::default(),
             listeners: Arc::clone(&listeners),
         };
         let late = self.stages.late.clone();

@@ -55,6 +55,10 @@ use crate::{config::UpstreamConfig, telemetry::Cause};
 /// Peers remembered, some hundred bytes each; beyond it all are forgotten and found again. More than a node serves
 /// callers of legacy servers at a time.
 const PEERS_MAX: usize = 16_384;
+/// Sessions of one person and agent at one legacy server, one for each set of capabilities of their clients. Whoever
+/// declares yet others cannot be asked there: or a client that declares something new each time would open sessions
+/// without end, and have everybody else's forgotten.
+const VARIANTS_MAX: usize = 8;
 /// Idle connections kept per server.
 const IDLE_CONNECTIONS_MAX: usize = 64;
 /// Longest wait for a server to take a cancellation.
@@ -80,6 +84,16 @@ pub(crate) struct Upstream {
 struct Known {
     origins: BTreeMap<String, Arc<Origin>>,
     peers: BTreeMap<(String, Principal), Arc<Peer>>,
+}
+
+impl Known {
+    /// As how many clients a server meets one person and agent.
+    fn variants(&self, url: &str, user: &str, agent: &str) -> usize {
+        let first = Principal::Caller { user: user.to_owned(), agent: agent.to_owned(), capabilities: None };
+        let is_theirs = |principal: &Principal| matches!(principal, Principal::Caller { user: of, agent: through, .. } if of == user && through == agent);
+        let from = self.peers.range((url.to_owned(), first)..).map(|(key, _)| key);
+        from.take_while(|(at, principal)| at == url && is_theirs(principal)).count()
+    }
 }
 
 impl Upstream {
@@ -233,15 +247,24 @@ impl Upstream {
 
     fn peer(&self, url: &str, principal: &Principal) -> Arc<Peer> {
         let mut known = self.known.lock().unwrap_or_else(PoisonError::into_inner);
-        let key = (url.to_owned(), principal.clone());
+        let mut key = (url.to_owned(), principal.clone());
         if let Some(peer) = known.peers.get(&key) {
             return Arc::clone(peer);
+        }
+        if let Principal::Caller { user, agent, .. } = principal
+            && known.variants(url, user, agent) >= VARIANTS_MAX
+        {
+            let (user, agent) = (user.clone(), agent.clone());
+            key.1 = Principal::Caller { user, agent, capabilities: None };
+            if let Some(peer) = known.peers.get(&key) {
+                return Arc::clone(peer);
+            }
         }
         if known.peers.len() >= PEERS_MAX {
             *known = Known::default();
         }
         let origin = known.origins.entry(url.to_owned()).or_insert_with(|| Arc::new(Origin::new(url)));
-        let peer = Arc::new(Peer::new(Arc::clone(origin), principal));
+        let peer = Arc::new(Peer::new(Arc::clone(origin), &key.1));
         known.peers.insert(key, Arc::clone(&peer));
         peer
     }

@@ -3,7 +3,10 @@
 //! Called by `legacy` and `modern`. What is listed, the servers are asked for (`listing`); here is read where the list
 //! goes on. Specification: MCP 2026-07-28 and 2025-11-25, pagination.
 
-use bailiwick_proto::mcp::{self, Era, Request, RequestId, code};
+use bailiwick_proto::{
+    Reason,
+    mcp::{self, Era, Request, RequestId, code},
+};
 use serde_json::value::RawValue;
 
 use super::{Exchange, HttpReply, Step, reply};
@@ -96,6 +99,12 @@ pub struct SetLevel {
 }
 
 impl SetLevel {
+    /// The reply to somebody who may not have servers asked.
+    #[must_use]
+    pub fn refused(&self, request_id: &str, reason: Reason) -> HttpReply {
+        reply::with_reason(request_id, 200, reply::rpc_code(reason), reason, reason.sentence(), Some(&self.id))
+    }
+
     /// The reply once the servers that keep logs know.
     #[must_use]
     pub fn reply(&self) -> HttpReply {

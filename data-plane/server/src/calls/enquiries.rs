@@ -31,13 +31,16 @@ const INTRODUCTION_WAIT_MAX: Duration = Duration::from_secs(3);
 const LIST_WAIT_MAX: Duration = Duration::from_secs(20);
 
 impl Calls {
-    /// What the servers behind a virtual server can do.
+    /// What the servers behind a virtual server can do. For somebody without authority none is asked.
     pub(crate) async fn introduce(
         &self,
         asked: &Asked,
         virtual_server: &str,
         introduction: &Introduction,
     ) -> HttpReply {
+        if self.may_not_ask(asked).is_some() {
+            return introduction.reply(&[]);
+        }
         let principal = principal_with(&asked.caller, introduction.capabilities.as_deref());
         let servers = self.servers(asked, virtual_server);
         let told = servers.iter().map(|server| async {
@@ -60,7 +63,7 @@ impl Calls {
 
     /// A page of a list.
     pub(crate) async fn list(&self, asked: &Asked, list: &ListRequest) -> HttpReply {
-        let page = match node_gate(Tier::Retrieval, self.state.freshness(), SpoolLevel::Free) {
+        let page = match self.may_not_ask(asked) {
             Some(reason) => Err(Failure::Fault(reason)),
             None => self.page(asked, list).await,
         };
@@ -85,6 +88,9 @@ impl Calls {
 
     /// Tells the legacy servers that keep logs from which level on they are wanted.
     pub(crate) async fn set_level(&self, asked: &Asked, virtual_server: &str, level: &SetLevel) -> HttpReply {
+        if let Some(reason) = self.may_not_ask(asked) {
+            return level.refused(&asked.request_id, reason);
+        }
         let principal = principal_with(&asked.caller, level.capabilities.as_deref());
         let servers = self.servers(asked, virtual_server);
         let told = servers.iter().map(|server| async {
@@ -116,8 +122,7 @@ impl Calls {
 
     /// Whether the resource's server can tell when it changes.
     async fn tells(&self, asked: &Asked, wish: &Subscribe) -> Result<(), NotTaken> {
-        let gate = node_gate(Tier::Retrieval, self.state.freshness(), SpoolLevel::Free);
-        gate.map_or(Ok(()), |reason| Err(NotTaken::Unable(reason)))?;
+        self.may_not_ask(asked).map_or(Ok(()), |reason| Err(NotTaken::Unable(reason)))?;
         let unreachable = || NotTaken::Unable(Reason::UpstreamUnreachable);
         let server = asked.config.servers.get(&wish.server).ok_or_else(unreachable)?;
         let principal = principal_with(&asked.caller, wish.capabilities.as_deref());
@@ -128,6 +133,12 @@ impl Calls {
         };
         let offers = Offers::of(&told.as_deref().and_then(Members::of).unwrap_or_default());
         if offers.subscribe { Ok(()) } else { Err(NotTaken::Unsupported) }
+    }
+
+    /// Why no server may be asked for this caller at the moment, whatever it is.
+    fn may_not_ask(&self, asked: &Asked) -> Option<Reason> {
+        let gate = node_gate(Tier::Retrieval, self.state.freshness(), SpoolLevel::Free);
+        gate.or_else(|| self.state.is_taken_away(&asked.caller))
     }
 
     async fn page(&self, asked: &Asked, list: &ListRequest) -> Result<Page, Failure> {

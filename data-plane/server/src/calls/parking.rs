@@ -6,7 +6,11 @@
 //! as long as a person may take, given up when the caller's authority is taken away, and lost with this node: then the
 //! client is told to call again. Each of the client's requests is decided and recorded by the node it comes to.
 
-use std::{collections::BTreeMap, sync::Arc, time::Duration};
+use std::{
+    collections::{BTreeMap, HashMap},
+    sync::{Arc, Mutex, PoisonError},
+    time::Duration,
+};
 
 use bailiwick_data_plane_core::{
     Caller,
@@ -23,7 +27,7 @@ use bailiwick_proto::{
 use bailiwick_runtime::{OnEnd, Supervisor};
 use http::HeaderValue;
 use serde_json::value::RawValue;
-use tokio::time::timeout;
+use tokio::time::{Instant, interval, timeout};
 
 use super::{
     Calls,
@@ -34,14 +38,65 @@ use crate::{config_state::ConfigState, upstream::UpstreamFault};
 
 /// How long a server that has asked one thing is waited for to ask another: a client is asked all of it at once.
 const TOGETHER: Duration = Duration::from_millis(20);
-/// Longest wait for the node that keeps a call to say that it does.
+/// Longest wait for a word of the node that keeps a call: without one it is gone.
 const TAKEN_WAIT_MAX: Duration = Duration::from_secs(5);
+
+/// How often the node that keeps a call says that it goes on; less than [`TAKEN_WAIT_MAX`], with room for a lost word.
+const TAKEN_EVERY: Duration = Duration::from_secs(2);
+/// Calls kept at once at a node; each has a connection to its server.
+const KEPT_MAX: usize = 2_048;
+/// Calls kept at once of one person through one agent: a person answers one question after the other.
+pub(super) const KEPT_OF_ONE_MAX: usize = 16;
 
 /// What a server asked, and in which session.
 pub(super) type Asked = (Question, Option<HeaderValue>);
 
+/// How many calls are kept here, and whose.
+#[derive(Debug, Default)]
+pub(crate) struct Kept(Mutex<HashMap<(String, String), usize>>);
+
+/// One call's place. Given up when it is dropped.
+struct KeptPlace {
+    all: Arc<Kept>,
+    who: (String, String),
+}
+
+impl Kept {
+    /// `None` when there are too many.
+    fn place(self: &Arc<Self>, caller: &Caller) -> Option<KeptPlace> {
+        let mut all = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let who = (caller.user.clone(), caller.agent.clone());
+        let of_one = all.get(&who).copied().unwrap_or(0);
+        if of_one >= KEPT_OF_ONE_MAX || all.values().sum::<usize>() >= KEPT_MAX {
+            return None;
+        }
+        all.insert(who.clone(), of_one + 1);
+        Some(KeptPlace { all: Arc::clone(self), who })
+    }
+}
+
+#[cfg(test)]
+impl Kept {
+    pub(super) fn is_empty(&self) -> bool {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).is_empty()
+    }
+}
+
+impl Drop for KeptPlace {
+    fn drop(&mut self) {
+        let mut all = self.all.0.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(count) = all.get_mut(&self.who) {
+            *count -= 1;
+            if *count == 0 {
+                all.remove(&self.who);
+            }
+        }
+    }
+}
+
 /// Keeps one call; see the file's header.
 struct Keeper {
+    _place: KeptPlace,
     passage: Passage,
     waiter: Waiter,
     caller: Caller,
@@ -87,9 +142,14 @@ impl Calls {
         asked: Vec<Asked>,
     ) -> Result<(Box<RawValue>, u64), UpstreamFault> {
         let unable = || UpstreamFault::Invalid("the call cannot be kept".to_owned());
+        let Some(place) = self.kept.place(caller) else {
+            passage.way.clone().cancel(&self.supervisor);
+            return Err(UpstreamFault::Withheld(Reason::NodeOverloaded));
+        };
         let waiter = self.answers.wait(caller).ok_or_else(unable)?;
         let number = waiter.number;
         let mut keeper = Keeper {
+            _place: place,
             passage,
             waiter,
             caller: caller.clone(),
@@ -117,14 +177,12 @@ impl Calls {
         let resume = Word::Resume { responses, reply_to: own.number };
         self.answers.bring(caller, resume.to(number)).await.map_err(|_not_brought| lost())?;
         let cancel = CancelKept { answers: &self.answers, supervisor: &self.supervisor, caller, number: Some(number) };
-        let mut wait = TAKEN_WAIT_MAX;
+        let late = Instant::now() + TOTAL_MAX;
         loop {
+            let wait = TAKEN_WAIT_MAX.min(late.saturating_duration_since(Instant::now()));
             let answer = timeout(wait, own.answers.recv()).await.ok().flatten().ok_or_else(lost)?;
             let ended = match Word::of(&answer) {
-                Some(Word::Taken) => {
-                    wait = TOTAL_MAX;
-                    continue;
-                }
+                Some(Word::Taken) => continue,
                 Some(Word::Asks(result)) => Ok((Response::Result(result), 0)),
                 Some(Word::Done(response, bytes)) => Ok((response, bytes)),
                 Some(Word::Failed(reason)) => Err(UpstreamFault::Withheld(reason)),
@@ -187,7 +245,7 @@ impl Keeper {
                 continue;
             }
             if self.give(responses.as_deref()) {
-                match self.proceed().await {
+                match self.proceed(reply_to).await {
                     Went::Asks => {}
                     Went::Over => return true,
                     Went::Done(word) => {
@@ -229,8 +287,10 @@ impl Keeper {
     }
 
     /// Waits for what the server does, given what it asked for.
-    async fn proceed(&mut self) -> Went {
+    async fn proceed(&mut self, reply_to: u64) -> Went {
         self.passage.resumed();
+        let mut alive = interval(TAKEN_EVERY);
+        alive.reset();
         loop {
             let next = tokio::select! {
                 biased;
@@ -239,6 +299,10 @@ impl Keeper {
                     Some(_) | None => continue,
                 },
                 next = self.passage.next() => next,
+                _ = alive.tick() => {
+                    drop(tell(&self.answers, &self.caller, reply_to, Word::Taken).await);
+                    continue;
+                }
             };
             match next {
                 Next::Said(Act::Ask(question), session) => {

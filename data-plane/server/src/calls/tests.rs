@@ -67,6 +67,7 @@ impl Scene {
         state.grant(lane, tokio::time::Instant::now(), Duration::from_secs(60)).unwrap();
         let calls = Calls {
             answers: Answers::new(Arc::clone(&state), stream.clone()),
+            kept: Arc::default(),
             listeners: crate::listening::Listeners::new(Arc::clone(&state), stream.clone()),
             state,
             recorder: recorder::Recorder::start(start, &supervisor).unwrap(),

@@ -276,3 +276,17 @@ async fn without_a_connection_the_gate_is_not_asked() {
     let answer = ask_through(&upstream, &to, "jane", &gate, "{}").await;
     assert!(matches!(answer, Err(UpstreamFault::Unreachable(_))));
 }
+
+#[tokio::test]
+async fn whoever_declares_something_new_each_time_opens_no_sessions_without_end() {
+    let (fake, upstream) = (FakeServer::start(Speaks::Legacy).await, upstream());
+    for number in 0..VARIANTS_MAX * 3 {
+        let capabilities = Some(format!(r#"{{"experimental":{{"n":{number}}}}}"#));
+        let principal = Principal::Caller { user: "jane".into(), agent: "coder".into(), capabilities };
+        upstream.capabilities(&server(&fake.url), &principal).await.unwrap();
+    }
+    assert_eq!(fake.seen("initialize").len(), VARIANTS_MAX + 1, "all the others share one that declares nothing");
+    let principal = Principal::Caller { user: "joe".into(), agent: "coder".into(), capabilities: Some("{}".into()) };
+    upstream.capabilities(&server(&fake.url), &principal).await.unwrap();
+    assert_eq!(fake.seen("initialize").len(), VARIANTS_MAX + 2, "nobody else is concerned");
+}

@@ -161,3 +161,33 @@ async fn a_kept_call_does_not_keep_a_node_from_stopping() {
     one.calls.supervisor.shutdown().request();
     eventually("cancelled", || !one.server.seen("notifications/cancelled").is_empty()).await;
 }
+
+#[tokio::test]
+async fn nobody_has_calls_kept_without_end() {
+    let dir = tempfile::tempdir().unwrap();
+    let scene = Scene::on(dir.path(), Speaks::Legacy, &EventStream::in_process()).await;
+    scene.server.set(Mode::Asks);
+    for _ in 0..parking::KEPT_OF_ONE_MAX {
+        let wish = scene.take(scene.asking(Era::Modern)).await;
+        assert_eq!(wish["result"]["resultType"], "input_required", "{wish}");
+    }
+    let refused = scene.take(scene.asking(Era::Modern)).await;
+    assert_eq!(refused["error"]["data"]["reason"], "node_overloaded", "{refused}");
+    eventually("cancelled", || !scene.server.seen("notifications/cancelled").is_empty()).await;
+    scene.deny("consent/c-1");
+    eventually("given up", || scene.calls.kept.is_empty()).await;
+}
+
+#[tokio::test]
+async fn for_somebody_without_authority_no_server_is_asked_anything() {
+    let dir = tempfile::tempdir().unwrap();
+    let scene = Scene::on(dir.path(), Speaks::Legacy, &EventStream::in_process()).await;
+    let (asked, _) = scene.asking(LEGACY);
+    scene.deny("consent/c-1");
+    let id = bailiwick_proto::mcp::RequestId::from(1);
+    let params = Some(raw(&json!({"level": "debug"})));
+    let level = bailiwick_data_plane_core::edge::SetLevel { id, params, capabilities: None };
+    let reply = scene.calls.set_level(&asked, "finance", &level).await;
+    assert_eq!(reply.reason, Some(Reason::ConsentRevoked));
+    assert!(scene.server.seen("server/discover").is_empty() && scene.server.seen("initialize").is_empty());
+}

@@ -6,6 +6,7 @@
 //! `reserve` and `registration` (starting without it). Decisions and MCP's shapes are in `bailiwick-data-plane-core`. The command line calls [`serve`].
 
 mod auth;
+mod budget;
 mod calls;
 mod commitments;
 pub mod config;

@@ -35,9 +35,15 @@ use tokio::{
     sync::{OnceCell, Semaphore},
 };
 
-pub(crate) use self::{endpoint::BODY_ROOM_BYTES, guard::Guard};
+pub(crate) use self::{
+    endpoint::{ATTRIBUTED_DENIALS_PER_SECOND, BODY_ROOM_BYTES},
+    guard::Guard,
+};
 use self::{guard::Turned, patience::Patient};
-use crate::{auth::Authenticator, calls::Calls, config_state::ConfigState, metrics::Metrics, telemetry::Telemetry};
+use crate::{
+    auth::Authenticator, budget::Budget, calls::Calls, config_state::ConfigState, metrics::Metrics,
+    telemetry::Telemetry,
+};
 
 /// Connections at once; more wait to be accepted. Each costs some ten KiB while idle.
 const CONNECTIONS_MAX: usize = 10_000;
@@ -73,7 +79,7 @@ pub(crate) struct Gateway {
     pub(crate) abort: Shutdown,
     /// Requested when streams of changes have to end, since no connection is accepted any more.
     pub(crate) stopping: Shutdown,
-    pub(crate) attributed_denials: endpoint::DenialBudget,
+    pub(crate) attributed_denials: Budget,
 }
 
 /// Serves until `stop` is requested and the connections have ended; those that have not a moment after `late` are cut.

@@ -34,6 +34,7 @@ use tokio::{
 use self::opening::{Opened, Run, joining, open};
 use crate::{
     auth::Authenticator,
+    budget::Budget,
     calls::{Answers, Calls},
     config::DataPlaneConfig,
     config_client::{self, ConfigStream},
@@ -41,7 +42,7 @@ use crate::{
     discovery::Discoveries,
     kept::{Kept, Standby},
     lane::RevocationLane,
-    listener::{self, BODY_ROOM_BYTES, Gateway, Guard},
+    listener::{self, ATTRIBUTED_DENIALS_PER_SECOND, BODY_ROOM_BYTES, Gateway, Guard},
     listening::Listeners,
     metrics::Metrics,
     recorder::{self, Recorder},
@@ -249,7 +250,7 @@ impl Node {
             slots: Arc::clone(&self.slots),
             abort: self.stages.calls.clone(),
             stopping: self.stages.accepting.clone(),
-            attributed_denials: Default::default(),
+            attributed_denials: Budget::new(ATTRIBUTED_DENIALS_PER_SECOND),
         });
         let (accepting, late) = (self.stages.accepting.clone(), self.stages.late.clone());
         self.supervisor.spawn("mcp-listener", OnEnd::Critical, listener::serve(mcp, gateway, accepting, late));

@@ -18,10 +18,12 @@ use bytes::Bytes;
 use tokio::sync::mpsc;
 
 use super::unix_seconds;
-use crate::{config_state::ConfigState, random};
+use crate::{budget::Budget, config_state::ConfigState, random};
 
 /// Answers that wait to be taken by one call.
 const WAITING_MAX: usize = 8;
+/// What one node tells all others in a second: people's answers are small, and records travel the same way.
+pub(super) const TOLD_BYTES_PER_SECOND: u64 = 4 * 1024 * 1024;
 /// Pause before listening again after the stream went away.
 const LISTEN_PAUSE: Duration = Duration::from_millis(500);
 
@@ -31,6 +33,8 @@ pub(crate) struct Answers {
     waiting: Mutex<HashMap<u64, Waiting>>,
     state: Arc<ConfigState>,
     stream: EventStream,
+    /// In bytes.
+    told: Budget,
 }
 
 #[derive(Debug)]
@@ -56,7 +60,7 @@ impl Drop for Waiter {
 
 impl Answers {
     pub(crate) fn new(state: Arc<ConfigState>, stream: EventStream) -> Arc<Self> {
-        Arc::new(Self { waiting: Mutex::default(), state, stream })
+        Arc::new(Self { waiting: Mutex::default(), state, stream, told: Budget::new(TOLD_BYTES_PER_SECOND) })
     }
 
     /// A call of this caller's begins to wait. `None` without randomness.
@@ -72,6 +76,9 @@ impl Answers {
         let Some(answer) = self.take(caller, answer)? else { return Ok(()) };
         let (keys, nonce) = (self.state.sealing_keys(), random().ok_or(NotBrought::Unable)?);
         let sealed = answer.seal(&keys, caller, unix_seconds(), nonce).map_err(|_| NotBrought::TooLong)?;
+        if !self.told.take(sealed.len() as u64) {
+            return Err(NotBrought::Unable);
+        }
         self.stream.broadcast(subjects::ANSWERS, Bytes::from(sealed)).await.map_err(|error| {
             tracing::warn!(%error, "an answer cannot be brought to another node");
             NotBrought::Unable

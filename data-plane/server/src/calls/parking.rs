@@ -143,7 +143,7 @@ impl Calls {
     ) -> Result<(Box<RawValue>, u64), UpstreamFault> {
         let unable = || UpstreamFault::Invalid("the call cannot be kept".to_owned());
         let Some(place) = self.kept.place(caller) else {
-            passage.way.clone().cancel(&self.supervisor);
+            passage.way.cancel(&self.supervisor);
             return Err(UpstreamFault::Withheld(Reason::NodeOverloaded));
         };
         let waiter = self.answers.wait(caller).ok_or_else(unable)?;

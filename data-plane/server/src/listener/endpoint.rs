@@ -6,7 +6,7 @@
 //! Everybody else is counted and logged only.
 
 use std::{
-    sync::{Arc, Mutex, PoisonError},
+    sync::Arc,
     time::{Duration, Instant},
 };
 
@@ -21,7 +21,7 @@ use bailiwick_data_plane_core::{
     Config,
     edge::{self, Exchange, HttpReply, ListRequest, Listen, NOBODY_WAITS, Step, answer_taken, refuse_call},
     listing::Failure,
-    sealed::answer::Answer,
+    sealed::{SealNonce, SealingKeys, answer::Answer},
 };
 use bailiwick_proto::{
     Reason,
@@ -53,28 +53,7 @@ const SLOT_WAIT_MAX: Duration = Duration::from_secs(2);
 /// Messages before an answer that wait to be sent; the server waits when there are more.
 const BEFORE_MAX: usize = 16;
 /// Refusals of authentic tokens that are recorded per second; the rest is counted only.
-const ATTRIBUTED_DENIALS_PER_SECOND: u32 = 20;
-
-/// How many attributed refusals are left in the present second.
-#[derive(Debug)]
-pub(crate) struct DenialBudget(Mutex<(Instant, u32)>);
-
-impl Default for DenialBudget {
-    fn default() -> Self {
-        Self(Mutex::new((Instant::now(), 0)))
-    }
-}
-
-impl DenialBudget {
-    fn take(&self) -> bool {
-        let mut spent = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        if spent.0.elapsed() >= Duration::from_secs(1) {
-            *spent = (Instant::now(), 0);
-        }
-        spent.1 += 1;
-        spent.1 <= ATTRIBUTED_DENIALS_PER_SECOND
-    }
-}
+pub(crate) const ATTRIBUTED_DENIALS_PER_SECOND: u64 = 20;
 
 /// Requests the stop of a call when the handler that waits for it is dropped.
 struct CancelOnDrop(Shutdown);
@@ -121,15 +100,7 @@ pub(super) async fn handle(
     };
     let Some(nonce) = random() else { return not_ready() };
     let sealing_keys = gateway.state.sealing_keys();
-    let exchange = Exchange {
-        config: &asked.config,
-        caller: &asked.caller,
-        virtual_server: &virtual_server,
-        sealing_keys: &sealing_keys,
-        nonce,
-        now_unix: unix_seconds(),
-        request_id: &asked.request_id,
-    };
+    let exchange = exchange(&asked, &virtual_server, &sealing_keys, nonce);
     let headers = parts.headers.iter().map(|(name, value)| (name.as_str(), value.as_bytes()));
     let (step, seen) = edge::handle(&exchange, headers, &body);
     let mut served = gateway.telemetry.serve(seen, Wire::of(parts.version, &parts.headers), arrived);
@@ -169,6 +140,24 @@ pub(super) async fn handle(
     finish(&gateway, reply)
 }
 
+/// What the request is answered from.
+fn exchange<'a>(
+    asked: &'a Asked,
+    virtual_server: &'a str,
+    sealing_keys: &'a SealingKeys,
+    nonce: SealNonce,
+) -> Exchange<'a> {
+    Exchange {
+        config: &asked.config,
+        caller: &asked.caller,
+        virtual_server,
+        sealing_keys,
+        nonce,
+        now_unix: unix_seconds(),
+        request_id: &asked.request_id,
+    }
+}
+
 /// A legacy client's GET.
 async fn get(gateway: Arc<Gateway>, virtual_server: String, headers: HeaderMap) -> Response {
     let Some(calls) = gateway.calls.get() else { return not_ready() };
@@ -178,15 +167,7 @@ async fn get(gateway: Arc<Gateway>, virtual_server: String, headers: HeaderMap) 
         Err(refusal) => return *refusal,
     };
     let sealing_keys = gateway.state.sealing_keys();
-    let exchange = Exchange {
-        config: &asked.config,
-        caller: &asked.caller,
-        virtual_server: &virtual_server,
-        sealing_keys: &sealing_keys,
-        nonce,
-        now_unix: unix_seconds(),
-        request_id: &asked.request_id,
-    };
+    let exchange = exchange(&asked, &virtual_server, &sealing_keys, nonce);
     let wish = edge::listen(&exchange, headers.iter().map(|(name, value)| (name.as_str(), value.as_bytes())));
     match wish {
         Ok(wish) => listen(&gateway, calls, asked, (virtual_server, headers), wish),
@@ -360,7 +341,7 @@ async fn unauthenticated(gateway: &Gateway, calls: &Calls, denial: &Denial<'_>, 
     gateway.metrics.refused(reason);
     tracing::info!(%reason, request_id = denial.request_id, virtual_server = denial.virtual_server, "not authenticated");
     if let Some(claims) = &claims
-        && gateway.attributed_denials.take()
+        && gateway.attributed_denials.take(1)
     {
         let record = RequestDenial {
             who: Who::Claims(claims),
@@ -404,9 +385,11 @@ async fn record_refused(calls: &Calls, asked: &Asked, virtual_server: &str, reas
 
 /// Whether a body that could not be read was meant as a call: headers or text say so.
 fn names_a_call(headers: &HeaderMap, body: &[u8]) -> bool {
-    let wanted = method::TOOLS_CALL.as_bytes();
-    headers.get(header_name::METHOD).is_some_and(|value| value.as_bytes() == wanted)
-        || body.windows(wanted.len()).any(|window| window == wanted)
+    let governed = [method::TOOLS_CALL, method::PROMPTS_GET, method::RESOURCES_READ, method::COMPLETE];
+    governed.map(str::as_bytes).into_iter().any(|wanted| {
+        headers.get(header_name::METHOD).is_some_and(|value| value.as_bytes() == wanted)
+            || body.windows(wanted.len()).any(|window| window == wanted)
+    })
 }
 
 /// Reads a body, as far as `room` (one permit a byte) goes; what was taken of it is given back with the permit.

@@ -22,7 +22,7 @@ use bailiwick_runtime::EventStream;
 use bytes::Bytes;
 use tokio::sync::mpsc;
 
-use crate::{calls::unix_seconds, config_state::ConfigState, random};
+use crate::{budget::Budget, calls::unix_seconds, config_state::ConfigState, random};
 
 /// Streams at once at a node, as many as connections. An idle one costs some ten KiB, beside one at each server.
 const STREAMS_MAX: usize = 10_000;
@@ -30,6 +30,8 @@ const STREAMS_MAX: usize = 10_000;
 pub(crate) const STREAMS_OF_ONE_MAX: usize = 32;
 /// Notes kept for sessions that do not listen here (yet), some hundred bytes each; beyond it all are forgotten.
 const NOTES_MAX: usize = 8_192;
+/// Subscriptions that one node tells all others in a second, some hundred bytes each.
+const TOLD_PER_SECOND: u64 = 1_000;
 /// Subscriptions on their way to a stream: as many as it can have.
 const ON_THE_WAY_MAX: usize = URIS_MAX;
 /// Pause before listening again after the event stream went away.
@@ -41,6 +43,7 @@ pub(crate) struct Listeners {
     known: Mutex<Known>,
     state: Arc<ConfigState>,
     stream: EventStream,
+    told: Budget,
 }
 
 #[derive(Debug, Default)]
@@ -93,7 +96,7 @@ impl Drop for Place {
 
 impl Listeners {
     pub(crate) fn new(state: Arc<ConfigState>, stream: EventStream) -> Arc<Self> {
-        Arc::new(Self { known: Mutex::default(), state, stream })
+        Arc::new(Self { known: Mutex::default(), state, stream, told: Budget::new(TOLD_PER_SECOND) })
     }
 
     /// A place for one more stream of a caller's; `None` when there are too many.
@@ -128,6 +131,9 @@ impl Listeners {
         let nonce = random().ok_or(unable)?;
         let sealed = note.seal(&self.state.sealing_keys(), caller, &wish.session, unix_seconds(), nonce);
         let sealed = Bytes::from(sealed.map_err(|_not_sealed| NotTaken::TooMany)?);
+        if !self.told.take(1) {
+            return Err(unable);
+        }
         self.brought(&sealed);
         self.stream.broadcast(subjects::SUBSCRIPTIONS, sealed).await.map_err(|error| {
             tracing::warn!(%error, "a subscription cannot be brought to other nodes");

@@ -89,3 +89,16 @@ async fn a_call_is_given_no_more_than_it_has_room_for() {
     }
     assert_eq!(here.bring(&caller(), answer(waiter.number)).await, Err(NotBrought::Unknown));
 }
+
+#[tokio::test]
+async fn one_caller_cannot_fill_the_stream_with_answers_nobody_waits_for() {
+    let here = node(&EventStream::in_process(), 1);
+    let long = Answered::Result(raw(&json!({"text": "x".repeat(400 * 1024)})));
+    let long = Answer { answered: long, ..answer(7) };
+    let mut brought = 0;
+    while here.bring(&caller(), long.clone()).await.is_ok() {
+        brought += 1;
+        assert!(brought * 400 * 1024 <= TOLD_BYTES_PER_SECOND * 10, "there is no end to it");
+    }
+    assert!(brought > 0);
+}

@@ -303,6 +303,9 @@ pub(crate) struct AuditFilter {
     /// Which tool.
     #[arg(long)]
     pub(crate) tool: Option<String>,
+    /// Which method of MCP, e.g. tools/call, resources/read.
+    #[arg(long)]
+    pub(crate) method: Option<String>,
     /// Which kind of record, e.g. call.denied, control.event.
     #[arg(long)]
     pub(crate) kind: Option<String>,

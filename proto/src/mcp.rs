@@ -112,6 +112,14 @@ pub mod method {
     pub const SET_LEVEL: &str = "logging/setLevel";
     /// Modern: one stream of change notifications.
     pub const LISTEN: &str = "subscriptions/listen";
+    /// Tasks extension: what has become of a task.
+    pub const TASKS_GET: &str = "tasks/get";
+    /// Tasks extension: the input a task waits for.
+    pub const TASKS_UPDATE: &str = "tasks/update";
+    /// Tasks extension: a task need not go on.
+    pub const TASKS_CANCEL: &str = "tasks/cancel";
+    /// Tasks extension: what has become of a task, told to a listener.
+    pub const TASK_TOLD: &str = "notifications/tasks";
     /// A server asks the client's user for input.
     pub const ELICIT: &str = "elicitation/create";
     /// A server asks the client's model.
@@ -192,6 +200,10 @@ pub mod code {
 pub const RESULT_COMPLETE: &str = "complete";
 /// `resultType` of a result that asks the client for input first.
 pub const RESULT_INPUT_REQUIRED: &str = "input_required";
+/// `resultType` of a result that says that the work goes on as a task (tasks extension).
+pub const RESULT_TASK: &str = "task";
+/// The extension under which servers answer with tasks.
+pub const EXTENSION_TASKS: &str = "io.modelcontextprotocol/tasks";
 
 #[cfg(test)]
 mod tests {

@@ -59,6 +59,7 @@ reasons! {
     PromptUnknown = "prompt_unknown", "No such prompt on this virtual server.";
     ResourceUnknown = "resource_unknown", "No such resource on this virtual server.";
     ResourceUriInvalid = "resource_uri_invalid", "The resource's URI is not in the normal form that every server reads alike.";
+    TaskUnknown = "task_unknown", "No such task of this caller's, or not any more.";
     VirtualServerUnknown = "virtual_server_unknown", "No such virtual server.";
     ConfigStale = "config_stale", "This node's configuration is too old to decide safely.";
     SessionUnknown = "session_unknown", "The session is not known here; start a new one.";

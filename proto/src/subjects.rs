@@ -9,6 +9,8 @@ pub const ANSWERS: &str = "bailiwick.v1.answers";
 /// Where data planes tell each other what legacy sessions subscribe to: sealed, and whoever has the session's stream
 /// takes it.
 pub const SUBSCRIPTIONS: &str = "bailiwick.v1.subscriptions";
+/// Where data planes tell each other from which level on legacy clients want logs: sealed.
+pub const LEVELS: &str = "bailiwick.v1.levels";
 /// The only region so far.
 pub const DEFAULT_REGION: &str = "local";
 /// The node name under which control-plane events are chained (epoch 0).

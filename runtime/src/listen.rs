@@ -2,7 +2,10 @@
 
 use std::net::SocketAddr;
 
-use tokio::net::TcpListener;
+use tokio::net::{TcpListener, TcpSocket};
+
+/// Connections that wait to be accepted; what `TcpListener::bind` takes as well.
+const BACKLOG: u32 = 1_024;
 
 /// A listener could not be bound.
 #[derive(Debug, thiserror::Error)]
@@ -20,4 +23,25 @@ pub struct BindError {
 /// [`BindError`] naming the listener, the address and the key.
 pub async fn tcp(what: &'static str, key: &'static str, addr: SocketAddr) -> Result<TcpListener, BindError> {
     TcpListener::bind(addr).await.map_err(|source| BindError { what, key, addr, source })
+}
+
+/// The same with connections that keep at most so many bytes (about) for a client that has not taken them. Left to
+/// itself the system lets them grow to megabytes, and notices that a slow client took something only after a third.
+///
+/// # Errors
+/// [`BindError`] naming the listener, the address and the key.
+pub fn tcp_with_untaken(
+    what: &'static str,
+    key: &'static str,
+    addr: SocketAddr,
+    untaken_bytes_max: u32,
+) -> Result<TcpListener, BindError> {
+    let bind = || {
+        let socket = if addr.is_ipv4() { TcpSocket::new_v4() } else { TcpSocket::new_v6() }?;
+        socket.set_reuseaddr(true)?;
+        socket.set_send_buffer_size(untaken_bytes_max)?;
+        socket.bind(addr)?;
+        socket.listen(BACKLOG)
+    };
+    bind().map_err(|source| BindError { what, key, addr, source })
 }

@@ -1,6 +1,6 @@
 //! Envelopes of every kind: only the exact text that was sealed opens, and only as what it is.
 
-use std::{collections::BTreeMap, sync::OnceLock};
+use std::sync::OnceLock;
 
 use bailiwick_data_plane_core::{
     Caller,
@@ -57,7 +57,6 @@ pub(crate) fn session() -> String {
         client_name: None,
         client_version: None,
         capabilities: Capabilities::default(),
-        servers: BTreeMap::from([("finance".to_owned(), "a-1".to_owned())]),
         issued_at: NOW,
     };
     session.seal(&keys(), &caller(), NONCE).unwrap_or_default()
@@ -70,7 +69,7 @@ fn sealed() -> &'static [String] {
         let cursor = Cursor { server: "finance".into(), cursor: Some("2".into()) };
         let state = RequestState::Server(Some("s".into()));
         let ask = Ask { server: "finance".into(), id: RequestId::from(4), waiter: 9 };
-        let task = Task { server: "finance".into(), tool: "pay".into(), id: "t".into() };
+        let task = Task { server: "finance".into(), tool: "pay".into(), id: "t".into(), lasts_seconds: None };
         let subscription = Subscription { visible: 5, uris: vec!["file:///a".into()] };
         let answered = Answered::Result(mcp::raw_object([]));
         let answer = Answer { waiter: 9, id: RequestId::from(3), answered };

@@ -36,8 +36,8 @@ pub(crate) fn depth(value: &Value) -> usize {
     inner + 1
 }
 
-/// The data of all events of a whole stream.
-pub(crate) fn events(stream: &[u8]) -> Vec<Vec<u8>> {
+/// The lines of a stream, as far as they have an end.
+fn lines(stream: &[u8]) -> Vec<Vec<u8>> {
     let stream = stream.strip_prefix("\u{feff}".as_bytes()).unwrap_or(stream);
     let mut lines: Vec<Vec<u8>> = vec![Vec::new()];
     let mut before = 0;
@@ -51,6 +51,12 @@ pub(crate) fn events(stream: &[u8]) -> Vec<Vec<u8>> {
     }
     // What no line end follows, is no line.
     lines.pop();
+    lines
+}
+
+/// The data of all events of a whole stream.
+pub(crate) fn events(stream: &[u8]) -> Vec<Vec<u8>> {
+    let lines = lines(stream);
     let mut events = Vec::new();
     let mut data: Vec<&[u8]> = Vec::new();
     for line in &lines {
@@ -66,4 +72,36 @@ pub(crate) fn events(stream: &[u8]) -> Vec<Vec<u8>> {
         }
     }
     events
+}
+
+/// The value of a line that is this field.
+fn value_of<'l>(line: &'l [u8], field: &str) -> Option<&'l [u8]> {
+    let rest = line.strip_prefix(field.as_bytes())?;
+    match rest.strip_prefix(b":") {
+        Some(value) => Some(value.strip_prefix(b" ").unwrap_or(value)),
+        None => rest.is_empty().then_some(rest),
+    }
+}
+
+/// The id of the last event that ended and has one, and the last pause that was asked for, milliseconds.
+pub(crate) fn goes_on(stream: &[u8]) -> (Option<Vec<u8>>, Option<u64>) {
+    let (mut last, mut id, mut retry) = (None, None, None);
+    for line in &lines(stream) {
+        if line.is_empty() {
+            last = id.take().or(last);
+        } else if let Some(value) = value_of(line, "id") {
+            if !value.contains(&0) {
+                id = Some(value.to_vec());
+            }
+        } else if let Some(value) = value_of(line, "retry")
+            && value.iter().all(u8::is_ascii_digit)
+        {
+            retry = String::from_utf8_lossy(value).parse().ok().or(retry);
+        }
+    }
+    // In a header an id can be sent back that is short and has no control characters.
+    let fits = |id: &Vec<u8>| {
+        !id.is_empty() && id.len() <= 4096 && id.iter().all(|byte| *byte == b'\t' || (*byte >= 0x20 && *byte != 0x7f))
+    };
+    (last.filter(fits), retry)
 }

@@ -38,10 +38,11 @@ pub(crate) const HEADERS: [&str; 5] = [
 ];
 
 /// Event streams.
-pub(crate) const STREAMS: [&str; 5] = [
+pub(crate) const STREAMS: [&str; 6] = [
     "event: message\nid: 1\ndata: {\"jsonrpc\":\"2.0\",\"id\":7,\"result\":{}}\n\n",
     "\u{feff}: keep-alive\r\n\r\ndata: {\"jsonrpc\":\"2.0\",\r\ndata: \"id\":7,\"result\":{}}\r\n\r\n",
     "retry: 10\rdata\r\rdata: x\r\r",
     "data:1\ndata:2\n\ndata: unfinished",
+    "id: 7\nretry: 500\ndata:\n\nid\nretry:9x\n\nid: 8\n",
     "event: a\ndatax: no\n:data\ndata: \u{fffd}\n\n",
 ];

@@ -1,5 +1,7 @@
 //! What is fuzzed, and what is promised of each.
 
+use std::time::Duration;
+
 use bailiwick_data_plane_core::{
     listening::{Change, Wishes},
     sealed::request_state::salient,
@@ -14,7 +16,7 @@ use crate::{
     edge, envelopes,
     mutate::{Random, changed},
     oracles, seeds,
-    sse::SseReader,
+    sse::{Mark, SseReader},
 };
 
 /// A promise that was not kept.
@@ -181,8 +183,12 @@ fn headers(input: &[u8]) -> Checked {
 /// However a stream is cut into chunks, its events are those that a slow reading of the whole finds.
 fn stream(input: &[u8]) -> Checked {
     let expected = oracles::events(input);
-    let whole = SseReader::default().feed(input);
-    promise(whole == expected, "other events than in the text")?;
+    let (mut whole, mut mark) = (SseReader::default(), Mark::default());
+    promise(whole.feed(input) == expected, "other events than in the text")?;
+    whole.note(&mut mark);
+    let noted = (mark.last_id.map(|id| id.as_bytes().to_vec()), mark.retry);
+    let (last_id, retry) = oracles::goes_on(input);
+    promise(noted == (last_id, retry.map(Duration::from_millis)), "it goes on elsewhere than the text says")?;
     let mut reader = SseReader::default();
     let bytewise: Vec<Vec<u8>> = input.iter().flat_map(|byte| reader.feed(&[*byte])).collect();
     promise(bytewise == expected, "other events when it comes byte by byte")?;

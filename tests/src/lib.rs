@@ -8,23 +8,27 @@ pub mod cluster;
 pub mod collector;
 pub mod conformance;
 pub mod deployment;
+pub mod events;
 pub mod knobs;
 pub mod load;
 pub mod mcp;
 pub mod namespaces;
 pub mod peers;
 pub mod scripted;
+pub mod task_server;
 pub mod upstream;
 pub mod wait;
 
 pub use cluster::Member;
 pub use collector::Collector;
 pub use deployment::{Deployment, Shape};
+pub use events::Events;
 pub use knobs::Knobs;
 pub use load::{Callers, Writers};
 pub use mcp::{Answer, McpClient};
 pub use namespaces::{BRIDGE, Network, within_namespaces};
 pub use scripted::{Reply, ScriptedServer};
+pub use task_server::TaskServer;
 pub use upstream::SampleServer;
 pub use wait::eventually;
 

@@ -3,7 +3,7 @@
 //! Well-behaved clients are other people's (`peers`); this one also misbehaves.
 
 use anyhow::{Context, Result};
-use reqwest::{Client, StatusCode, header::HeaderMap};
+use reqwest::{Client, RequestBuilder, StatusCode, header::HeaderMap};
 use serde_json::{Value, json};
 
 /// The current, stateless revision.
@@ -91,6 +91,13 @@ impl McpClient {
         Ok(Answer { status, headers, text, body })
     }
 
+    /// A POST of this body with the usual headers.
+    #[must_use]
+    pub fn post(&self, body: String) -> RequestBuilder {
+        let request = self.http.post(&self.url).header("content-type", "application/json");
+        request.header("accept", "application/json, text/event-stream").bearer_auth(&self.token).body(body)
+    }
+
     /// One modern request, correct in every way.
     ///
     /// # Errors
@@ -110,8 +117,16 @@ impl McpClient {
     /// # Errors
     /// When it is refused.
     pub async fn initialize(&mut self) -> Result<Answer> {
-        let params =
-            json!({"protocolVersion": LEGACY, "capabilities": {}, "clientInfo": {"name": "raw", "version": "1"}});
+        self.initialize_with(json!({})).await
+    }
+
+    /// The same for a client that can be asked for these things.
+    ///
+    /// # Errors
+    /// When it is refused.
+    pub async fn initialize_with(&mut self, capabilities: Value) -> Result<Answer> {
+        let client = json!({"name": "raw", "version": "1"});
+        let params = json!({"protocolVersion": LEGACY, "capabilities": capabilities, "clientInfo": client});
         let body = json!({"jsonrpc": "2.0", "id": 0, "method": "initialize", "params": params});
         let answer = self.raw(body.to_string(), &[]).await?;
         let session = answer.headers.get("mcp-session-id").context("no session id")?;
@@ -129,7 +144,7 @@ impl McpClient {
         self.raw(body.to_string(), &self.legacy_headers()).await
     }
 
-    fn legacy_headers(&self) -> [(&str, &str); 2] {
+    pub(crate) fn legacy_headers(&self) -> [(&str, &str); 2] {
         [("mcp-session-id", self.session.as_deref().unwrap_or_default()), ("mcp-protocol-version", LEGACY)]
     }
 

@@ -14,7 +14,7 @@ use anyhow::{Context, Result, bail, ensure};
 use serde_json::Value;
 
 use crate::{
-    deployment::{kill, repository},
+    deployment::{binary, kill, repository},
     upstream::free_port,
     wait::eventually,
 };
@@ -155,15 +155,28 @@ impl PeerServer {
         Self::script("tests/peers/conformance_server.mjs", &["--eras", eras])
     }
 
+    /// A server with tasks on crate `rmcp`.
+    ///
+    /// # Errors
+    /// When it does not start.
+    pub fn tasks() -> Result<Self> {
+        Self::announced("tasks-server", &mut Command::new(binary("tasks-server")))
+    }
+
     fn script(script: &str, arguments: &[&str]) -> Result<Self> {
         let mut command = Command::new(place("PEER_NODE")?);
         command.arg(script).args(arguments).current_dir(repository());
+        Self::announced(script, &mut command)
+    }
+
+    /// A server that says first where it listens.
+    fn announced(what: &str, command: &mut Command) -> Result<Self> {
         let mut child = command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::null()).spawn()?;
         let mut line = String::new();
         BufReader::new(child.stdout.take().context("stdout")?).read_line(&mut line)?;
         let Some(url) = line.split(['"', ' ', '\n']).find(|word| word.starts_with("http://")) else {
             kill(child.id(), "KILL");
-            bail!("{script} said: {line}");
+            bail!("{what} said: {line}");
         };
         Ok(Self { child, url: url.to_owned() })
     }

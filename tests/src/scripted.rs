@@ -1,7 +1,10 @@
 //! An MCP server that does as a test says: which tools it shows, which era it speaks, how it answers calls.
 //!
-//! Runs inside the test and remembers every call that reached it, so a test can say that none did. Well-behaved
-//! servers are the sample server and other people's (`upstream`, `peers`).
+//! Runs inside the test and remembers every call that reached it, so a test can say that none did. What it says in
+//! streams, and to whoever listens, is in `streams`. Well-behaved servers are the sample server and other people's
+//! (`upstream`, `peers`).
+
+mod streams;
 
 use std::{
     collections::BTreeSet,
@@ -14,16 +17,18 @@ use std::{
 use anyhow::Result;
 use axum::{
     Router,
-    body::{Body, Bytes},
+    body::Bytes,
     extract::State,
     http::{HeaderMap, HeaderName, HeaderValue, StatusCode, header},
     response::{IntoResponse, Response},
-    routing::post,
+    routing::get,
 };
-use futures::StreamExt as _;
 use serde::Deserialize;
 use serde_json::{Value, json, value::RawValue};
 use tokio::{net::TcpListener, sync::watch, task::JoinHandle};
+
+pub use self::streams::End;
+use self::streams::Telling;
 
 /// How `tools/call` is answered.
 #[derive(Clone, Debug)]
@@ -34,6 +39,15 @@ pub enum Reply {
     Held,
     /// With the client's answer to an `elicitation/create` that comes first, on the call's stream; as legacy servers do.
     Asks,
+    /// As `Asks`, but not before [`ScriptedServer::release`].
+    AsksAndHolds,
+    /// With a wish for input, as modern servers have it, until the call comes with responses; then with those.
+    Needs,
+    /// With a stream of these events, which then ends so. `$ID` stands for the request's id, `$TOKEN` for its progress
+    /// token.
+    Says(Vec<String>, End),
+    /// With this event again and again, without end.
+    Floods(String),
     /// With these words; `$ID` stands for the request's id.
     Http { status: u16, headers: Vec<(&'static str, &'static str)>, body: Vec<u8> },
 }
@@ -77,11 +91,14 @@ struct Script {
     sessions: Mutex<BTreeSet<String>>,
     opened: AtomicUsize,
     seen: Mutex<Vec<SeenCall>>,
+    /// Requests and notifications of any kind.
+    requests: AtomicUsize,
     underway: AtomicUsize,
     abandoned: AtomicUsize,
     released: watch::Sender<bool>,
     /// What clients answered last.
     answered: watch::Sender<Value>,
+    telling: Telling,
 }
 
 impl ScriptedServer {
@@ -107,14 +124,16 @@ impl ScriptedServer {
             sessions: Mutex::default(),
             opened: AtomicUsize::new(0),
             seen: Mutex::default(),
+            requests: AtomicUsize::new(0),
             underway: AtomicUsize::new(0),
             abandoned: AtomicUsize::new(0),
             released: watch::Sender::new(false),
             answered: watch::Sender::new(Value::Null),
+            telling: Telling::default(),
         });
         let listener = TcpListener::bind((address, 0)).await?;
         let url = format!("http://{}/mcp", listener.local_addr()?);
-        let app = Router::new().route("/mcp", post(answer)).with_state(Arc::clone(&script));
+        let app = Router::new().route("/mcp", get(streams::listen).post(answer).delete(streams::given_back)).with_state(Arc::clone(&script));
         let task = tokio::spawn(async move { drop(axum::serve(listener, app).await) });
         Ok(Self { url, script, task })
     }
@@ -159,6 +178,18 @@ impl ScriptedServer {
     #[must_use]
     pub fn seen(&self) -> Vec<SeenCall> {
         lock(&self.script.seen).clone()
+    }
+
+    /// What a client answered last to what this server asked; null before.
+    #[must_use]
+    pub fn answered(&self) -> Value {
+        self.script.answered.borrow().clone()
+    }
+
+    /// How many requests and notifications of any kind came.
+    #[must_use]
+    pub fn requests(&self) -> usize {
+        self.script.requests.load(Ordering::SeqCst)
     }
 
     /// Calls it is working on.
@@ -217,10 +248,20 @@ struct Asked<'a> {
     params: Option<AskedParams<'a>>,
 }
 
-#[derive(Deserialize)]
+#[derive(Default, Deserialize)]
 struct AskedParams<'a> {
     #[serde(borrow, default)]
     arguments: Option<&'a RawValue>,
+    #[serde(borrow, default, rename = "inputResponses")]
+    responses: Option<&'a RawValue>,
+    #[serde(borrow, default, rename = "_meta")]
+    meta: Option<AskedMeta<'a>>,
+}
+
+#[derive(Deserialize)]
+struct AskedMeta<'a> {
+    #[serde(borrow, default, rename = "progressToken")]
+    token: Option<&'a RawValue>,
 }
 
 async fn answer(State(script): State<Arc<Script>>, headers: HeaderMap, body: Bytes) -> Response {
@@ -234,6 +275,7 @@ async fn answer(State(script): State<Arc<Script>>, headers: HeaderMap, body: Byt
             Ok(_) | Err(_) => StatusCode::BAD_REQUEST.into_response(),
         };
     };
+    script.requests.fetch_add(1, Ordering::SeqCst);
     let Some(id) = asked.id.map(RawValue::get) else { return StatusCode::ACCEPTED.into_response() };
     let modern = *lock(&script.modern);
     let is_modern = headers.get("mcp-protocol-version").is_some_and(|version| version == "2026-07-28");
@@ -241,13 +283,13 @@ async fn answer(State(script): State<Arc<Script>>, headers: HeaderMap, body: Byt
     match asked.method.as_str() {
         "server/discover" if modern => result(
             id,
-            &json!({"resultType": "complete", "supportedVersions": ["2026-07-28"], "capabilities": {"tools": {}}, "ttlMs": 0, "cacheScope": "private"}),
+            &json!({"resultType": "complete", "supportedVersions": ["2026-07-28"], "capabilities": script.telling.capabilities(), "ttlMs": 0, "cacheScope": "private"}),
         ),
         "initialize" if !modern => {
             let session = format!("s-{}", script.opened.fetch_add(1, Ordering::SeqCst));
             let mut response = result(
                 id,
-                &json!({"protocolVersion": "2025-11-25", "capabilities": {"tools": {}}, "serverInfo": {"name": "scripted", "version": "1"}}),
+                &json!({"protocolVersion": "2025-11-25", "capabilities": script.telling.capabilities(), "serverInfo": {"name": "scripted", "version": "1"}}),
             );
             if let Ok(value) = HeaderValue::from_str(&session) {
                 response.headers_mut().insert("mcp-session-id", value);
@@ -263,14 +305,16 @@ async fn answer(State(script): State<Arc<Script>>, headers: HeaderMap, body: Byt
         }
         "tools/call" => {
             lock(&script.seen).push(SeenCall { headers: headers.clone(), body: text.clone() });
-            let arguments = asked.params.and_then(|params| params.arguments).map_or("{}", RawValue::get);
-            call(&script, id, arguments).await
+            call(&script, id, &text).await
         }
-        _ => error(404, id, -32601, "Method not found"),
+        other => match script.telling.answer(id, other, &text) {
+            Some(response) => response,
+            None => error(404, id, -32601, "Method not found"),
+        },
     }
 }
 
-async fn call(script: &Arc<Script>, id: &str, arguments: &str) -> Response {
+async fn call(script: &Arc<Script>, id: &str, text: &str) -> Response {
     struct Underway<'a>(&'a Script, bool);
     impl Drop for Underway<'_> {
         fn drop(&mut self) {
@@ -284,9 +328,19 @@ async fn call(script: &Arc<Script>, id: &str, arguments: &str) -> Response {
     let mut underway = Underway(script, false);
     let once = lock(&script.once).pop();
     let reply = once.unwrap_or_else(|| lock(&script.reply).clone());
+    let params = serde_json::from_str::<Asked<'_>>(text).ok().and_then(|asked| asked.params).unwrap_or_default();
+    let arguments = params.arguments.map_or("{}", RawValue::get);
+    let token = params.meta.and_then(|meta| meta.token).map_or("null", RawValue::get);
     let response = match reply {
         Reply::Echo => echo(id, arguments),
-        Reply::Asks => asks(script, id),
+        Reply::Asks => streams::asks(script, id, true),
+        Reply::AsksAndHolds => streams::asks(script, id, false),
+        Reply::Needs => needs(id, params.responses),
+        Reply::Says(events, end) => {
+            let events = events.into_iter().map(|event| event.replace("$ID", id).replace("$TOKEN", token));
+            script.telling.says(events.collect(), end)
+        }
+        Reply::Floods(event) => script.telling.floods(&event.replace("$ID", id).replace("$TOKEN", token)),
         Reply::Held => {
             drop(script.released.subscribe().wait_for(|released| *released).await);
             echo(id, arguments)
@@ -304,18 +358,15 @@ async fn call(script: &Arc<Script>, id: &str, arguments: &str) -> Response {
     response
 }
 
-fn asks(script: &Script, id: &str) -> Response {
-    let own = format!("q-{id}");
-    let (id, mut answered) = (id.to_owned(), script.answered.subscribe());
-    let event = |text: String| Ok::<_, std::io::Error>(format!("data: {text}\n\n"));
-    let question = json!({"jsonrpc": "2.0", "id": own, "method": "elicitation/create", "params": {"message": "who?"}});
-    let result = futures::stream::once(async move {
-        let told = answered.wait_for(|answer| answer.get("id").is_some_and(|id| *id == own)).await;
-        let told = told.map(|answer| answer.get("result").cloned().unwrap_or_default()).unwrap_or_default();
-        event(format!(r#"{{"jsonrpc":"2.0","id":{id},"result":{{"content":[],"structuredContent":{told}}}}}"#))
-    });
-    let events = futures::stream::iter([event(question.to_string())]).chain(result);
-    ([(header::CONTENT_TYPE, "text/event-stream")], Body::from_stream(events)).into_response()
+/// Who repeats a call with responses gets them as its result.
+fn needs(id: &str, responses: Option<&RawValue>) -> Response {
+    let inputs = json!({"who": {"method": "elicitation/create", "params": {"message": "who?"}}});
+    match responses {
+        Some(responses) => echo(id, responses.get()),
+        None => {
+            result(id, &json!({"resultType": "input_required", "inputRequests": inputs, "requestState": "opaque"}))
+        }
+    }
 }
 
 fn replaced(body: Vec<u8>, id: &str) -> Vec<u8> {

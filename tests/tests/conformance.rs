@@ -59,6 +59,19 @@ const CONNECTOR: [(&str, &[&str]); 2] = [
     ),
 ];
 
+/// The tasks extension. Scenarios of extensions are never scored.
+const TASKS: [&str; 9] = [
+    "tasks-capability-negotiation",
+    "tasks-dispatch-and-envelope",
+    "tasks-lifecycle",
+    "tasks-mrtr-composition",
+    "tasks-mrtr-input",
+    "tasks-request-headers",
+    "tasks-request-state-removal",
+    "tasks-required-task-error",
+    "tasks-wire-fields",
+];
+
 /// One virtual server of plain names over some servers, and everything allowed on it.
 fn manifests(virtual_server: &str, servers: &[(&str, &str)]) -> String {
     let mut text = String::new();
@@ -127,6 +140,29 @@ async fn the_plain_route_changes_nothing(shape: Shape) -> Result<()> {
         conformance::hold_documented("the plain route", revision, &through)?;
     }
     Ok(())
+}
+
+async fn tasks_are_carried(shape: Shape) -> Result<()> {
+    let upstream = PeerServer::tasks()?;
+    let revision = REVISIONS[1];
+    let directly = conformance::run(Target::Server(&upstream.url), revision, &TASKS).await?;
+    ensure!(directly.passed_of(|_| true) == (TASKS.len(), TASKS.len()), "{:?}", directly.shortcomings());
+    let (_deployment, urls, token) = gateway(shape, &[("upstream", &upstream.url)]).await?;
+    ensure!((shape == Shape::Embedded) == (urls.len() == 1), "{urls:?}");
+    let through = conformance::run(Target::Gateway(&urls, &token), revision, &TASKS).await?;
+    let differences = directly.differences(&through);
+    ensure!(differences.is_empty(), "{differences:#?}");
+    conformance::hold_counted("tasks", revision, through.passed_of(|_| true))
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn tasks_are_carried_by_one_process() -> Result<()> {
+    tasks_are_carried(Shape::Embedded).await
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn tasks_are_carried_when_every_request_goes_to_another_data_plane() -> Result<()> {
+    tasks_are_carried(Shape::Processes).await
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -1,4 +1,5 @@
-//! A short run of the fuzzer, and that it does what it is told. Hours are run by command: `fuzz --seconds 3600`.
+//! A short run of the fuzzer, and that it does what it is told. Hours are run by command: `fuzz --seconds 3600`, or
+//! `tests/fuzz/run`, which learns from the code an input reaches.
 
 #![expect(clippy::unwrap_used, reason = "a test that panics fails, as it should")]
 

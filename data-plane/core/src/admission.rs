@@ -53,11 +53,11 @@ impl Decision {
         self.found.as_ref().map_or(Tier::Destructive, Found::tier)
     }
 
-    /// The tool, where one was wanted and is known.
+    /// The tool, where one was wanted, or a task of one, and is known.
     #[must_use]
     pub const fn tool(&self) -> Option<&Arc<Tool>> {
         match &self.found {
-            Some(Found::Tool(tool)) => Some(tool),
+            Some(Found::Tool(tool) | Found::Task(tool)) => Some(tool),
             Some(Found::Prompt(_) | Found::Resource(_)) | None => None,
         }
     }
@@ -109,6 +109,12 @@ impl<'c> Admission<'c> {
         authority.is_ok_and(|(_, _, consent)| self.now_unix < consent.expires_at)
     }
 
+    /// Whether the caller is known as the same, with the same authority: then only what is offered can differ.
+    #[must_use]
+    pub fn is_of_same_parties(&self, other: &Self) -> bool {
+        self.parties == other.parties
+    }
+
     /// As [`admit`].
     #[must_use]
     pub fn admit(&self, wanted: Wanted<'_>) -> Decision {
@@ -137,7 +143,7 @@ impl<'c> Admission<'c> {
 }
 
 /// Who a caller says they are, as far as that is known.
-#[derive(Debug)]
+#[derive(Debug, PartialEq, Eq)]
 struct Parties {
     user: Option<User>,
     agent: Option<Agent>,

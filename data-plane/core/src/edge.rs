@@ -16,6 +16,7 @@ mod listen;
 mod lists;
 mod modern;
 mod reply;
+mod tasks;
 mod tools;
 
 use bailiwick_proto::{
@@ -29,6 +30,8 @@ pub use introduction::Introduction;
 pub use listen::{Listen, NotTaken, SessionKey, Subscribe, listen};
 pub use lists::{ListRequest, SetLevel};
 pub use reply::{HttpReply, NOBODY_WAITS, answer_taken, refuse_call};
+pub(crate) use tasks::declares;
+pub use tasks::without_tasks;
 
 use crate::{
     caller::Caller,

@@ -4,15 +4,18 @@
 //! authorised: the tool's own name, the arguments exactly as they were, a `_meta` of which only trace context, vendors'
 //! keys, the log level and what the client can be asked for come from the client. A result passes as it is, except that a modern client gets `resultType` where an
 //! older server left it out. Errors in the band the protocol keeps for itself speak about our request, not the
-//! client's, and become `upstream_invalid`. Deliberately absent: connections, credentials, server sessions
+//! client's, and become `upstream_invalid`. A result that says that the call goes on as a task, and what becomes of
+//! it, is `tasks`'. Deliberately absent: connections, credentials, server sessions
 //! (`data-plane/server`). Specification: MCP 2026-07-28 basic and Streamable HTTP; 2025-11-25 transports.
+
+pub mod tasks;
 
 use bailiwick_ledger_core::record::Status;
 use bailiwick_proto::{
     Reason,
     mcp::{
-        self, Era, Members, RESULT_COMPLETE, RESULT_INPUT_REQUIRED, RequestId, Response, RpcError, VERSION_2025_03_26,
-        code, encode_value, header_name, meta_key, method,
+        self, Era, Members, RESULT_COMPLETE, RESULT_INPUT_REQUIRED, RESULT_TASK, RequestId, Response, RpcError,
+        VERSION_2025_03_26, code, encode_value, header_name, meta_key, method,
     },
 };
 use serde_json::{json, value::RawValue};
@@ -42,7 +45,8 @@ pub struct ServerRequest {
 #[must_use]
 pub fn call_request(permitted: &PermittedCall, era: Era, id: &RequestId) -> ServerRequest {
     let PermittedCall { call, found, .. } = permitted;
-    let (name, meta) = (mcp::raw(own_name(found)), meta(call, era, id));
+    let own = call.task.as_ref().map_or_else(|| own_name(found), |task| &task.id);
+    let (name, meta) = (mcp::raw(own), meta(call, era, id));
     let retry = if era.is_modern() { brought(call) } else { Vec::new() };
     let mut members = subject(call, &name);
     members.extend(retry.iter().map(|(key, value)| (*key, &**value)));
@@ -53,9 +57,10 @@ pub fn call_request(permitted: &PermittedCall, era: Era, id: &RequestId) -> Serv
     };
     let mut request = request(era, call.method, id, Some(&params));
     if era.is_modern() && call.completion.is_none() {
-        request.headers.push((header_name::NAME.to_owned(), encode_value(own_name(found))));
+        request.headers.push((header_name::NAME.to_owned(), encode_value(own)));
     }
     if era.is_modern()
+        && call.task.is_none()
         && let Found::Tool(tool) = found
     {
         request.headers.extend(header_params::headers(&tool.header_params, call.arguments.as_deref()));
@@ -67,14 +72,18 @@ pub fn call_request(permitted: &PermittedCall, era: Era, id: &RequestId) -> Serv
 /// The name at its server.
 fn own_name(found: &Found) -> &str {
     match found {
-        Found::Tool(tool) => &tool.name,
+        Found::Tool(tool) | Found::Task(tool) => &tool.name,
         Found::Prompt(own) | Found::Resource(own) => &own.name,
     }
 }
 
 /// What is called with what.
 fn subject<'a>(call: &'a Call, name: &'a RawValue) -> Vec<(&'static str, &'a RawValue)> {
-    let key = if call.method == method::RESOURCES_READ { "uri" } else { "name" };
+    let key = match (&call.task, call.method) {
+        (Some(_), _) => "taskId",
+        (None, method::RESOURCES_READ) => "uri",
+        (None, _) => "name",
+    };
     let arguments = call.arguments.as_deref().map(|arguments| ("arguments", arguments));
     [Some((key, name)), arguments].into_iter().flatten().collect()
 }
@@ -188,37 +197,58 @@ pub struct Answer {
     pub payload: Option<Box<RawValue>>,
 }
 
-/// Shapes a server's answer, or the reason why there is none, for the client, who knows what the server has under
-/// `naming`. A state that a server wants brought back goes through `seal`.
+/// Whose answer it is.
+#[derive(Clone, Copy, Debug)]
+pub struct Answerer<'a> {
+    /// How the client knows what the server has.
+    pub naming: &'a Naming,
+    /// Its name.
+    pub server: &'a str,
+    /// How it speaks, where that is known. In the legacy era there are no tasks.
+    pub era: Option<Era>,
+}
+
+/// What the client has to bring back, to be sealed for it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Keepsake {
+    /// With the same request, together with the input that was asked for.
+    State(RequestState),
+    /// To ask what has become of the call.
+    Task {
+        /// At the server.
+        id: String,
+        /// How long the server keeps it, from now on; `None`: for ever, or it does not say.
+        ttl_ms: Option<u64>,
+    },
+}
+
+/// Shapes a server's answer, or the reason why there is none, for the client. What the client has to bring back goes
+/// through `seal`.
 #[must_use]
 pub fn answer(
     call: &Call,
     request_id: &str,
     response: Result<Response, Reason>,
-    (naming, server): (&Naming, &str),
-    seal: impl FnOnce(RequestState) -> Option<String>,
+    of: Answerer<'_>,
+    seal: impl FnOnce(Keepsake) -> Option<String>,
 ) -> Answer {
+    let Answerer { naming, server, .. } = of;
     match response {
         Err(reason) => failed(call, request_id, reason, None),
-        Ok(Response::Result(result)) => match shaped(call, &result, seal) {
-            Some(shaped) => {
-                let shaped = shown::result(call.method, naming, server, &shaped);
-                let members = Members::of(&result).unwrap_or_default();
-                let is_error = members.read::<bool>("isError").ok().flatten() == Some(true);
-                let status = if is_error { Status::ToolError } else { Status::Ok };
-                let error_code = asks_for_input(&result).then(|| RESULT_INPUT_REQUIRED.to_owned());
-                let ended = if is_error { Ended::tool_failed() } else { Ended::well() };
-                let reply = HttpReply { ended, ..HttpReply::result(&call.id, &shaped) };
-                Answer { reply, status, error_code, payload: Some(result) }
-            }
-            None => failed(call, request_id, Reason::UpstreamInvalid, Some(result)),
-        },
+        Ok(Response::Result(result)) => {
+            let answered = shaped(call, &result, of, seal).and_then(|shaped| released(call, &result, &shaped, of));
+            answered.unwrap_or_else(|| failed(call, request_id, Reason::UpstreamInvalid, Some(result)))
+        }
         Ok(Response::Error(error)) => {
             let payload = mcp::raw(&json!({"code": error.code, "message": error.message}));
             if speaks_of_our_request(error.code) {
                 return failed(call, request_id, Reason::UpstreamInvalid, Some(payload));
             }
             let error = shown::error(call.method, naming, server, in_words_of(call.era, call.method, error));
+            let error = match &call.task {
+                Some(task) => tasks::error(&task.id, error),
+                None => error,
+            };
             // The one error of the protocol's own that speaks of the client: it did not declare what the server needs.
             let lacks = error.code == code::MISSING_CLIENT_CAPABILITY && call.era.is_modern();
             Answer {
@@ -229,6 +259,26 @@ pub fn answer(
             }
         }
     }
+}
+
+/// What the client gets of a result of a kind it can have, and what is recorded of it.
+fn released(call: &Call, result: &RawValue, shaped: &RawValue, of: Answerer<'_>) -> Option<Answer> {
+    if let (Some(task), method::TASKS_GET) = (&call.task, call.method) {
+        let followed = tasks::Followed { id: &call.name, own: &task.id, capabilities: call.capabilities.as_deref() };
+        let tasks::Seen { shown, status, error_code, payload, .. } = tasks::seen(&followed, shaped, &of)?;
+        let reply = HttpReply::result(&call.id, &shown);
+        let payload = payload.or_else(|| Some(result.to_owned()));
+        return Some(Answer { reply, status, error_code, payload });
+    }
+    let shown = shown::result(call.method, of.naming, of.server, shaped);
+    let members = Members::of(result).unwrap_or_default();
+    let is_error = members.read::<bool>("isError").ok().flatten() == Some(true);
+    let status = if is_error { Status::ToolError } else { Status::Ok };
+    let kind = members.string("resultType").ok().flatten();
+    let error_code = kind.filter(|kind| [RESULT_INPUT_REQUIRED, RESULT_TASK].contains(&kind.as_str()));
+    let ended = if is_error { Ended::tool_failed() } else { Ended::well() };
+    let reply = HttpReply { ended, ..HttpReply::result(&call.id, &shown) };
+    Some(Answer { reply, status, error_code, payload: Some(result.to_owned()) })
 }
 
 /// A legacy server has a code of its own for a resource that is not there; the modern era calls that invalid parameters.
@@ -257,7 +307,12 @@ fn speaks_of_our_request(error_code: i64) -> bool {
 
 /// The result for the client. `None` when it is none that this client can be given: an unknown `resultType` is invalid,
 /// and only a modern client can be asked for input by a result.
-fn shaped(call: &Call, result: &RawValue, seal: impl FnOnce(RequestState) -> Option<String>) -> Option<Box<RawValue>> {
+fn shaped(
+    call: &Call,
+    result: &RawValue,
+    of: Answerer<'_>,
+    seal: impl FnOnce(Keepsake) -> Option<String>,
+) -> Option<Box<RawValue>> {
     let members = Members::of(result)?;
     let is_modern = call.era.is_modern();
     let cached = is_modern && call.method == method::RESOURCES_READ;
@@ -265,6 +320,9 @@ fn shaped(call: &Call, result: &RawValue, seal: impl FnOnce(RequestState) -> Opt
         Ok(Some(kind)) if kind == RESULT_COMPLETE && cached => Some(shown::cacheable(result)),
         Ok(Some(kind)) if kind == RESULT_COMPLETE => Some(result.to_owned()),
         Ok(Some(kind)) if kind == RESULT_INPUT_REQUIRED && is_modern => sealed(call, result, &members, seal),
+        Ok(Some(kind)) if kind == RESULT_TASK && is_modern && of.era.is_none_or(Era::is_modern) => {
+            tasks::created(call, result, &members, seal)
+        }
         Ok(None) if is_modern => {
             let complete = mcp::raw(RESULT_COMPLETE);
             let own = mcp::ordered_members(result)?;
@@ -282,25 +340,26 @@ fn sealed(
     call: &Call,
     result: &RawValue,
     members: &Members<'_>,
-    seal: impl FnOnce(RequestState) -> Option<String>,
+    seal: impl FnOnce(Keepsake) -> Option<String>,
 ) -> Option<Box<RawValue>> {
-    if call.completion.is_some() || !may_ask(call, members) {
+    if call.completion.is_some() || call.task.is_some() || !may_ask(call.capabilities.as_deref(), members) {
         return None;
     }
     let Some(state) = members.string("requestState").ok()? else {
         // One of the two has to be there.
         return members.get("inputRequests").map(|_asked| result.to_owned());
     };
-    let sealed = mcp::raw(&seal(RequestState::Server(Some(state)))?);
+    let sealed = mcp::raw(&seal(Keepsake::State(RequestState::Server(Some(state))))?);
     let own = mcp::ordered_members(result)?;
     Some(mcp::raw_object(
         own.iter().map(|(key, value)| (key.as_str(), if key == "requestState" { &*sealed } else { *value })),
     ))
 }
 
-fn may_ask(call: &Call, members: &Members<'_>) -> bool {
+/// Whether all that is asked of a client is what it declared.
+fn may_ask(capabilities: Option<&RawValue>, members: &Members<'_>) -> bool {
     let Ok(asked) = members.object("inputRequests") else { return false };
-    let declared = call.capabilities.as_deref().and_then(Members::of).unwrap_or_default();
+    let declared = capabilities.and_then(Members::of).unwrap_or_default();
     asked.unwrap_or_default().iter().all(|(_, request)| {
         let asks = Members::of(request).and_then(|request| request.string("method").ok()?);
         asks.as_deref().and_then(capability_for).is_some_and(|capability| declared.get(capability).is_some())

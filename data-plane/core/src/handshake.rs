@@ -15,7 +15,7 @@ use serde::Deserialize;
 use serde_json::{Value, value::RawValue};
 
 use crate::{
-    edge::server_info,
+    edge::{server_info, without_tasks},
     forward::{ServerRequest, headers, own_meta, request},
 };
 
@@ -89,14 +89,15 @@ pub fn read_probe(http_status: u16, answer: Option<&Response>) -> Probe {
     }
 }
 
-/// Opens a legacy session, for a client that can be asked for these things (an object), or for none.
+/// Opens a legacy session, for a client that can be asked for these things (an object), or for none. Tasks are none of
+/// them: the era has others.
 #[must_use]
 pub fn initialize_request(id: &RequestId, capabilities: Option<&RawValue>) -> ServerRequest {
     let (version, info) = (raw(VERSION_2025_11_25), raw(&server_info()));
-    let none = raw_object([]);
+    let capabilities = capabilities.map_or_else(|| raw_object([]), without_tasks);
     let params = raw_object([
         ("protocolVersion", &*version),
-        ("capabilities", capabilities.unwrap_or(&none)),
+        ("capabilities", &*capabilities),
         ("clientInfo", &*info),
     ]);
     ServerRequest { headers: Vec::new(), body: mcp::request_body(Some(id), method::INITIALIZE, Some(&params)) }
@@ -120,6 +121,12 @@ pub fn capabilities(result: &RawValue) -> Option<Box<RawValue>> {
     let members = Members::of(result)?;
     members.object("capabilities").ok().flatten()?;
     members.get("capabilities").filter(|said| said.get().len() <= CAPABILITIES_BYTES_MAX).map(ToOwned::to_owned)
+}
+
+/// The same of a legacy server, which has no tasks that a modern client could be given.
+#[must_use]
+pub fn legacy_capabilities(result: &RawValue) -> Option<Box<RawValue>> {
+    capabilities(result).map(|said| without_tasks(&said))
 }
 
 /// Completes a legacy session's opening; not answered.

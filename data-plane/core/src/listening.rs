@@ -7,9 +7,13 @@
 //! a server that floods costs what a quiet one does, and a client that reads slowly misses nothing: what is pending is
 //! a set, not a queue. Time is milliseconds of any clock that never goes back, given as an argument.
 //!
+//! What has become of a task is told in full, so the newest news of one replaces what was not told yet. After its last
+//! news a task is not followed any more, and a stream on which nothing else can come ends.
+//!
 //! Contract: after every `handle_…`, `poll_output` until it gives nothing, then again at `poll_timeout`. Nothing
 //! follows [`Output::End`]. Specification: MCP 2026-07-28 `subscriptions/listen`; 2025-11-25 transports, "Listening for
-//! Messages from the Server", and resource subscriptions.
+//! Messages from the Server", and resource subscriptions; extension `io.modelcontextprotocol/tasks`, "Task Status
+//! Notifications".
 
 mod change;
 pub mod source;
@@ -19,22 +23,22 @@ mod words;
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use bailiwick_proto::mcp::{self, RESULT_COMPLETE, RequestId, meta_key, raw, raw_object};
+use bailiwick_proto::mcp::{self, RESULT_COMPLETE, RequestId, meta_key, method, raw, raw_object};
 use serde_json::value::RawValue;
 
 pub use self::{
-    change::{Change, URI_BYTES_MAX, URIS_MAX, Wishes, WishesFault},
-    words::Hearer,
+    change::{Change, TASKS_MAX, URI_BYTES_MAX, URIS_MAX, Wishes, WishesFault},
+    words::{Hearer, Tasks},
 };
 
-use crate::{edge::server_info, sealed::subscription::Subscription};
+use crate::{edge::server_info, forward::tasks::Seen, sealed::subscription::Subscription};
 
 /// Equal changes within so long are told once: a person does not see the difference, a flood shrinks to four a second.
 pub const COALESCE_MS: u64 = 250;
 /// Most changes told within [`COALESCE_MS`], equal or not: more than a client could act on.
 pub const BURST_MAX: usize = 64;
 /// Most changes that wait to be told: beyond it, changes of parts count as changes of the whole.
-pub const PENDING_MAX: usize = 3 + 2 * URIS_MAX;
+pub const PENDING_MAX: usize = 3 + 2 * URIS_MAX + TASKS_MAX;
 /// Longest silence: proxies close a connection that says nothing for a minute.
 pub const KEEP_ALIVE_MS: u64 = 15_000;
 /// Longest wait for servers to say what they honour; whoever has not answered then is not promised.
@@ -76,6 +80,8 @@ impl Sight {
 pub enum Output {
     /// Write this message as an event. On a legacy stream its id is [`Listening::seen`], sealed.
     Message(Vec<u8>),
+    /// Record what has become of the task with this id, and write this message then.
+    News(String, Box<Seen>, Vec<u8>),
     /// Write a comment.
     KeepAlive,
     /// Close the stream.
@@ -109,6 +115,8 @@ pub struct Listening {
     sight: Sight,
     /// What is to be told, and from when on.
     pending: BTreeMap<Change, u64>,
+    /// Of tasks, by their ids: what is to be told.
+    news: BTreeMap<String, Box<Seen>>,
     /// What was told within [`COALESCE_MS`], and when.
     told: BTreeMap<Change, u64>,
     said_at: u64,
@@ -140,6 +148,7 @@ impl Listening {
             settles_at: now.saturating_add(SETTLING_MS_MAX),
             sight,
             pending: BTreeMap::new(),
+            news: BTreeMap::new(),
             told: BTreeMap::new(),
             said_at: now,
             ends_at: ends_at.min(now.saturating_add(STREAM_MS_MAX)),
@@ -171,13 +180,23 @@ impl Listening {
             return;
         }
         let change = match change {
+            // What became of it is not known any more. The client sees its stream end, asks, and listens again.
+            Change::Task(_) => return self.handle_end(),
             Change::Updated(part) if self.pending.len() >= PENDING_MAX => {
                 Change::Updated(self.honoured.subject(&part).map_or(part.clone(), ToOwned::to_owned))
             }
             change => change,
         };
-        let due = self.told.get(&change).map_or(now, |told| told.saturating_add(COALESCE_MS).max(now));
-        self.pending.entry(change).or_insert(due);
+        self.tell_of(now, change);
+    }
+
+    /// This has become of a task. That the caller may know of it, is for whoever calls to see to.
+    pub fn handle_task(&mut self, now: u64, id: &str, seen: Seen) {
+        let is_told_all = self.news.get(id).is_some_and(|news| news.progress.is_final());
+        if self.honoured.tasks.contains(id) && !is_told_all {
+            self.news.insert(id.to_owned(), Box::new(seen));
+            self.tell_of(now, Change::Task(id.to_owned()));
+        }
     }
 
     /// What the client can see is this now.
@@ -265,8 +284,11 @@ impl Listening {
             Phase::Open => match self.due(now) {
                 Some(change) => {
                     self.pending.remove(&change);
+                    self.told.insert(change.clone(), now);
+                    if let Change::Task(id) = change {
+                        return self.tell(now, id);
+                    }
                     let told = self.notification(&change);
-                    self.told.insert(change, now);
                     Some(self.say(now, told))
                 }
                 None => self.keep_alive(now),
@@ -284,6 +306,28 @@ impl Listening {
             }
             Phase::Ended => None,
         }
+    }
+
+    fn tell_of(&mut self, now: u64, change: Change) {
+        let due = self.told.get(&change).map_or(now, |told| told.saturating_add(COALESCE_MS).max(now));
+        self.pending.entry(change).or_insert(due);
+    }
+
+    /// What has become of a task; nothing of it follows its last news.
+    fn tell(&mut self, now: u64, id: String) -> Option<Output> {
+        let news = self.news.remove(&id)?;
+        if news.progress.is_final() {
+            self.honoured.tasks.remove(&id);
+            if self.honoured.is_empty() {
+                self.phase = Phase::Ending;
+            }
+        }
+        let tie = self.tie();
+        let members = mcp::ordered_members(&news.shown).unwrap_or_default();
+        let own = members.iter().filter(|(name, _)| name != "_meta").map(|(name, value)| (name.as_str(), *value));
+        let params = raw_object(own.chain(tie.iter().map(|tie| ("_meta", &**tie))));
+        self.said_at = now;
+        Some(Output::News(id, news, mcp::request_body(None, method::TASK_TOLD, Some(&params))))
     }
 
     fn due(&mut self, now: u64) -> Option<Change> {
@@ -335,7 +379,7 @@ impl Listening {
     fn notification(&self, change: &Change) -> Vec<u8> {
         let uri = match change {
             Change::Updated(uri) => Some(raw(uri)),
-            Change::Tools | Change::Prompts | Change::Resources => None,
+            Change::Tools | Change::Prompts | Change::Resources | Change::Task(_) => None,
         };
         let tie = self.tie();
         let members = uri.iter().map(|uri| ("uri", &**uri)).chain(tie.iter().map(|tie| ("_meta", &**tie)));

@@ -1,11 +1,12 @@
 //! Lists of prompts, resources and resource templates: asked of the servers at that moment, shown as far as the caller
 //! may use what is in them.
 //!
-//! Driven by the server half for one page: `ask` says which server's page is needed next, `take` takes its answer, and
-//! `finish` gives what the client gets. An item is shown exactly if `admission` permits its use under the name it is
-//! shown by; everything else about it stays as it was. Servers come in the order of their names; a page ends with the
-//! last server, or where a server has more pages, and the cursor (`sealed::cursor`) says where it goes on. Of several
-//! servers, one that cannot answer is left out and named; the only one's error is the list's.
+//! Driven by the server half for one page: `asks` says which servers' pages are needed, so that all of them are asked at
+//! the same time; `take` takes their answers, in that order, until `is_complete`; `finish` gives what the client gets. An
+//! item is shown exactly if `admission` permits its use under the name it is shown by; everything else about it stays as
+//! it was. Servers come in the order of their names, whoever answers first; a page ends with the last server, or where a
+//! server has more pages, and the cursor (`sealed::cursor`) says where it goes on. Of several servers, one that cannot
+//! answer is left out and named, and the client is told how many are; the only one's error is the list's.
 //! Deliberately absent: tools, which are pinned (`edge::tools`), and everything that waits. Specification: MCP 2026-07-28
 //! and 2025-11-25: prompts, resources, pagination; 2026-07-28: caching.
 
@@ -13,7 +14,7 @@ use bailiwick_proto::{
     Reason,
     mcp::{self, Era, Members, RESULT_COMPLETE, Response, RpcError, code, meta_key, method},
 };
-use serde_json::{json, value::RawValue};
+use serde_json::{Map, value::RawValue};
 
 use crate::{
     admission::{Admission, Wanted, What},
@@ -23,11 +24,13 @@ use crate::{
     sealed::cursor::Cursor,
 };
 
-/// Most servers asked for one page: each costs an exchange.
+/// Most servers asked for one page, all at once: each costs an exchange.
 pub const ASKS_MAX: usize = 16;
 /// Most items of one page of a server. Each costs a decision of policy: some ten microseconds, and one more for every
 /// policy that names neither people nor servers.
 pub const ITEMS_MAX: usize = 5_000;
+/// In the `_meta` of a page: how many servers it lacks. Not which: a caller may not know of all of them.
+pub const LEFT_OUT: &str = "bailiwick/serversLeftOut";
 /// Longest a client may keep a list, milliseconds; less where a server says so.
 pub const TTL_MS: u64 = 5_000;
 
@@ -158,10 +161,26 @@ impl<'c> Listing<'c> {
         }
     }
 
-    /// The page of a server that is needed now; `None` when the client's page is complete.
+    /// True when the client's page has all it is going to have.
     #[must_use]
-    pub fn ask(&self) -> Option<&Cursor> {
-        self.next.as_ref().filter(|_| !self.is_full && self.asks < ASKS_MAX)
+    pub fn is_complete(&self) -> bool {
+        self.next.is_none() || self.is_full || self.asks >= ASKS_MAX
+    }
+
+    /// The pages of servers that are needed now, or will be unless one of them says that it has more; to be asked for at
+    /// the same time. Empty when the page is complete. Where a server's later page is needed, that alone: mostly there
+    /// are still more of them, and then nothing else belongs to this page.
+    #[must_use]
+    pub fn asks(&self) -> Vec<Cursor> {
+        match &self.next {
+            Some(next) if !self.is_complete() && next.cursor.is_some() => vec![next.clone()],
+            Some(next) if !self.is_complete() => {
+                let behind = self.virtual_server.servers.iter().filter(|server| **server >= next.server);
+                let first_page = |server: &String| Cursor { server: server.clone(), cursor: None };
+                behind.take(ASKS_MAX - self.asks).map(first_page).collect()
+            }
+            Some(_) | None => Vec::new(),
+        }
     }
 
     /// The parameters to ask for that page with, without `_meta`.
@@ -170,8 +189,11 @@ impl<'c> Listing<'c> {
         cursor.cursor.iter().map(|cursor| ("cursor", mcp::raw(cursor))).collect()
     }
 
-    /// Takes the answer to [`Listing::ask`].
+    /// Takes the answer to the first of [`Listing::asks`], then to the next; none is taken once the page is complete.
     pub fn take(&mut self, answer: Result<&Response, Reason>) {
+        if self.is_complete() {
+            return;
+        }
         let Some(Cursor { server, .. }) = self.next.take() else { return };
         self.asks += 1;
         let more = match answer {
@@ -241,17 +263,18 @@ impl<'c> Listing<'c> {
         Some(mcp::raw_object(members))
     }
 
-    /// The page, once [`Listing::ask`] has nothing more.
+    /// The page, once it is complete.
     ///
     /// # Errors
-    /// What the only server that was asked said instead, or the first of several that all failed.
+    /// What the only server that was asked said instead, or the first of several that all failed, if no more follow.
     pub fn finish(self) -> Result<Page, Failure> {
         let unserved =
             |failure: &Failure| matches!(failure, Failure::Refused(error) if error.code == code::METHOD_NOT_FOUND);
         let is_only = self.virtual_server.servers.len() == 1;
         let (unserved, mut left_out): (Vec<_>, Vec<_>) =
             self.failed.into_iter().partition(|(_, failure)| !is_only && unserved(failure));
-        if !left_out.is_empty() && left_out.len() + unserved.len() == self.asks {
+        let nothing_follows = self.next.is_none();
+        if nothing_follows && !left_out.is_empty() && left_out.len() + unserved.len() == self.asks {
             return Err(left_out.swap_remove(0).1);
         }
         let all = self.items.len() + self.hidden;
@@ -272,6 +295,17 @@ fn after(virtual_server: &VirtualServer, server: &str) -> Option<Cursor> {
     later.next().map(|server| Cursor { server: server.clone(), cursor: None })
 }
 
+impl Failure {
+    /// Why, as one word.
+    #[must_use]
+    pub const fn reason(&self) -> Reason {
+        match self {
+            Self::Refused(_) => Reason::UpstreamRefused,
+            Self::Fault(reason) => *reason,
+        }
+    }
+}
+
 impl Page {
     /// The result for a client of this era; `cursor` is [`Page::next`], sealed.
     #[must_use]
@@ -283,14 +317,21 @@ impl Page {
         let cursor = cursor.map(mcp::raw);
         let cursor = cursor.as_deref().map(|cursor| ("nextCursor", cursor));
         let listed = [(self.listed.member(), &*items)].into_iter().chain(cursor);
+        let mut meta = Map::new();
+        if !self.left_out.is_empty() {
+            meta.insert(LEFT_OUT.to_owned(), self.left_out.len().into());
+        }
         match era {
-            Era::Legacy(_) => mcp::raw_object(listed),
+            Era::Legacy(_) => {
+                let meta = (!meta.is_empty()).then(|| mcp::raw(&meta));
+                mcp::raw_object(listed.chain(meta.as_deref().map(|meta| ("_meta", meta))))
+            }
             Era::Modern => {
-                let frame = json!({meta_key::SERVER_INFO: server_info()});
-                let (kind, ttl_ms, scope, info) =
-                    (mcp::raw(RESULT_COMPLETE), mcp::raw(&self.ttl_ms), mcp::raw("private"), mcp::raw(&frame));
+                meta.insert(meta_key::SERVER_INFO.to_owned(), server_info());
+                let (kind, ttl_ms, scope, meta) =
+                    (mcp::raw(RESULT_COMPLETE), mcp::raw(&self.ttl_ms), mcp::raw("private"), mcp::raw(&meta));
                 let kind = [("resultType", &*kind)];
-                let rest = [("ttlMs", &*ttl_ms), ("cacheScope", &*scope), ("_meta", &*info)];
+                let rest = [("ttlMs", &*ttl_ms), ("cacheScope", &*scope), ("_meta", &*meta)];
                 mcp::raw_object(kind.into_iter().chain(listed).chain(rest))
             }
         }

@@ -36,7 +36,7 @@ const CONTENT_BYTES_MAX: usize = 4096;
 const TOOL_ERROR: &str = "tool_error";
 
 /// Methods by name; whatever else a client sends counts as one.
-const METHODS: [&str; 33] = [
+const METHODS: [&str; 34] = [
     method::TOOLS_CALL,
     method::TOOLS_LIST,
     method::INITIALIZE,
@@ -55,6 +55,7 @@ const METHODS: [&str; 33] = [
     "notifications/resources/updated",
     "notifications/roots/list_changed",
     "notifications/subscriptions/acknowledged",
+    method::TASK_TOLD,
     "notifications/tools/list_changed",
     "prompts/get",
     "prompts/list",
@@ -66,10 +67,10 @@ const METHODS: [&str; 33] = [
     "roots/list",
     "sampling/createMessage",
     "subscriptions/listen",
-    "tasks/cancel",
-    "tasks/get",
+    method::TASKS_CANCEL,
+    method::TASKS_GET,
     "tasks/result",
-    "tasks/update",
+    method::TASKS_UPDATE,
 ];
 
 /// JSON-RPC codes by number; servers may send any other, which counts as one.
@@ -181,11 +182,11 @@ impl Operation {
     #[must_use]
     pub fn forwarded(call: &Call, found: &Found, id: &RequestId) -> Self {
         let target = match found {
-            Found::Tool(tool) => Target::Tool(tool.name.clone()),
+            Found::Tool(tool) | Found::Task(tool) => Target::Tool(tool.name.clone()),
             Found::Prompt(own) => Target::Prompt(own.name.clone()),
             Found::Resource(own) => Target::Resource(own.name.clone()),
         };
-        let is_target_known = matches!(found, Found::Tool(_));
+        let is_target_known = matches!(found, Found::Tool(_) | Found::Task(_));
         Self { target, is_target_known, ..Self::named(call.method, None, Some(id.clone())) }
     }
 

@@ -2,7 +2,7 @@
 //! dropped.
 //!
 //! Called by the server for every message of a server's event stream but the answer itself. One [`Relay`] serves one
-//! forwarded request. It remembers only how much was passed on and until when it waits; time is the time since the
+//! forwarded request, over all rounds of it. It remembers only how much was passed on and until when it waits; time is the time since the
 //! request was forwarded, given as an argument. A client hears what it asked for: progress under its own token, log
 //! lines from its level on, and a legacy server's requests only where it declared the capability. Everything is bounded,
 //! so a server that floods fills no queue and holds no call for ever.
@@ -52,6 +52,21 @@ pub enum Level {
 }
 
 impl Level {
+    /// Its name in the protocol.
+    #[must_use]
+    pub const fn word(self) -> &'static str {
+        match self {
+            Self::Debug => "debug",
+            Self::Info => "info",
+            Self::Notice => "notice",
+            Self::Warning => "warning",
+            Self::Error => "error",
+            Self::Critical => "critical",
+            Self::Alert => "alert",
+            Self::Emergency => "emergency",
+        }
+    }
+
     /// By its name in the protocol.
     #[must_use]
     pub fn from_word(word: &str) -> Option<Self> {
@@ -166,6 +181,8 @@ impl Relay {
             method::LOG => self.is_loud_enough(notification).then(|| body(notification)),
             // It asks for something of ours; what the client was asked, it answers or not.
             method::CANCELLED => None,
+            // Under an id that is not the client's to know; whoever follows a task listens.
+            method::TASK_TOLD => None,
             // Changes belong on the stream of those who listen; only the old era has them anywhere.
             _ if is_change(&notification.method) => (!self.client.is_modern()).then(|| body(notification)),
             _ => Some(body(notification)),
@@ -198,13 +215,8 @@ impl Relay {
     }
 
     fn asked(&mut self, request: &Request, now: Duration) -> Act {
-        if request.method == method::PING {
-            return Act::Answer(mcp::result_body(&request.id, &raw_object([])));
-        }
         if !self.may_be_asked(&request.method) {
-            let message = format!("the client was not declared to answer `{}`", request.method);
-            let error = RpcError { code: code::METHOD_NOT_FOUND, message, data: None };
-            return Act::Answer(mcp::error_body(Some(&request.id), &error));
+            return Act::Answer(unheard(request));
         }
         self.asked += 1;
         if self.asked > ASKS_MAX {
@@ -221,7 +233,14 @@ impl Relay {
         declared.get(capability).is_some()
     }
 
-    /// What the server asked is answered `now`: it has its time again.
+    /// A modern server wants so many answers, and then the call again. Whether it may: all rounds of a call count.
+    #[must_use]
+    pub fn may_ask(&mut self, questions: usize) -> bool {
+        self.asked = self.asked.saturating_add(u32::try_from(questions).unwrap_or(u32::MAX));
+        self.asked <= ASKS_MAX
+    }
+
+    /// What the server asked is answered `now`, or it is sent the call again: it has its time again.
     pub fn resumed(&mut self, now: Duration) {
         self.wait(now, self.patience);
     }
@@ -229,6 +248,25 @@ impl Relay {
     fn wait(&mut self, now: Duration, length: Duration) {
         self.until = self.until.max(now + length).min(TOTAL_MAX.max(self.patience));
     }
+}
+
+/// The answer to what a server asks that no client hears: a ping needs none, and for everything else there is nobody.
+#[must_use]
+pub fn unheard(request: &Request) -> Vec<u8> {
+    if request.method == method::PING {
+        return mcp::result_body(&request.id, &raw_object([]));
+    }
+    let message = format!("nobody is there who was declared to answer `{}`", request.method);
+    let error = RpcError { code: code::METHOD_NOT_FOUND, message, data: None };
+    mcp::error_body(Some(&request.id), &error)
+}
+
+/// Whether a client that declared this, an object, can be asked for anything.
+#[must_use]
+pub fn can_be_asked(declared: Option<&RawValue>) -> bool {
+    let declared = declared.and_then(Members::of).unwrap_or_default();
+    let asked = [method::ELICIT, method::SAMPLE, method::ROOTS];
+    asked.into_iter().filter_map(capability_for).any(|capability| declared.get(capability).is_some())
 }
 
 /// What a client must have declared to be asked this; `None` for what no server asks.

@@ -13,6 +13,7 @@
 pub mod answer;
 pub mod ask;
 pub mod cursor;
+pub mod level;
 pub mod note;
 pub mod request_state;
 pub mod session;

@@ -48,6 +48,15 @@ pub enum What<'a> {
     Resource(&'a str),
     /// Completing a variable of a resource template, and showing the template. Judged as if its text were a URI.
     Template(&'a str),
+    /// A task of a tool's, by the tool's own name at its server: whoever asks must be permitted to call the tool.
+    Task {
+        /// Name of the server.
+        server: &'a str,
+        /// The tool's name there.
+        tool: &'a str,
+    },
+    /// A task that nobody knows.
+    NoTask,
 }
 
 impl<'a> From<ToolRef<'a>> for Wanted<'a> {
@@ -65,6 +74,8 @@ pub enum Found {
     Prompt(Own),
     /// A resource or a template, by its own URI.
     Resource(Own),
+    /// What has become of a task of a pinned tool's.
+    Task(Arc<Tool>),
 }
 
 impl Found {
@@ -72,24 +83,33 @@ impl Found {
     #[must_use]
     pub fn server(&self) -> &str {
         match self {
-            Self::Tool(tool) => &tool.server,
+            Self::Tool(tool) | Self::Task(tool) => &tool.server,
             Self::Prompt(own) | Self::Resource(own) => &own.server,
         }
     }
 
-    /// How much harm it can do. Prompts and resources are read.
+    /// How much harm it can do. Prompts, resources and what has become of tasks are read.
     #[must_use]
     pub fn tier(&self) -> Tier {
         match self {
             Self::Tool(tool) => tool.tier,
-            Self::Prompt(_) | Self::Resource(_) => Tier::Retrieval,
+            Self::Prompt(_) | Self::Resource(_) | Self::Task(_) => Tier::Retrieval,
+        }
+    }
+
+    /// Not to be used, but looked at: a task of the tool.
+    #[must_use]
+    pub fn looked_at(self) -> Self {
+        match self {
+            Self::Tool(tool) => Self::Task(tool),
+            other @ (Self::Task(_) | Self::Prompt(_) | Self::Resource(_)) => other,
         }
     }
 
     /// As policies are asked about it.
     pub(crate) fn wanted(&self) -> Use<'_> {
         match self {
-            Self::Tool(tool) => Use::Tool { server: &tool.server, tool: &tool.name },
+            Self::Tool(tool) | Self::Task(tool) => Use::Tool { server: &tool.server, tool: &tool.name },
             Self::Prompt(own) => Use::Prompt { server: &own.server, name: &own.name },
             Self::Resource(own) => Use::Resource { server: &own.server, uri: &own.name },
         }
@@ -116,7 +136,17 @@ impl Wanted<'_> {
             }
             What::Resource(uri) => self.resource(config, uri, resource_uri::check),
             What::Template(uri) => self.resource(config, uri, resource_uri::check_template),
+            What::Task { server, tool } => self.tool_of(config, server, tool),
+            What::NoTask => Err(Reason::TaskUnknown),
         }
+    }
+
+    /// A tool that the virtual server shows, by its own name. One look at each tool: tasks are asked for seldom.
+    fn tool_of(&self, config: &Config, server: &str, name: &str) -> Result<Found, Reason> {
+        let shown = config.virtual_servers.get(self.virtual_server).map(|offered| offered.tools.values());
+        let mut shown = shown.into_iter().flatten().map(|exposed| &exposed.tool);
+        let tool = shown.find(|tool| tool.name == name && tool.server == server);
+        tool.map(|tool| Found::Tool(Arc::clone(tool))).ok_or(Reason::ToolUnknown)
     }
 
     fn resource(

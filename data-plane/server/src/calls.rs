@@ -11,8 +11,10 @@
 mod answers;
 mod enquiries;
 mod forwarding;
+mod levels;
 mod parking;
 mod passage;
+mod tasks;
 
 use std::{
     sync::Arc,
@@ -23,7 +25,7 @@ use bailiwick_data_plane_core::{
     Caller, Config,
     admission::{SpoolLevel, Wanted, admit, node_gate},
     edge::{Call, DeniedCall, HttpReply, PermittedCall, refuse_call},
-    forward::{self, Answer},
+    forward::{self, Answer, Answerer, Keepsake},
     naming::Naming,
     operation::{CANCELLED, Ended},
     records::{Attempt, committed},
@@ -60,6 +62,8 @@ pub(crate) struct Calls {
     pub(crate) answers: Arc<Answers>,
     /// Calls that wait for a client's input.
     pub(crate) kept: Arc<Kept>,
+    /// From which level on clients want logs.
+    pub(crate) levels: Arc<Levels>,
     /// Who listens to changes.
     pub(crate) listeners: Arc<Listeners>,
 }
@@ -79,7 +83,9 @@ pub(crate) struct Asked {
 pub(crate) use self::{
     answers::{Answers, NotBrought},
     forwarding::{Outlet, principal_with},
+    levels::Levels,
     parking::Kept,
+    tasks::News,
 };
 
 /// How forwarding ended.
@@ -169,7 +175,9 @@ impl Calls {
         let (reply, outcome, result) = match forwarded {
             Forwarded::Answered(answer, bytes) => {
                 let Answer { reply, status, error_code, payload } = *answer;
-                let cost = decision.tool().and_then(|tool| tool.cost.clone());
+                // What a task costs, the call that began it has cost.
+                let called = decision.tool().filter(|_| call.task.is_none());
+                let cost = called.and_then(|tool| tool.cost.clone());
                 let outcome = Outcome { status, error_code, latency_us, bytes: Some(bytes), cost };
                 let result = payload.map(|payload| self.commit(&asked.request_id, "result", Some(payload.get())));
                 (reply, outcome, result)
@@ -265,12 +273,19 @@ impl Calls {
             Ok(Said { response, bytes, kept }) => (Ok(response), bytes, kept),
             Err(fault) => (Err(fault.reason()), 0, None),
         };
-        let seal = |state: RequestState| self.seal(asked, permitted, &kept.map_or(state, RequestState::Waiting));
+        let seal = |keepsake: Keepsake| match (keepsake, kept) {
+            (Keepsake::State(_), Some(number)) => self.seal(asked, permitted, &RequestState::Waiting(number)),
+            (Keepsake::State(state), None) => self.seal(asked, permitted, &state),
+            (Keepsake::Task { id, ttl_ms }, _) => self.seal_task(asked, permitted, id, ttl_ms),
+        };
         let prefixed = Naming::default();
         let virtual_server = asked.config.virtual_servers.get(&permitted.call.virtual_server);
         let naming = virtual_server.map_or(&prefixed, |server| &server.naming);
-        let named = (naming, permitted.found.server());
-        Forwarded::Answered(Box::new(forward::answer(&permitted.call, &asked.request_id, response, named, seal)), bytes)
+        let name = permitted.found.server();
+        let server = asked.config.servers.get(name);
+        let era = server.and_then(|server| self.upstream.era(server, &principal(&asked.caller, &permitted.call)));
+        let of = Answerer { naming, server: name, era };
+        Forwarded::Answered(Box::new(forward::answer(&permitted.call, &asked.request_id, response, of, seal)), bytes)
     }
 
     /// What the client has to bring back, bound to this very request.

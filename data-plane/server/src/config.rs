@@ -62,6 +62,8 @@ pub struct DataPlaneConfig {
     pub drain_ms: u64,
     /// Calls under way at once; more are refused, so that memory stays bounded.
     pub calls_max: usize,
+    /// Whoever takes nothing for so long of what is there for them is let go, milliseconds.
+    pub unread_ms: u64,
     /// Towards MCP servers.
     pub upstream: UpstreamConfig,
     /// Traces and metrics for an OpenTelemetry collector.
@@ -100,6 +102,7 @@ impl Default for DataPlaneConfig {
             snapshot_max_age_ms: 60 * 60 * 1000,
             drain_ms: 30_000,
             calls_max: 4096,
+            unread_ms: 30_000,
             upstream: UpstreamConfig::default(),
             telemetry: TelemetryConfig::default(),
         }
@@ -157,6 +160,7 @@ impl DataPlaneConfig {
             "calls_max",
             format!("{} is not between 1 and {CALLS_MAX}", self.calls_max),
         );
+        require(self.unread_ms > 0, "unread_ms", "must be more than 0".to_owned());
         let fixed_ports = self.listen.port() != 0 || self.ops_listen.port() != 0;
         require(
             !fixed_ports || self.listen != self.ops_listen,
@@ -180,6 +184,12 @@ impl DataPlaneConfig {
     #[must_use]
     pub fn snapshot_max_age(&self) -> Duration {
         Duration::from_millis(self.snapshot_max_age_ms.min(self.max_staleness_ms))
+    }
+
+    /// [`Self::unread_ms`] as a duration.
+    #[must_use]
+    pub const fn unread(&self) -> Duration {
+        Duration::from_millis(self.unread_ms)
     }
 
     /// [`Self::drain_ms`] as a duration.

@@ -41,7 +41,7 @@ pub(crate) use self::{
 };
 use self::{guard::Turned, patience::Patient};
 use crate::{
-    auth::Authenticator, budget::Budget, calls::Calls, config_state::ConfigState, metrics::Metrics,
+    auth::Authenticator, budget::Budget, calls::Calls, config_state::ConfigState, metrics::{Counted, Metrics},
     telemetry::Telemetry,
 };
 
@@ -49,8 +49,9 @@ use crate::{
 const CONNECTIONS_MAX: usize = 10_000;
 /// Longest wait for a request's header lines.
 const HEADER_WAIT_MAX: Duration = Duration::from_secs(15);
-/// Longest time a client may take nothing of an answer that is ready for it.
-const UNREAD_WAIT_MAX: Duration = Duration::from_secs(30);
+/// Bytes of an answer that the system keeps for one client that has not taken them, about: what half a second of a good
+/// connection takes.
+pub(crate) const UNTAKEN_BYTES_MAX: u32 = 256 * 1024;
 /// Probes of an HTTP/2 connection, so that a vanished client is noticed. HTTP/1 ends idle connections by itself.
 const KEEP_ALIVE: Duration = Duration::from_secs(20);
 /// Streams within one HTTP/2 connection.
@@ -80,12 +81,15 @@ pub(crate) struct Gateway {
     /// Requested when streams of changes have to end, since no connection is accepted any more.
     pub(crate) stopping: Shutdown,
     pub(crate) attributed_denials: Budget,
+    /// Longest time a client may take nothing of what is ready for it.
+    pub(crate) unread_wait_max: Duration,
 }
 
 /// Serves until `stop` is requested and the connections have ended; those that have not a moment after `late` are cut.
 pub(crate) async fn serve(listener: TcpListener, gateway: Arc<Gateway>, stop: Shutdown, late: Shutdown) {
     let cut = Shutdown::new();
     let supervisor = gateway.supervisor.clone();
+    let (unread_wait_max, metrics) = (gateway.unread_wait_max, Arc::clone(&gateway.metrics));
     let service = TowerToHyperService::new(router(gateway));
     let connections = Arc::new(Semaphore::new(CONNECTIONS_MAX));
     let graceful = GracefulShutdown::new();
@@ -112,15 +116,15 @@ pub(crate) async fn serve(listener: TcpListener, gateway: Arc<Gateway>, stop: Sh
         };
         // Answers are small; waiting to fill a packet would only delay them.
         drop(stream.set_nodelay(true));
-        let stream = Patient::new(stream, HEADER_WAIT_MAX, UNREAD_WAIT_MAX);
+        let stream = Patient::new(stream, HEADER_WAIT_MAX, unread_wait_max);
         let connection = builder.serve_connection(TokioIo::new(stream), service.clone()).into_owned();
         let connection = graceful.watch(connection);
-        let cut = cut.clone();
+        let (cut, counted) = (cut.clone(), Counted::of(&metrics.connections));
         supervisor.spawn("mcp-connection", OnEnd::Finish, async move {
             if let Some(Err(error)) = cut.or_stop(connection).await {
                 tracing::debug!(error, "a connection ended");
             }
-            drop(permit);
+            drop((permit, counted));
         });
     }
     drop(listener);

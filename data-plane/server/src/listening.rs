@@ -18,10 +18,11 @@ use axum::{
     response::{IntoResponse, Response},
 };
 use bailiwick_data_plane_core::{
-    Caller, Config,
+    Caller, Config, Decision,
     admission::{SpoolLevel, node_gate},
     edge::Listen,
-    listening::{Hearer, Listening, Output},
+    forward::tasks::Seen,
+    listening::{Hearer, Listener, Listening, Output},
 };
 use bailiwick_proto::Tier;
 use bailiwick_runtime::{OnEnd, Shutdown};
@@ -37,7 +38,8 @@ pub(crate) use self::sessions::STREAMS_OF_ONE_MAX;
 pub(crate) use self::sessions::{Listeners, Place};
 use self::sources::Sources;
 use crate::{
-    calls::{Asked, Calls, unix_seconds},
+    calls::{Asked, Calls, News, unix_seconds},
+    metrics::StreamKind,
     random,
 };
 
@@ -45,8 +47,6 @@ use crate::{
 const EVENTS_MAX: usize = 16;
 /// How often it is asked whether token and authority still stand; what is taken away counts at once all the same.
 const TICK: Duration = Duration::from_secs(5);
-/// Longest time a client may leave unread what waits for it.
-const UNREAD_MAX: Duration = Duration::from_secs(60);
 
 const COMMENT: &[u8] = b":\n\n";
 
@@ -60,6 +60,8 @@ pub(crate) struct Stream {
     pub(crate) is_good: Box<dyn Fn(&Config) -> bool + Send + Sync>,
     pub(crate) place: Place,
     pub(crate) stop: Shutdown,
+    /// Longest time the client may leave unread what waits for it.
+    pub(crate) unread_wait_max: Duration,
 }
 
 impl Stream {
@@ -79,6 +81,8 @@ impl Stream {
 
     async fn run(self, writer: mpsc::Sender<Bytes>) {
         let Some(config) = self.calls.state.config() else { return };
+        let kind = if self.listen.session.is_some() { StreamKind::Get } else { StreamKind::Listen };
+        let _counted = self.calls.metrics.stream(kind);
         let mut sources = Sources::begin(&self, &config);
         self.attend(config, &mut sources, writer).await;
         sources.close().await;
@@ -87,6 +91,7 @@ impl Stream {
     /// Until the stream is over.
     async fn attend(mut self, config: Arc<Config>, sources: &mut Sources, writer: mpsc::Sender<Bytes>) {
         let Some(mut notes) = self.place.notes.take() else { return };
+        self.place.tell(self.caller()).await;
         let began = Instant::now();
         let now = || u64::try_from(began.elapsed().as_millis()).unwrap_or(u64::MAX);
         let mut changes = self.calls.state.changes();
@@ -96,7 +101,8 @@ impl Stream {
         }
         let mut tick = interval(TICK);
         tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
-        let (mut unread_since, mut stopping) = (None, false);
+        let (mut unread_since, mut stopping, mut news) = (None, false, 0);
+        let mut seen_under = Arc::clone(&config);
         loop {
             let config = self.calls.state.config().unwrap_or_else(|| Arc::clone(&config));
             let hearer = self.hearer(&config);
@@ -107,6 +113,7 @@ impl Stream {
             unread_since = since;
             let wake = due.min(sources.poll_timeout().unwrap_or(u64::MAX));
             let asleep = Duration::from_millis(wake.saturating_sub(now())).min(TICK);
+            let unread_until = since.unwrap_or_else(Instant::now) + self.unread_wait_max;
             tokio::select! {
                 () = writer.closed() => return,
                 room = writer.reserve(), if is_due => {
@@ -114,6 +121,13 @@ impl Stream {
                     unread_since = None;
                     match listening.poll_output(now()) {
                         Some(Output::Message(message)) => room.send(self.event(&listening, &message)),
+                        Some(Output::News(id, seen, message)) => {
+                            news += 1;
+                            match self.tell(&config, (&id, &seen), news).await {
+                                true => room.send(self.event(&listening, &message)),
+                                false => listening.handle_end(),
+                            }
+                        }
                         Some(Output::KeepAlive) => room.send(Bytes::from_static(COMMENT)),
                         Some(Output::End) => return,
                         None => {}
@@ -134,13 +148,11 @@ impl Stream {
                         listening.handle_end();
                     }
                 },
-                _ = changes.changed() => self.judge(now(), &config, sources, &mut listening),
-                _ = tick.tick() => {
-                    self.judge(now(), &config, sources, &mut listening);
-                    if unread_since.is_some_and(|since| since.elapsed() >= UNREAD_MAX) {
-                        tracing::debug!(request_id = self.asked.request_id, "a listener does not read");
-                        return;
-                    }
+                _ = changes.changed() => self.judge(now(), &mut seen_under, sources, &mut listening),
+                _ = tick.tick() => self.judge(now(), &mut seen_under, sources, &mut listening),
+                () = tokio::time::sleep_until(unread_until), if is_due => {
+                    tracing::debug!(request_id = self.asked.request_id, "a listener does not read");
+                    return;
                 }
                 () = self.stop.requested(), if !stopping => {
                     stopping = true;
@@ -164,17 +176,37 @@ impl Stream {
         listening
     }
 
-    /// Ends what may not go on, and notes what the client sees now.
-    fn judge(&self, now: u64, before: &Arc<Config>, sources: &Sources, listening: &mut Listening) {
+    /// Ends what may not go on, and notes what the client sees now: every tool is asked about only when something changed
+    /// that decides about it, because there may be thousands of listeners, and every token that is issued is a change.
+    fn judge(&self, now: u64, seen_under: &mut Arc<Config>, sources: &Sources, listening: &mut Listening) {
         let state = &self.calls.state;
-        let config = state.config().unwrap_or_else(|| Arc::clone(before));
+        let config = state.config().unwrap_or_else(|| Arc::clone(seen_under));
+        let hearer = self.hearer(&config);
         let is_current = node_gate(Tier::Retrieval, state.freshness(), SpoolLevel::Free).is_none();
         let stands = state.is_taken_away(self.caller()).is_none() && (self.is_good)(&config);
-        if is_current && stands && sources.are_of(&config, &self.virtual_server) {
-            listening.handle_sight(now, self.hearer(&config).sight());
-        } else {
-            listening.handle_end();
+        if !is_current || !stands || !sources.are_of(&config, &self.virtual_server) {
+            return listening.handle_end();
         }
+        if !hearer.sees_as_under(seen_under) {
+            listening.handle_sight(now, hearer.sight());
+        }
+        *seen_under = config;
+    }
+
+    /// Whether the caller may be told now what has become of a task; that it is told, is on record then.
+    async fn tell(&self, config: &Config, (id, seen): (&str, &Seen), number: u64) -> bool {
+        let hearer = self.hearer(config);
+        let Some(decision) = hearer.follows(id).filter(Decision::permits) else { return false };
+        let (Some(task), Listener::Modern(request)) = (self.listen.tasks.get(id), &self.listen.listener) else {
+            return false;
+        };
+        let (asked, virtual_server) = (&self.asked, self.virtual_server.as_str());
+        let news = News { asked, virtual_server, id: request, number, decision: &decision, task: &task.id, seen };
+        let told = self.calls.tell(news).await;
+        if let Err(reason) = told {
+            tracing::warn!(%reason, "a listener cannot be told what has become of a task");
+        }
+        told.is_ok()
     }
 
     fn caller(&self) -> &Caller {
@@ -183,7 +215,8 @@ impl Stream {
 
     fn hearer<'a>(&'a self, config: &'a Config) -> Hearer<'a> {
         let virtual_server = self.virtual_server.as_str();
-        Hearer { config, caller: self.caller(), virtual_server, now_unix: unix_seconds() }
+        let (tasks, capabilities) = (&self.listen.tasks, self.listen.capabilities.as_deref());
+        Hearer { config, caller: self.caller(), virtual_server, now_unix: unix_seconds(), tasks, capabilities }
     }
 
     /// A message, on a legacy stream with what the client has seen by then.

@@ -32,6 +32,40 @@ pub(crate) struct StatusLabel {
     status: &'static str,
 }
 
+/// What kind of stream.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+pub(crate) struct KindLabel {
+    kind: &'static str,
+}
+
+/// The streams of events that clients have open.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum StreamKind {
+    /// A modern client listens to changes.
+    Listen,
+    /// A legacy client does.
+    Get,
+    /// Something was said before an answer.
+    Call,
+}
+
+/// Counted for as long as it is there.
+#[derive(Debug)]
+pub(crate) struct Counted(Gauge<i64, AtomicI64>);
+
+impl Counted {
+    pub(crate) fn of(gauge: &Gauge<i64, AtomicI64>) -> Self {
+        gauge.inc();
+        Self(gauge.clone())
+    }
+}
+
+impl Drop for Counted {
+    fn drop(&mut self) {
+        self.0.dec();
+    }
+}
+
 /// All of them; cheap to share by reference.
 #[derive(Debug)]
 pub(crate) struct Metrics {
@@ -40,7 +74,10 @@ pub(crate) struct Metrics {
     pub(crate) calls_denied: Counter,
     pub(crate) lists: Counter,
     pub(crate) lists_hidden: Counter,
+    pub(crate) servers_left_out: Family<ReasonLabel, Counter>,
     pub(crate) refusals: Family<ReasonLabel, Counter>,
+    pub(crate) connections: Gauge<i64, AtomicI64>,
+    open_streams: Family<KindLabel, Gauge<i64, AtomicI64>>,
     pub(crate) call_seconds: Histogram,
     pub(crate) upstream_seconds: Histogram,
     pub(crate) records: Counter,
@@ -74,7 +111,10 @@ impl Metrics {
             calls_denied: Counter::default(),
             lists: Counter::default(),
             lists_hidden: Counter::default(),
+            servers_left_out: Family::default(),
             refusals: Family::default(),
+            connections: Gauge::default(),
+            open_streams: Family::default(),
             call_seconds: Histogram::new(DURATION_BUCKETS),
             upstream_seconds: Histogram::new(DURATION_BUCKETS),
             records: Counter::default(),
@@ -101,6 +141,9 @@ impl Metrics {
         let add = |name: &str, help: &str, metric: &Counter| registry.register(&named(name), help, metric.clone());
         registry.register(&named("calls"), "Tool calls that were forwarded, by how they ended", metrics.calls.clone());
         registry.register(&named("refusals"), "Requests refused, by reason", metrics.refusals.clone());
+        registry.register(&named("connections"), "Connections of clients", metrics.connections.clone());
+        let streams = "Streams of events that clients have open: `listen` and `get` to changes, `call` to an answer";
+        registry.register(&named("open_streams"), streams, metrics.open_streams.clone());
         let whole = "Time from a request's arrival to its answer, for forwarded tool calls, in seconds";
         registry.register(&named("call_duration_seconds"), whole, metrics.call_seconds.clone());
         let upstream = "Time a server took to answer a tool call, in seconds";
@@ -110,6 +153,8 @@ impl Metrics {
         add("lists", "Lists of tools that were answered", &metrics.lists);
         let hidden = "How much of those lists was left out, in thousandths of each list";
         add("lists_hidden_thousandths", hidden, &metrics.lists_hidden);
+        let left_out = "Servers left out of a list, an introduction or the setting of a log's level, by reason";
+        registry.register(&named("servers_left_out"), left_out, metrics.servers_left_out.clone());
         add("records", "Records written to the spool", &metrics.records);
         add("publish_failures", "Batches of records the event stream did not take", &metrics.publish_failures);
         registry.register(&named("spool_bytes"), "Bytes of records on disk", metrics.spool_bytes.clone());
@@ -154,6 +199,21 @@ impl Metrics {
     /// Counts a refusal.
     pub(crate) fn refused(&self, reason: Reason) {
         self.refusals.get_or_create(&ReasonLabel { reason: reason.as_str() }).inc();
+    }
+
+    /// Counts a stream while what is returned is there.
+    pub(crate) fn stream(&self, kind: StreamKind) -> Counted {
+        let kind = match kind {
+            StreamKind::Listen => "listen",
+            StreamKind::Get => "get",
+            StreamKind::Call => "call",
+        };
+        Counted::of(&self.open_streams.get_or_create(&KindLabel { kind }))
+    }
+
+    /// Counts a server that others are asked without.
+    pub(crate) fn left_out(&self, reason: Reason) {
+        self.servers_left_out.get_or_create(&ReasonLabel { reason: reason.as_str() }).inc();
     }
 
     /// Counts a list, of which so much was left out.

@@ -35,7 +35,7 @@ use self::opening::{Opened, Run, joining, open};
 use crate::{
     auth::Authenticator,
     budget::Budget,
-    calls::{Answers, Calls},
+    calls::{Answers, Calls, Levels},
     config::DataPlaneConfig,
     config_client::{self, ConfigStream},
     config_state::ConfigState,
@@ -139,7 +139,7 @@ pub async fn serve(
     shutdown: Shutdown,
 ) -> Result<Running, DataPlaneError> {
     config.check()?;
-    let mcp = listen::tcp("MCP", "data_plane.listen", config.listen).await?;
+    let mcp = listen::tcp_with_untaken("MCP", "data_plane.listen", config.listen, listener::UNTAKEN_BYTES_MAX)?;
     let operations = listen::tcp("data-plane operations", "data_plane.ops_listen", config.ops_listen).await?;
     let mcp_addr = mcp.local_addr().map_err(DataPlaneError::Address)?;
     let ops_addr = operations.local_addr().map_err(DataPlaneError::Address)?;
@@ -148,10 +148,11 @@ pub async fn serve(
         let opened = tokio::task::spawn_blocking(move || open(&config)).await;
         opened.map_err(|error| DataPlaneError::Spool(error.to_string()))??
     };
-    let upstream = Upstream::new(config.upstream.clone()).map_err(|error| DataPlaneError::Crypto(error.to_string()))?;
     let Opened { lock, run, master_keys } = opened;
     let (readiness, registry) = (Readiness::new(), Registry::new());
     let supervisor = Supervisor::new(shutdown.child());
+    let upstream = Upstream::new(config.upstream.clone(), &supervisor);
+    let upstream = upstream.map_err(|error| DataPlaneError::Crypto(error.to_string()))?;
     let control_plane = enrolment::join(joining(&config, master_keys.clone()), &supervisor).await?;
     let kept = {
         let (config, identity) = (config.clone(), control_plane.identity().cloned());
@@ -251,6 +252,7 @@ impl Node {
             abort: self.stages.calls.clone(),
             stopping: self.stages.accepting.clone(),
             attributed_denials: Budget::new(ATTRIBUTED_DENIALS_PER_SECOND),
+            unread_wait_max: self.config.unread(),
         });
         let (accepting, late) = (self.stages.accepting.clone(), self.stages.late.clone());
         self.supervisor.spawn("mcp-listener", OnEnd::Critical, listener::serve(mcp, gateway, accepting, late));
@@ -274,6 +276,8 @@ impl Node {
         let Begun { epoch, signer, is_registered, reserves } = begun;
         let answers = Answers::new(Arc::clone(&self.state), stream.clone());
         let listeners = Listeners::new(Arc::clone(&self.state), stream.clone());
+        let (state, upstream) = (Arc::clone(&self.state), Arc::clone(&self.upstream));
+        let levels = Levels::new(state, stream.clone(), upstream, self.supervisor.clone());
         let alone = (!is_registered).then(|| *signer.public_key());
         let start = recorder::Start {
             node: self.config.node.clone(),
@@ -303,6 +307,7 @@ impl Node {
             supervisor: self.supervisor.clone(),
             answers: Arc::clone(&answers),
             kept: Arc::default(),
+            levels: Arc::clone(&levels),
             listeners: Arc::clone(&listeners),
         };
         let late = self.stages.late.clone();
@@ -312,6 +317,10 @@ impl Node {
         let late = self.stages.late.clone();
         self.supervisor.spawn("subscriptions", OnEnd::Critical, async move {
             late.or_stop(listeners.follow()).await;
+        });
+        let late = self.stages.late.clone();
+        self.supervisor.spawn("log-levels", OnEnd::Critical, async move {
+            late.or_stop(levels.follow()).await;
         });
         // Set once: this function runs once.
         drop(self.calls.set(Arc::new(calls)));
@@ -403,6 +412,7 @@ impl Node {
         if let Some(calls) = self.calls.get() {
             calls.recorder.close().await;
         }
+        self.upstream.close().await;
         self.stages.calls.request();
         self.stages.late.request();
     }

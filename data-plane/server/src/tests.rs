@@ -5,6 +5,7 @@ mod edge;
 mod lane;
 mod lifecycle;
 mod listening;
+mod lists;
 mod rollouts;
 
 use std::time::{Duration, Instant};

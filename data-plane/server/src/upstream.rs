@@ -3,10 +3,11 @@
 //! Called by `calls` (forwarding), `config_client` and `tool_reports` (what does a server show?). One origin per server
 //! URL remembers the era, one peer per URL and caller the legacy session; everything else is per request. The caller's
 //! token never comes here. A call is sent once; it is sent a second time only when the server says that it does not
-//! know the session, which means that it did not process the call. Deliberately absent: what is sent and what an answer
-//! means (`data-plane/core`), credentials of servers. Specification: MCP 2026-07-28 and 2025-11-25, transports and
-//! lifecycle.
+//! know the session, which means that it did not process the call. Sessions that are not needed any more are given
+//! back, as far as servers take them in time. Deliberately absent: what is sent and what an answer means
+//! (`data-plane/core`), credentials of servers. Specification: MCP 2026-07-28 and 2025-11-25, transports and lifecycle.
 
+mod answer_stream;
 mod exchange;
 mod fault;
 mod gate;
@@ -30,12 +31,14 @@ use bailiwick_data_plane_core::{
     forward::{self, ServerRequest},
     handshake::{self, ToolList},
     operation::Operation,
-    trace::Carried,
+    relay::Level,
 };
 use bailiwick_proto::{
     mcp::{self, Era, RequestId, Response, method},
     v1::{Server, ToolDefinition},
 };
+use bailiwick_runtime::{OnEnd, Supervisor};
+use futures::{StreamExt as _, stream};
 use http::HeaderValue;
 use serde_json::value::RawValue;
 
@@ -48,7 +51,7 @@ pub(crate) use self::{
 };
 use self::{
     exchange::{Answer, Bounds},
-    peer::{Origin, Peer},
+    peer::{Origin, Peer, Room},
 };
 use crate::{config::UpstreamConfig, telemetry::Cause};
 
@@ -65,6 +68,10 @@ const IDLE_CONNECTIONS_MAX: usize = 64;
 const CANCEL_WAIT_MAX: Duration = Duration::from_secs(2);
 /// Longest wait for a server to take the answer to what it asked.
 const ANSWER_WAIT_MAX: Duration = Duration::from_secs(10);
+/// Sessions given back at once, when many are.
+const CLOSING_MAX: usize = 64;
+/// Longest time for giving back sessions, however many; servers forget the rest by themselves some day.
+const CLOSING_WAIT_MAX: Duration = Duration::from_secs(2);
 
 /// One per node, shared by reference.
 #[derive(Debug)]
@@ -75,6 +82,8 @@ pub(crate) struct Upstream {
     /// By server URL and caller: whose session somebody listens to.
     heard: Mutex<BTreeSet<(String, Principal)>>,
     next_id: AtomicU64,
+    room: Room,
+    supervisor: Supervisor,
     /// As whose doing is told what no client asked for.
     cause: Cause,
 }
@@ -99,7 +108,7 @@ impl Known {
 impl Upstream {
     /// # Errors
     /// The TLS backend cannot be set up.
-    pub(crate) fn new(limits: UpstreamConfig) -> Result<Self, reqwest::Error> {
+    pub(crate) fn new(limits: UpstreamConfig, supervisor: &Supervisor) -> Result<Self, reqwest::Error> {
         let http = reqwest::Client::builder()
             .user_agent(concat!("bailiwick/", env!("CARGO_PKG_VERSION")))
             .redirect(reqwest::redirect::Policy::none())
@@ -113,6 +122,8 @@ impl Upstream {
             known: Mutex::default(),
             heard: Mutex::default(),
             next_id: AtomicU64::new(1),
+            room: Room::new(supervisor.clone()),
+            supervisor: supervisor.clone(),
             cause: Cause::default(),
         })
     }
@@ -158,21 +169,6 @@ impl Upstream {
         Ok(asked.ask(&self.http, id, request, (bounds, bounds), Aside::default()).await?.response)
     }
 
-    /// Asks a server something by method and parameters.
-    pub(crate) async fn ask(
-        &self,
-        server: &Server,
-        caller: &Principal,
-        rpc_method: &str,
-        params: Option<Box<RawValue>>,
-    ) -> Result<Response, UpstreamFault> {
-        let id = self.next_id();
-        let members = params.as_deref().and_then(mcp::ordered_members).unwrap_or_default();
-        let params: Vec<_> = members.iter().map(|(key, value)| (key.as_str(), (*value).to_owned())).collect();
-        let request = |era| forward::list_request(era, &id, (rpc_method, &params), None, &Carried::default());
-        self.enquire(server, caller, &id, request).await
-    }
-
     /// What a server says that it can do: an object.
     pub(crate) async fn capabilities(
         &self,
@@ -187,9 +183,23 @@ impl Upstream {
         self.peer(&server.url, caller).era()
     }
 
-    /// Whether a server is known to be a modern one.
-    pub(crate) fn is_modern(&self, server: &Server, caller: &Principal) -> bool {
-        self.peer(&server.url, caller).is_modern()
+    /// From which level on a caller wants a server's log: told to a legacy server that keeps one, in this session and in
+    /// those that come after it.
+    pub(crate) async fn set_level(
+        &self,
+        server: &Server,
+        caller: &Principal,
+        level: Level,
+    ) -> Result<(), UpstreamFault> {
+        let (peer, bounds) = (self.peer(&server.url, caller), self.handshake_bounds(server));
+        peer.capabilities(&self.http, bounds).await?;
+        peer.want_level(level);
+        peer.tell_level(&self.http, &self.next_id(), bounds).await
+    }
+
+    /// The same, said to another node: no session is opened for it. Whether one is open that has to be told.
+    pub(crate) fn want_level(&self, server: &Server, caller: &Principal, level: Level) -> bool {
+        self.peer(&server.url, caller).want_level(level)
     }
 
     /// How long a server may be silent before a call is given up.
@@ -261,12 +271,20 @@ impl Upstream {
             }
         }
         if known.peers.len() >= PEERS_MAX {
-            *known = Known::default();
+            let Known { peers, .. } = std::mem::take(&mut *known);
+            let closing = close(self.http.clone(), peers);
+            self.supervisor.spawn("closing-sessions", OnEnd::Finish, closing);
         }
         let origin = known.origins.entry(url.to_owned()).or_insert_with(|| Arc::new(Origin::new(url)));
-        let peer = Arc::new(Peer::new(Arc::clone(origin), &key.1));
+        let peer = Arc::new(Peer::new(Arc::clone(origin), &key.1, self.room.clone()));
         known.peers.insert(key, Arc::clone(&peer));
         peer
+    }
+
+    /// Gives all sessions back: nobody is called any more.
+    pub(crate) async fn close(&self) {
+        let Known { peers, .. } = std::mem::take(&mut *self.known.lock().unwrap_or_else(PoisonError::into_inner));
+        close(self.http.clone(), peers).await;
     }
 
     fn call_bounds(&self, server: &Server) -> Bounds {
@@ -278,5 +296,16 @@ impl Upstream {
         let call = self.call_bounds(server);
         let handshake = Duration::from_millis(self.limits.handshake_timeout_ms);
         Bounds { timeout: call.timeout.min(handshake), ..call }
+    }
+}
+
+/// Gives back the sessions of those whom nobody uses at the moment.
+async fn close(http: reqwest::Client, peers: BTreeMap<(String, Principal), Arc<Peer>>) {
+    let all = stream::iter(peers.into_values()).for_each_concurrent(CLOSING_MAX, |peer| {
+        let http = http.clone();
+        async move { peer.close(&http, CLOSING_WAIT_MAX).await }
+    });
+    if tokio::time::timeout(CLOSING_WAIT_MAX, Box::pin(all)).await.is_err() {
+        tracing::debug!("not all sessions could be given back in time");
     }
 }

@@ -150,7 +150,7 @@ pub fn mirrored_headers(rpc_method: &str, params: &Members<'_>) -> HeadersMirror
     let key = match rpc_method {
         method::TOOLS_CALL | "prompts/get" => Some("name"),
         "resources/read" => Some("uri"),
-        "tasks/get" | "tasks/update" | "tasks/cancel" => Some("taskId"),
+        method::TASKS_GET | method::TASKS_UPDATE | method::TASKS_CANCEL => Some("taskId"),
         _ => None,
     };
     let name = key.and_then(|key| params.string(key).ok().flatten());

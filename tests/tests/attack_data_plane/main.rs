@@ -9,6 +9,9 @@
     reason = "a test that panics fails, as it should; tests have no supervisor"
 )]
 
+mod chatter;
+mod envelopes;
+mod listeners;
 mod neighbours;
 mod requests;
 mod servers;
@@ -100,9 +103,18 @@ fn agent(user: &str) -> String {
 }
 
 async fn client(deployment: &Deployment, user: &str) -> Result<McpClient> {
-    let issued = deployment.token_for(user, &agent(user), "shop", "destructive", "10m")?;
+    client_of(deployment, (user, &agent(user)), "shop").await
+}
+
+/// Somebody through an agent at a virtual server.
+async fn client_of(
+    deployment: &Deployment,
+    (user, agent): (&str, &str),
+    virtual_server: &str,
+) -> Result<McpClient> {
+    let issued = deployment.token_for(user, agent, virtual_server, "destructive", "10m")?;
     let token = issued["access_token"].as_str().context("token")?;
-    let client = McpClient::new(&deployment.mcp[0], "shop", token);
+    let client = McpClient::new(&deployment.mcp[0], virtual_server, token);
     eventually("the token works", async || {
         client.modern("tools/list", json!({})).await.ok().filter(|answer| !answer.tools().is_empty())
     })

@@ -8,15 +8,18 @@
 
 use bailiwick_proto::{
     Reason,
-    mcp::{self, Era, Headers, Members, Request, RequestId, code, method},
+    mcp::{Era, Headers, Members, Request, RequestId, code, method, raw, raw_object},
 };
 use serde_json::value::RawValue;
 
-use super::{Exchange, Step, introduction::EXTENSION_TASKS, reply};
+use super::{Exchange, Step, reply, tasks::without_tasks};
 use crate::{
     admission::{Decision, Wanted, What, admit},
     header_params,
-    sealed::request_state::{RequestState, Subject, salient},
+    sealed::{
+        request_state::{RequestState, Subject, salient},
+        task::Task,
+    },
     trace::Carried,
     wanted::Found,
 };
@@ -46,12 +49,14 @@ pub struct Call {
     pub virtual_server: String,
     /// E.g. `tools/call`.
     pub method: &'static str,
-    /// Towards clients: the name of a tool or prompt, the URI of a resource, or of what is completed.
+    /// Towards clients: the name of a tool or prompt, the URI of a resource, or of what is completed; the id of a task.
     pub name: String,
     /// An object, as it was written.
     pub arguments: Option<Box<RawValue>>,
     /// Of `completion/complete`.
     pub completion: Option<Completion>,
+    /// The task that is asked about, opened.
+    pub task: Option<Task>,
     /// What a modern client brings when it repeats a request with input.
     pub retry: Retry,
     /// The request's `_meta`, as it was written.
@@ -79,7 +84,7 @@ pub struct Completion {
     pub context: Option<Box<RawValue>>,
 }
 
-/// The input a server asked for, and what it gave to be brought back.
+/// The input a server or a task asked for, and what it gave to be brought back.
 #[derive(Clone, Debug, Default)]
 pub struct Retry {
     /// By the server's keys: an object, as it was written.
@@ -188,7 +193,7 @@ fn read(
         _ => (name(&members)?, None),
     };
     members.object("arguments").map_err(|_no_object| "`arguments` must be an object")?;
-    let meta = members.object("_meta").map_err(|_no_object| "`_meta` must be an object")?;
+    members.object("_meta").map_err(|_no_object| "`_meta` must be an object")?;
     Ok(Call {
         id: request.id.clone(),
         era,
@@ -197,29 +202,25 @@ fn read(
         name,
         arguments: members.get("arguments").map(ToOwned::to_owned),
         completion,
+        task: None,
         retry: Retry::default(),
-        trace_id: meta.as_ref().and_then(|meta| Some(Carried::of_members(meta).parent?.trace_id_text())),
+        trace_id: trace_id_of(&members),
         meta: members.get("_meta").map(ToOwned::to_owned),
         client_name: client.name,
         client_version: client.version,
-        capabilities: client.capabilities.as_deref().map(without_tasks),
+        capabilities: if era.is_modern() {
+            client.capabilities
+        } else {
+            client.capabilities.as_deref().map(without_tasks)
+        },
         unrecognised_params: Vec::new(),
     })
 }
 
-/// What a client can be asked for, as far as this gateway carries it.
-fn without_tasks(declared: &RawValue) -> Box<RawValue> {
-    let extensions = Members::of(declared).and_then(|members| members.get("extensions").map(ToOwned::to_owned));
-    let Some(known) = extensions.as_deref().and_then(mcp::ordered_members) else { return declared.to_owned() };
-    if known.iter().all(|(name, _)| name != EXTENSION_TASKS) {
-        return declared.to_owned();
-    }
-    let carried = known.iter().filter(|(name, _)| name != EXTENSION_TASKS);
-    let carried = mcp::raw_object(carried.map(|(name, settings)| (name.as_str(), *settings)));
-    let members = mcp::ordered_members(declared).unwrap_or_default();
-    mcp::raw_object(
-        members.iter().map(|(name, value)| (name.as_str(), if name == "extensions" { &*carried } else { *value })),
-    )
+/// The trace that the request's metadata says it is part of.
+pub(super) fn trace_id_of(params: &Members<'_>) -> Option<String> {
+    let meta = params.object("_meta").ok().flatten()?;
+    Some(Carried::of_members(&meta).parent?.trace_id_text())
 }
 
 fn name(members: &Members<'_>) -> Result<String, &'static str> {
@@ -252,6 +253,12 @@ impl Call {
     /// What is wanted of the virtual server.
     #[must_use]
     pub fn what(&self) -> What<'_> {
+        if matches!(self.method, method::TASKS_GET | method::TASKS_UPDATE | method::TASKS_CANCEL) {
+            return match &self.task {
+                Some(Task { server, tool, .. }) => What::Task { server, tool },
+                None => What::NoTask,
+            };
+        }
         match (self.method, &self.completion) {
             (_, Some(Completion { of_template: true, .. })) => What::Template(&self.name),
             (method::PROMPTS_GET, _) | (_, Some(Completion { of_template: false, .. })) => What::Prompt(&self.name),
@@ -260,28 +267,32 @@ impl Call {
         }
     }
 
-    /// The tool's name towards clients, where a tool is called.
+    /// The tool's name towards clients, where a tool is called; of a task, the tool's own name.
     #[must_use]
     pub fn tool(&self) -> Option<&str> {
-        (self.method == method::TOOLS_CALL).then_some(self.name.as_str())
+        let called = (self.method == method::TOOLS_CALL).then_some(self.name.as_str());
+        called.or(self.task.as_ref().map(|task| task.tool.as_str()))
     }
 
     /// The parameters whose commitment is recorded: of a tool its arguments, otherwise all that says what is asked.
     #[must_use]
     pub fn recorded(&self) -> Option<Box<RawValue>> {
-        use bailiwick_proto::mcp::{raw, raw_object};
-        let name = raw(&self.name);
+        // A server's own id of a task stands in the result of the call that began it, too.
+        let name = raw(self.task.as_ref().map_or(&self.name, |task| &task.id));
         let key = match self.what() {
             What::Tool(_) => return self.arguments.clone(),
             What::Prompt(_) => "name",
             What::Resource(_) | What::Template(_) => "uri",
+            What::Task { .. } | What::NoTask => "taskId",
         };
         let completion = self.completion.as_ref();
+        let responses = self.retry.responses.as_deref().filter(|_| key == "taskId");
         let members = [
             Some((key, &*name)),
             self.arguments.as_deref().map(|arguments| ("arguments", arguments)),
             completion.map(|completion| ("argument", &*completion.argument)),
             completion.and_then(|completion| Some(("context", completion.context.as_deref()?))),
+            responses.map(|responses| ("inputResponses", responses)),
         ];
         Some(raw_object(members.into_iter().flatten()))
     }

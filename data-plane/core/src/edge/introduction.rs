@@ -4,19 +4,20 @@
 //! time, and `reply` puts it together. Tools are always there, and a listener is told when they change. Of everything else the virtual server can do what any of
 //! its servers can: what a caller may do with it is asked with each request. Instructions are a server's free text to
 //! models and not passed on; extensions are, where there is one server only, for what they mean together nobody knows.
+//! Tasks are an exception, which this gateway carries itself, between modern peers.
 //! Specification: MCP 2026-07-28 discovery; 2025-11-25 lifecycle.
 
 use std::collections::BTreeMap;
 
-use bailiwick_proto::mcp::{self, Era, MODERN_VERSIONS, Members, RESULT_COMPLETE, RequestId, meta_key};
+use bailiwick_proto::mcp::{
+    self, EXTENSION_TASKS, Era, MODERN_VERSIONS, Members, RESULT_COMPLETE, RequestId, meta_key,
+};
 use serde_json::{Map, Value, json, value::RawValue};
 
-use super::{HttpReply, modern::TTL_MS, server_info};
+use super::{HttpReply, modern::TTL_MS, server_info, tasks::declares};
 
 /// Passed on where any server has them: their members are flags.
 const SHARED: [&str; 5] = ["tools", "prompts", "resources", "completions", "logging"];
-/// Not carried: what a server hands out under it would have to be found again by every node.
-pub(crate) const EXTENSION_TASKS: &str = "io.modelcontextprotocol/tasks";
 /// Passed on as they are, where they are the only server's.
 const ONLY: [&str; 2] = ["extensions", "experimental"];
 
@@ -35,9 +36,10 @@ pub struct Introduction {
 
 impl Introduction {
     /// The reply, given what each server behind the virtual server that answered can do: objects, as they were written.
+    /// Legacy servers have no tasks, whatever they say (`handshake`).
     #[must_use]
     pub fn reply(&self, servers: &[Box<RawValue>]) -> HttpReply {
-        let capabilities = merged(servers);
+        let capabilities = merged(self.era, servers);
         let result = match self.era {
             Era::Legacy(version) => json!({
                 "protocolVersion": version,
@@ -57,7 +59,7 @@ impl Introduction {
     }
 }
 
-fn merged(servers: &[Box<RawValue>]) -> Value {
+fn merged(era: Era, servers: &[Box<RawValue>]) -> Value {
     let mut all: BTreeMap<String, Value> = BTreeMap::from([("tools".to_owned(), json!({"listChanged": true}))]);
     for server in servers.iter().filter_map(|server| Members::of(server)) {
         for name in SHARED {
@@ -73,6 +75,12 @@ fn merged(servers: &[Box<RawValue>]) -> Value {
         for name in ONLY {
             let carried = only.read::<Map<String, Value>>(name).ok().flatten().map(carried);
             all.extend(carried.filter(|it| !it.is_empty()).map(|it| (name.to_owned(), Value::Object(it))));
+        }
+    }
+    if era.is_modern() && servers.iter().any(|server| declares(Some(server))) {
+        let extensions = all.entry("extensions".to_owned()).or_insert_with(|| json!({}));
+        if let Value::Object(known) = extensions {
+            known.insert(EXTENSION_TASKS.to_owned(), json!({}));
         }
     }
     all.into_iter().collect::<Map<_, _>>().into()
@@ -102,7 +110,7 @@ mod tests {
 
     #[test]
     fn a_virtual_server_can_do_what_any_of_its_servers_can() {
-        let one = json!({"prompts": {"listChanged": true, "odd": true}, "logging": {}, "extensions": {"a/b": {}, "io.modelcontextprotocol/tasks": {}}});
+        let one = json!({"prompts": {"listChanged": true, "odd": true}, "logging": {}, "extensions": {"a/b": {}}});
         let other = json!({"resources": {"subscribe": true, "listChanged": false}, "completions": {}, "secret": {}});
         let both = said(Era::Modern, &[one.clone(), other]);
         assert_eq!(
@@ -111,6 +119,18 @@ mod tests {
         );
         assert_eq!(said(Era::Modern, &[one])["capabilities"]["extensions"], json!({"a/b": {}}));
         assert_eq!(said(Era::Modern, &[])["capabilities"], json!({"tools": {"listChanged": true}}));
+    }
+
+    #[test]
+    fn modern_clients_learn_that_any_server_has_tasks() {
+        let tasks = json!({"extensions": {"io.modelcontextprotocol/tasks": {"odd": 1}}});
+        let both = json!({"extensions": {"a/b": {}, "io.modelcontextprotocol/tasks": {}}});
+        let extensions = |era, servers: &[Value]| said(era, servers)["capabilities"]["extensions"].clone();
+        assert_eq!(extensions(Era::Modern, &[json!({}), tasks.clone()]), json!({"io.modelcontextprotocol/tasks": {}}));
+        assert_eq!(extensions(Era::Modern, std::slice::from_ref(&both)), both["extensions"]);
+        assert_eq!(extensions(Era::Modern, &[json!({"extensions": {"a/b": {}}}), json!({})]), Value::Null);
+        assert_eq!(extensions(Era::Legacy(VERSION_2025_11_25), &[tasks]), Value::Null);
+        assert_eq!(extensions(Era::Legacy(VERSION_2025_11_25), &[both]), json!({"a/b": {}}));
     }
 
     #[test]

@@ -4,8 +4,6 @@
 //! the client to start again. The session's revision counts; a version header must name a revision served here.
 //! Specification: MCP 2025-11-25 lifecycle; transports, "Session Management" and "Protocol Version Header".
 
-use std::collections::BTreeMap;
-
 use bailiwick_proto::{
     Reason,
     mcp::{self, Era, Headers, LEGACY_VERSIONS, Members, Reply, Request, RequestId, VERSION_2025_11_25, code, method},
@@ -97,12 +95,12 @@ pub(super) fn session(
 
 fn set_level(exchange: &Exchange<'_>, session: &Session, request: &Request) -> Step {
     let level = request.members().string("level").ok().flatten();
-    if level.as_deref().and_then(Level::from_word).is_none() {
+    let Some(level) = level.as_deref().and_then(Level::from_word) else {
         let message = "`level` must be one of the levels of RFC 5424, in lower case";
         return Step::Respond(reply::malformed(exchange, 200, code::INVALID_PARAMS, message, Some(&request.id)));
-    }
+    };
     let capabilities = Some(session.capabilities.json().to_owned());
-    Step::SetLevel(SetLevel { id: request.id.clone(), params: request.params.clone(), capabilities })
+    Step::SetLevel(SetLevel { id: request.id.clone(), level, capabilities })
 }
 
 fn initialize(exchange: &Exchange<'_>, request: &Request) -> Step {
@@ -118,7 +116,6 @@ fn initialize(exchange: &Exchange<'_>, request: &Request) -> Step {
         client_name,
         client_version,
         capabilities: Capabilities::of(members.get("capabilities")),
-        servers: BTreeMap::new(),
         issued_at: exchange.now_unix,
     };
     let Ok(session_id) = session.seal(exchange.sealing_keys, exchange.caller, exchange.nonce) else {

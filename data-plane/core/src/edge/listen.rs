@@ -3,20 +3,21 @@
 //!
 //! Called by `modern`, `legacy` and, for GET, by the server. What is asked for is narrowed to what the caller may read;
 //! what becomes of it is `listening`'s. Specification: MCP 2026-07-28 `subscriptions/listen`; 2025-11-25 transports,
-//! "Listening for Messages from the Server", and resource subscriptions.
+//! "Listening for Messages from the Server", and resource subscriptions; extension `io.modelcontextprotocol/tasks`,
+//! "Task Status Notifications".
 
 use aws_lc_rs::digest::{SHA256, digest};
 use bailiwick_proto::{
     Reason,
-    mcp::{self, Headers, Request, RequestId, VERSION_2025_11_25, code},
+    mcp::{self, EXTENSION_TASKS, Headers, Request, RequestId, VERSION_2025_11_25, code},
 };
 use serde_json::value::RawValue;
 
-use super::{Exchange, HttpReply, Step, legacy, reply};
+use super::{Exchange, HttpReply, Step, legacy, reply, tasks::declares};
 use crate::{
     admission::{Wanted, What, admit},
-    listening::{Hearer, Listener, Wishes},
-    sealed::{session::Session, subscription::Subscription},
+    listening::{Hearer, Listener, Tasks, Wishes},
+    sealed::{session::Session, subscription::Subscription, task::Task},
 };
 
 /// Names a legacy session without being one.
@@ -29,6 +30,8 @@ pub struct Listen {
     pub listener: Listener,
     /// What to be told of; resources that the caller may not read are left out.
     pub wishes: Wishes,
+    /// The tasks among them.
+    pub tasks: Tasks,
     /// What the client can be asked for: an object, as it was written.
     pub capabilities: Option<Box<RawValue>>,
     /// The legacy session it belongs to.
@@ -102,20 +105,31 @@ impl Subscribe {
 
 /// `subscriptions/listen`.
 pub(super) fn modern(exchange: &Exchange<'_>, capabilities: Option<Box<RawValue>>, request: &Request) -> Step {
-    match Wishes::of(&request.members()) {
-        Ok(wishes) => Step::Listen(Box::new(Listen {
-            listener: Listener::Modern(request.id.clone()),
-            wishes: hearer(exchange).permitted(&wishes),
-            capabilities,
-            session: None,
-            seen: None,
-            is_primed: false,
-        })),
+    let wishes = match Wishes::of(&request.members()) {
+        Ok(wishes) => wishes,
         Err(fault) => {
             let message = fault.to_string();
-            Step::Respond(reply::malformed(exchange, 200, code::INVALID_PARAMS, &message, Some(&request.id)))
+            return Step::Respond(reply::malformed(exchange, 200, code::INVALID_PARAMS, &message, Some(&request.id)));
         }
+    };
+    if !wishes.tasks.is_empty() && !declares(capabilities.as_deref()) {
+        return Step::Respond(reply::extension_undeclared(EXTENSION_TASKS, &request.id));
     }
+    let opened = |id: &String| {
+        let task = Task::open(exchange.sealing_keys, exchange.caller, id, exchange.now_unix).ok()?;
+        Some((id.clone(), task))
+    };
+    let tasks = wishes.tasks.iter().filter_map(opened).collect();
+    let wishes = hearer(exchange, &tasks).permitted(&wishes);
+    Step::Listen(Box::new(Listen {
+        listener: Listener::Modern(request.id.clone()),
+        wishes,
+        tasks,
+        capabilities,
+        session: None,
+        seen: None,
+        is_primed: false,
+    }))
 }
 
 /// `resources/subscribe` and `resources/unsubscribe`.
@@ -174,11 +188,12 @@ pub fn listen<'h>(
         .and_then(|text| Subscription::open(exchange.sealing_keys, exchange.caller, text, exchange.now_unix).ok());
     let seen = seen.map(|seen| {
         let wishes = Wishes { uris: seen.uris.into_iter().collect(), ..Wishes::default() };
-        Subscription { uris: hearer(exchange).permitted(&wishes).uris.into_iter().collect(), ..seen }
+        Subscription { uris: hearer(exchange, &Tasks::new()).permitted(&wishes).uris.into_iter().collect(), ..seen }
     });
     Ok(Listen {
         listener: Listener::Legacy,
         wishes: Wishes::lists(),
+        tasks: Tasks::new(),
         capabilities: Some(session.capabilities.json().to_owned()),
         session: Some(key),
         seen,
@@ -194,7 +209,7 @@ pub(super) fn session_key(headers: &Headers) -> SessionKey {
     key
 }
 
-fn hearer<'a>(exchange: &Exchange<'a>) -> Hearer<'a> {
+fn hearer<'a>(exchange: &Exchange<'a>, tasks: &'a Tasks) -> Hearer<'a> {
     let Exchange { config, caller, virtual_server, now_unix, .. } = *exchange;
-    Hearer { config, caller, virtual_server, now_unix }
+    Hearer { config, caller, virtual_server, now_unix, tasks, capabilities: None }
 }

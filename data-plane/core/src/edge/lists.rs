@@ -12,6 +12,7 @@ use serde_json::value::RawValue;
 use super::{Exchange, HttpReply, Step, reply};
 use crate::{
     listing::{Failure, Listed, Page},
+    relay::Level,
     sealed::cursor::Cursor,
 };
 
@@ -92,8 +93,8 @@ impl ListRequest {
 pub struct SetLevel {
     /// To be repeated in the answer.
     pub id: RequestId,
-    /// As it was written.
-    pub params: Option<Box<RawValue>>,
+    /// From this one on.
+    pub level: Level,
     /// What the client can be asked for: an object, as it was written.
     pub capabilities: Option<Box<RawValue>>,
 }

@@ -9,7 +9,9 @@ use bailiwick_proto::mcp::{
     self, Headers, LEGACY_VERSIONS, MODERN_VERSIONS, Members, Notification, Request, code, meta_key, method,
 };
 
-use super::{Exchange, HttpReply, Introduction, Step, calls, legacy::implementation, listen, lists, reply, tools};
+use super::{
+    Exchange, HttpReply, Introduction, Step, calls, legacy::implementation, listen, lists, reply, tasks, tools,
+};
 use crate::listing::Listed;
 
 /// How long a client may reuse a list or discovery, milliseconds. Short: a call is decided anew anyway, but a list that
@@ -47,7 +49,10 @@ pub(super) fn request(exchange: &Exchange<'_>, headers: &Headers, request: &Requ
         other => match (Listed::by(other), calls::governed(other)) {
             (Some(listed), _) => lists::list(exchange, mcp::Era::Modern, client.capabilities, request, listed),
             (None, Some(governed)) => calls::call(exchange, (mcp::Era::Modern, client), headers, request, governed),
-            (None, None) => Step::Respond(reply::method_unsupported(exchange, 404, &request.id)),
+            (None, None) => match tasks::governed(other) {
+                Some(governed) => tasks::task(exchange, client, request, governed),
+                None => Step::Respond(reply::method_unsupported(exchange, 404, &request.id)),
+            },
         },
     }
 }

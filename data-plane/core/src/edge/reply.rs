@@ -91,7 +91,11 @@ pub(super) const fn rpc_code(reason: Reason) -> i64 {
         code::INTERNAL_ERROR
     } else if matches!(
         reason,
-        Reason::ToolUnknown | Reason::PromptUnknown | Reason::ResourceUnknown | Reason::ResourceUriInvalid
+        Reason::ToolUnknown
+            | Reason::PromptUnknown
+            | Reason::ResourceUnknown
+            | Reason::ResourceUriInvalid
+            | Reason::TaskUnknown
     ) {
         code::INVALID_PARAMS
     } else {
@@ -147,6 +151,16 @@ pub(super) fn with_reason(
 pub(super) fn plain_error(status: u16, code: i64, message: &str, id: Option<&RequestId>) -> HttpReply {
     let error = RpcError { code, message: message.to_owned(), data: None };
     HttpReply::error(status, id, &error, Some(Reason::RequestMalformed))
+}
+
+/// The client did not declare the extension that the method belongs to.
+pub(super) fn extension_undeclared(extension: &str, id: &RequestId) -> HttpReply {
+    let error = RpcError {
+        code: code::MISSING_CLIENT_CAPABILITY,
+        message: "Missing required client capability".to_owned(),
+        data: Some(mcp::raw(&json!({"requiredCapabilities": {"extensions": {extension: {}}}}))),
+    };
+    HttpReply::error(400, Some(id), &error, Some(Reason::RequestMalformed))
 }
 
 /// The revision is not served; says which of its era are.

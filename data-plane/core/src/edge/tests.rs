@@ -1,5 +1,7 @@
 //! Both eras of the client's edge: what each message gets, and every refusal's status and code.
 
+mod tasks;
+
 use std::sync::Arc;
 
 use bailiwick_proto::{
@@ -411,14 +413,4 @@ proptest! {
         };
         prop_assert!((200..=503).contains(&reply.status));
     }
-}
-
-#[test]
-fn the_tasks_extension_is_not_declared_to_servers_because_it_is_not_carried() {
-    let capabilities = r#"{"elicitation":{},"extensions":{"io.modelcontextprotocol/tasks":{},"a/b":{"n":1.0}}}"#;
-    let body = modern_body("tools/call", r#""name":"query_data""#)
-        .replace(r#"clientCapabilities":{}"#, &format!(r#"clientCapabilities":{capabilities}"#));
-    let headers = [("MCP-Protocol-Version", "2026-07-28"), ("Mcp-Method", "tools/call"), ("Mcp-Name", "query_data")];
-    let Step::Call(permitted) = client().send(&headers, &body) else { panic!("refused") };
-    assert_eq!(permitted.call.capabilities.unwrap().get(), r#"{"elicitation":{},"extensions":{"a/b":{"n":1.0}}}"#);
 }

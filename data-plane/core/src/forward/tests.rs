@@ -1,5 +1,7 @@
 //! What servers are sent and what clients get back, across the eras.
 
+mod tasks;
+
 use bailiwick_proto::mcp::{Message, Request, RpcError, VERSION_2025_11_25, read_message};
 use serde_json::Value;
 
@@ -31,14 +33,15 @@ fn call(era: Era, arguments: Option<&str>, meta: Option<&str>) -> Call {
         capabilities: None,
         method: method::TOOLS_CALL,
         completion: None,
+        task: None,
         retry: Retry::default(),
         trace_id: None,
         unrecognised_params: Vec::new(),
     }
 }
 
-fn unsealed(state: RequestState) -> Option<String> {
-    panic!("nothing is sealed here: {state:?}")
+fn unsealed(keepsake: Keepsake) -> Option<String> {
+    panic!("nothing is sealed here: {keepsake:?}")
 }
 
 fn permitted(call: Call) -> PermittedCall {
@@ -146,7 +149,7 @@ fn results_pass_unchanged_but_for_the_result_type_a_modern_client_needs() {
             &call(era, None, None),
             "r-1",
             Ok(Response::Result(raw(result))),
-            (&Naming::Plain("finance".into()), "finance"),
+            Answerer { naming: &Naming::Plain("finance".into()), server: "finance", era: None },
             unsealed,
         );
         let body = String::from_utf8(answer.reply.body.unwrap()).unwrap();
@@ -163,7 +166,7 @@ fn a_tool_that_says_it_failed_is_recorded_as_such() {
         &call(LEGACY, None, None),
         "r-1",
         Ok(Response::Result(result)),
-        (&Naming::Plain("finance".into()), "finance"),
+        Answerer { naming: &Naming::Plain("finance".into()), server: "finance", era: None },
         unsealed,
     );
     assert_eq!((answer.status, answer.error_code, answer.reply.reason), (Status::ToolError, None, None));
@@ -181,7 +184,7 @@ fn unfinished_and_unknown_results_are_invalid() {
             &call(Era::Modern, None, None),
             "r-1",
             Ok(Response::Result(raw(result))),
-            (&Naming::Plain("finance".into()), "finance"),
+            Answerer { naming: &Naming::Plain("finance".into()), server: "finance", era: None },
             unsealed,
         );
         let error = &json_of(&answer.reply)["error"];
@@ -198,7 +201,7 @@ fn a_servers_own_errors_pass_but_not_those_about_our_request() {
             &call(Era::Modern, None, None),
             "r-1",
             Ok(Response::Error(error)),
-            (&Naming::Plain("finance".into()), "finance"),
+            Answerer { naming: &Naming::Plain("finance".into()), server: "finance", era: None },
             unsealed,
         )
     };
@@ -218,8 +221,13 @@ fn what_the_client_did_not_declare_it_learns_in_the_words_of_its_era() {
     let ask = |era: Era, code: i64, rpc_method: &'static str| {
         let error = RpcError { code, message: "no".into(), data: Some(raw(r#"{"uri":"file:///a"}"#)) };
         let call = Call { method: rpc_method, ..call(era, None, None) };
-        let answer =
-            answer(&call, "r-1", Ok(Response::Error(error)), (&Naming::Plain("finance".into()), "finance"), unsealed);
+        let answer = answer(
+            &call,
+            "r-1",
+            Ok(Response::Error(error)),
+            Answerer { naming: &Naming::Plain("finance".into()), server: "finance", era: None },
+            unsealed,
+        );
         (answer.reply.status, json_of(&answer.reply)["error"]["code"].as_i64().unwrap())
     };
     assert_eq!(ask(Era::Modern, -32021, method::TOOLS_CALL), (400, -32021));
@@ -258,7 +266,7 @@ fn without_an_answer_the_client_learns_why() {
             &call(LEGACY, None, None),
             "r-1",
             Err(reason),
-            (&Naming::Plain("finance".into()), "finance"),
+            Answerer { naming: &Naming::Plain("finance".into()), server: "finance", era: None },
             unsealed,
         );
         let error = &json_of(&answer.reply)["error"];

@@ -1,18 +1,23 @@
 //! What can change, and what a listener wants to be told of.
 //!
-//! Called by `listening` and `listening::source`. The same words serve both sides of the gateway; only URIs differ, and
-//! whoever stands between translates them. Specification: MCP 2026-07-28 `subscriptions/listen`, "Notification filter";
-//! list changes and resource updates of both eras.
+//! Called by `listening` and `listening::source`. The same words serve both sides of the gateway; only URIs and tasks'
+//! ids differ, and whoever stands between translates them. Specification: MCP 2026-07-28 `subscriptions/listen`,
+//! "Notification filter"; list changes and resource updates of both eras; extension `io.modelcontextprotocol/tasks`,
+//! "Task Status Notifications".
 
 use std::collections::BTreeSet;
 
-use bailiwick_proto::mcp::{Members, Notification, raw, raw_object};
+use bailiwick_proto::mcp::{EXTENSION_TASKS, Members, Notification, method::TASK_TOLD, raw, raw_object};
 use serde_json::value::RawValue;
+
+use crate::sealed::task::TASK_ID_BYTES_MAX;
 
 /// Most resources one listener is told of. A client that watches more, watches a list.
 pub const URIS_MAX: usize = 256;
 /// Longest URI. Browsers and servers stop at about this.
 pub const URI_BYTES_MAX: usize = 2 * 1024;
+/// Most tasks one listener follows: as many as an agent has under way at a time.
+pub const TASKS_MAX: usize = 64;
 
 const TOOLS: &str = "notifications/tools/list_changed";
 const PROMPTS: &str = "notifications/prompts/list_changed";
@@ -30,6 +35,9 @@ pub enum Change {
     Resources,
     /// The resource with this URI.
     Updated(String),
+    /// The task with this id: what has become of it is not known any more. Where it is known, that is told in full
+    /// (`Listening::handle_task`).
+    Task(String),
 }
 
 impl Change {
@@ -44,6 +52,10 @@ impl Change {
                 let uri = notification.members().required_string("uri").ok()?;
                 (uri.len() <= URI_BYTES_MAX).then_some(Self::Updated(uri))?
             }
+            TASK_TOLD => {
+                let id = notification.members().required_string("taskId").ok()?;
+                (id.len() <= TASK_ID_BYTES_MAX).then_some(Self::Task(id))?
+            }
             _ => return None,
         })
     }
@@ -56,6 +68,7 @@ impl Change {
             Self::Prompts => PROMPTS,
             Self::Resources => RESOURCES,
             Self::Updated(_) => UPDATED,
+            Self::Task(_) => TASK_TOLD,
         }
     }
 }
@@ -69,6 +82,9 @@ pub enum WishesFault {
     /// More than [`URIS_MAX`] resources, or a longer URI than [`URI_BYTES_MAX`].
     #[error("at most {URIS_MAX} resources with URIs of at most {URI_BYTES_MAX} bytes can be listened to")]
     TooMuch,
+    /// More than [`TASKS_MAX`] tasks, or an id that is none.
+    #[error("at most {TASKS_MAX} tasks with ids of at most {TASK_ID_BYTES_MAX} bytes can be listened to")]
+    TooManyTasks,
 }
 
 /// What a listener wants to be told of.
@@ -82,13 +98,15 @@ pub struct Wishes {
     pub resources: bool,
     /// Changes of these resources.
     pub uris: BTreeSet<String>,
+    /// What becomes of these tasks.
+    pub tasks: BTreeSet<String>,
 }
 
 impl Wishes {
     /// All lists, no resource: what a legacy client's stream is for.
     #[must_use]
     pub const fn lists() -> Self {
-        Self { tools: true, prompts: true, resources: true, uris: BTreeSet::new() }
+        Self { tools: true, prompts: true, resources: true, uris: BTreeSet::new(), tasks: BTreeSet::new() }
     }
 
     /// The member `notifications` of a modern client's request, or of a server's acknowledgement. Kinds of change that
@@ -104,37 +122,51 @@ impl Wishes {
             tools: flag("toolsListChanged")?,
             prompts: flag("promptsListChanged")?,
             resources: flag("resourcesListChanged")?,
-            uris: BTreeSet::new(),
+            ..Self::default()
         };
         let uris = filter.read::<Vec<String>>("resourceSubscriptions").map_err(|_no_list| malformed)?;
         uris.unwrap_or_default().iter().try_for_each(|uri| wishes.insert(uri))?;
-        Ok(wishes)
+        let tasks = filter.read::<BTreeSet<String>>("taskIds").map_err(|_no_list| malformed)?.unwrap_or_default();
+        if tasks.len() > TASKS_MAX || tasks.iter().any(|id| id.is_empty() || id.len() > TASK_ID_BYTES_MAX) {
+            return Err(WishesFault::TooManyTasks);
+        }
+        Ok(Self { tasks, ..wishes })
     }
 
     /// The form in which the modern era writes it: only what is wished for.
     #[must_use]
     pub fn json(&self) -> Box<RawValue> {
-        let (yes, uris) = (raw(&true), raw(&self.uris));
+        let (yes, uris, tasks) = (raw(&true), raw(&self.uris), raw(&self.tasks));
         let members = [
             ("toolsListChanged", self.tools, &yes),
             ("promptsListChanged", self.prompts, &yes),
             ("resourcesListChanged", self.resources, &yes),
             ("resourceSubscriptions", !self.uris.is_empty(), &uris),
+            ("taskIds", !self.tasks.is_empty(), &tasks),
         ];
         raw_object(members.iter().filter(|(_, wishes, _)| *wishes).map(|(key, _, value)| (*key, &***value)))
+    }
+
+    /// What whoever asks a modern server for this must declare: an object.
+    #[must_use]
+    pub fn needs(&self) -> Box<RawValue> {
+        let none = raw_object([]);
+        let extensions = raw_object([(EXTENSION_TASKS, &*none)]);
+        raw_object((!self.tasks.is_empty()).then_some(("extensions", &*extensions)))
     }
 
     /// True when nothing is wished for.
     #[must_use]
     pub fn is_empty(&self) -> bool {
-        !self.tools && !self.prompts && !self.resources && self.uris.is_empty()
+        !self.tools && !self.prompts && !self.resources && self.uris.is_empty() && self.tasks.is_empty()
     }
 
     /// Everything that changes, as changes.
     pub fn changes(&self) -> impl Iterator<Item = Change> {
         let lists = [(self.tools, Change::Tools), (self.prompts, Change::Prompts), (self.resources, Change::Resources)];
         let lists = lists.into_iter().filter(|(wishes, _)| *wishes).map(|(_, change)| change);
-        lists.chain(self.uris.iter().cloned().map(Change::Updated))
+        let parts = self.uris.iter().cloned().map(Change::Updated);
+        lists.chain(parts).chain(self.tasks.iter().cloned().map(Change::Task))
     }
 
     /// Adds a resource.
@@ -153,6 +185,7 @@ impl Wishes {
         self.prompts |= other.prompts;
         self.resources |= other.resources;
         self.uris.extend(other.uris.iter().cloned());
+        self.tasks.extend(other.tasks.iter().cloned());
     }
 
     /// What both want.
@@ -162,6 +195,7 @@ impl Wishes {
             prompts: self.prompts && other.prompts,
             resources: self.resources && other.resources,
             uris: self.uris.intersection(&other.uris).cloned().collect(),
+            tasks: self.tasks.intersection(&other.tasks).cloned().collect(),
         }
     }
 
@@ -181,6 +215,7 @@ impl Wishes {
             Change::Prompts => self.prompts,
             Change::Resources => self.resources,
             Change::Updated(uri) => self.subject(uri).is_some(),
+            Change::Task(id) => self.tasks.contains(id),
         }
     }
 }

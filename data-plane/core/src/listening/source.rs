@@ -4,13 +4,13 @@
 //! Called by the server, which opens and closes what this says and feeds what comes. Whatever a listener wants, in
 //! either era, comes out as [`Change`]s in the server's own words. A stream that breaks is opened again, with pauses
 //! that grow; what may have been missed meanwhile counts as changed, because telling too much costs a look and telling
-//! too little costs the truth. When wishes change, a modern server gets a new stream, and the old one is closed once
-//! the new one is acknowledged. Time is milliseconds of any clock that never goes back, given as an argument.
-//! Specification: as `listening`.
+//! too little costs the truth. What became of a task meanwhile nobody can say: it counts as lost. When wishes change, a
+//! modern server gets a new stream, and the old one is closed once the new one is acknowledged. Time is milliseconds of
+//! any clock that never goes back, given as an argument. Specification: as `listening`.
 
 use std::collections::{BTreeSet, VecDeque};
 
-use bailiwick_proto::mcp::{Era, Members, Notification};
+use bailiwick_proto::mcp::{EXTENSION_TASKS, Era, Members, Notification};
 
 use super::change::{Change, Wishes};
 
@@ -37,8 +37,10 @@ pub enum SourceOutput {
     Unsubscribe(String),
     /// The server honours this; said again whenever it changes.
     Settled(Wishes),
-    /// Something changed at the server.
+    /// Something changed at the server. Of a task: what becomes of it may have been missed.
     Changed(Change),
+    /// What has become of the task with this id at the server: the notification's parameters.
+    Told(String, String),
 }
 
 /// How a stream ended, or did not begin.
@@ -81,12 +83,15 @@ pub struct Offers {
     pub resources: bool,
     /// `resources.subscribe`.
     pub subscribe: bool,
+    /// The tasks extension.
+    pub tasks: bool,
 }
 
 impl Source {
     /// Begins to listen to a server for what it offers of what is wished for, in the server's words.
     #[must_use]
     pub fn new(era: Era, offers: Offers, wishes: Wishes) -> Self {
+        let offers = Offers { tasks: offers.tasks && era.is_modern(), ..offers };
         let mut source = Self {
             era,
             offers,
@@ -141,6 +146,9 @@ impl Source {
             self.good(now, stream);
             self.outputs.extend(before.map(SourceOutput::Close));
             self.settled(honoured.within(&self.wishes));
+        } else if let Some(Change::Task(id)) = Change::of(message) {
+            let params = message.params.as_deref().filter(|_| self.wishes.tasks.contains(&id));
+            self.outputs.extend(params.map(|params| SourceOutput::Told(id, params.get().to_owned())));
         } else if let Some(change) = Change::of(message).filter(|change| self.wishes.covers(change)) {
             self.outputs.push_back(SourceOutput::Changed(change));
         }
@@ -157,6 +165,7 @@ impl Source {
         } else {
             return;
         }
+        self.outputs.extend(self.wishes.tasks.iter().cloned().map(Change::Task).map(SourceOutput::Changed));
         match how {
             Closed::Refused => self.outputs.push_back(SourceOutput::Settled(Wishes::default())),
             // An older stream that is still open goes on meanwhile.
@@ -213,7 +222,10 @@ impl Source {
     }
 
     fn settled(&mut self, honoured: Wishes) {
-        let missed = std::mem::take(&mut self.missed).then(|| honoured.changes().collect::<Vec<_>>());
+        let missed = std::mem::take(&mut self.missed).then(|| {
+            let is_list_or_resource = |change: &Change| !matches!(change, Change::Task(_));
+            honoured.changes().filter(is_list_or_resource).collect::<Vec<_>>()
+        });
         self.outputs.push_back(SourceOutput::Settled(honoured));
         self.outputs.extend(missed.into_iter().flatten().map(SourceOutput::Changed));
     }
@@ -241,6 +253,7 @@ impl Offers {
             prompts: says("prompts", "listChanged"),
             resources: says("resources", "listChanged"),
             subscribe: says("resources", "subscribe"),
+            tasks: capabilities.object("extensions").ok().flatten().is_some_and(|it| it.get(EXTENSION_TASKS).is_some()),
         }
     }
 
@@ -250,6 +263,7 @@ impl Offers {
             prompts: wishes.prompts && self.prompts,
             resources: wishes.resources && self.resources,
             uris: if self.subscribe { wishes.uris } else { BTreeSet::new() },
+            tasks: if self.tasks { wishes.tasks } else { BTreeSet::new() },
         }
     }
 }

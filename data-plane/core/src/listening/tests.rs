@@ -1,6 +1,7 @@
 //! Listeners and servers of both eras, in virtual time: whatever the pair, what changes is told, once, in bounds.
 
 mod pair;
+mod tasks;
 
 use std::collections::BTreeSet;
 
@@ -18,7 +19,7 @@ use super::{
 
 const LEGACY: Era = Era::Legacy(VERSION_2025_11_25);
 const HOUR: u64 = 60 * 60 * 1_000;
-const ALL: Offers = Offers { tools: true, prompts: true, resources: true, subscribe: true };
+const ALL: Offers = Offers { tools: true, prompts: true, resources: true, subscribe: true, tasks: true };
 
 fn wishes(uris: &[&str]) -> Wishes {
     Wishes { uris: uris.iter().map(|uri| (*uri).to_owned()).collect(), ..Wishes::lists() }
@@ -52,7 +53,7 @@ fn drain(listening: &mut Listening, now: u64) -> Vec<Output> {
 
 fn text(output: &Output) -> Value {
     match output {
-        Output::Message(body) => serde_json::from_slice(body).unwrap(),
+        Output::Message(body) | Output::News(_, _, body) => serde_json::from_slice(body).unwrap(),
         other => panic!("{other:?}"),
     }
 }
@@ -64,6 +65,7 @@ fn told(outputs: &[Output]) -> Vec<Change> {
             Ok(Message::Notification(told)) => Change::of(&told),
             _ => None,
         },
+        Output::News(id, ..) => Some(Change::Task(id.clone())),
         Output::KeepAlive | Output::End => None,
     });
     changes.collect()

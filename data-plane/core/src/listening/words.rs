@@ -2,21 +2,35 @@
 //!
 //! Called by the server around `Listening` and `Source`. A resource is known to the client under the virtual server's
 //! naming, and only while the caller may read it: what may not be read is not listened to, and a change of it is not
-//! told. Specification: as `listening`.
+//! told. So with tasks: each is known to the client by a sealed id, and told of while the caller may call its tool.
+//! Specification: as `listening`.
 
-use std::collections::BTreeSet;
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    sync::Arc,
+};
 
 use aws_lc_rs::digest::{Context, SHA256};
+use serde_json::value::RawValue;
 
 use super::{
     Sight,
     change::{Change, Wishes},
 };
 use crate::{
-    admission::{Wanted, What, admit, listable},
+    admission::{Admission, Decision, Wanted, What, admit, listable},
     caller::Caller,
     config::{Config, VirtualServer},
+    forward::{
+        Answerer,
+        tasks::{self, Followed, Seen},
+    },
+    sealed::task::Task,
+    wanted::Found,
 };
+
+/// The tasks of one listener: by the ids that the client knows, opened.
+pub type Tasks = BTreeMap<String, Task>;
 
 /// One caller at one virtual server at one moment.
 #[derive(Clone, Copy, Debug)]
@@ -29,6 +43,10 @@ pub struct Hearer<'a> {
     pub virtual_server: &'a str,
     /// Unix seconds.
     pub now_unix: i64,
+    /// What it asked to follow.
+    pub tasks: &'a Tasks,
+    /// What the client can be asked for: an object, as it was written.
+    pub capabilities: Option<&'a RawValue>,
 }
 
 impl Hearer<'_> {
@@ -36,7 +54,8 @@ impl Hearer<'_> {
     #[must_use]
     pub fn permitted(&self, wishes: &Wishes) -> Wishes {
         let uris = wishes.uris.iter().filter(|uri| self.may_read(uri)).cloned().collect();
-        Wishes { uris, ..wishes.clone() }
+        let tasks = wishes.tasks.iter().filter(|id| self.follows(id).is_some_and(|decision| decision.permits()));
+        Wishes { uris, tasks: tasks.cloned().collect(), ..wishes.clone() }
     }
 
     /// A client's wishes in the words of one server.
@@ -45,7 +64,8 @@ impl Hearer<'_> {
         let Some(offered) = self.offered() else { return Wishes::default() };
         let own = wishes.uris.iter().filter_map(|uri| offered.resource(uri)).filter(|own| own.server == server);
         let own: BTreeSet<String> = own.map(|own| own.name).collect();
-        Wishes { uris: own, ..wishes.clone() }
+        let tasks = wishes.tasks.iter().filter_map(|id| self.tasks.get(id)).filter(|task| task.server == server);
+        Wishes { uris: own, tasks: tasks.map(|task| task.id.clone()).collect(), ..wishes.clone() }
     }
 
     /// What a server honours, in the client's words.
@@ -53,7 +73,8 @@ impl Hearer<'_> {
     pub fn honoured(&self, server: &str, honoured: &Wishes) -> Wishes {
         let Some(offered) = self.offered() else { return Wishes::default() };
         let uris = honoured.uris.iter().map(|own| offered.naming.uri(server, own).into_owned()).collect();
-        Wishes { uris, ..honoured.clone() }
+        let tasks = honoured.tasks.iter().filter_map(|own| self.known_as(server, own)).map(|(id, _)| id.clone());
+        Wishes { uris, tasks: tasks.collect(), ..honoured.clone() }
     }
 
     /// A change at a server in the client's words; `None` where it may not know of it.
@@ -65,8 +86,34 @@ impl Hearer<'_> {
                 let uri = offered.naming.uri(server, &own).into_owned();
                 self.may_read(&uri).then_some(Change::Updated(uri))
             }
+            Change::Task(own) => self.known_as(server, &own).map(|(id, _)| Change::Task(id.clone())),
             Change::Tools | Change::Prompts | Change::Resources => Some(change),
         }
+    }
+
+    /// What a server says has become of a task, for the client: its id of the task, and that. `None` where the server
+    /// says what it may not.
+    #[must_use]
+    pub fn told(&self, server: &str, own: &str, said: &RawValue) -> Option<(String, Seen)> {
+        let offered = self.offered().filter(|offered| offered.servers.contains(server))?;
+        let (id, task) = self.known_as(server, own)?;
+        let followed = Followed { id, own: &task.id, capabilities: self.capabilities };
+        let of = Answerer { naming: &offered.naming, server, era: None };
+        Some((id.clone(), tasks::seen(&followed, said, &of)?))
+    }
+
+    /// May the caller know now what has become of a task? `None` for one that it did not ask to follow.
+    #[must_use]
+    pub fn follows(&self, id: &str) -> Option<Decision> {
+        let Task { server, tool, .. } = self.tasks.get(id)?;
+        let wanted = Wanted { virtual_server: self.virtual_server, what: What::Task { server, tool } };
+        let mut decision = admit(self.config, self.caller, wanted, self.now_unix);
+        decision.found = decision.found.map(Found::looked_at);
+        Some(decision)
+    }
+
+    fn known_as(&self, server: &str, own: &str) -> Option<(&String, &Task)> {
+        self.tasks.iter().find(|(_, task)| task.server == server && task.id == own)
     }
 
     /// What the client can see now.
@@ -86,6 +133,14 @@ impl Hearer<'_> {
             others.update(&version.to_be_bytes());
         }
         Sight { tools: number(tools), others: number(others) }
+    }
+
+    /// Whether the client sees now what it would see under another configuration: nothing differs that decides about
+    /// anything it is shown. Costs much less than looking.
+    #[must_use]
+    pub fn sees_as_under(&self, other: &Config) -> bool {
+        let of = |config| Admission::of(config, self.caller, self.now_unix);
+        Arc::ptr_eq(&self.config.offer, &other.offer) && of(self.config).is_of_same_parties(&of(other))
     }
 
     fn may_read(&self, uri: &str) -> bool {

@@ -47,9 +47,14 @@ fn page(
     let admission = Admission::of(config, &caller, NOW);
     let place = (virtual_server, &config.virtual_servers[virtual_server]);
     let mut listing = Listing::begin(listed, &admission, place, from);
-    while let Some(cursor) = listing.ask().cloned() {
-        let answer = answer(&cursor.server, cursor.cursor.as_deref());
-        listing.take(answer.as_ref().map_err(|reason| *reason));
+    while !listing.is_complete() {
+        for cursor in listing.asks() {
+            if listing.is_complete() {
+                break;
+            }
+            let answer = answer(&cursor.server, cursor.cursor.as_deref());
+            listing.take(answer.as_ref().map_err(|reason| *reason));
+        }
     }
     listing.finish()
 }
@@ -151,6 +156,10 @@ fn of_several_servers_one_that_fails_is_left_out_and_the_only_one_s_error_is_the
         let page = some(fails).unwrap();
         assert_eq!(names(&page), ["hr__p"]);
         assert_eq!(!page.left_out.is_empty(), is_named, "{:?}", page.left_out);
+        for era in [Era::Modern, Era::Legacy(VERSION_2025_11_25)] {
+            let told = shown(&page, era)["_meta"][LEFT_OUT].as_u64();
+            assert_eq!(told, is_named.then_some(1), "the client is told");
+        }
     }
     let all_fail =
         |answer: fn() -> Result<Response, Reason>| page(&config, "all", Listed::Prompts, None, move |_, _| answer());
@@ -216,6 +225,44 @@ fn servers_beyond_the_bound_are_asked_for_on_the_next_page() {
     assert_eq!((names(&first).len(), &first.next.as_ref().unwrap().server), (ASKS_MAX, &many[ASKS_MAX]));
     let second = page(&config, "all", Listed::Prompts, first.next, answer).unwrap();
     assert_eq!((names(&second).len(), second.next), (3, None));
+}
+
+#[test]
+fn all_servers_of_a_page_are_asked_at_once_and_shown_in_the_order_of_their_names() {
+    let many: Vec<String> = (0..ASKS_MAX + 1).map(|n| format!("s{n:02}")).collect();
+    let servers: Vec<&str> = many.iter().map(String::as_str).collect();
+    let mut world = consented(reads(OPEN), "all");
+    for server in &servers {
+        world = world.with(fixture::server(server));
+    }
+    let listed = fixture::virtual_server("all", &servers, "prefixed");
+    let config = world.with(fixture::entry("virtual_server/all", listed)).config();
+    let caller = caller("all");
+    let admission = Admission::of(&config, &caller, NOW);
+    let begin = |from| Listing::begin(Listed::Prompts, &admission, ("all", &config.virtual_servers["all"]), from);
+    let asked = |listing: &Listing<'_>| listing.asks().into_iter().map(|cursor| cursor.server).collect::<Vec<_>>();
+    let answer = |more: &str| result(&format!(r#"{{"prompts":[{{"name":"p"}}]{more}}}"#)).unwrap();
+
+    let mut first = begin(None);
+    assert_eq!(asked(&first), many[..ASKS_MAX]);
+    first.take(Ok(&answer("")));
+    first.take(Err(Reason::UpstreamTimeout));
+    assert_eq!(asked(&first), many[2..ASKS_MAX], "what is asked for already counts");
+    first.take(Ok(&answer(r#","nextCursor":"2""#)));
+    assert!(first.is_complete() && asked(&first).is_empty());
+    first.take(Ok(&answer("")));
+    let first = first.finish().unwrap();
+    assert_eq!(names(&first), ["s00__p", "s02__p"], "answers of later servers are of no use to this page");
+
+    let mut second = begin(first.next);
+    assert_eq!(asked(&second), ["s02"], "it may have still more");
+    second.take(Ok(&answer("")));
+    assert_eq!(asked(&second), many[3..=ASKS_MAX]);
+
+    let mut dead = begin(None);
+    (0..ASKS_MAX).for_each(|_| dead.take(Err(Reason::UpstreamUnreachable)));
+    let dead = dead.finish().unwrap();
+    assert_eq!((dead.left_out.len(), dead.next.unwrap().server), (ASKS_MAX, many[ASKS_MAX].clone()));
 }
 
 fn clause() -> impl Strategy<Value = &'static str> {

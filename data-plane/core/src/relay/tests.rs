@@ -26,6 +26,7 @@ fn call(era: Era, meta: &Value, capabilities: &Value) -> Call {
         name: "query_data".into(),
         arguments: None,
         completion: None,
+        task: None,
         retry: crate::edge::Retry::default(),
         meta: Some(text(meta)),
         client_name: None,
@@ -184,6 +185,22 @@ fn progress_and_questions_lengthen_the_wait_but_never_beyond_the_longest() {
     assert_eq!(relay.until(), TOTAL_MAX);
 }
 
+#[test]
+fn all_rounds_of_a_call_share_its_bounds() {
+    let mut relay = Relay::new(&call(LEGACY, &json!({}), &json!({"elicitation": {}})), PATIENCE);
+    let line = notified(method::LOG, &json!({"level": "info", "data": "x"}));
+    let tell = |relay: &mut Relay, count: u32| {
+        (0..count).filter(|_| matches!(relay.heard(Era::Modern, &own(), &line, NO_TIME), Act::Tell(_))).count()
+    };
+    assert_eq!(tell(&mut relay, NOTIFICATIONS_MAX - 1), NOTIFICATIONS_MAX as usize - 1);
+    assert!(relay.may_ask(INPUTS_MAX) && relay.may_ask(ASKS_MAX as usize - INPUTS_MAX));
+    relay.resumed(Duration::from_secs(100));
+    assert_eq!((tell(&mut relay, 5), relay.until()), (1, Duration::from_secs(100) + PATIENCE));
+    assert!(!relay.may_ask(1));
+    relay.resumed(2 * TOTAL_MAX);
+    assert_eq!(relay.until(), TOTAL_MAX);
+}
+
 fn wants(inputs: &Value) -> Box<RawValue> {
     text(&json!({"resultType": "input_required", "inputRequests": inputs, "requestState": "st"}))
 }
@@ -237,15 +254,15 @@ fn a_modern_client_gets_the_wish_for_input_with_the_server_s_state_sealed_if_it_
     let asking = wants(&json!({"a": {"method": "elicitation/create"}}));
     let give = |capabilities: &Value| {
         let call = call(Era::Modern, &json!({}), capabilities);
-        let sealed = |state: RequestState| {
-            assert_eq!(state, RequestState::Server(Some("st".into())));
+        let sealed = |keepsake: forward::Keepsake| {
+            assert_eq!(keepsake, forward::Keepsake::State(RequestState::Server(Some("st".into()))));
             Some("sealed".to_owned())
         };
         let answer = forward::answer(
             &call,
             "r-1",
             Ok(Response::Result(asking.clone())),
-            (&Naming::default(), "finance"),
+            forward::Answerer { naming: &Naming::default(), server: "finance", era: None },
             sealed,
         );
         (serde_json::from_slice::<Value>(answer.reply.body.as_deref().unwrap()).unwrap(), answer.error_code)

@@ -1,9 +1,8 @@
 //! Legacy session ids: what a legacy client agreed at `initialize`, brought back in a header of every later request.
 //!
 //! Called by `edge`: sealed into the answer to `initialize`, opened from every later legacy request. Besides the
-//! revision it holds what the client can answer, and the sessions that legacy servers gave this gateway for it, so that
-//! any node goes on in the same ones. The latter are left out where the header would become too long: a node that does
-//! not find one opens its own. Specification: MCP 2025-11-25 transports, "Session Management".
+//! revision it holds what the client can answer. Sessions of legacy servers are not in it: a server may give a session
+//! one stream only, and forget it, so each node has its own. Specification: MCP 2025-11-25 transports, "Session Management".
 
 use std::collections::BTreeMap;
 
@@ -22,10 +21,6 @@ pub const SESSION_ID_BYTES_MAX: usize = 4_000;
 pub const CLIENT_TEXT_CHARS_MAX: usize = 64;
 /// Longest text of what a client can answer. The largest known client declares some 200 bytes.
 pub const CAPABILITIES_BYTES_MAX: usize = 512;
-/// Most servers' sessions kept in an id. More legacy servers behind one virtual server are rare.
-pub const SERVER_SESSIONS_MAX: usize = 8;
-/// Longest session id of a server's that is kept. Servers use UUIDs, some signed tokens.
-pub const SERVER_SESSION_BYTES_MAX: usize = 512;
 
 const KIND: Kind = Kind { word: "s2", seconds_max: SESSION_SECONDS_MAX, text_bytes_max: SESSION_ID_BYTES_MAX };
 
@@ -43,8 +38,6 @@ pub struct Session {
     pub client_version: Option<String>,
     /// What the client can answer.
     pub capabilities: Capabilities,
-    /// Sessions of legacy servers, by the server's name.
-    pub servers: BTreeMap<String, String>,
     /// Unix seconds.
     pub issued_at: i64,
 }
@@ -112,31 +105,21 @@ struct Content {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     c: Option<String>,
     k: Box<RawValue>,
-    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
-    s: BTreeMap<String, String>,
 }
 
 impl Session {
-    /// Seals a session for a caller. Servers' sessions that are too many or too long are left out.
+    /// Seals a session for a caller.
     ///
     /// # Errors
     /// There is no key.
     pub fn seal(&self, keys: &SealingKeys, caller: &Caller, nonce: SealNonce) -> Result<String, NotSealed> {
-        let fits = |(_, session): &(&String, &String)| is_session_id(session);
-        let servers = self.servers.iter().filter(fits).take(SERVER_SESSIONS_MAX);
-        let mut content = Content {
+        let content = Content {
             v: self.era.version().to_owned(),
             n: self.client_name.as_deref().map(short),
             c: self.client_version.as_deref().map(short),
             k: self.capabilities.0.clone(),
-            s: servers.map(|(server, session)| (server.clone(), session.clone())).collect(),
         };
-        loop {
-            match keys.seal(&KIND, caller, &[], &content, (self.issued_at, nonce)) {
-                Err(NotSealed::TooLong) if content.s.pop_last().is_some() => {}
-                sealed => return sealed,
-            }
-        }
+        keys.seal(&KIND, caller, &[], &content, (self.issued_at, nonce))
     }
 
     /// Opens the id a caller sent, at `now_unix` seconds.
@@ -146,14 +129,9 @@ impl Session {
     pub fn open(keys: &SealingKeys, caller: &Caller, id: &str, now_unix: i64) -> Result<Self, NotOurs> {
         let (content, issued_at) = keys.open::<Content>(&KIND, caller, &[], id, now_unix)?;
         let era = Era::of_version(&content.v).filter(|era| !era.is_modern()).ok_or(NotOurs)?;
-        let Content { n: client_name, c: client_version, k, s: servers, .. } = content;
-        Ok(Self { era, client_name, client_version, capabilities: Capabilities(k), servers, issued_at })
+        let Content { n: client_name, c: client_version, k, .. } = content;
+        Ok(Self { era, client_name, client_version, capabilities: Capabilities(k), issued_at })
     }
-}
-
-/// What a server may use as a session id, within the bound.
-fn is_session_id(id: &str) -> bool {
-    !id.is_empty() && id.len() <= SERVER_SESSION_BYTES_MAX && id.bytes().all(|byte| matches!(byte, 0x21..=0x7e))
 }
 
 fn short(text: &str) -> String {

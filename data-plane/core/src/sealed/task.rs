@@ -1,12 +1,13 @@
 //! Task ids: a task that runs at a server, as the client names it.
 //!
-//! Called by the edge around `tools/call` (a server answered with a task) and the tasks extension's own methods. The
-//! tool is kept with it, because whoever asks for the result must still be allowed to call the tool.
-//! Specification: extension `io.modelcontextprotocol/tasks`, "Task Identifiers".
+//! Called by the server half when a `tools/call` was answered with a task, and by the edge for the extension's own
+//! methods and for listeners. The tool is kept with it, because whoever asks for the result must still be allowed to
+//! call the tool. A task that its server keeps for a shorter time is not known for longer here.
+//! Specification: extension `io.modelcontextprotocol/tasks`, "Task Creation", "Security Considerations".
 
 use serde::{Deserialize, Serialize};
 
-use super::{Kind, NotOurs, NotSealed, SealNonce, SealingKeys};
+use super::{CLOCK_SKEW_SECONDS, Kind, NotOurs, NotSealed, SealNonce, SealingKeys};
 use crate::caller::Caller;
 
 /// How long a task is found. Servers forget tasks after hours; one that runs longer than a week is not a call any more.
@@ -30,9 +31,20 @@ pub struct Task {
     /// The server's own id of it.
     #[serde(rename = "i")]
     pub id: String,
+    /// For how many seconds its server keeps it, where it says so.
+    #[serde(rename = "l", default, skip_serializing_if = "Option::is_none")]
+    pub lasts_seconds: Option<i64>,
 }
 
 impl Task {
+    /// How long a task is known, from the milliseconds that its server says: never shorter, whatever the clocks.
+    #[must_use]
+    pub const fn seconds_of(ttl_ms: u64) -> i64 {
+        let seconds = ttl_ms.div_ceil(1_000);
+        let seconds = if seconds < TASK_SECONDS_MAX.cast_unsigned() { seconds.cast_signed() } else { TASK_SECONDS_MAX };
+        seconds + CLOCK_SKEW_SECONDS
+    }
+
     /// Seals the id for a caller.
     ///
     /// # Errors
@@ -55,6 +67,8 @@ impl Task {
     /// # Errors
     /// It is not one of this caller's, or too old.
     pub fn open(keys: &SealingKeys, caller: &Caller, text: &str, now_unix: i64) -> Result<Self, NotOurs> {
-        keys.open(&KIND, caller, &[], text, now_unix).map(|(task, _)| task)
+        let (task, sealed_at): (Self, _) = keys.open(&KIND, caller, &[], text, now_unix)?;
+        let age = now_unix.saturating_sub(sealed_at);
+        if task.lasts_seconds.is_none_or(|lasts| age < lasts) { Ok(task) } else { Err(NotOurs) }
     }
 }

@@ -1,7 +1,5 @@
 //! What holds for every kind of envelope, and the bounds of each.
 
-use std::collections::BTreeMap;
-
 use bailiwick_proto::mcp::{Answered, Era, ID_BYTES_MAX, Members, RequestId, VERSION_2025_06_18, raw};
 use proptest::prelude::*;
 use serde_json::{Value, json};
@@ -10,11 +8,11 @@ use super::{
     answer::Answer,
     ask::{Ask, SERVER_ID_BYTES_MAX},
     cursor::Cursor,
-    note::Note,
+    level::WantedLevel,
+    note::{Newest, Note},
     request_state::{RequestState, SERVER_STATE_BYTES_MAX, Subject, salient},
     session::{
-        CAPABILITIES_BYTES_MAX, CLIENT_TEXT_CHARS_MAX, Capabilities, SERVER_SESSION_BYTES_MAX, SERVER_SESSIONS_MAX,
-        SESSION_ID_BYTES_MAX, Session,
+        CAPABILITIES_BYTES_MAX, CLIENT_TEXT_CHARS_MAX, Capabilities, SESSION_ID_BYTES_MAX, Session,
     },
     subscription::{SUBSCRIPTION_BYTES_MAX, Subscription},
     task::Task,
@@ -36,7 +34,6 @@ fn session() -> Session {
         client_name: Some("inspector".into()),
         client_version: Some("2.12.0".into()),
         capabilities: Capabilities::of(Some(&raw(&json!({"roots": {"listChanged": true}, "elicitation": {}})))),
-        servers: BTreeMap::from([("finance".to_owned(), "b6c1-77".to_owned())]),
         issued_at: NOW,
     }
 }
@@ -54,10 +51,10 @@ fn subject() -> Subject<'static> {
 }
 
 /// Every kind, sealed for a caller at `NOW`, with how long it is accepted.
-fn seal_each(keys: &SealingKeys, caller: &Caller) -> [(&'static str, i64, String); 9] {
+fn seal_each(keys: &SealingKeys, caller: &Caller) -> [(&'static str, i64, String); 10] {
     let cursor = Cursor { server: "finance".into(), cursor: Some("page 2".into()) };
     let ask = Ask { server: "finance".into(), id: RequestId::Text("a\"b".into()), waiter: 9 };
-    let task = Task { server: "finance".into(), tool: "pay".into(), id: "786512e2-9e0d".into() };
+    let task = Task { server: "finance".into(), tool: "pay".into(), id: "786512e2-9e0d".into(), lasts_seconds: None };
     let subscription = Subscription { visible: 5, uris: vec!["file:///a".into()] };
     let state = RequestState::Server(Some("opaque".into()));
     let answered = Answered::Result(raw(&json!({"action": "accept"})));
@@ -73,6 +70,7 @@ fn seal_each(keys: &SealingKeys, caller: &Caller) -> [(&'static str, i64, String
         ("subscription", DAY, subscription.seal(keys, caller, NOW, NONCE).unwrap()),
         ("answer", 60, answer.seal(keys, caller, NOW, NONCE).unwrap()),
         ("note", 600, note.seal(keys, caller, &[0xab; 32], NOW, NONCE).unwrap()),
+        ("newest", 60, Newest { stream: u64::MAX }.seal(keys, caller, &[0xab; 32], NOW, NONCE).unwrap()),
     ]
 }
 
@@ -87,6 +85,7 @@ fn open_each(keys: &SealingKeys, caller: &Caller, text: &str, now: i64) -> Vec<S
         Subscription::open(keys, caller, text, now).map(|content| format!("{content:?}")),
         Answer::open(keys, caller, text, now).map(|content| format!("{content:?}")),
         Note::open(keys, caller, text, now).map(|content| format!("{content:?}")),
+        Newest::open(keys, caller, text, now).map(|content| format!("{content:?}")),
     ]
     .into_iter()
     .flatten()
@@ -226,42 +225,44 @@ fn how_parameters_are_written_makes_no_difference_and_what_they_say_does() {
 }
 
 #[test]
-fn the_longest_session_fits_in_a_header_and_loses_servers_sessions_first() {
+fn the_longest_session_fits_in_a_header() {
     let caller = fixture::caller();
     for text in ["🦀", "\u{1}", "\"", "\u{7f}"] {
         let wide = Some(text.repeat(CLIENT_TEXT_CHARS_MAX + 10));
-        let servers =
-            (0..SERVER_SESSIONS_MAX + 2).map(|n| (format!("server-{n}"), "x".repeat(SERVER_SESSION_BYTES_MAX)));
         let capabilities = json!({"experimental": {"x": "y".repeat(CAPABILITIES_BYTES_MAX - 25)}});
         let session = Session {
             client_name: wide.clone(),
             client_version: wide,
             capabilities: Capabilities::of(Some(&raw(&capabilities))),
-            servers: servers.collect(),
             ..session()
         };
         let id = session.seal(&keys(&[1]), &caller, NONCE).unwrap();
         assert!(id.len() <= SESSION_ID_BYTES_MAX, "{}", id.len());
         let opened = Session::open(&keys(&[1]), &caller, &id, NOW).unwrap();
         assert_eq!(opened.capabilities, session.capabilities);
-        assert!(opened.servers.contains_key("server-0") && opened.servers.len() < SERVER_SESSIONS_MAX);
     }
-    let servers =
-        (0..SERVER_SESSIONS_MAX).map(|n| (format!("server-{n}"), "9f0c8a52-23d4-4b41-9f9e-31d8fbd2f1c0".into()));
-    let usual = Session { servers: servers.collect(), ..session() };
-    let id = usual.seal(&keys(&[1]), &caller, NONCE).unwrap();
-    assert_eq!(Session::open(&keys(&[1]), &caller, &id, NOW), Ok(usual));
-    assert!(id.len() < 1_100, "{}", id.len());
+    let id = session().seal(&keys(&[1]), &caller, NONCE).unwrap();
+    assert!(id.len() < 300, "{}", id.len());
 }
 
 #[test]
-fn sessions_of_servers_that_no_header_may_carry_are_left_out() {
-    let odd = ["", "with space", "line\nbreak", "münze", &"x".repeat(SERVER_SESSION_BYTES_MAX + 1)];
-    let servers = odd.iter().enumerate().map(|(n, id)| (format!("odd-{n}"), (*id).to_owned()));
-    let servers = servers.chain([("finance".to_owned(), "!~".to_owned())]).collect();
-    let id = Session { servers, ..session() }.seal(&keys(&[1]), &fixture::caller(), NONCE).unwrap();
-    let opened = Session::open(&keys(&[1]), &fixture::caller(), &id, NOW).unwrap();
-    assert_eq!(opened.servers, BTreeMap::from([("finance".to_owned(), "!~".to_owned())]));
+fn what_nodes_tell_each_other_of_a_level_opens_for_nodes_alone() {
+    let capabilities = Some("\"".repeat(4 * 1024));
+    let wanted = WantedLevel {
+        user: "jane@example.com".into(),
+        agent: "coder".into(),
+        capabilities,
+        virtual_server: "finance".into(),
+        level: crate::relay::Level::Notice,
+    };
+    let text = wanted.seal(&keys(&[1]), NOW, NONCE).unwrap();
+    assert_eq!(WantedLevel::open(&keys(&[2, 1]), &text, NOW + 5), Ok(wanted));
+    assert!(open_each(&keys(&[1]), &fixture::caller(), &text, NOW).is_empty());
+    assert!(WantedLevel::open(&keys(&[2]), &text, NOW).is_err());
+    assert!(WantedLevel::open(&keys(&[1]), &text, NOW + level::LEVEL_SECONDS_MAX).is_err());
+    for (kind, _, text) in seal_each(&keys(&[1]), &fixture::caller()) {
+        assert!(WantedLevel::open(&keys(&[1]), &text, NOW).is_err(), "{kind}");
+    }
 }
 
 #[test]
@@ -293,7 +294,12 @@ fn what_servers_send_is_carried_up_to_its_bound() {
         assert!(cursor(CURSOR_BYTES_MAX).seal(&keys, &caller, "prompts/list", NOW, NONCE).is_ok());
         assert!(cursor(CURSOR_BYTES_MAX + 1).seal(&keys, &caller, "prompts/list", NOW, NONCE).is_err());
     }
-    let task = |bytes: usize| Task { server: "s".repeat(32), tool: "t".repeat(128), id: "\"".repeat(bytes) };
+    let task = |bytes: usize| Task {
+        server: "s".repeat(32),
+        tool: "t".repeat(128),
+        id: "\"".repeat(bytes),
+        lasts_seconds: Some(task::TASK_SECONDS_MAX),
+    };
     assert!(task(task::SERVER_TASK_BYTES_MAX).seal(&keys, &caller, NOW, NONCE).is_ok());
     assert!(task(task::SERVER_TASK_BYTES_MAX + 1).seal(&keys, &caller, NOW, NONCE).is_err());
 }
@@ -332,7 +338,7 @@ fn subscriptions_beyond_a_header_lose_their_last_resources() {
 
 proptest! {
     #[test]
-    fn a_changed_envelope_does_not_open(which in 0_usize..9, at in any::<prop::sample::Index>(), with in 0x21_u8..0x7f) {
+    fn a_changed_envelope_does_not_open(which in 0_usize..10, at in any::<prop::sample::Index>(), with in 0x21_u8..0x7f) {
         let caller = fixture::caller();
         let (_, _, text) = &seal_each(&keys(&[1]), &caller)[which];
         let mut bytes = text.clone().into_bytes();
@@ -344,7 +350,7 @@ proptest! {
     }
 
     #[test]
-    fn a_cut_or_lengthened_envelope_does_not_open(which in 0_usize..9, cut in 1_usize..40, more in "[A-Za-z0-9_=-]{1,8}") {
+    fn a_cut_or_lengthened_envelope_does_not_open(which in 0_usize..10, cut in 1_usize..40, more in "[A-Za-z0-9_=-]{1,8}") {
         let caller = fixture::caller();
         let (_, _, text) = &seal_each(&keys(&[1]), &caller)[which];
         for changed in [text.chars().take(text.len().saturating_sub(cut)).collect(), format!("{text}{more}")] {
@@ -353,7 +359,7 @@ proptest! {
     }
 
     #[test]
-    fn any_text_is_refused_without_panic(word in "(s2|c2|r2|a2|t2|e2|v1)?", rest in "(\\.[A-Za-z0-9_-]{0,90}|.*)") {
+    fn any_text_is_refused_without_panic(word in "(s2|c2|r2|a2|t2|e2|n2|l2|v1)?", rest in "(\\.[A-Za-z0-9_-]{0,90}|.*)") {
         let text = word + &rest;
         prop_assert!(open_each(&keys(&[1]), &fixture::caller(), &text, NOW).is_empty());
     }

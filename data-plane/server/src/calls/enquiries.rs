@@ -2,7 +2,8 @@
 //!
 //! Called by `listener`. Nothing here changes anything at a server but the level of its log, so nothing is recorded;
 //! all of it needs the caller's authority and a node that is current enough to read. What a caller sees of a list,
-//! `listing` in the core decides. Every enquiry ends within a bound, however many servers there are.
+//! `listing` in the core decides. Several servers are asked at the same time, and each is waited for on its own: one that
+//! is slow or dead costs its own time, hides no other, and is told of in the log and in a metric.
 
 use std::time::Duration;
 
@@ -13,22 +14,33 @@ use bailiwick_data_plane_core::{
     listening::source::Offers,
     listing::{Failure, Listing, Page},
     operation::Operation,
+    relay::Level,
+    sealed::cursor::Cursor,
 };
 use bailiwick_proto::{
     Reason, Tier,
-    mcp::{Members, method},
+    mcp::{self, Members, Response},
     v1::Server,
 };
-use futures::future::join_all;
+use futures::{
+    StreamExt,
+    stream::{self, FuturesOrdered},
+};
 use serde_json::value::RawValue;
 
-use super::{Asked, Calls, forwarding::principal_with, unix_seconds};
-use crate::{random, upstream::UpstreamFault};
+use super::{Asked, Calls, forwarding::principal_with, passage::timeout, unix_seconds};
+use crate::{
+    random,
+    upstream::{Principal, UpstreamFault},
+};
 
 /// Longest wait for servers to say what they can do: whoever does not answer by then can do nothing.
 const INTRODUCTION_WAIT_MAX: Duration = Duration::from_secs(3);
-/// Longest wait for a page of a list, over all servers.
+/// Longest wait for a server's page of a list, getting to know the server included.
 const LIST_WAIT_MAX: Duration = Duration::from_secs(20);
+/// Servers asked at the same time for one introduction, or told a level: more than people put behind one virtual server.
+/// Those of a list have a bound of their own, `listing::ASKS_MAX`.
+const AT_ONCE_MAX: usize = 32;
 
 impl Calls {
     /// What the servers behind a virtual server can do. For somebody without authority none is asked.
@@ -43,22 +55,19 @@ impl Calls {
         }
         let principal = principal_with(&asked.caller, introduction.capabilities.as_deref());
         let servers = self.servers(asked, virtual_server);
-        let told = servers.iter().map(|server| async {
-            let told = self.upstream.capabilities(server, &principal);
-            match tokio::time::timeout(INTRODUCTION_WAIT_MAX, told).await {
-                Ok(Ok(told)) => told,
-                Ok(Err(fault)) => {
-                    tracing::warn!(server = server.name, %fault, "a server does not say what it can do");
-                    None
-                }
-                Err(_elapsed) => {
-                    tracing::warn!(server = server.name, "a server does not say in time what it can do");
-                    None
-                }
-            }
+        let told = stream::iter(servers).map(|server| self.can_do(server, &principal)).buffered(AT_ONCE_MAX);
+        introduction.reply(&told.collect::<Vec<_>>().await)
+    }
+
+    /// What a server says that it can do: nothing, if it does not say so in time.
+    async fn can_do(&self, server: Server, principal: &Principal) -> Box<RawValue> {
+        let told = in_time(INTRODUCTION_WAIT_MAX, self.upstream.capabilities(&server, principal)).await;
+        let told = told.unwrap_or_else(|fault| {
+            tracing::warn!(server = server.name, %fault, "a server does not say what it can do");
+            self.metrics.left_out(fault.reason());
+            None
         });
-        let told: Vec<Box<RawValue>> = join_all(told).await.into_iter().flatten().collect();
-        introduction.reply(&told)
+        told.unwrap_or_else(|| mcp::raw_object([]))
     }
 
     /// A page of a list.
@@ -71,6 +80,7 @@ impl Calls {
             Ok(page) => {
                 for (server, failure) in &page.left_out {
                     tracing::warn!(server, ?failure, method = list.listed.method(), "a server is left out of a list");
+                    self.metrics.left_out(failure.reason());
                 }
                 let next = page.next.as_ref().map(|next| {
                     let (keys, now) = (self.state.sealing_keys(), unix_seconds());
@@ -93,22 +103,18 @@ impl Calls {
         }
         let principal = principal_with(&asked.caller, level.capabilities.as_deref());
         let servers = self.servers(asked, virtual_server);
-        let told = servers.iter().map(|server| async {
-            let logs = match self.upstream.capabilities(server, &principal).await? {
-                Some(told) => Members::of(&told).is_some_and(|told| told.get("logging").is_some()),
-                None => false,
-            };
-            if logs && !self.upstream.is_modern(server, &principal) {
-                let params = level.params.clone();
-                self.upstream.ask(server, &principal, method::SET_LEVEL, params).await?;
-            }
-            Ok::<(), UpstreamFault>(())
-        });
-        let told = tokio::time::timeout(INTRODUCTION_WAIT_MAX, join_all(told)).await.unwrap_or_default();
-        for fault in told.into_iter().filter_map(Result::err) {
-            tracing::warn!(%fault, "a server does not take the level of its log");
-        }
+        let told = stream::iter(servers).map(|server| self.tell_level(server, &principal, level.level));
+        told.buffered(AT_ONCE_MAX).collect::<()>().await;
+        self.levels.tell(&asked.caller, &principal, level.level).await;
         level.reply()
+    }
+
+    async fn tell_level(&self, server: Server, principal: &Principal, level: Level) {
+        let told = in_time(INTRODUCTION_WAIT_MAX, self.upstream.set_level(&server, principal, level)).await;
+        if let Err(fault) = told {
+            tracing::warn!(server = server.name, %fault, "a server does not take the level of its log");
+            self.metrics.left_out(fault.reason());
+        }
     }
 
     /// Takes a legacy client's subscription to a resource, or its end.
@@ -126,11 +132,8 @@ impl Calls {
         let unreachable = || NotTaken::Unable(Reason::UpstreamUnreachable);
         let server = asked.config.servers.get(&wish.server).ok_or_else(unreachable)?;
         let principal = principal_with(&asked.caller, wish.capabilities.as_deref());
-        let told = self.upstream.capabilities(server, &principal);
-        let told = match tokio::time::timeout(INTRODUCTION_WAIT_MAX, told).await {
-            Ok(told) => told.map_err(|fault| NotTaken::Unable(fault.reason()))?,
-            Err(_elapsed) => return Err(NotTaken::Unable(Reason::UpstreamTimeout)),
-        };
+        let told = in_time(INTRODUCTION_WAIT_MAX, self.upstream.capabilities(server, &principal)).await;
+        let told = told.map_err(|fault| NotTaken::Unable(fault.reason()))?;
         let offers = Offers::of(&told.as_deref().and_then(Members::of).unwrap_or_default());
         if offers.subscribe { Ok(()) } else { Err(NotTaken::Unsupported) }
     }
@@ -149,36 +152,48 @@ impl Calls {
         let mut listing = Listing::begin(list.listed, &admission, named, list.from.clone());
         let principal = principal_with(&asked.caller, list.capabilities.as_deref());
         let gathered = async {
-            while let Some(cursor) = listing.ask().cloned() {
-                let answer = match asked.config.servers.get(&cursor.server) {
-                    Some(server) => {
-                        let id = self.upstream.next_id();
-                        let operation = Operation::named(list.listed.method(), None, Some(id.clone()));
-                        let mut asks = asked.cause.ask(operation, &server.url);
-                        let (params, trace) = (Listing::params(&cursor), asks.carry_on());
-                        let request = |era| {
-                            let of = (list.listed.method(), params.as_slice());
-                            forward::list_request(era, &id, of, list.capabilities.as_deref(), &trace)
-                        };
-                        let answer = self.upstream.enquire(server, &principal, &id, request).await;
-                        asks.speaks(self.upstream.era(server, &principal));
-                        asks.answered(answer.as_ref().map_err(UpstreamFault::reason));
-                        answer.map_err(|fault| fault.reason())
-                    }
-                    None => Err(Reason::UpstreamUnreachable),
-                };
-                listing.take(answer.as_ref().map_err(|reason| *reason));
+            while !listing.is_complete() {
+                // At most `listing::ASKS_MAX`. Those that turn out not to be needed are dropped unheard.
+                let asks = listing.asks().into_iter();
+                let mut answers: FuturesOrdered<_> =
+                    asks.map(|cursor| self.page_of(asked, list, &principal, cursor)).collect();
+                while !listing.is_complete()
+                    && let Some(answer) = answers.next().await
+                {
+                    listing.take(answer.as_ref().map_err(|reason| *reason));
+                }
             }
         };
         let gathered = tokio::select! {
             biased;
             reason = self.state.taken_away(&asked.caller) => Err(reason),
-            gathered = tokio::time::timeout(LIST_WAIT_MAX, gathered) => {
-                gathered.map_err(|_elapsed| Reason::UpstreamTimeout)
-            }
+            () = gathered => Ok(()),
         };
         gathered.map_err(Failure::Fault)?;
         listing.finish()
+    }
+
+    /// One server's page.
+    async fn page_of(
+        &self,
+        asked: &Asked,
+        list: &ListRequest,
+        principal: &Principal,
+        cursor: Cursor,
+    ) -> Result<Response, Reason> {
+        let server = asked.config.servers.get(&cursor.server).ok_or(Reason::UpstreamUnreachable)?;
+        let id = self.upstream.next_id();
+        let operation = Operation::named(list.listed.method(), None, Some(id.clone()));
+        let mut asks = asked.cause.ask(operation, &server.url);
+        let (params, trace) = (Listing::params(&cursor), asks.carry_on());
+        let request = |era| {
+            let of = (list.listed.method(), params.as_slice());
+            forward::list_request(era, &id, of, list.capabilities.as_deref(), &trace)
+        };
+        let answer = in_time(LIST_WAIT_MAX, self.upstream.enquire(server, principal, &id, request)).await;
+        asks.speaks(self.upstream.era(server, principal));
+        asks.answered(answer.as_ref().map_err(UpstreamFault::reason));
+        answer.map_err(|fault| fault.reason())
     }
 
     fn servers(&self, asked: &Asked, virtual_server: &str) -> Vec<Server> {
@@ -186,4 +201,12 @@ impl Calls {
         let servers = behind.into_iter().flatten().filter_map(|name| asked.config.servers.get(name));
         servers.cloned().collect()
     }
+}
+
+/// What a server is asked, or that it took too long.
+async fn in_time<T>(
+    longest: Duration,
+    asked: impl Future<Output = Result<T, UpstreamFault>>,
+) -> Result<T, UpstreamFault> {
+    tokio::time::timeout(longest, asked).await.unwrap_or_else(|_elapsed| Err(timeout(longest)))
 }

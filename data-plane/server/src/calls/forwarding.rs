@@ -8,10 +8,10 @@ use std::{collections::BTreeMap, sync::Arc};
 
 use bailiwick_data_plane_core::{
     Call, Caller,
-    edge::PermittedCall,
+    edge::{PermittedCall, without_tasks},
     operation::Operation,
     relay::{
-        ANSWER_WAIT_MAX, Act, Question,
+        ANSWER_WAIT_MAX, Act, Question, TOTAL_MAX,
         input::{Input, NoInput, ROUNDS_MAX},
     },
     sealed::{answer::Answer, ask::Ask, request_state::RequestState},
@@ -28,7 +28,7 @@ use super::{
     Asked, Calls,
     answers::Waiter,
     parking::asked_together,
-    passage::{Next, Passage, Way, timeout},
+    passage::{Next, Passage, Spent, Way, timeout},
     unix_seconds,
 };
 use crate::{
@@ -79,9 +79,10 @@ pub(super) fn principal(caller: &Caller, call: &Call) -> Principal {
     principal_with(caller, call.capabilities.as_deref())
 }
 
-/// The same, for a client that declared this.
+/// The same, for a client that declared this. Tasks make no difference: a modern server learns of them with each call,
+/// and a legacy one never.
 pub(crate) fn principal_with(caller: &Caller, capabilities: Option<&RawValue>) -> Principal {
-    let capabilities = capabilities.map(|declared| declared.get().to_owned());
+    let capabilities = capabilities.map(|declared| without_tasks(declared).get().to_owned());
     Principal::Caller {
         user: caller.user.clone(),
         agent: caller.agent.clone(),
@@ -107,6 +108,10 @@ impl Forwarding<'_> {
                 Response::Result(_) | Response::Error(_) => None,
             };
             let Some(input) = input else { return Ok(said) };
+            let questions = input.questions().count();
+            if open.spent.as_mut().is_none_or(|spent| !spent.relay.may_ask(questions)) {
+                return Err(UpstreamFault::Invalid("the server asks the client too often".to_owned()));
+            }
             let input = self.gather(input, &mut open).await?;
             self.permitted.call.retry = input.retry(self.permitted.call.retry.salient);
             self.id = self.calls.upstream.next_id();
@@ -127,7 +132,8 @@ impl Forwarding<'_> {
     }
 
     async fn once(&self, open: &mut Open) -> Result<Said, UpstreamFault> {
-        let mut passage = Passage::begin(self.way(), self.permitted.clone(), self.gate.clone());
+        let spent = open.spent.take();
+        let mut passage = Passage::begin(self.way(), self.permitted.clone(), self.gate.clone(), spent);
         loop {
             let next = tokio::select! {
                 biased;
@@ -140,6 +146,7 @@ impl Forwarding<'_> {
             match next {
                 Next::Answered(answer) => {
                     let (response, bytes) = answer?;
+                    open.spent = Some(passage.spent());
                     return Ok(Said { response, bytes, kept: None });
                 }
                 Next::Said(Act::Tell(message), _) => self.outlet.send(message).await,
@@ -165,10 +172,11 @@ impl Forwarding<'_> {
         for question in input.questions() {
             self.ask(question, open).await?;
         }
-        let late = tokio::time::Instant::now() + ANSWER_WAIT_MAX;
+        let longest = open.spent.as_ref().map_or(ANSWER_WAIT_MAX, |spent| spent.rest(TOTAL_MAX).min(ANSWER_WAIT_MAX));
+        let late = tokio::time::Instant::now() + longest;
         while !input.is_complete() {
             let answer = tokio::time::timeout_at(late, open.answered()).await;
-            let answer = answer.map_err(|_elapsed| timeout(ANSWER_WAIT_MAX))?;
+            let answer = answer.map_err(|_elapsed| timeout(longest))?;
             input.answered(&answer.id, answer.answered).map_err(no_input)?;
         }
         Ok(input)
@@ -226,6 +234,8 @@ fn no_input(why: NoInput) -> UpstreamFault {
 /// What the server has asked and the client not answered yet.
 #[derive(Default)]
 struct Open {
+    /// What earlier rounds took.
+    spent: Option<Spent>,
     waiter: Option<Waiter>,
     /// By the server's ids: in which of its sessions.
     asked: BTreeMap<RequestId, Option<HeaderValue>>,

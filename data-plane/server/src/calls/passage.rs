@@ -39,6 +39,20 @@ pub(super) struct Way {
     pub(super) id: RequestId,
 }
 
+/// What one client's request has had so far, in all rounds of it, and since when.
+#[derive(Clone, Debug)]
+pub(super) struct Spent {
+    pub(super) relay: Relay,
+    began: Instant,
+}
+
+impl Spent {
+    /// How much of `longest` is left, now.
+    pub(super) fn rest(&self, longest: Duration) -> Duration {
+        longest.saturating_sub(self.began.elapsed())
+    }
+}
+
 /// See the file's header.
 pub(super) struct Passage {
     pub(super) way: Way,
@@ -85,15 +99,24 @@ impl Way {
 }
 
 impl Passage {
-    pub(super) fn begin(way: Way, permitted: PermittedCall, gate: Gate) -> Self {
+    /// The first round, or one more of which earlier ones took this much.
+    pub(super) fn begin(way: Way, permitted: PermittedCall, gate: Gate, spent: Option<Spent>) -> Self {
         let (heard, hearing) = mpsc::channel(HEARD_MAX);
-        let relay = Relay::new(&permitted.call, way.upstream.patience(&way.server));
+        let patience = way.upstream.patience(&way.server);
+        let first = || Spent { relay: Relay::new(&permitted.call, patience), began: Instant::now() };
+        let Spent { mut relay, began } = spent.unwrap_or_else(first);
+        relay.resumed(began.elapsed());
         let Way { upstream, server, principal, id } = way.clone();
         let call = Box::pin(async move {
             let aside = Aside { gate: Some(&gate), heard: Some(&heard) };
             upstream.call(&server, &principal, &permitted, &id, aside).await
         });
-        Self { way, call, hearing, answer: None, relay, began: Instant::now() }
+        Self { way, call, hearing, answer: None, relay, began }
+    }
+
+    /// For the next round.
+    pub(super) fn spent(&self) -> Spent {
+        Spent { relay: self.relay.clone(), began: self.began }
     }
 
     /// What the server does next; an answer once only. Can be asked again when it was not waited for to the end.

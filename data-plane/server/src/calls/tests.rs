@@ -26,6 +26,7 @@ use crate::{
 };
 
 mod input;
+mod levels;
 
 struct Scene {
     calls: Calls,
@@ -65,13 +66,15 @@ impl Scene {
         state.snapshot(snapshot).unwrap();
         let lane = state.lane_opened(100);
         state.grant(lane, tokio::time::Instant::now(), Duration::from_secs(60)).unwrap();
+        let upstream = Arc::new(Upstream::new(UpstreamConfig::default(), &supervisor).unwrap());
         let calls = Calls {
+            levels: Levels::new(Arc::clone(&state), stream.clone(), Arc::clone(&upstream), supervisor.clone()),
             answers: Answers::new(Arc::clone(&state), stream.clone()),
             kept: Arc::default(),
             listeners: crate::listening::Listeners::new(Arc::clone(&state), stream.clone()),
             state,
             recorder: recorder::Recorder::start(start, &supervisor).unwrap(),
-            upstream: Arc::new(Upstream::new(UpstreamConfig::default()).unwrap()),
+            upstream,
             commitments: CommitmentKey::load(&dir.join("keys/commitment.key"), &crate::tests::master_keys()).unwrap(),
             metrics,
             supervisor,
@@ -104,6 +107,7 @@ impl Scene {
             capabilities: None,
             method: mcp::method::TOOLS_CALL,
             completion: None,
+            task: None,
             retry: bailiwick_data_plane_core::edge::Retry::default(),
             trace_id: None,
             unrecognised_params: Vec::new(),

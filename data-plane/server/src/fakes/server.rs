@@ -13,7 +13,7 @@ use axum::{
     extract::State,
     http::{HeaderMap, StatusCode, header},
     response::{IntoResponse, Response},
-    routing::post,
+    routing::get,
 };
 use bailiwick_runtime::{OnEnd, Shutdown, Supervisor};
 use futures::{StreamExt, stream};
@@ -21,8 +21,9 @@ use serde_json::{Value, json};
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
     net::TcpListener,
-    sync::watch,
+    sync::{broadcast, watch},
 };
+use tokio_stream::wrappers::BroadcastStream;
 
 /// How the server answers `tools/call`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -47,6 +48,12 @@ pub(crate) enum Mode {
     ToolError,
     /// Wants to know something first: `elicitation/create`, in the words of its era; then says what it was told.
     Asks,
+    /// The same, asked on the session's own stream.
+    AsksBeside,
+    /// As an event stream that ends before the answer, so many times; the rest is there for who asks for it.
+    InPieces(usize),
+    /// As an event stream that ends before the answer and cannot be gone on with.
+    Ends(&'static str),
 }
 
 /// Which handshakes the server knows.
@@ -81,6 +88,10 @@ struct Inner {
     trouble: Mutex<Option<u16>>,
     seen: Mutex<Vec<Seen>>,
     sessions: Mutex<BTreeSet<String>>,
+    /// Of sessions; nobody is given one while this is `None`. Empty text ends all.
+    streams: Mutex<Option<broadcast::Sender<String>>>,
+    /// What is still to come of an answer, in pieces.
+    pieces: Mutex<Vec<String>>,
     extra_tool: Mutex<Option<Value>>,
     /// While true, handshakes get no answer.
     holds: watch::Sender<bool>,
@@ -102,13 +113,15 @@ impl FakeServer {
             trouble: Mutex::default(),
             seen: Mutex::default(),
             sessions: Mutex::default(),
+            streams: Mutex::default(),
+            pieces: Mutex::default(),
             extra_tool: Mutex::default(),
             holds: watch::Sender::new(false),
             answer: watch::Sender::new(None),
         });
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let url = format!("http://{}/mcp", listener.local_addr().unwrap());
-        let app = Router::new().route("/mcp", post(handle)).with_state(Arc::clone(&state));
+        let app = Router::new().route("/mcp", get(stream).post(handle).delete(close)).with_state(Arc::clone(&state));
         let stop = Shutdown::new();
         let stopped = stop.clone();
         Supervisor::new(stop.clone()).spawn("fake-server", OnEnd::Finish, async move {
@@ -133,6 +146,26 @@ impl FakeServer {
 
     pub(crate) fn forget_sessions(&self) {
         self.state.sessions.lock().unwrap().clear();
+    }
+
+    /// From now on sessions have streams.
+    pub(crate) fn give_streams(&self) {
+        *self.state.streams.lock().unwrap() = Some(broadcast::Sender::new(100));
+    }
+
+    /// Says this on the streams of all sessions; ends them if it is empty.
+    pub(crate) fn say(&self, text: &str) {
+        drop(self.state.streams.lock().unwrap().as_ref().unwrap().send(text.to_owned()));
+    }
+
+    /// How many streams of sessions are open.
+    pub(crate) fn streams(&self) -> usize {
+        self.state.streams.lock().unwrap().as_ref().map_or(0, broadcast::Sender::receiver_count)
+    }
+
+    /// The last answer to what the server asked.
+    pub(crate) fn told(&self) -> Option<Value> {
+        self.state.answer.borrow().clone()
     }
 
     pub(crate) fn show_also(&self, tool: Value) {
@@ -192,7 +225,7 @@ async fn handle(State(server): State<Arc<Inner>>, headers: HeaderMap, body: Byte
             let mut response = result(
                 &message,
                 json!({
-                    "protocolVersion": "2025-11-25", "capabilities": {"tools": {}},
+                    "protocolVersion": "2025-11-25", "capabilities": {"tools": {}, "logging": {}},
                     "serverInfo": {"name": "fake", "version": "1"},
                 }),
             );
@@ -210,11 +243,15 @@ async fn handle(State(server): State<Arc<Inner>>, headers: HeaderMap, body: Byte
         "tools/list" => list(&server, &message),
         "tools/call" => {
             let mode = *server.mode.lock().unwrap();
-            if mode == Mode::Asks {
-                return if modern { ask_for_input(&message) } else { ask(&server, &message) };
+            match mode {
+                Mode::Asks if modern => return ask_for_input(&message),
+                Mode::Asks | Mode::AsksBeside => return ask(&server, &message, mode == Mode::AsksBeside),
+                Mode::InPieces(count) => return in_pieces(&server, &message, count),
+                _ => {}
             }
             call(mode, &message, &body).await
         }
+        "logging/setLevel" => result(&message, json!({})),
         _ if message.get("id").is_none() => StatusCode::ACCEPTED.into_response(),
         _ => error(StatusCode::NOT_FOUND, &message, -32601, "Method not found"),
     }
@@ -285,15 +322,57 @@ async fn call(mode: Mode, message: &Value, body: &[u8]) -> Response {
         Mode::Huge => as_json(format!(r#"{{"pad":"{}"}}"#, "x".repeat(9 * 1024 * 1024))),
         Mode::Redirect => (StatusCode::TEMPORARY_REDIRECT, [(header::LOCATION, "/mcp")]).into_response(),
         Mode::Status(status) => StatusCode::from_u16(status).unwrap().into_response(),
-        Mode::Asks => unreachable!("asked before"),
+        Mode::Ends(text) => as_stream(Body::from(text)),
+        Mode::Asks | Mode::AsksBeside | Mode::InPieces(_) => unreachable!("answered before"),
         Mode::ToolError => {
             as_json(format!(r#"{{"jsonrpc":"2.0","id":{id},"result":{{"content":[],"isError":true}}}}"#))
         }
     }
 }
 
-/// As legacy servers ask: on the stream that the answer is owed on.
-fn ask(server: &Arc<Inner>, message: &Value) -> Response {
+/// An answer in so many pieces and one more; each but the last says where it ends.
+fn in_pieces(server: &Inner, message: &Value, count: usize) -> Response {
+    let whole = json!({"jsonrpc": "2.0", "id": message["id"], "result": {"content": []}});
+    let line = json!({"jsonrpc": "2.0", "method": "notifications/message", "params": {"level": "info", "data": "x"}});
+    let mut pieces = vec![format!("data: {whole}\n\n")];
+    pieces.extend((1..=count).rev().map(|n| format!("id: e-{n}\nretry: 120\ndata:\n\ndata: {line}\n\n")));
+    let first = pieces.pop().unwrap();
+    *server.pieces.lock().unwrap() = pieces;
+    ([(header::CONTENT_TYPE, "text/event-stream")], first).into_response()
+}
+
+/// A session's own stream, or the rest of an answer.
+async fn stream(State(server): State<Arc<Inner>>, headers: HeaderMap) -> Response {
+    let seen = Seen { method: "GET".into(), headers: headers.clone(), body: Value::Null };
+    server.seen.lock().unwrap().push(seen);
+    let events = [(header::CONTENT_TYPE, "text/event-stream")];
+    let trouble = *server.trouble.lock().unwrap();
+    if let Some(status) = trouble {
+        return StatusCode::from_u16(status).unwrap().into_response();
+    }
+    if headers.get("last-event-id").is_some_and(|id| id.to_str().unwrap().starts_with("e-")) {
+        let piece = server.pieces.lock().unwrap().pop().unwrap();
+        return (events, piece).into_response();
+    }
+    let Some(told) = server.streams.lock().unwrap().as_ref().map(broadcast::Sender::subscribe) else {
+        return StatusCode::METHOD_NOT_ALLOWED.into_response();
+    };
+    let told = BroadcastStream::new(told).map(Result::unwrap_or_default);
+    let told = told.take_while(|text| std::future::ready(!text.is_empty()));
+    let all = stream::iter([": hello\n\n".to_owned()]).chain(told).map(Ok::<_, std::io::Error>);
+    (events, Body::from_stream(all)).into_response()
+}
+
+async fn close(State(server): State<Arc<Inner>>, headers: HeaderMap) -> StatusCode {
+    let id = headers["mcp-session-id"].to_str().unwrap().to_owned();
+    server.holds.subscribe().wait_for(|holds| !holds).await.unwrap();
+    server.sessions.lock().unwrap().remove(&id);
+    server.seen.lock().unwrap().push(Seen { method: "DELETE".into(), headers, body: Value::Null });
+    StatusCode::NO_CONTENT
+}
+
+/// As legacy servers ask: on the stream that the answer is owed on, or on the session's own.
+fn ask(server: &Arc<Inner>, message: &Value, is_beside: bool) -> Response {
     let (id, mut answers) = (message["id"].clone(), server.answer.subscribe());
     let event = |message: &Value| Ok::<_, std::io::Error>(format!("data: {message}\n\n"));
     let asks = json!({"jsonrpc": "2.0", "id": "q-1", "method": "elicitation/create", "params": {"message": "who?"}});
@@ -302,7 +381,14 @@ fn ask(server: &Arc<Inner>, message: &Value) -> Response {
         let told = told.unwrap().clone().unwrap()["result"].clone();
         event(&json!({"jsonrpc": "2.0", "id": id, "result": {"content": [], "structuredContent": told}}))
     });
-    let events = Body::from_stream(stream::iter([event(&asks)]).chain(answered));
+    let first = if is_beside {
+        let told = server.streams.lock().unwrap().clone().unwrap();
+        drop(told.send(event(&asks).unwrap()));
+        Ok(": asked\n\n".to_owned())
+    } else {
+        event(&asks)
+    };
+    let events = Body::from_stream(stream::iter([first]).chain(answered));
     ([(header::CONTENT_TYPE, "text/event-stream")], events).into_response()
 }
 

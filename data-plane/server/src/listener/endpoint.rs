@@ -38,7 +38,9 @@ use crate::{
     auth::NotAuthenticated,
     calls::{Asked, Calls, NotBrought, Outlet, RequestDenial, Who, unix_seconds},
     config::REQUEST_BYTES_MAX,
-    listening, random,
+    listening,
+    metrics::{Counted, StreamKind},
+    random,
     telemetry::{Cause, Underway, Wire},
 };
 
@@ -191,7 +193,8 @@ fn listen(
         known.authenticator.authenticate(config, &name, &headers, unix_seconds()).is_ok()
     });
     let (calls, stop) = (Arc::clone(calls), gateway.stopping.clone());
-    listening::Stream { calls, asked, virtual_server, listen, is_good, place, stop }.respond()
+    let unread_wait_max = gateway.unread_wait_max;
+    listening::Stream { calls, asked, virtual_server, listen, is_good, place, stop, unread_wait_max }.respond()
 }
 
 /// A page of a list, with a slot: servers are asked for it.
@@ -303,7 +306,10 @@ async fn carry(
     let guard = CancelOnDrop(cancel);
     tokio::select! {
         biased;
-        Some(first) = before.recv() => stream(gateway, first, before, answered, guard),
+        Some(first) = before.recv() => {
+            let counted = gateway.metrics.stream(StreamKind::Call);
+            stream(gateway, first, before, answered, (guard, counted))
+        }
         reply = &mut answered => finish(gateway, reply.unwrap_or(overloaded)),
     }
 }
@@ -314,7 +320,7 @@ fn stream(
     first: Vec<u8>,
     before: mpsc::Receiver<Vec<u8>>,
     answered: oneshot::Receiver<HttpReply>,
-    guard: CancelOnDrop,
+    guard: (CancelOnDrop, Counted),
 ) -> Response {
     let (body, answer) = oneshot::channel();
     let metrics = Arc::clone(&gateway.metrics);
@@ -386,7 +392,8 @@ async fn record_refused(calls: &Calls, asked: &Asked, virtual_server: &str, reas
 /// Whether a body that could not be read was meant as a call: headers or text say so.
 fn names_a_call(headers: &HeaderMap, body: &[u8]) -> bool {
     let governed = [method::TOOLS_CALL, method::PROMPTS_GET, method::RESOURCES_READ, method::COMPLETE];
-    governed.map(str::as_bytes).into_iter().any(|wanted| {
+    let of_tasks = [method::TASKS_GET, method::TASKS_UPDATE, method::TASKS_CANCEL];
+    governed.into_iter().chain(of_tasks).map(str::as_bytes).any(|wanted| {
         headers.get(header_name::METHOD).is_some_and(|value| value.as_bytes() == wanted)
             || body.windows(wanted.len()).any(|window| window == wanted)
     })

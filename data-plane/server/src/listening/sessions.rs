@@ -3,7 +3,8 @@
 //! One per node. A legacy client subscribes to resources in requests of their own, which may come before it listens,
 //! and to another node. So all nodes are told, sealed with the keys they share, and the one where the session listens,
 //! or is going to, takes it. What is kept is a cache of some minutes: a client that listens again brings its
-//! subscriptions with it.
+//! subscriptions with it. In the same way all nodes are told of a session's new stream, for nothing may be told on two:
+//! the older one ends, wherever it is.
 
 use std::{
     collections::{BTreeSet, HashMap, HashSet},
@@ -15,7 +16,7 @@ use bailiwick_data_plane_core::{
     Caller,
     edge::{NotTaken, SessionKey, Subscribe},
     listening::URIS_MAX,
-    sealed::note::Note,
+    sealed::note::{Newest, Note},
 };
 use bailiwick_proto::{Reason, subjects};
 use bailiwick_runtime::EventStream;
@@ -60,6 +61,10 @@ struct Known {
 struct Session {
     caller: Caller,
     stream: mpsc::Sender<Note>,
+    /// Names the stream among those of all nodes.
+    number: u64,
+    /// What all nodes were told of it has come back: what comes now is newer.
+    is_told: bool,
 }
 
 /// One stream's place. Given up when it is dropped.
@@ -68,6 +73,7 @@ pub(crate) struct Place {
     all: Arc<Listeners>,
     who: (String, String),
     session: Option<SessionKey>,
+    number: u64,
     /// What the session had subscribed to before it listened.
     pub(super) known: BTreeSet<String>,
     /// What it subscribes to from now on. Taken by the stream's task.
@@ -94,13 +100,23 @@ impl Drop for Place {
     }
 }
 
+impl Place {
+    /// All nodes are told of the stream, if it is a session's: older ones end.
+    pub(super) async fn tell(&self, caller: &Caller) {
+        if let Some(key) = &self.session {
+            self.all.tell_newest(caller, key, self.number).await;
+        }
+    }
+}
+
 impl Listeners {
     pub(crate) fn new(state: Arc<ConfigState>, stream: EventStream) -> Arc<Self> {
         Arc::new(Self { known: Mutex::default(), state, stream, told: Budget::new(TOLD_PER_SECOND) })
     }
 
-    /// A place for one more stream of a caller's; `None` when there are too many.
+    /// A place for one more stream of a caller's; `None` when there are too many, or no randomness.
     pub(crate) fn place(self: &Arc<Self>, caller: &Caller, session: Option<SessionKey>) -> Option<Place> {
+        let number = u64::from_be_bytes(random()?);
         let mut all = self.lock();
         let who = (caller.user.clone(), caller.agent.clone());
         let of_one = all.of_one.get(&who).copied().unwrap_or(0);
@@ -112,7 +128,8 @@ impl Listeners {
         let (sender, notes) = mpsc::channel(ON_THE_WAY_MAX);
         let mut known = BTreeSet::new();
         if let Some(key) = session {
-            all.sessions.insert(key, Session { caller: caller.clone(), stream: sender });
+            let session = Session { caller: caller.clone(), stream: sender, number, is_told: false };
+            all.sessions.insert(key, session);
             for Note { uri, wished } in all.notes_of(&key).iter().filter_map(|note| self.open(caller, note)) {
                 match wished {
                     true => known.insert(uri),
@@ -121,7 +138,35 @@ impl Listeners {
             }
         }
         drop(all);
-        Some(Place { all: Arc::clone(self), who, session, known, notes: Some(notes) })
+        Some(Place { all: Arc::clone(self), who, session, number, known, notes: Some(notes) })
+    }
+
+    /// All nodes are told that a session has a new stream here.
+    async fn tell_newest(&self, caller: &Caller, key: &SessionKey, number: u64) {
+        let newest = Newest { stream: number };
+        let nonce = random();
+        let sealed = nonce.and_then(|nonce| {
+            newest.seal(&self.state.sealing_keys(), caller, key, unix_seconds(), nonce).ok()
+        });
+        let told = match sealed.filter(|_| self.told.take(1)) {
+            Some(sealed) => self.stream.broadcast(subjects::SUBSCRIPTIONS, Bytes::from(sealed)).await.is_ok(),
+            None => false,
+        };
+        if !told {
+            tracing::warn!("other nodes are not told of a session's new stream; an older one there may go on");
+            self.newest(key, number);
+        }
+    }
+
+    /// A stream of this number was told of.
+    fn newest(&self, key: &SessionKey, number: u64) {
+        let mut all = self.lock();
+        let Some(session) = all.sessions.get_mut(key) else { return };
+        if session.number == number {
+            session.is_told = true;
+        } else if session.is_told {
+            all.sessions.remove(key);
+        }
     }
 
     /// A caller's session subscribes to a resource, or no longer: every node is told.
@@ -157,7 +202,15 @@ impl Listeners {
     }
 
     fn brought(&self, note: &Bytes) {
-        let Some(key) = std::str::from_utf8(note).ok().and_then(Note::session_of) else { return };
+        let Some(text) = std::str::from_utf8(note).ok() else { return };
+        let Some(key) = Note::session_of(text) else { return };
+        if Newest::is_one(text) {
+            let Some(caller) = self.lock().sessions.get(&key).map(|session| session.caller.clone()) else { return };
+            if let Ok(newest) = Newest::open(&self.state.sealing_keys(), &caller, text, unix_seconds()) {
+                self.newest(&key, newest.stream);
+            }
+            return;
+        }
         let mut all = self.lock();
         match all.sessions.get(&key) {
             Some(session) => {

@@ -21,6 +21,7 @@ use futures::{
     future::{BoxFuture, join_all},
     stream::{self, BoxStream, FuturesUnordered},
 };
+use serde_json::value::RawValue;
 use tokio_stream::StreamMap;
 
 use super::Stream;
@@ -125,6 +126,12 @@ impl Sources {
                     SourceOutput::Changed(change) => {
                         if let Some(change) = hearer.heard(name, change) {
                             listening.handle_change(now, change);
+                        }
+                    }
+                    SourceOutput::Told(own, said) => {
+                        let said = RawValue::from_string(said).ok();
+                        if let Some((id, seen)) = said.and_then(|said| hearer.told(name, &own, &said)) {
+                            listening.handle_task(now, &id, seen);
                         }
                     }
                 }

@@ -166,6 +166,31 @@ async fn a_newer_stream_of_a_session_takes_the_place_of_the_older() {
 }
 
 #[tokio::test]
+async fn a_newer_stream_at_another_node_takes_the_place_of_the_older_too() {
+    let teller = Teller::start(true).await;
+    let world = world(&teller).await;
+    let other = Node::start(&world.control.url, world.node.stream.clone()).await;
+    eventually("ready", || other.running.as_ref().unwrap().is_ready()).await;
+    let session = world.initialize().await;
+    let at = |url: &str| {
+        let request = Client::new().get(format!("{url}/mcp/finance")).bearer_auth(token(&claims()));
+        request.header("accept", "text/event-stream").header("mcp-session-id", &session).send()
+    };
+    let mut older = Events::of(at(&world.node.url).await.unwrap());
+    eventually("heard", || teller.heard_by() == 1).await;
+    let mut newer = Events::of(at(&other.url).await.unwrap());
+    assert_eq!(older.next().await, None);
+    eventually("one stream is left", || teller.heard_by() == 1).await;
+    teller.tell("notifications/prompts/list_changed", &json!({}));
+    assert_eq!(newer.method().await, "notifications/prompts/list_changed");
+    let mut newest = Events::of(at(&world.node.url).await.unwrap());
+    assert_eq!(newer.next().await, None);
+    eventually("one stream is left", || teller.heard_by() == 1).await;
+    teller.tell("notifications/prompts/list_changed", &json!({}));
+    assert_eq!(newest.method().await, "notifications/prompts/list_changed");
+}
+
+#[tokio::test]
 async fn a_subscription_made_at_another_node_counts_before_and_after_the_client_listens() {
     let teller = Teller::start(false).await;
     let world = world(&teller).await;

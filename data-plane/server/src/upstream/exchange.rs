@@ -2,21 +2,20 @@
 //!
 //! Called by `upstream::peer`. Whatever the server does ends within the given time and the byte bound: hanging,
 //! endless streams, lengths that lie, answers to another id, text that is not JSON. Redirects are not followed and no
-//! proxy is taken from the environment. Nothing is retried here. What an event stream holds beside the answer goes to
-//! whoever listens (`Heard`), in its order, and waits until it is taken; where nobody listens it is read over.
+//! proxy is taken from the environment. No request is sent twice; how an event stream is read, says `answer_stream`.
 
 use std::time::Duration;
 
-use bailiwick_proto::mcp::{Era, Incoming, RequestId, Response, header_name, read_incoming, read_response};
+use bailiwick_proto::mcp::{Era, Incoming, RequestId, Response, header_name, read_response};
 use bytes::Bytes;
 use http::{HeaderMap, HeaderName, HeaderValue, StatusCode, header};
 use http_body_util::Full;
 use tokio::sync::mpsc;
 
 use super::{
+    answer_stream::{AnswerStream, is_event_stream},
     fault::UpstreamFault,
     gate::{Gate, Gated},
-    sse::SseReader,
 };
 
 /// Both forms of an answer; servers refuse clients that name only one.
@@ -34,6 +33,8 @@ pub(crate) struct Post {
     pub(crate) body: Bytes,
     /// Asked when the body could leave.
     pub(crate) gate: Option<Gate>,
+    /// The rest of an answer that ends early may be asked for.
+    pub(crate) resumes: bool,
 }
 
 /// What came back.
@@ -84,9 +85,11 @@ pub(crate) async fn exchange(
     let Some(id) = post.id.clone() else {
         return Err(UpstreamFault::Invalid("a notification has no answer".to_owned()));
     };
+    let resumes_with = post.resumes.then(|| post.headers.iter().cloned().collect());
+    let stream = AnswerStream { http, url, id: &id, bytes_max: bounds.bytes_max, ear, resumes_with };
     let exchanged = async {
         let response = send(http, url, post).await?;
-        read_answer(response, &id, bounds.bytes_max, ear).await
+        read_answer(response, &stream).await
     };
     match ear {
         None => within(bounds.timeout, exchanged).await,
@@ -132,12 +135,8 @@ async fn send(http: &reqwest::Client, url: &str, post: Post) -> Result<reqwest::
     }
 }
 
-async fn read_answer(
-    response: reqwest::Response,
-    id: &RequestId,
-    bytes_max: usize,
-    ear: Option<&Ear>,
-) -> Result<Answer, UpstreamFault> {
+async fn read_answer(response: reqwest::Response, stream: &AnswerStream<'_>) -> Result<Answer, UpstreamFault> {
+    let bytes_max = stream.bytes_max;
     let status = response.status();
     let session = response.headers().get(header_name::SESSION_ID).cloned();
     if response.content_length().is_some_and(|length| length > bytes_max as u64) {
@@ -145,13 +144,12 @@ async fn read_answer(
     }
     let content_type = response.headers().get(header::CONTENT_TYPE).and_then(|value| value.to_str().ok());
     let media_type = content_type.and_then(|value| value.split(';').next()).unwrap_or_default().trim();
-    let is_stream = media_type.eq_ignore_ascii_case("text/event-stream");
     let is_json = media_type.eq_ignore_ascii_case("application/json");
-    let (response, bytes) = if status.is_success() && is_stream {
-        read_stream(response, id, bytes_max, ear).await?
+    let (response, bytes) = if status.is_success() && is_event_stream(response.headers()) {
+        stream.read(response).await?
     } else if is_json {
         let body = read_body(response, bytes_max).await?;
-        let read = read_response(&body, id);
+        let read = read_response(&body, stream.id);
         let answer = match read {
             Ok(answer) => answer,
             Err(_) if !status.is_success() => return Err(UpstreamFault::Status(status.as_u16())),
@@ -180,38 +178,7 @@ async fn read_body(mut response: reqwest::Response, bytes_max: usize) -> Result<
     Ok(body)
 }
 
-async fn read_stream(
-    mut response: reqwest::Response,
-    id: &RequestId,
-    bytes_max: usize,
-    ear: Option<&Ear>,
-) -> Result<(Response, usize), UpstreamFault> {
-    let mut reader = SseReader::default();
-    let mut read = 0;
-    while let Some(chunk) = response.chunk().await.map_err(|error| broken(&error))? {
-        read += chunk.len();
-        if read > bytes_max {
-            return Err(UpstreamFault::TooLarge(bytes_max));
-        }
-        for data in reader.feed(&chunk) {
-            if data.is_empty() {
-                continue;
-            }
-            match read_incoming(&data, id) {
-                Ok(Incoming::Response(answer)) => return Ok((answer, read)),
-                Ok(message) => {
-                    let Some(Ear { era, session, heard }) = ear else { continue };
-                    // Nobody listens any more: then nobody waits for the answer either.
-                    drop(heard.send(Heard { era: *era, session: session.clone(), message }).await);
-                }
-                Err(fault) => return Err(UpstreamFault::Invalid(fault.to_string())),
-            }
-        }
-    }
-    Err(UpstreamFault::Invalid("the stream ended without an answer".to_owned()))
-}
-
-fn broken(error: &reqwest::Error) -> UpstreamFault {
+pub(super) fn broken(error: &reqwest::Error) -> UpstreamFault {
     UpstreamFault::Invalid(chain(error))
 }
 

@@ -44,7 +44,7 @@ impl Upstream {
         let is_first = self.heard.lock().unwrap_or_else(PoisonError::into_inner).insert(key.clone());
         let peer = match is_first {
             true => self.peer(&server.url, principal),
-            false => Arc::new(Peer::new(Arc::new(Origin::new(&server.url)), principal)),
+            false => Arc::new(Peer::new(Arc::new(Origin::new(&server.url)), principal, self.room.clone())),
         };
         Hearing { upstream: Arc::clone(self), server: server.clone(), peer, shared: is_first.then_some(key) }
     }

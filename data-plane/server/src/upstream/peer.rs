@@ -4,25 +4,34 @@
 //! wait for the same attempt. What says nothing about the era (401, 403, 429, 5xx, timeouts) is an error and not
 //! remembered. A server that answers in a way that does not fit what is remembered is asked anew before the next
 //! request. A legacy session is never shared between callers (`Principal`): many servers keep state in it, and one
-//! person's would show to the next. Specification: MCP 2026-07-28 versioning; 2025-11-25 transports, "Session
+//! person's would show to the next. While a call is under way whose client can be asked, a legacy server can ask on the
+//! session's own stream too (`session_stream`). Specification: MCP 2026-07-28 versioning; 2025-11-25 transports, "Session
 //! Management".
 
+mod events;
 mod listen;
+mod session_stream;
 
 use std::{sync::Arc, time::Duration};
 
 use arc_swap::ArcSwapOption;
 use bailiwick_data_plane_core::{
-    forward::ServerRequest,
+    forward::{ServerRequest, list_request},
     handshake::{self, Probe},
+    relay::{self, Level},
+    trace::Carried,
 };
-use bailiwick_proto::mcp::{Era, RequestId, Response, VERSION_2025_11_25, code, header_name};
+use bailiwick_proto::mcp::{
+    Era, Members, RequestId, Response, VERSION_2025_11_25, code, header_name, method, raw,
+};
 use bytes::Bytes;
 use http::{HeaderName, HeaderValue, StatusCode};
 use serde_json::value::RawValue;
 use tokio::sync::{Mutex, mpsc};
 
 pub(crate) use self::listen::Notifications;
+pub(super) use self::session_stream::Room;
+use self::session_stream::{At, SessionStream};
 use super::{
     exchange::{self, Answer, Bounds, Ear, Heard, Post},
     fault::UpstreamFault,
@@ -62,6 +71,9 @@ pub(crate) struct Peer {
     origin: Arc<Origin>,
     /// What the client behind it can be asked for: an object.
     capabilities: Option<Box<RawValue>>,
+    /// From which level on the client wants a legacy server's log, if it has said so.
+    level: ArcSwapOption<Level>,
+    room: Room,
     link: ArcSwapOption<Link>,
     /// Held while a session is being opened, so that it happens once.
     linking: Mutex<()>,
@@ -84,6 +96,16 @@ struct Link {
     session: Option<HeaderValue>,
     /// What the server says that it can do: an object.
     capabilities: Option<Box<RawValue>>,
+    /// Of a legacy server.
+    stream: Option<Arc<SessionStream>>,
+}
+
+impl Link {
+    /// A legacy server that keeps a log.
+    fn logs(&self) -> bool {
+        let told = self.capabilities.as_deref().and_then(Members::of).unwrap_or_default();
+        !self.era.is_modern() && told.get("logging").is_some()
+    }
 }
 
 impl Origin {
@@ -133,13 +155,14 @@ impl Origin {
 }
 
 impl Peer {
-    pub(crate) fn new(origin: Arc<Origin>, principal: &Principal) -> Self {
+    pub(crate) fn new(origin: Arc<Origin>, principal: &Principal, room: Room) -> Self {
         let capabilities = match principal {
             Principal::Gateway => None,
             Principal::Caller { capabilities, .. } => capabilities.clone(),
         };
         let capabilities = capabilities.and_then(|text| RawValue::from_string(text).ok());
-        Self { origin, capabilities, link: ArcSwapOption::empty(), linking: Mutex::default() }
+        let (level, link) = (ArcSwapOption::empty(), ArcSwapOption::empty());
+        Self { origin, capabilities, level, room, link, linking: Mutex::default() }
     }
 
     /// What the server says that it can do: an object.
@@ -154,11 +177,6 @@ impl Peer {
     /// The revision spoken, once that is known.
     pub(crate) fn era(&self) -> Option<Era> {
         self.link.load().as_ref().map(|link| link.era)
-    }
-
-    /// Whether the server is known to be a modern one.
-    pub(crate) fn is_modern(&self) -> bool {
-        self.link.load().as_ref().is_some_and(|link| link.era.is_modern())
     }
 
     /// Sends the request that `request` makes for the server's era; once more if the session turns out to be gone.
@@ -178,6 +196,26 @@ impl Peer {
             }
             answer => answer,
         }
+    }
+
+    /// From which level on the client wants the log from now on, in sessions too that are opened later. Whether a
+    /// session that is open has to be told.
+    pub(crate) fn want_level(&self, level: Level) -> bool {
+        let before = self.level.swap(Some(Arc::new(level)));
+        before.as_deref() != Some(&level) && self.link.load().as_ref().is_some_and(|link| link.logs())
+    }
+
+    /// Tells a legacy server that keeps a log the level that is wanted; opens a session where there is none.
+    pub(crate) async fn tell_level(
+        &self,
+        http: &reqwest::Client,
+        id: &RequestId,
+        bounds: Bounds,
+    ) -> Result<(), UpstreamFault> {
+        let (link, level) = (self.link(http, bounds).await?, self.level.load_full());
+        let Some(level) = level.filter(|_| link.logs()) else { return Ok(()) };
+        let request = |era| level_request(era, id, *level);
+        self.ask(http, id, request, (bounds, bounds), Aside::default()).await.map(|_taken| ())
     }
 
     /// Sends an answer to a request of a legacy server's, under the session it was asked in.
@@ -217,7 +255,14 @@ impl Peer {
         bounds: Bounds,
         aside: Aside<'_>,
     ) -> Result<Answer, UpstreamFault> {
-        let post = Post { gate: aside.gate.cloned(), ..post(Some(id.clone()), request, link.session.as_ref())? };
+        let post = post(Some(id.clone()), request, link.session.as_ref())?;
+        let post = Post { gate: aside.gate.cloned(), resumes: !link.era.is_modern(), ..post };
+        let _attending = match (aside.heard, &link.stream) {
+            (Some(heard), Some(stream)) if link.session.is_some() && self.can_be_asked() => {
+                Some(stream.attend(id, heard).await)
+            }
+            _ => None,
+        };
         let ear = aside.heard.map(|heard| Ear { era: link.era, session: link.session.clone(), heard: heard.clone() });
         let answer = exchange::exchange(http, &self.origin.url, post, bounds, ear.as_ref()).await;
         if link.session.is_some() && says_session_gone(&answer) {
@@ -237,6 +282,10 @@ impl Peer {
         answer
     }
 
+    fn can_be_asked(&self) -> bool {
+        relay::can_be_asked(self.capabilities.as_deref())
+    }
+
     fn forget(&self, link: &Arc<Link>) {
         // Another request may have linked anew meanwhile; that link stays.
         self.link.compare_and_swap(&Some(Arc::clone(link)), None);
@@ -252,7 +301,7 @@ impl Peer {
         }
         let known = self.origin.known(http, bounds).await?;
         let link = if known.is_modern {
-            Link { era: Era::Modern, session: None, capabilities: known.capabilities.clone() }
+            Link { era: Era::Modern, session: None, capabilities: known.capabilities.clone(), stream: None }
         } else {
             // A server that takes no handshake any more may have changed its era.
             self.initialize(http, bounds).await.inspect_err(|_fault| self.origin.forget())?
@@ -274,11 +323,25 @@ impl Peer {
             }
         };
         let era = handshake::read_initialize(&result).map_err(|fault| UpstreamFault::Invalid(fault.to_string()))?;
-        let link = Link { era, session: answer.session, capabilities: handshake::capabilities(&result) };
+        let session = answer.session;
+        let at = At { http: http.clone(), url: self.origin.url.clone(), era, session: session.clone(), bounds };
+        let stream = Some(SessionStream::new(at, self.room.clone()));
+        let link = Link { era, session, capabilities: handshake::legacy_capabilities(&result), stream };
         let done = post(None, handshake::initialized_notification(era), link.session.as_ref())?;
         exchange::notify(http, &self.origin.url, done, bounds.timeout).await?;
+        if let Some(level) = self.level.load_full().filter(|_| link.logs()) {
+            let id = RequestId::Text("level".to_owned());
+            let told = post(Some(id.clone()), level_request(era, &id, *level), link.session.as_ref())?;
+            if let Err(fault) = exchange::exchange(http, &self.origin.url, told, bounds, None).await {
+                tracing::debug!(url = self.origin.url, %fault, "a server does not take the level of its log");
+            }
+        }
         Ok(link)
     }
+}
+
+fn level_request(era: Era, id: &RequestId, level: Level) -> ServerRequest {
+    list_request(era, id, (method::SET_LEVEL, &[("level", raw(level.word()))]), None, &Carried::default())
 }
 
 /// A legacy server that lost a session says 404; many say 400 and name the session, under a code of their own. Nothing
@@ -304,15 +367,16 @@ fn post(id: Option<RequestId>, request: ServerRequest, session: Option<&HeaderVa
     if let Some(session) = session {
         headers.push((HeaderName::from_static(header_name::SESSION_ID), session.clone()));
     }
-    Ok(Post { id, headers, body: Bytes::from(request.body), gate: None })
+    Ok(Post { id, headers, body: Bytes::from(request.body), gate: None, resumes: false })
 }
 
 #[cfg(test)]
 impl Peer {
     /// A peer that already remembers a modern server.
     pub(super) fn linked_to_modern(url: &str) -> Self {
-        let link = Arc::new(Link { era: Era::Modern, session: None, capabilities: None });
+        let link = Arc::new(Link { era: Era::Modern, session: None, capabilities: None, stream: None });
         let link = ArcSwapOption::new(Some(link));
-        Self { link, ..Self::new(Arc::new(Origin::new(url)), &Principal::Gateway) }
+        let room = Room::new(bailiwick_runtime::Supervisor::new(bailiwick_runtime::Shutdown::new()));
+        Self { link, ..Self::new(Arc::new(Origin::new(url)), &Principal::Gateway, room) }
     }
 }

@@ -1,7 +1,21 @@
-//! Server-sent events, as far as an MCP answer needs them: the data of each event, in order.
+//! Server-sent events, as far as MCP needs them: the data of each event, in order, and from where a stream goes on.
 //!
-//! Called by `upstream::exchange`, which feeds chunks as they arrive and bounds their total. Event types, ids and
-//! retry hints are read over: MCP's meaning is in the data alone. Sans-I/O. Specification: WHATWG HTML §9.2.6.
+//! Called by who reads answers and streams, and bounds their total. Event types are read over: MCP's meaning is in the
+//! data alone. Sans-I/O. Specification: WHATWG HTML §9.2.6.
+
+use std::time::Duration;
+
+use http::HeaderValue;
+
+/// Longest event id that is sent back; servers use some dozen bytes.
+const ID_BYTES_MAX: usize = 4 * 1024;
+
+/// From where a stream can be gone on with, and after which time, as far as the server has said.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Mark {
+    pub(crate) last_id: Option<HeaderValue>,
+    pub(crate) retry: Option<Duration>,
+}
 
 /// Splits a byte stream into the data of its events.
 #[derive(Debug, Default)]
@@ -10,6 +24,11 @@ pub(crate) struct SseReader {
     line: Vec<u8>,
     /// Data lines of the event that has not ended yet.
     data: Option<Vec<u8>>,
+    /// The same event's id.
+    id: Option<Vec<u8>>,
+    /// The last id of an event that has ended.
+    last_id: Option<Vec<u8>>,
+    retry: Option<Duration>,
     /// The last byte was a carriage return, so a line feed now belongs to it.
     after_return: bool,
     started: bool,
@@ -42,6 +61,7 @@ impl SseReader {
             line = rest.to_vec();
         }
         if line.is_empty() {
+            self.last_id = self.id.take().or(self.last_id.take());
             return self.data.take();
         }
         let (field, value) = match line.iter().position(|byte| *byte == b':') {
@@ -52,16 +72,31 @@ impl SseReader {
             }
             None => (line.as_slice(), &[][..]),
         };
-        if field == b"data" {
-            match &mut self.data {
+        match field {
+            b"data" => match &mut self.data {
                 Some(data) => {
                     data.push(b'\n');
                     data.extend_from_slice(value);
                 }
                 None => self.data = Some(value.to_vec()),
+            },
+            b"id" if !value.contains(&0) => self.id = Some(value.to_vec()),
+            b"retry" if value.iter().all(u8::is_ascii_digit) => {
+                let millis = std::str::from_utf8(value).ok().and_then(|digits| digits.parse().ok());
+                self.retry = millis.map(Duration::from_millis).or(self.retry);
             }
+            _ => {}
         }
         None
+    }
+
+    /// Notes what has been said so far. An id that no header can carry is none.
+    pub(crate) fn note(&self, mark: &mut Mark) {
+        if let Some(id) = &self.last_id {
+            let carried = HeaderValue::from_bytes(id).ok();
+            mark.last_id = carried.filter(|id| !id.is_empty() && id.len() <= ID_BYTES_MAX);
+        }
+        mark.retry = self.retry.or(mark.retry);
     }
 }
 
@@ -89,6 +124,29 @@ mod tests {
         ] {
             assert_eq!(all(text), expected, "{text:?}");
         }
+    }
+
+    #[test]
+    fn a_stream_goes_on_after_the_last_event_that_ended() {
+        for (text, last_id, retry) in [
+            ("id: 7\nretry: 500\ndata:\n\n", Some("7"), Some(500)),
+            ("id: 7\n\nid: 8\ndata: unfinished\n", Some("7"), None),
+            ("id: 7\n\ndata: x\n\n", Some("7"), None),
+            ("id: 7\n\nid\n\n", None, None),
+            ("id: a\u{0}b\nretry: 1s\n\nretry:\n\n", None, None),
+            ("id: a\u{1}b\n\nretry: 99999999999999999999\n\n", None, None),
+        ] {
+            let (mut reader, mut mark) = (SseReader::default(), Mark::default());
+            reader.feed(text.as_bytes());
+            reader.note(&mut mark);
+            let said = mark.last_id.as_ref().map(|id| id.to_str().unwrap());
+            assert_eq!((said, mark.retry), (last_id, retry.map(Duration::from_millis)), "{text:?}");
+        }
+        let long = format!("id: {}\n\n", "x".repeat(ID_BYTES_MAX + 1));
+        let (mut reader, mut mark) = (SseReader::default(), Mark::default());
+        reader.feed(long.as_bytes());
+        reader.note(&mut mark);
+        assert!(mark.last_id.is_none());
     }
 
     proptest! {

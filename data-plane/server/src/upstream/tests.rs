@@ -9,9 +9,11 @@ use serde_json::json;
 use super::*;
 use crate::fakes::server::{FakeServer, Mode, Speaks, raw_server, result_text};
 
+mod streams;
+
 fn upstream() -> Upstream {
     let limits = UpstreamConfig { response_bytes_max: 256 * 1024, ..UpstreamConfig::default() };
-    Upstream::new(limits).unwrap()
+    Upstream::new(limits, &Supervisor::new(bailiwick_runtime::Shutdown::new())).unwrap()
 }
 
 fn server(url: &str) -> Server {
@@ -51,6 +53,7 @@ fn call(arguments: &str) -> PermittedCall {
         capabilities: None,
         method: mcp::method::TOOLS_CALL,
         completion: None,
+            task: None,
         retry: bailiwick_data_plane_core::edge::Retry::default(),
         trace_id: None,
         unrecognised_params: Vec::new(),

@@ -116,7 +116,7 @@ fn malformed(name: &'static str, rule: String) -> ParamError {
 
 /// Reads a search; `now_us` is what durations in `since` count back from.
 pub(super) fn search(pairs: Vec<(String, String)>, now_us: i64) -> Result<Search, ParamError> {
-    let known: Vec<_> = TERMS.iter().map(|(name, _)| *name).chain(["since", "before", "limit"]).collect();
+    let known: Vec<_> = TERMS.iter().map(|(name, _)| *name).chain(["method", "since", "before", "limit"]).collect();
     let params = Params::new(pairs, &known)?;
     let kinds: Vec<_> = Kind::ALL.iter().map(|kind| kind.as_str()).collect();
     params.one_of("kind", &kinds)?;
@@ -127,7 +127,11 @@ pub(super) fn search(pairs: Vec<(String, String)>, now_us: i64) -> Result<Search
     let since_us = params.text("since").map(|text| since(text, now_us).ok_or_else(wrong)).transpose()?;
     let term = |(name, field): &(&str, Field)| params.text(name).map(|value| (*field, value.to_owned()));
     Ok(Search {
-        filter: Filter { terms: TERMS.iter().filter_map(term).collect(), since_us },
+        filter: Filter {
+            terms: TERMS.iter().filter_map(term).collect(),
+            method: params.text("method").map(str::to_owned),
+            since_us,
+        },
         before: params.number("before")?.unwrap_or(u64::MAX),
         limit: params.limit()?,
     })
@@ -181,11 +185,18 @@ mod tests {
 
     #[test]
     fn a_full_search_is_understood() {
-        let query =
-            [("user", "jane@example.com"), ("decision", "deny"), ("since", "10m"), ("limit", "7"), ("before", "9")];
+        let query = [
+            ("user", "jane@example.com"),
+            ("decision", "deny"),
+            ("method", "resources/read"),
+            ("since", "10m"),
+            ("limit", "7"),
+            ("before", "9"),
+        ];
         let search = search(pairs(&query), 1_000_000_000).unwrap();
         let terms = [(Field::User, "jane@example.com".to_owned()), (Field::Decision, "deny".to_owned())];
         assert_eq!(search.filter.terms, terms);
+        assert_eq!(search.filter.method.as_deref(), Some("resources/read"));
         assert_eq!((search.filter.since_us, search.before, search.limit), (Some(400_000_000), 9, 7));
     }
 

@@ -20,6 +20,9 @@ const PAGE_BYTES_MAX: usize = 8 * 1024 * 1024;
 #[derive(Clone, Debug, Default)]
 pub struct Filter {
     pub terms: Vec<(Field, String)>,
+    /// The method of MCP that was used. No term leads to it, so that records from before there was this question are
+    /// found too: what the terms leave is looked through.
+    pub method: Option<String>,
     /// Record time, microseconds since 1970, inclusive.
     pub since_us: Option<i64>,
 }
@@ -40,6 +43,14 @@ pub struct Page {
     pub items: Vec<Found>,
     /// Search again below this leaf index for the rest; `None`: there is no rest.
     pub next: Option<u64>,
+}
+
+impl Filter {
+    /// Whether a record that has all terms matches in everything else, too.
+    fn takes(&self, fields: &Map<String, Value>) -> bool {
+        self.since_us.is_none_or(|since| time_of(fields) >= since)
+            && self.method.as_deref().is_none_or(|method| method_of(fields) == Some(method))
+    }
 }
 
 impl Store {
@@ -67,7 +78,7 @@ impl Store {
             }
             end = candidate;
             let found = self.found(candidate)?;
-            if filter.since_us.is_none_or(|since| time_of(&found.fields) >= since) {
+            if filter.takes(&found.fields) {
                 bytes += found.bytes.len();
                 page.items.push(found);
             }
@@ -166,6 +177,10 @@ impl Postings<'_> {
         let tail = self.entries.key().and_then(|key| key.strip_prefix(&self.prefix[..]));
         Ok(tail.and_then(keys::decode_number))
     }
+}
+
+fn method_of(fields: &Map<String, Value>) -> Option<&str> {
+    fields.get("trace")?.get("method")?.as_str()
 }
 
 /// A record's own time in microseconds; records are checked before they are stored, so it always parses.

@@ -44,8 +44,17 @@ impl Fault {
 
 fn leaf(user: &str, agent: &str, at_us: i64) -> NewLeaf {
     let ts = bailiwick_ledger_core::time::format_ts(at_us);
-    let bytes = serde_json::to_vec(&serde_json::json!({"agent": agent, "ts": ts, "user": user})).unwrap();
+    let mut record = serde_json::json!({"agent": agent, "ts": ts, "user": user});
+    // Not every record is of a use.
+    if let Some(method) = method(at_us) {
+        record["trace"] = serde_json::json!({"method": method});
+    }
+    let bytes = serde_json::to_vec(&record).unwrap();
     NewLeaf { bytes, terms: vec![(Field::User, user.into()), (Field::Agent, agent.into())], at_us }
+}
+
+fn method(at_us: i64) -> Option<&'static str> {
+    [None, Some("tools/call"), Some("resources/read")][usize::try_from(at_us % 3).unwrap()]
 }
 
 fn batch(first: u64, leaves: Vec<NewLeaf>) -> Batch {
@@ -53,7 +62,7 @@ fn batch(first: u64, leaves: Vec<NewLeaf>) -> Batch {
 }
 
 fn users(users: &[&str]) -> Filter {
-    Filter { terms: users.iter().map(|user| (Field::User, (*user).to_owned())).collect(), since_us: None }
+    Filter { terms: users.iter().map(|user| (Field::User, (*user).to_owned())).collect(), ..Filter::default() }
 }
 
 fn indexes(page: &Page) -> Vec<u64> {
@@ -142,11 +151,17 @@ fn a_page_says_where_the_next_begins() {
 }
 
 /// The slow, obvious search.
-fn scan(leaves: &[(u8, u8, i64)], user: Option<u8>, agent: Option<u8>, since: Option<i64>) -> Vec<u64> {
+fn scan(
+    leaves: &[(u8, u8, i64)],
+    (user, agent): (Option<u8>, Option<u8>),
+    since: Option<i64>,
+    wanted: Option<&str>,
+) -> Vec<u64> {
     let fits = |(_, (of_user, of_agent, at)): &(usize, &(u8, u8, i64))| {
         user.is_none_or(|user| user == *of_user)
             && agent.is_none_or(|agent| agent == *of_agent)
             && since.is_none_or(|since| *at >= since)
+            && wanted.is_none_or(|wanted| method(*at) == Some(wanted))
     };
     leaves.iter().enumerate().filter(fits).map(|(index, _)| index as u64).rev().collect()
 }
@@ -162,6 +177,7 @@ proptest! {
         user in prop::option::of(0_u8..4),
         agent in prop::option::of(0_u8..4),
         since in prop::option::of(0_i64..1001),
+        wanted in prop::option::of(prop::sample::select(vec!["tools/call", "resources/read", "none/such"])),
         limit in 1_usize..300,
     ) {
         let folder = tempfile::tempdir().unwrap();
@@ -173,7 +189,7 @@ proptest! {
         }
         let terms = user.map(|user| (Field::User, format!("u{user}"))).into_iter();
         let terms = terms.chain(agent.map(|agent| (Field::Agent, format!("a{agent}")))).collect();
-        let filter = Filter { terms, since_us: since };
+        let filter = Filter { terms, method: wanted.map(str::to_owned), since_us: since };
         let (mut found, mut before) = (Vec::new(), u64::MAX);
         loop {
             let page = store.search(&filter, before, limit).unwrap();
@@ -184,6 +200,6 @@ proptest! {
                 None => break,
             }
         }
-        prop_assert_eq!(found, scan(&leaves, user, agent, since));
+        prop_assert_eq!(found, scan(&leaves, (user, agent), since, wanted));
     }
 }

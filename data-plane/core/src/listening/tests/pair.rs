@@ -4,12 +4,19 @@ use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
 use bailiwick_proto::mcp::{Era, Notification, raw};
 use proptest::prelude::*;
-use serde_json::{Value, json};
+use serde_json::{Value, json, value::RawValue};
 
 use super::{ALL, LEGACY, drain, legacy, notification, told, updated};
-use crate::listening::{
-    ACKNOWLEDGED, Change, Listening, Output, Sight, Wishes,
-    source::{Closed, Offers, PAUSE_MS_MAX, Source, SourceOutput},
+use crate::{
+    forward::{
+        Answerer,
+        tasks::{Followed, seen},
+    },
+    listening::{
+        ACKNOWLEDGED, Change, Listening, Output, Sight, Wishes,
+        source::{Closed, Offers, PAUSE_MS_MAX, Source, SourceOutput},
+    },
+    naming::Naming,
 };
 
 /// A server behind a source, and the moments at which something happens.
@@ -45,6 +52,15 @@ impl World {
         world
     }
 
+    /// A task, which both sides know by the same id.
+    fn told(&mut self, id: &str, said: &str) {
+        let said = RawValue::from_string(said.to_owned()).unwrap();
+        let of = Answerer { naming: &Naming::default(), server: "s", era: None };
+        if let Some(seen) = seen(&Followed { id, own: id, capabilities: None }, &said, &of) {
+            self.listening.handle_task(self.now, id, seen);
+        }
+    }
+
     /// Carries out everything that is to be done now.
     pub(super) fn settle(&mut self) {
         let mut pending: VecDeque<SourceOutput> = std::iter::from_fn(|| self.source.poll_output()).collect();
@@ -71,6 +87,7 @@ impl World {
                 SourceOutput::Unsubscribe(uri) => assert!(self.subscribed.remove(&uri)),
                 SourceOutput::Settled(honoured) => self.listening.handle_settled("s", &honoured),
                 SourceOutput::Changed(change) => self.listening.handle_change(self.now, change),
+                SourceOutput::Told(id, said) => self.told(&id, &said),
             }
             pending.extend(std::iter::from_fn(|| self.source.poll_output()));
         }
@@ -78,8 +95,12 @@ impl World {
     }
 
     pub(super) fn changes(&mut self, change: &Change) {
+        self.says(&notification(change));
+    }
+
+    pub(super) fn says(&mut self, said: &Notification) {
         for stream in self.streams.clone() {
-            self.source.handle_message(self.now, stream, &notification(change));
+            self.source.handle_message(self.now, stream, said);
         }
         self.settle();
     }

@@ -51,12 +51,17 @@ fn given() -> Value {
     json!({"action": "accept", "content": {"name": "jane", "n": 1.5}})
 }
 
+/// How servers ask: in the answer to the call, in either era, or on a legacy session's own stream.
+const WAYS: [(Speaks, Mode); 3] =
+    [(Speaks::Legacy, Mode::Asks), (Speaks::Modern, Mode::Asks), (Speaks::Legacy, Mode::AsksBeside)];
+
 #[tokio::test]
 async fn a_legacy_client_is_asked_on_its_stream_whatever_the_server_speaks() {
-    for speaks in [Speaks::Legacy, Speaks::Modern] {
+    for (speaks, mode) in WAYS {
         let dir = tempfile::tempdir().unwrap();
         let scene = Scene::on(dir.path(), speaks, &EventStream::in_process()).await;
-        scene.server.set(Mode::Asks);
+        scene.server.give_streams();
+        scene.server.set(mode);
         let (asked, permitted) = scene.asking(LEGACY);
         let (caller, (outlet, mut before)) = (asked.caller.clone(), mpsc::channel(16));
         let carried = scene.calls.carry(asked, permitted, Shutdown::new(), Outlet(outlet));
@@ -79,10 +84,11 @@ async fn a_legacy_client_is_asked_on_its_stream_whatever_the_server_speaks() {
 
 #[tokio::test]
 async fn a_modern_client_is_asked_with_a_result_whatever_the_server_speaks() {
-    for speaks in [Speaks::Legacy, Speaks::Modern] {
+    for (speaks, mode) in WAYS {
         let dir = tempfile::tempdir().unwrap();
         let scene = Scene::on(dir.path(), speaks, &EventStream::in_process()).await;
-        scene.server.set(Mode::Asks);
+        scene.server.give_streams();
+        scene.server.set(mode);
         let wish = scene.take(scene.asking(Era::Modern)).await;
         assert_eq!(wish["result"]["resultType"], "input_required", "{speaks:?} {wish}");
         let requests = wish["result"]["inputRequests"].as_object().unwrap();
@@ -185,8 +191,8 @@ async fn for_somebody_without_authority_no_server_is_asked_anything() {
     let (asked, _) = scene.asking(LEGACY);
     scene.deny("consent/c-1");
     let id = bailiwick_proto::mcp::RequestId::from(1);
-    let params = Some(raw(&json!({"level": "debug"})));
-    let level = bailiwick_data_plane_core::edge::SetLevel { id, params, capabilities: None };
+    let level = bailiwick_data_plane_core::relay::Level::Debug;
+    let level = bailiwick_data_plane_core::edge::SetLevel { id, level, capabilities: None };
     let reply = scene.calls.set_level(&asked, "finance", &level).await;
     assert_eq!(reply.reason, Some(Reason::ConsentRevoked));
     assert!(scene.server.seen("server/discover").is_empty() && scene.server.seen("initialize").is_empty());

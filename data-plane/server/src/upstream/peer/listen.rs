@@ -1,14 +1,12 @@
 //! Listening to one server: its long-lived stream of notifications, opened as its era has it.
 //!
 //! Called by `upstream::Hearing`. What is wished for and what is done when a stream breaks, `listening::source` in the core
-//! decides; here are the bytes. An event has the bound of an answer, and a stream that says nothing for long is given
-//! up: a server that vanished says nothing either.
+//! decides; here are the bytes. A legacy session has one stream, which is not read here alone (`session_stream`).
 
-use std::{collections::VecDeque, time::Duration};
+use std::time::Duration;
 
 use bailiwick_data_plane_core::{
     forward::list_request,
-    handshake,
     listening::{
         Wishes,
         source::{Closed, Offers},
@@ -18,28 +16,27 @@ use bailiwick_data_plane_core::{
 use bailiwick_proto::mcp::{
     Era, Incoming, Members, Notification, RequestId, Response, header_name, method, raw, read_incoming,
 };
-use http::{HeaderMap, HeaderValue, StatusCode, header};
+use http::{HeaderMap, HeaderValue, header};
+use tokio::sync::mpsc;
 
-use super::{Aside, Bounds, Peer, post};
-use crate::upstream::{fault::UpstreamFault, sse::SseReader};
+use super::{
+    Aside, Bounds, Peer,
+    events::Events,
+    post,
+    session_stream::{Shut, may_come},
+};
+use crate::upstream::fault::UpstreamFault;
 
-/// Longest silence of a server. Many send a comment every few seconds, some never; what is given up is opened again.
-const SILENCE_MAX: Duration = Duration::from_secs(15 * 60);
-
-const EVENT_STREAM: HeaderValue = HeaderValue::from_static("text/event-stream");
 const BOTH: HeaderValue = HeaderValue::from_static("application/json, text/event-stream");
 const JSON: HeaderValue = HeaderValue::from_static("application/json");
 
 /// The notifications of one stream.
 #[derive(Debug)]
-pub(crate) struct Notifications {
-    response: reqwest::Response,
-    reader: SseReader,
-    ready: VecDeque<Notification>,
-    id: RequestId,
-    /// Bytes since the last event ended.
-    unfinished: usize,
-    bytes_max: usize,
+pub(crate) enum Notifications {
+    /// Of a modern server, in answer to the request with this id.
+    Own(Box<Events>, RequestId),
+    /// Of a legacy session.
+    Shared(mpsc::Receiver<Notification>),
 }
 
 impl Peer {
@@ -63,45 +60,40 @@ impl Peer {
         bounds: Bounds,
     ) -> Result<Notifications, Closed> {
         let link = self.link(http, bounds).await.map_err(|_fault| Closed::Broken)?;
-        let is_modern = link.era.is_modern();
-        let request = if is_modern {
-            list_request(
-                link.era,
-                &id,
-                (method::LISTEN, &[("notifications", wishes.json())]),
-                None,
-                &Carried::default(),
-            )
-        } else {
-            // Only the version goes with it, where the revision has that header.
-            handshake::initialized_notification(link.era)
-        };
-        let post = post(None, request, link.session.as_ref()).map_err(|_fault| Closed::Refused)?;
+        let Some(stream) = &link.stream else { return self.subscriptions(http, id, wishes, bounds).await };
+        stream.listen().await.map(Notifications::Shared).map_err(|shut| match shut {
+            Shut::Refused => Closed::Refused,
+            Shut::Gone => {
+                self.forget(&link);
+                Closed::Broken
+            }
+            Shut::Broken => Closed::Broken,
+        })
+    }
+
+    /// At a modern server.
+    async fn subscriptions(
+        &self,
+        http: &reqwest::Client,
+        id: RequestId,
+        wishes: &Wishes,
+        bounds: Bounds,
+    ) -> Result<Notifications, Closed> {
+        let wished = [("notifications", wishes.json())];
+        let needs = wishes.needs();
+        let request = list_request(Era::Modern, &id, (method::LISTEN, &wished), Some(&needs), &Carried::default());
+        let post = post(None, request, None).map_err(|_fault| Closed::Refused)?;
         let mut headers: HeaderMap = post.headers.into_iter().collect();
-        let url = &self.origin.url;
-        let request = if is_modern {
-            headers.extend([(header::ACCEPT, BOTH), (header::CONTENT_TYPE, JSON)]);
-            http.post(url).body(post.body)
-        } else {
-            headers.insert(header::ACCEPT, EVENT_STREAM);
-            http.get(url)
-        };
-        let sent = tokio::time::timeout(bounds.timeout, Box::pin(request.headers(headers).send())).await;
+        headers.extend([(header::ACCEPT, BOTH), (header::CONTENT_TYPE, JSON)]);
+        let request = http.post(&self.origin.url).headers(headers).body(post.body);
+        let sent = tokio::time::timeout(bounds.timeout, Box::pin(request.send())).await;
         let Ok(Ok(response)) = sent else { return Err(Closed::Broken) };
         let status = response.status();
-        let media_type = response.headers().get(header::CONTENT_TYPE).and_then(|value| value.to_str().ok());
-        let is_stream = media_type.is_some_and(|value| value.trim_start().starts_with("text/event-stream"));
-        if status.is_success() && is_stream {
-            let (reader, ready) = (SseReader::default(), VecDeque::new());
-            return Ok(Notifications { response, reader, ready, id, unfinished: 0, bytes_max: bounds.bytes_max });
-        }
-        tracing::debug!(url, %status, "a server gives no stream to listen to");
-        let is_gone = status == StatusCode::NOT_FOUND && link.session.is_some();
-        if is_gone {
-            self.forget(&link);
-        }
-        let may_come = is_gone || status.is_server_error() || matches!(status.as_u16(), 401 | 403 | 408 | 409 | 429);
-        Err(if may_come { Closed::Broken } else { Closed::Refused })
+        let events = Events::of(response, bounds.bytes_max);
+        events.map(|events| Notifications::Own(Box::new(events), id)).ok_or_else(|| {
+            tracing::debug!(url = self.origin.url, %status, "a server gives no stream to listen to");
+            if may_come(status) { Closed::Broken } else { Closed::Refused }
+        })
     }
 
     /// Asks a legacy server to tell of a resource's changes, or no longer to.
@@ -119,12 +111,11 @@ impl Peer {
             Response::Error(error) => Err(UpstreamFault::Invalid(format!("error {}: {}", error.code, error.message))),
         }
     }
-}
 
-impl Peer {
-    /// Gives back the session, if a legacy server gave one: nobody needs it any more.
+    /// Gives back the session, if a legacy server gave one and nobody is in it: nobody needs it any more.
     pub(in crate::upstream) async fn close(&self, http: &reqwest::Client, timeout: Duration) {
-        let Some(link) = self.link.swap(None) else { return };
+        // Who is in it has not got its answer yet: the server forgets it by itself some day.
+        let Some(link) = self.link.swap(None).and_then(std::sync::Arc::into_inner) else { return };
         let Some(session) = &link.session else { return };
         let request = http.delete(&self.origin.url).header(header_name::SESSION_ID, session);
         let closed = tokio::time::timeout(timeout, Box::pin(request.send())).await;
@@ -135,25 +126,17 @@ impl Peer {
 impl Notifications {
     /// The next one; `None` when the stream is over, or not worth being followed any more.
     pub(crate) async fn next(&mut self) -> Option<Notification> {
+        let (events, id) = match self {
+            Self::Own(events, id) => (events, id),
+            Self::Shared(changes) => return changes.recv().await,
+        };
         loop {
-            if let Some(ready) = self.ready.pop_front() {
-                return Some(ready);
-            }
-            let chunk = tokio::time::timeout(SILENCE_MAX, self.response.chunk()).await.ok()?.ok()??;
-            self.unfinished += chunk.len();
-            for data in self.reader.feed(&chunk) {
-                self.unfinished = 0;
-                match read_incoming(&data, &self.id) {
-                    Ok(Incoming::Notification(notification)) => self.ready.push_back(notification),
-                    // The answer to a modern request ends its stream.
-                    Ok(Incoming::Response(_)) => return self.ready.pop_front(),
-                    // Nobody is behind this stream who could answer; what is no message says nothing.
-                    Ok(Incoming::Request(_)) | Err(_) => {}
-                }
-            }
-            if self.unfinished > self.bytes_max {
-                tracing::warn!("a server's event has no end; its stream is given up");
-                return None;
+            match read_incoming(&events.next().await?, id) {
+                Ok(Incoming::Notification(notification)) => return Some(notification),
+                // The answer ends the stream.
+                Ok(Incoming::Response(_)) => return None,
+                // A modern server asks nothing; what is no message says nothing.
+                Ok(Incoming::Request(_)) | Err(_) => {}
             }
         }
     }

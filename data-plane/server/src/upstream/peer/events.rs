@@ -1,0 +1,60 @@
+//! The events of a long-lived stream of a server's, as they come.
+//!
+//! An event has the bound of an answer, and a stream that says nothing for long is given up: a server that vanished says
+//! nothing either.
+
+use std::{collections::VecDeque, time::Duration};
+
+use crate::upstream::{
+    answer_stream::is_event_stream,
+    sse::{Mark, SseReader},
+};
+
+/// Longest silence of a server. Many send a comment every few seconds, some never; what is given up is opened again.
+const SILENCE_MAX: Duration = Duration::from_secs(15 * 60);
+
+/// See the file's header.
+#[derive(Debug)]
+pub(crate) struct Events {
+    response: reqwest::Response,
+    reader: SseReader,
+    ready: VecDeque<Vec<u8>>,
+    /// Bytes since the last event ended.
+    unfinished: usize,
+    bytes_max: usize,
+}
+
+impl Events {
+    /// Of this response; `None` if it is no event stream.
+    pub(super) fn of(response: reqwest::Response, bytes_max: usize) -> Option<Self> {
+        let is_stream = response.status().is_success() && is_event_stream(response.headers());
+        let (reader, ready) = (SseReader::default(), VecDeque::new());
+        is_stream.then_some(Self { response, reader, ready, unfinished: 0, bytes_max })
+    }
+
+    /// The data of the next one; `None` when the stream is over, or not worth being followed any more. Can be asked
+    /// again when it was not waited for to the end.
+    pub(super) async fn next(&mut self) -> Option<Vec<u8>> {
+        loop {
+            if let Some(ready) = self.ready.pop_front() {
+                return Some(ready);
+            }
+            let chunk = tokio::time::timeout(SILENCE_MAX, self.response.chunk()).await.ok()?.ok()??;
+            self.unfinished += chunk.len();
+            let events = self.reader.feed(&chunk);
+            if !events.is_empty() {
+                self.unfinished = 0;
+            }
+            self.ready.extend(events);
+            if self.unfinished > self.bytes_max {
+                tracing::warn!("a server's event has no end; its stream is given up");
+                return None;
+            }
+        }
+    }
+
+    /// Notes from where the stream can be gone on with.
+    pub(super) fn note(&self, mark: &mut Mark) {
+        self.reader.note(mark);
+    }
+}

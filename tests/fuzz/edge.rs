@@ -24,15 +24,8 @@ const SESSION: &str = "@session";
 /// Which seeds belong together: headers, message.
 const PAIRS: [(usize, usize); 9] = [(0, 0), (0, 1), (0, 4), (0, 7), (0, 9), (1, 2), (1, 3), (3, 5), (4, 6)];
 const STATUSES: [u16; 9] = [200, 202, 400, 403, 404, 406, 413, 415, 503];
-const FORWARDED: [&str; 7] = [
-    "tools/call",
-    "prompts/get",
-    "resources/read",
-    "completion/complete",
-    "tasks/get",
-    "tasks/update",
-    "tasks/cancel",
-];
+const FORWARDED: [&str; 7] =
+    ["tools/call", "prompts/get", "resources/read", "completion/complete", "tasks/get", "tasks/update", "tasks/cancel"];
 
 /// Headers and a body of which at most one was changed, mostly those that belong together.
 pub(crate) fn one(random: &mut Random) -> Vec<u8> {

@@ -4,12 +4,14 @@ use std::sync::OnceLock;
 
 use bailiwick_data_plane_core::{
     Caller,
+    relay::Level,
     sealed::{
         NONCE_BYTES, SealNonce, SealingKeys,
         answer::Answer,
         ask::Ask,
         cursor::Cursor,
-        note::Note,
+        level::WantedLevel,
+        note::{Newest, Note},
         request_state::{RequestState, Subject},
         session::{Capabilities, Session},
         subscription::Subscription,
@@ -29,7 +31,7 @@ use crate::{
 pub(crate) const NOW: i64 = 1_800_000_000;
 const NONCE: SealNonce = [7; NONCE_BYTES];
 /// How many kinds are tried.
-const KINDS: usize = 8;
+const KINDS: usize = 10;
 const METHOD: &str = "prompts/list";
 const SUBJECT: Subject<'static> = Subject { server: "finance", method: "tools/call", salient: [3; 32] };
 
@@ -74,7 +76,16 @@ fn sealed() -> &'static [String] {
         let answered = Answered::Result(mcp::raw_object([]));
         let answer = Answer { waiter: 9, id: RequestId::from(3), answered };
         let note = Note { uri: "file:///a".into(), wished: true };
+        let wanted = WantedLevel {
+            user: caller.user.clone(),
+            agent: caller.agent.clone(),
+            capabilities: Some("{}".into()),
+            virtual_server: caller.virtual_server.clone(),
+            level: Level::Info,
+        };
         let all = [
+            wanted.seal(&keys, NOW, NONCE),
+            Newest { stream: 7 }.seal(&keys, &caller, &[0xab; 32], NOW, NONCE),
             answer.seal(&keys, &caller, NOW, NONCE),
             note.seal(&keys, &caller, &[0xab; 32], NOW, NONCE),
             cursor.seal(&keys, &caller, METHOD, NOW, NONCE),
@@ -105,6 +116,8 @@ pub(crate) fn check(input: &[u8]) -> Checked {
         Subscription::open(&keys, &caller, &text, NOW).is_ok(),
         Answer::open(&keys, &caller, &text, NOW).is_ok(),
         Note::open(&keys, &caller, &text, NOW).is_ok(),
+        Newest::open(&keys, &caller, &text, NOW).is_ok(),
+        WantedLevel::open(&keys, &text, NOW).is_ok(),
     ];
     let opened = opened.into_iter().filter(|opened| *opened).count();
     let is_ours = sealed().iter().any(|sealed| **sealed == *text);

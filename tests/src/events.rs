@@ -29,8 +29,12 @@ impl Events {
         let params = json!({"notifications": notifications, "_meta": modern_meta()});
         let body = json!({"jsonrpc": "2.0", "id": 1, "method": "subscriptions/listen", "params": params});
         let headers = [("mcp-protocol-version", MODERN), ("mcp-method", "subscriptions/listen")];
-        Self::of(headers.into_iter().fold(client.post(body.to_string()), |request, (name, value)| request.header(name, value)))
-            .await
+        Self::of(
+            headers
+                .into_iter()
+                .fold(client.post(body.to_string()), |request, (name, value)| request.header(name, value)),
+        )
+        .await
     }
 
     /// A legacy client's GET in its session, maybe to go on where it had been.
@@ -72,7 +76,8 @@ impl Events {
                     return Ok(Some(serde_json::from_str(data)?));
                 }
             }
-            let chunk = tokio::time::timeout(EVENT_WAIT_MAX, self.response.chunk()).await.context("no event comes")??;
+            let chunk =
+                tokio::time::timeout(EVENT_WAIT_MAX, self.response.chunk()).await.context("no event comes")??;
             let Some(chunk) = chunk else { return Ok(None) };
             self.read.extend_from_slice(&chunk);
         }

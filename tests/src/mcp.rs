@@ -92,7 +92,6 @@ impl McpClient {
     }
 
     /// A POST of this body with the usual headers.
-    #[must_use]
     pub fn post(&self, body: String) -> RequestBuilder {
         let request = self.http.post(&self.url).header("content-type", "application/json");
         request.header("accept", "application/json, text/event-stream").bearer_auth(&self.token).body(body)

@@ -133,7 +133,9 @@ impl ScriptedServer {
         });
         let listener = TcpListener::bind((address, 0)).await?;
         let url = format!("http://{}/mcp", listener.local_addr()?);
-        let app = Router::new().route("/mcp", get(streams::listen).post(answer).delete(streams::given_back)).with_state(Arc::clone(&script));
+        let app = Router::new()
+            .route("/mcp", get(streams::listen).post(answer).delete(streams::given_back))
+            .with_state(Arc::clone(&script));
         let task = tokio::spawn(async move { drop(axum::serve(listener, app).await) });
         Ok(Self { url, script, task })
     }
@@ -335,7 +337,7 @@ async fn call(script: &Arc<Script>, id: &str, text: &str) -> Response {
         Reply::Echo => echo(id, arguments),
         Reply::Asks => streams::asks(script, id, true),
         Reply::AsksAndHolds => streams::asks(script, id, false),
-        Reply::Needs => needs(id, params.responses),
+        Reply::Needs => streams::needs(id, params.responses),
         Reply::Says(events, end) => {
             let events = events.into_iter().map(|event| event.replace("$ID", id).replace("$TOKEN", token));
             script.telling.says(events.collect(), end)
@@ -356,17 +358,6 @@ async fn call(script: &Arc<Script>, id: &str, text: &str) -> Response {
     };
     underway.1 = true;
     response
-}
-
-/// Who repeats a call with responses gets them as its result.
-fn needs(id: &str, responses: Option<&RawValue>) -> Response {
-    let inputs = json!({"who": {"method": "elicitation/create", "params": {"message": "who?"}}});
-    match responses {
-        Some(responses) => echo(id, responses.get()),
-        None => {
-            result(id, &json!({"resultType": "input_required", "inputRequests": inputs, "requestState": "opaque"}))
-        }
-    }
 }
 
 fn replaced(body: Vec<u8>, id: &str) -> Vec<u8> {

@@ -303,13 +303,13 @@ async fn a_call_that_is_kept_dies_with_its_node_and_its_client_learns_it_soon() 
     ensure!(asked["result"]["resultType"] == "input_required", "{asked}");
 
     // One call has been taken up again, through the other node; its keeper says now and then that it goes on.
-    let (client, more) = (second.clone(), retry(&asked));
-    let waiting = tokio::spawn(async move { asked_call(&client, more).await });
-    eventually("the server has its answer", async || (old.answered()["result"] == given).then_some(())).await?;
-    deployment.end("data-plane-1", "KILL").await?;
-    let began = Instant::now();
-    let lost = waiting.await??;
-    ensure!(lost["error"]["data"]["reason"] == "input_lost" && began.elapsed() < LOST_MAX, "{lost}");
+    let (lost, died) = tokio::join!(asked_call(&second, retry(&asked)), async {
+        eventually("the server has its answer", async || (old.answered()["result"] == given).then_some(())).await?;
+        deployment.end("data-plane-1", "KILL").await?;
+        Ok::<_, anyhow::Error>(Instant::now())
+    });
+    let (lost, waited) = (lost?, died?.elapsed());
+    ensure!(lost["error"]["data"]["reason"] == "input_lost" && waited < LOST_MAX, "{waited:?}: {lost}");
     // The other one's client had not answered yet.
     let began = Instant::now();
     let lost = asked_call(&second, retry(&idle)).await?;

@@ -8,13 +8,14 @@ use anyhow::{Context, Result};
 use aws_lc_rs::signature::{Ed25519KeyPair, KeyPair};
 use bailiwick_tests::{
     Deployment, McpClient, SampleServer, Shape, both, eventually,
-    mcp::{MODERN, modern_meta},
+    mcp::{LEGACY, MODERN, modern_meta},
 };
 use base64::{Engine, engine::general_purpose::URL_SAFE_NO_PAD};
 use serde_json::{Value, json};
 
 both! {
     malformed_messages_are_refused_and_never_reach_the_server
+    a_legacy_session_reads_as_strictly
     headers_that_contradict_the_body_are_refused
     unknown_methods_tools_and_sessions_are_refused
     a_session_of_another_person_is_not_accepted
@@ -78,6 +79,65 @@ async fn malformed_messages_are_refused_and_never_reach_the_server(shape: Shape)
     }
     assert!(wrong.is_empty(), "{wrong:#?}");
     assert_eq!(server.calls("query_data").await?, 0);
+    Ok(())
+}
+
+async fn a_legacy_session_reads_as_strictly(shape: Shape) -> Result<()> {
+    let (_deployment, server, mut client) = ready(shape).await?;
+    client.initialize().await?;
+    let session = client.session.clone().context("session")?;
+    let good = json!({"jsonrpc": "2.0", "id": 1, "method": "tools/call",
+                      "params": {"name": "query_data", "arguments": {"dataset": "invoices"}}})
+    .to_string();
+    let with_id = |id: &str| good.replacen("\"id\":1", &format!("\"id\":{id}"), 1).into_bytes();
+    let bodies: Vec<(&str, Vec<u8>, i64)> = vec![
+        ("two methods", good.replacen("\"method\"", "\"method\":\"ping\",\"method\"", 1).into_bytes(), -32600),
+        ("two methods, one escaped", good.replacen('{', "{\"m\\u0065thod\":\"ping\",", 1).into_bytes(), -32600),
+        ("two names", good.replacen("\"name\"", "\"name\":\"delete_ledger\",\"name\"", 1).into_bytes(), -32600),
+        ("two ids", good.replacen("\"id\":1", "\"id\":1,\"id\":2", 1).into_bytes(), -32600),
+        ("null id", with_id("null"), -32600),
+        ("float id", with_id("1.0"), -32600),
+        ("exponent id", with_id("1e400"), -32600),
+        ("list as id", with_id("[1]"), -32600),
+        ("endless id", with_id(&"9".repeat(300)), -32600),
+        ("byte order mark", format!("\u{feff}{good}").into_bytes(), -32700),
+        ("a comment", format!("/* */{good}").into_bytes(), -32700),
+        (
+            "a trailing comma",
+            good.replacen("\"id\":1", "\"id\":1,", 1).replacen(",,", ",", 1).replacen('}', ",}", 1).into_bytes(),
+            -32700,
+        ),
+        ("a lone surrogate", good.replacen("invoices", "\\ud800", 1).into_bytes(), -32700),
+        ("a raw control character", good.replacen("invoices", "\u{1}", 1).into_bytes(), -32700),
+        ("NaN", good.replacen("\"invoices\"", "NaN", 1).into_bytes(), -32700),
+        ("UTF-16", good.encode_utf16().flat_map(u16::to_le_bytes).collect(), -32700),
+        ("batch", format!("[{good}]").into_bytes(), -32600),
+    ];
+    let headers = [("mcp-session-id", session.as_str()), ("mcp-protocol-version", LEGACY)];
+    let mut wrong = Vec::new();
+    for (what, body, code) in bodies {
+        let answer = client.raw(body, &headers).await?;
+        // Which of the two a text is, that is no message, parsers may see differently; both refuse.
+        if answer.status.as_u16() != 400 || !answer.code().is_some_and(|said| [code, -32600, -32700].contains(&said)) {
+            wrong.push(format!("{what}: {} {}", answer.status, answer.text));
+        }
+    }
+    assert!(wrong.is_empty(), "{wrong:#?}");
+    assert_eq!(server.calls("query_data").await? + server.calls("delete_ledger").await?, 0);
+    // Ids that are odd and well-formed come back as they were; a method that is escaped is that method.
+    for id in ["-1", "0", "9007199254740993", "\"\"", "\"💣\"", &"9".repeat(200)] {
+        let answer = client.raw(with_id(id), &headers).await?;
+        assert!(answer.text.contains(&format!("\"id\":{id},")), "{id}: {}", answer.text);
+    }
+    let escaped = good.replacen("tools/call", "tools\\u002fcall", 1);
+    let answer = client.raw(escaped, &headers).await?;
+    assert!(answer.body.get("result").is_some(), "{}", answer.text);
+    assert_eq!(server.calls("query_data").await?, 7);
+    // A header of the other era does not make it one of that era.
+    let modern = [("mcp-session-id", session.as_str()), ("mcp-protocol-version", MODERN), ("mcp-method", "tools/list")];
+    let answer = client.raw(good, &modern).await?;
+    assert!(answer.status.as_u16() == 400 && answer.body.get("result").is_none(), "{}", answer.text);
+    assert_eq!(server.calls("query_data").await?, 7);
     Ok(())
 }
 

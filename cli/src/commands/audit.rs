@@ -323,6 +323,28 @@ mod tests {
     }
 
     #[test]
+    fn a_query_asks_for_a_method_and_an_export_looks_for_it() {
+        let filter = AuditFilter {
+            ledger: String::new(),
+            user: None,
+            agent: None,
+            server: Some("finance".to_owned()),
+            tool: None,
+            method: Some("resources/read".to_owned()),
+            kind: None,
+            decision: None,
+            binding: None,
+            request_id: None,
+            since: None,
+        };
+        let asked = [("server", "finance".to_owned()), ("method", "resources/read".to_owned())];
+        assert_eq!(parameters(&filter), asked);
+        let of = |method: &str| json!({"server": "finance", "trace": {"method": method}});
+        assert!(matches(&of("resources/read"), &filter, None));
+        assert!(!matches(&of("tools/call"), &filter, None) && !matches(&json!({"server": "finance"}), &filter, None));
+    }
+
+    #[test]
     fn a_time_becomes_text_that_sorts_with_the_records() {
         assert_eq!(not_before("2026-07-28T12:00:00Z").unwrap(), "2026-07-28T12:00:00.000000Z");
         assert!(not_before("15m").unwrap().ends_with('Z'));

@@ -95,11 +95,7 @@ pub fn read_probe(http_status: u16, answer: Option<&Response>) -> Probe {
 pub fn initialize_request(id: &RequestId, capabilities: Option<&RawValue>) -> ServerRequest {
     let (version, info) = (raw(VERSION_2025_11_25), raw(&server_info()));
     let capabilities = capabilities.map_or_else(|| raw_object([]), without_tasks);
-    let params = raw_object([
-        ("protocolVersion", &*version),
-        ("capabilities", &*capabilities),
-        ("clientInfo", &*info),
-    ]);
+    let params = raw_object([("protocolVersion", &*version), ("capabilities", &*capabilities), ("clientInfo", &*info)]);
     ServerRequest { headers: Vec::new(), body: mcp::request_body(Some(id), method::INITIALIZE, Some(&params)) }
 }
 

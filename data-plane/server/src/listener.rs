@@ -41,7 +41,11 @@ pub(crate) use self::{
 };
 use self::{guard::Turned, patience::Patient};
 use crate::{
-    auth::Authenticator, budget::Budget, calls::Calls, config_state::ConfigState, metrics::{Counted, Metrics},
+    auth::Authenticator,
+    budget::Budget,
+    calls::Calls,
+    config_state::ConfigState,
+    metrics::{Counted, Metrics},
     telemetry::Telemetry,
 };
 

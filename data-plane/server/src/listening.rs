@@ -27,8 +27,9 @@ use bailiwick_data_plane_core::{
 use bailiwick_proto::Tier;
 use bailiwick_runtime::{OnEnd, Shutdown};
 use bytes::Bytes;
+use futures::{FutureExt as _, future::BoxFuture};
 use tokio::{
-    sync::mpsc,
+    sync::{AcquireError, OwnedSemaphorePermit, mpsc},
     time::{Instant, MissedTickBehavior, interval},
 };
 use tokio_stream::{StreamExt, wrappers::ReceiverStream};
@@ -103,6 +104,7 @@ impl Stream {
         tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
         let (mut unread_since, mut stopping, mut news) = (None, false, 0);
         let mut seen_under = Arc::clone(&config);
+        let mut turn: Option<BoxFuture<'static, _>> = None;
         loop {
             let config = self.calls.state.config().unwrap_or_else(|| Arc::clone(&config));
             let hearer = self.hearer(&config);
@@ -148,8 +150,14 @@ impl Stream {
                         listening.handle_end();
                     }
                 },
-                _ = changes.changed() => self.judge(now(), &mut seen_under, sources, &mut listening),
-                _ = tick.tick() => self.judge(now(), &mut seen_under, sources, &mut listening),
+                _ = changes.changed() => self.judge(&mut seen_under, sources, &mut listening, &mut turn),
+                _ = tick.tick() => self.judge(&mut seen_under, sources, &mut listening, &mut turn),
+                _turn = ours(&mut turn) => {
+                    turn = None;
+                    let config = self.calls.state.config().unwrap_or_else(|| Arc::clone(&config));
+                    listening.handle_sight(now(), self.hearer(&config).sight());
+                    seen_under = config;
+                }
                 () = tokio::time::sleep_until(unread_until), if is_due => {
                     tracing::debug!(request_id = self.asked.request_id, "a listener does not read");
                     return;
@@ -176,9 +184,15 @@ impl Stream {
         listening
     }
 
-    /// Ends what may not go on, and notes what the client sees now: every tool is asked about only when something changed
-    /// that decides about it, because there may be thousands of listeners, and every token that is issued is a change.
-    fn judge(&self, now: u64, seen_under: &mut Arc<Config>, sources: &Sources, listening: &mut Listening) {
+    /// Ends what may not go on, and waits for a turn to look at what the client sees now: only when something changed that
+    /// decides about it, because there may be thousands of listeners, and every token that is issued is a change.
+    fn judge(
+        &self,
+        seen_under: &mut Arc<Config>,
+        sources: &Sources,
+        listening: &mut Listening,
+        turn: &mut Option<BoxFuture<'static, Turn>>,
+    ) {
         let state = &self.calls.state;
         let config = state.config().unwrap_or_else(|| Arc::clone(seen_under));
         let hearer = self.hearer(&config);
@@ -187,10 +201,11 @@ impl Stream {
         if !is_current || !stands || !sources.are_of(&config, &self.virtual_server) {
             return listening.handle_end();
         }
-        if !hearer.sees_as_under(seen_under) {
-            listening.handle_sight(now, hearer.sight());
+        if hearer.sees_as_under(seen_under) {
+            *seen_under = config;
+        } else if turn.is_none() {
+            *turn = Some(Arc::clone(&self.calls.listeners.looking).acquire_owned().boxed());
         }
-        *seen_under = config;
     }
 
     /// Whether the caller may be told now what has become of a task; that it is told, is on record then.
@@ -239,6 +254,17 @@ impl Stream {
         let (keys, nonce) = (self.calls.state.sealing_keys(), random()?);
         let sealed = listening.seen().seal(&keys, self.caller(), unix_seconds(), nonce).ok()?;
         Some(format!("id: {sealed}\n"))
+    }
+}
+
+/// A turn to look at what a client sees.
+type Turn = Result<OwnedSemaphorePermit, AcquireError>;
+
+/// Waits for a turn that was asked for.
+async fn ours(turn: &mut Option<BoxFuture<'static, Turn>>) -> Turn {
+    match turn {
+        Some(turn) => turn.await,
+        None => std::future::pending().await,
     }
 }
 

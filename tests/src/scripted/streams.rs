@@ -19,11 +19,11 @@ use axum::{
     response::{IntoResponse, Response},
 };
 use futures::{Stream, StreamExt as _, stream};
-use serde_json::{Value, json};
+use serde_json::{Value, json, value::RawValue};
 use tokio::sync::broadcast;
 use tokio_stream::wrappers::BroadcastStream;
 
-use super::{Script, ScriptedServer, lock, result};
+use super::{Script, ScriptedServer, echo, lock, result};
 
 /// Events on their way to one listener; who reads slower misses some.
 const TOLD_MAX: usize = 1_024;
@@ -49,6 +49,8 @@ pub(super) struct Telling {
     told: broadcast::Sender<String>,
     /// What was asked for last.
     subscribed: Mutex<Vec<String>>,
+    /// The levels of its log that were asked for.
+    levels: Mutex<Vec<String>>,
     open: Arc<AtomicUsize>,
 }
 
@@ -58,13 +60,14 @@ impl Default for Telling {
             offers: AtomicBool::new(false),
             told: broadcast::Sender::new(TOLD_MAX),
             subscribed: Mutex::default(),
+            levels: Mutex::default(),
             open: Arc::default(),
         }
     }
 }
 
 impl ScriptedServer {
-    /// Has prompts and resources from now on, each list two pages long, and streams of changes.
+    /// Has prompts and resources from now on, each list two pages long, streams of changes, and a log.
     pub fn offer_more(&self) {
         self.script.telling.offers.store(true, Ordering::SeqCst);
     }
@@ -92,6 +95,20 @@ impl ScriptedServer {
     }
 }
 
+impl ScriptedServer {
+    /// The levels of its log that were asked for, in that order, in whichever session.
+    #[must_use]
+    pub fn levels(&self) -> Vec<String> {
+        lock(&self.script.telling.levels).clone()
+    }
+
+    /// How many sessions it has opened that were not given back.
+    #[must_use]
+    pub fn sessions(&self) -> usize {
+        lock(&self.script.sessions).len()
+    }
+}
+
 /// Counts a stream for as long as it is open.
 struct Open(Arc<AtomicUsize>);
 
@@ -112,7 +129,7 @@ impl Telling {
             return json!({"tools": {}});
         }
         json!({"tools": {"listChanged": true}, "prompts": {"listChanged": true},
-               "resources": {"listChanged": true, "subscribe": true}})
+               "resources": {"listChanged": true, "subscribe": true}, "logging": {}})
     }
 
     /// Everything but tools; `None` for what it does not know.
@@ -141,6 +158,10 @@ impl Telling {
                 Some(result(id, &json!({})))
             }
             "resources/unsubscribe" => Some(result(id, &json!({}))),
+            "logging/setLevel" => {
+                lock(&self.levels).extend(param("/params/level").as_str().map(str::to_owned));
+                Some(result(id, &json!({})))
+            }
             "subscriptions/listen" => {
                 let asked = param("/params/notifications");
                 let uris = asked.pointer("/resourceSubscriptions").and_then(Value::as_array).cloned();
@@ -231,4 +252,13 @@ pub(super) fn asks(script: &Script, id: &str, at_once: bool) -> Response {
         ))
     });
     script.telling.respond(stream::iter([Ok::<_, Infallible>(event(&question))]).chain(told))
+}
+
+/// Who repeats a call with responses gets them as its result.
+pub(super) fn needs(id: &str, responses: Option<&RawValue>) -> Response {
+    let inputs = json!({"who": {"method": "elicitation/create", "params": {"message": "who?"}}});
+    match responses {
+        Some(responses) => echo(id, responses.get()),
+        None => result(id, &json!({"resultType": "input_required", "inputRequests": inputs, "requestState": "opaque"})),
+    }
 }

@@ -102,7 +102,12 @@ fn cases() -> Vec<Case> {
             BOTH,
         ),
         case("two answers", says(vec![good(), good()]), "", BOTH),
-        case("a request as its answer", json(r#"{"jsonrpc":"2.0","id":$ID,"method":"ping"}"#), "upstream_invalid", BOTH),
+        case(
+            "a request as its answer",
+            json(r#"{"jsonrpc":"2.0","id":$ID,"method":"ping"}"#),
+            "upstream_invalid",
+            BOTH,
+        ),
         // Whoever may not ask is answered or cut; nobody is asked.
         case("a request of a modern server", says(vec![asks.clone(), good()]), "upstream_invalid", NEW),
         case("a request that was not declared", says(vec![asks, good()]), "", LEGACY),
@@ -118,13 +123,18 @@ fn cases() -> Vec<Case> {
             "",
             BOTH,
         ),
-        case("a flood with an end", says([vec![log.clone(); 3 * TOLD_MAX], vec![good()]].concat()), "", BOTH),
-        case("a flood", Reply::Floods(log.clone()), "upstream_too_large", BOTH),
-        case("a flood of comments", Reply::Floods(": x\n".into()), "upstream_too_large", BOTH),
-        case("an event without an end", Reply::Floods("data: x\n".into()), "upstream_too_large", BOTH),
-        case("a line without an end", Reply::Floods("data: x".into()), "upstream_too_large", BOTH),
+        case("a flood with an end", says([vec![log.clone(); TOLD_MAX * 3 / 2], vec![good()]].concat()), "", BOTH),
+        case("a flood", Reply::Floods(log.clone()), "too_much", BOTH),
+        case("a flood of comments", Reply::Floods(": x\n".into()), "too_much", BOTH),
+        case("an event without an end", Reply::Floods("data: x\n".into()), "too_much", BOTH),
+        case("a line without an end", Reply::Floods("data: x".into()), "too_much", BOTH),
         case("silence", Reply::Says(vec![": here\n\n".into()], End::Never), "upstream_timeout", BOTH),
-        case("half an event, then silence", Reply::Says(vec!["data: {\"js".into()], End::Never), "upstream_timeout", BOTH),
+        case(
+            "half an event, then silence",
+            Reply::Says(vec!["data: {\"js".into()], End::Never),
+            "upstream_timeout",
+            BOTH,
+        ),
         case("notes, then silence", Reply::Says(vec![log.clone()], End::Never), "upstream_timeout", BOTH),
         case("half an event", Reply::Says(vec!["data: {\"jsonrpc\"".into()], End::Done), "upstream_invalid", BOTH),
         case("dies in an event", Reply::Says(vec!["data: {\"jsonrpc\"".into()], End::Breaks), "upstream_invalid", BOTH),
@@ -163,6 +173,8 @@ async fn whatever_a_server_says_its_caller_gets_an_answer_or_a_reason() -> Resul
             let came = reader.read().await.with_context(|| between.clone())?;
             let is_right = match *reason {
                 "" => came.last["result"]["structuredContent"]["n"] == 1,
+                // Whichever of the two it comes to first.
+                "too_much" => ["upstream_too_large", "upstream_timeout"].contains(&came.reason()),
                 reason => came.reason() == reason,
             };
             let in_time = began.elapsed() < TIMEOUT + ANSWER_WAIT_MAX / 4;
@@ -187,7 +199,7 @@ fn impatient(server: &ScriptedServer, name: &str) -> String {
     let url = server.url();
     let seconds = TIMEOUT.as_secs();
     format!(
-        "apiVersion: bailiwick/v1\nkind: Server\nmetadata: {{name: {name}}}\nspec: {{endpoint: {{url: \"{url}\"}}, timeout: {seconds}s}}\n"
+        "---\napiVersion: bailiwick/v1\nkind: Server\nmetadata: {{name: {name}}}\nspec: {{endpoint: {{url: \"{url}\"}}, timeout: {seconds}s}}\n"
     )
 }
 
@@ -210,19 +222,25 @@ async fn records_are_right(world: &World) -> Result<()> {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_server_that_asks_without_end_is_cut_and_one_that_floods_leaves_others_served() -> Result<()> {
     let world = World::start(vec![tool("read", "retrieval")]).await?;
-    let asks = |id: usize| {
-        json!({"jsonrpc": "2.0", "id": id, "method": "elicitation/create", "params": {"message": "who?"}})
-    };
+    let asks =
+        |id: usize| json!({"jsonrpc": "2.0", "id": id, "method": "elicitation/create", "params": {"message": "who?"}});
     let questions = (0..100).map(|id| format!("data: {}\n\n", asks(id))).collect();
     world.server.reply_once(Reply::Says(questions, End::Never));
     let mut client = world.client.clone();
     client.initialize_with(json!({"elicitation": {}})).await?;
     let came = Reader(client).read().await?;
-    ensure!(came.reason() == "upstream_invalid" && came.told.len() == 32, "{} questions: {}", came.told.len(), came.last);
+    ensure!(
+        came.reason() == "upstream_invalid" && came.told.len() == 32,
+        "{} questions: {}",
+        came.told.len(),
+        came.last
+    );
 
     // One caller's server floods; another's calls go on, and do not wait for it.
     let (ann, other) = ("ann@example.com", ScriptedServer::start(vec![tool("read", "retrieval")]).await?);
-    world.deployment.apply(&(other.manifests("quiet", "plain") + &people(&[ann])))?;
+    world
+        .deployment
+        .apply(&(other.manifests("quiet", "plain") + &people(&[ann]) + &impatient(&world.server, "shop")))?;
     let ann = client_of(&world.deployment, (ann, &agent(ann)), "quiet").await?;
     world.server.reply(Reply::Floods("data: {\"jsonrpc\":\"2.0\",\"method\":\"notifications/message\"}\n\n".into()));
     let flooded = Reader(world.client.clone());
@@ -237,7 +255,7 @@ async fn a_server_that_asks_without_end_is_cut_and_one_that_floods_leaves_others
         Ok(slowest)
     });
     for flood in floods {
-        ensure!(flood?.reason() == "upstream_too_large");
+        ensure!(["upstream_too_large", "upstream_timeout"].contains(&flood?.reason()));
     }
     let slowest = slowest?;
     println!("beside eight floods the slowest of 50 calls took {slowest:?}");
@@ -281,12 +299,12 @@ async fn a_listener_outlives_whatever_a_server_says_on_its_stream() -> Result<()
             tokio::task::yield_now().await;
         }
         world.read().await.context("beside a flood")?;
-        let most = usize::try_from(began.elapsed().as_millis() / 250)? + 2;
         world.server.tell_changed("notifications/resources/updated", &json!({"uri": "note:///1"}));
         let mut told = 0;
         while stream.message().await?["method"] == "notifications/prompts/list_changed" {
             told += 1;
         }
+        let most = usize::try_from(began.elapsed().as_millis() / 250)? + 2;
         ensure!((1..=most).contains(&told), "{told} of a flood were told, at most {most} should be");
         drop(stream);
         eventually("the server's stream is let go", async || (world.server.streams() == 0).then_some(())).await?;

@@ -3,8 +3,7 @@
 
 use anyhow::{Context, Result, bail, ensure};
 use bailiwick_tests::{
-    Events, McpClient, Reply,
-    eventually,
+    Events, McpClient, Reply, eventually,
     mcp::{MODERN, modern_meta},
     scripted::tool,
 };
@@ -78,8 +77,10 @@ async fn is_taken(client: &McpClient, kind: usize, text: &str) -> Result<bool> {
             body.get("result").is_some()
         }
         QUESTION => {
-            let body = json!({"jsonrpc": "2.0", "id": text, "result": {"action": "accept", "content": {"by": "whoever"}}});
-            let answer = client.post(body.to_string()).header("mcp-session-id", client.session.as_deref().unwrap_or(""));
+            let body =
+                json!({"jsonrpc": "2.0", "id": text, "result": {"action": "accept", "content": {"by": "whoever"}}});
+            let answer =
+                client.post(body.to_string()).header("mcp-session-id", client.session.as_deref().unwrap_or(""));
             let status = answer.send().await?.status();
             ensure!(status == 202 || status == 400, "{status}");
             status == 202
@@ -93,7 +94,8 @@ fn forgeries(text: &str, others: &[(&'static str, String)]) -> Vec<(String, Stri
     let mut all = Vec::new();
     for place in [0, 1, 2, 3, 10, text.len() / 2, text.len() - 2] {
         let other = if text.as_bytes()[place] == b'A' { "B" } else { "A" };
-        let changed = format!("{}{other}{}", text.get(..place).unwrap_or_default(), text.get(place + 1..).unwrap_or_default());
+        let changed =
+            format!("{}{other}{}", text.get(..place).unwrap_or_default(), text.get(place + 1..).unwrap_or_default());
         all.push((format!("changed at {place}"), changed));
     }
     let (word, body) = text.split_once('.').unwrap_or(("", text));

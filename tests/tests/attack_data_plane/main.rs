@@ -13,6 +13,7 @@ mod chatter;
 mod envelopes;
 mod listeners;
 mod neighbours;
+mod recorded;
 mod requests;
 mod servers;
 
@@ -107,11 +108,7 @@ async fn client(deployment: &Deployment, user: &str) -> Result<McpClient> {
 }
 
 /// Somebody through an agent at a virtual server.
-async fn client_of(
-    deployment: &Deployment,
-    (user, agent): (&str, &str),
-    virtual_server: &str,
-) -> Result<McpClient> {
+async fn client_of(deployment: &Deployment, (user, agent): (&str, &str), virtual_server: &str) -> Result<McpClient> {
     let issued = deployment.token_for(user, agent, virtual_server, "destructive", "10m")?;
     let token = issued["access_token"].as_str().context("token")?;
     let client = McpClient::new(&deployment.mcp[0], virtual_server, token);

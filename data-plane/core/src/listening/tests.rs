@@ -1,6 +1,7 @@
 //! Listeners and servers of both eras, in virtual time: whatever the pair, what changes is told, once, in bounds.
 
 mod pair;
+mod sights;
 mod tasks;
 
 use std::collections::BTreeSet;

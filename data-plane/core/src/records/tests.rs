@@ -29,7 +29,7 @@ fn call(name: &str) -> Call {
         capabilities: None,
         method: method::TOOLS_CALL,
         completion: None,
-            task: None,
+        task: None,
         retry: crate::edge::Retry::default(),
         trace_id: Some("0af7651916cd43dd8448eb211c80319c".into()),
         unrecognised_params: Vec::new(),

@@ -96,6 +96,15 @@ fn a_modern_client_hears_log_lines_from_the_level_on_that_it_wants() {
 }
 
 #[test]
+fn what_becomes_of_a_task_is_told_to_listeners_and_not_with_a_call() {
+    let news = notified(method::TASK_TOLD, &json!({"taskId": "own-1", "status": "working"}));
+    for (client, server) in [(Era::Modern, Era::Modern), (LEGACY, Era::Modern), (LEGACY, LEGACY)] {
+        let mut relay = Relay::new(&call(client, &json!({}), &json!({})), PATIENCE);
+        assert_eq!(relay.heard(server, &own(), &news, NO_TIME), Act::Drop);
+    }
+}
+
+#[test]
 fn changes_are_told_on_the_stream_of_a_request_in_the_legacy_era_only_and_unknown_words_in_both() {
     for (of, in_modern) in [
         ("notifications/tools/list_changed", false),

@@ -11,9 +11,7 @@ use super::{
     level::WantedLevel,
     note::{Newest, Note},
     request_state::{RequestState, SERVER_STATE_BYTES_MAX, Subject, salient},
-    session::{
-        CAPABILITIES_BYTES_MAX, CLIENT_TEXT_CHARS_MAX, Capabilities, SESSION_ID_BYTES_MAX, Session,
-    },
+    session::{CAPABILITIES_BYTES_MAX, CLIENT_TEXT_CHARS_MAX, Capabilities, SESSION_ID_BYTES_MAX, Session},
     subscription::{SUBSCRIPTION_BYTES_MAX, Subscription},
     task::Task,
     *,

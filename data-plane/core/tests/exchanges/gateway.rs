@@ -1,5 +1,10 @@
 //! Nodes of the gateway: the session core of `data-plane/core`, and around it the little that only moves messages. What
-//! is decided, the core decides; here is kept who waits for what, as the server half does with sockets and tasks.
+//! is decided, the core decides; here is kept who waits for what, as the server half does with sockets and tasks
+//! (`data-plane/server/src/calls`, `upstream/peer.rs`): the same steps in the same order, so that what breaks the
+//! promises here would break them there.
+
+mod linking;
+mod waiting;
 
 use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
@@ -7,27 +12,25 @@ use bailiwick_data_plane_core::{
     Caller, Config,
     edge::{self, HttpReply, PermittedCall, Step, answer_taken},
     forward::{self, Answerer, Keepsake, ServerRequest},
-    handshake::{self, Probe},
+    handshake,
     relay::{
         ANSWER_WAIT_MAX, Act, Question, Relay, TOTAL_MAX,
         input::{Input, ROUNDS_MAX},
-        parked::{Word, asking},
+        parked::Word,
     },
     sealed::{
         NONCE_BYTES, SealingKeys,
-        answer::Answer,
         ask::Ask,
         request_state::{RequestState, Subject},
     },
 };
 use bailiwick_proto::{
     Reason,
-    mcp::{self, Answered, Era, Members, RequestId, Response, method, read_incoming, read_response},
+    mcp::{self, Era, RequestId, Response, read_incoming, read_response},
 };
 use serde_json::value::RawValue;
 
 use crate::{
-    script::PATIENCE_MS,
     wire::{Connection, Event, Exchange, Post, Reply, Wires},
     world::{self, BEGAN_UNIX, VIRTUAL_SERVER},
 };
@@ -196,33 +199,6 @@ impl Gateway {
         self.link(wires, number);
     }
 
-    /// Sends the call, once its node knows the server.
-    fn link(&mut self, wires: &mut Wires, number: u64) {
-        let Some(call) = self.calls.get(&number).filter(|call| matches!(call.phase, Phase::Linking)) else { return };
-        let node_number = call.node;
-        let exchange = self.number();
-        let node = &mut self.nodes[node_number];
-        if let Some(link) = node.link.clone() {
-            return self.send(wires, number, exchange, link);
-        }
-        node.waiting.push(number);
-        if node.exchange.is_none() {
-            node.exchange = Some((exchange, false));
-            request(wires, exchange, handshake::discover_request(&RequestId::from(0)), None);
-        }
-    }
-
-    fn send(&mut self, wires: &mut Wires, number: u64, exchange: Exchange, Link { era, session }: Link) {
-        let id = RequestId::from(self.number());
-        let Some(call) = self.calls.get_mut(&number) else { return };
-        let first = || (Relay::new(&call.permitted.call, Duration::from_millis(PATIENCE_MS)), wires.now);
-        let (mut relay, began) = call.spent.take().unwrap_or_else(first);
-        relay.resumed(Duration::from_millis(wires.now - began));
-        request(wires, exchange, forward::call_request(&call.permitted, era, &id), session.as_deref());
-        wires.at(began + millis(relay.until()), Event::NodeWakes(number));
-        call.phase = Phase::Sent(Sent { exchange, id, era, session, relay, began, open: BTreeMap::new() });
-    }
-
     /// An answer that is no stream: of a handshake, or of a server that turns a call away.
     pub(crate) fn answered(&mut self, wires: &mut Wires, exchange: Exchange, reply: &Reply) {
         let handshake = self.nodes.iter().position(|node| node.exchange.is_some_and(|(of, _)| of == exchange));
@@ -244,33 +220,6 @@ impl Gateway {
         }
         let response = read_response(&reply.body, &sent.id).map_err(|_fault| Reason::UpstreamInvalid);
         self.responded(wires, number, response);
-    }
-
-    fn shakes_hands(&mut self, wires: &mut Wires, node_number: usize, exchange: Exchange, reply: &Reply) {
-        let (id, next) = (RequestId::from(0), self.number());
-        let declared = self.declared.clone();
-        let node = &mut self.nodes[node_number];
-        let answer = read_response(&reply.body, &id).ok();
-        let initializes = node.exchange == Some((exchange, true));
-        let link = match (initializes, handshake::read_probe(reply.status, answer.as_ref()), answer) {
-            (false, Probe::Modern, _) => Link { era: Era::Modern, session: None },
-            (false, Probe::Legacy, _) => {
-                node.exchange = Some((next, true));
-                return request(wires, next, handshake::initialize_request(&id, Some(&declared)), None);
-            }
-            (true, _, Some(Response::Result(result))) => {
-                let era = handshake::read_initialize(&result).unwrap();
-                let done = handshake::initialized_notification(era);
-                request(wires, next, done, reply.session.as_deref());
-                Link { era, session: reply.session.clone() }
-            }
-            (_, probe, answer) => panic!("no handshake: {probe:?} {answer:?}"),
-        };
-        node.exchange = None;
-        node.link = Some(link);
-        for number in std::mem::take(&mut node.waiting) {
-            self.link(wires, number);
-        }
     }
 
     fn of_exchange(&mut self, exchange: Exchange) -> Option<(u64, &mut Sent)> {
@@ -337,30 +286,6 @@ impl Gateway {
         let ask = Ask { server: VIRTUAL_SERVER.into(), id: question.id.clone(), waiter };
         let id = ask.seal(&self.keys, &self.caller, unix(wires.now), nonce).unwrap();
         wires.send(Event::Told(call.connection, question.body(&id)));
-    }
-
-    /// Keeps a call for a modern client that is asked.
-    fn keep(&mut self, wires: &mut Wires, number: u64, question: Question) {
-        let until = wires.now + millis(ANSWER_WAIT_MAX);
-        let call = self.calls.get_mut(&number).unwrap();
-        let phase = std::mem::replace(&mut call.phase, Phase::Linking);
-        let asked = BTreeMap::from([("1".to_owned(), question)]);
-        let questions: Vec<Question> = asked.values().cloned().collect();
-        let asks = asking(&questions);
-        wires.at(until, Event::NodeWakes(number));
-        match phase {
-            Phase::Sent(sent) => {
-                let kept = Kept { asked, said: Vec::new(), reply_to: None, until };
-                call.phase = Phase::Kept(sent, kept);
-                let (connection, permitted) = (call.connection, call.permitted.clone());
-                self.release(wires, connection, &permitted, Ok(Response::Result(asks)), Some(number));
-            }
-            Phase::Kept(sent, Kept { reply_to, said, .. }) => {
-                call.phase = Phase::Kept(sent, Kept { asked, said, reply_to: None, until });
-                wires.send(Event::Brought(Word::Asks(asks).to(reply_to.unwrap())));
-            }
-            phase @ (Phase::Linking | Phase::Gathering(..) | Phase::Elsewhere(..)) => call.phase = phase,
-        }
     }
 
     /// The server's answer, or why there is none.
@@ -440,147 +365,6 @@ impl Gateway {
         let of = Answerer { naming, server: found.server(), era: None };
         let answer = forward::answer(call, "r-1", response, of, seal);
         reply_to(wires, connection, answer.reply);
-    }
-
-    /// One node says something to whoever waits under a number.
-    pub(crate) fn brought(&mut self, wires: &mut Wires, answer: Answer) {
-        let Some(call) = self.calls.get_mut(&answer.waiter) else { return };
-        let number = answer.waiter;
-        match &mut call.phase {
-            Phase::Sent(sent) => {
-                if sent.open.remove(&answer.id).is_none() {
-                    return;
-                }
-                let body = match &answer.answered {
-                    Answered::Result(result) => mcp::result_body(&answer.id, result),
-                    Answered::Error(error) => mcp::raw_error_body(&answer.id, error),
-                };
-                self.numbers += 1;
-                answer_server(wires, self.numbers, sent, body);
-            }
-            Phase::Gathering(input, _) => match input.answered(&answer.id, answer.answered) {
-                Err(_refused) => self.end(wires, number, Err(Reason::InputRefused)),
-                Ok(()) if input.is_complete() => {
-                    let retry = input.clone().retry(call.permitted.call.retry.salient);
-                    call.permitted.call.retry = retry;
-                    call.phase = Phase::Linking;
-                    self.link(wires, number);
-                }
-                Ok(()) => {}
-            },
-            Phase::Kept(..) => self.resumed(wires, number, Word::of(&answer)),
-            Phase::Elsewhere(late, _) => match Word::of(&answer) {
-                Some(Word::Taken) => {
-                    *late = wires.now + TAKEN_WAIT_MS;
-                    wires.at(*late, Event::NodeWakes(number));
-                }
-                Some(Word::Asks(result)) => self.end(wires, number, Ok(Response::Result(result))),
-                Some(Word::Done(response, _)) => self.end(wires, number, Ok(response)),
-                Some(Word::Failed(reason)) => self.end(wires, number, Err(reason)),
-                Some(Word::Resume { .. } | Word::Cancel) | None => {}
-            },
-            Phase::Linking => {}
-        }
-    }
-
-    /// A modern client came back to a call that is kept.
-    fn resumed(&mut self, wires: &mut Wires, number: u64, word: Option<Word>) {
-        let next = self.number();
-        let call = self.calls.get_mut(&number).unwrap();
-        let Phase::Kept(sent, kept) = &mut call.phase else { return };
-        match word {
-            Some(Word::Resume { responses, reply_to }) if kept.reply_to.is_none() => {
-                wires.send(Event::Brought(Word::Taken.to(reply_to)));
-                let given = responses.as_deref().and_then(Members::of).unwrap_or_default();
-                let mut missing = Vec::new();
-                for (key, question) in std::mem::take(&mut kept.asked) {
-                    match given.get(&key) {
-                        Some(response) => {
-                            self.numbers += 1;
-                            answer_server(wires, next, sent, mcp::result_body(&question.id, response));
-                        }
-                        None => missing.push((key, question)),
-                    }
-                }
-                if !missing.is_empty() {
-                    kept.asked = missing.into_iter().collect();
-                    let questions: Vec<Question> = kept.asked.values().cloned().collect();
-                    wires.send(Event::Brought(Word::Asks(asking(&questions)).to(reply_to)));
-                    return;
-                }
-                kept.reply_to = Some(reply_to);
-                kept.until = wires.now + TAKEN_EVERY_MS;
-                sent.relay.resumed(Duration::from_millis(wires.now - sent.began));
-                let exchange = sent.exchange;
-                let said = std::mem::take(&mut kept.said);
-                wires.at(wires.now + TAKEN_EVERY_MS, Event::NodeWakes(number));
-                for message in said {
-                    self.said(wires, exchange, message);
-                }
-            }
-            Some(Word::Cancel) if kept.reply_to.is_some() => self.cancel(wires, number),
-            _ => {}
-        }
-    }
-
-    /// A client went away.
-    pub(crate) fn left(&mut self, wires: &mut Wires, connection: Connection) {
-        let theirs =
-            self.calls.iter().find(|(_, call)| call.connection == connection && !matches!(call.phase, Phase::Kept(..)));
-        let Some((number, call)) = theirs.map(|(number, call)| (*number, call)) else { return };
-        if let Phase::Elsewhere(_, kept_as) = call.phase {
-            wires.send(Event::Brought(Word::Cancel.to(kept_as)));
-        }
-        self.cancel(wires, number);
-    }
-
-    /// Nobody waits for a call any more.
-    fn cancel(&mut self, wires: &mut Wires, number: u64) {
-        let next = self.number();
-        let Some(call) = self.calls.remove(&number) else { return };
-        if let Phase::Sent(sent) | Phase::Kept(sent, _) = call.phase {
-            wires_drop(wires, Some(sent.exchange));
-            if !sent.era.is_modern() {
-                let params = RawValue::from_string(format!(r#"{{"requestId":{}}}"#, sent.id)).unwrap();
-                answer_server(wires, next, &sent, mcp::request_body(None, method::CANCELLED, Some(&params)));
-            }
-        }
-    }
-
-    /// Something may have been waited for long enough.
-    pub(crate) fn wakes(&mut self, wires: &mut Wires, number: u64) {
-        let Some(call) = self.calls.get_mut(&number) else { return };
-        let now = wires.now;
-        let over = now >= call.ends_at;
-        let (late, reason) = match &mut call.phase {
-            Phase::Linking => (u64::MAX, Reason::UpstreamTimeout),
-            Phase::Sent(sent) => (sent.began + millis(sent.relay.until()), Reason::UpstreamTimeout),
-            Phase::Gathering(_, late) => (*late, Reason::UpstreamTimeout),
-            Phase::Elsewhere(late, _) => (*late, Reason::InputLost),
-            Phase::Kept(_, Kept { reply_to: None, until, .. }) => {
-                if now >= *until {
-                    return self.cancel(wires, number);
-                }
-                (*until, Reason::InputLost)
-            }
-            Phase::Kept(sent, Kept { reply_to: Some(reply_to), until, .. }) => {
-                if now >= *until {
-                    wires.send(Event::Brought(Word::Taken.to(*reply_to)));
-                    *until = now + TAKEN_EVERY_MS;
-                    wires.at(*until, Event::NodeWakes(number));
-                }
-                (sent.began + millis(sent.relay.until()), Reason::UpstreamTimeout)
-            }
-        };
-        if now < late && !over {
-            return wires.at(late.min(call.ends_at), Event::NodeWakes(number));
-        }
-        let sent = match &call.phase {
-            Phase::Sent(sent) | Phase::Kept(sent, _) => Some(sent.exchange),
-            Phase::Linking | Phase::Gathering(..) | Phase::Elsewhere(..) => None,
-        };
-        wires_drop(wires, sent);
-        self.end(wires, number, Err(reason));
     }
 }
 

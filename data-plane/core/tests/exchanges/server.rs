@@ -1,5 +1,5 @@
-//! A server of either era, with as little understanding as possible: it does what the script in a call's arguments says,
-//! and notices what no server should meet.
+//! A server of either era, with as little understanding as possible: it does what the script in a call's arguments
+//! says, and notices what no server should meet.
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 

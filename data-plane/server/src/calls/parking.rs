@@ -123,6 +123,10 @@ pub(super) async fn asked_together(passage: &mut Passage, first: Asked, supervis
             match passage.next().await {
                 Next::Said(Act::Ask(question), session) => all.push((question, session)),
                 Next::Said(Act::Answer(body), session) => passage.way.answer(body, session, supervisor),
+                // What it asked so far, nobody needs to answer any more; the client learns it when it comes back.
+                Next::Said(Act::Cut(why), _) => {
+                    return passage.put_back(Err(UpstreamFault::Invalid(why.to_owned())));
+                }
                 Next::Said(..) => {}
                 // The server goes on without an answer; the client learns it when it comes back.
                 Next::Answered(answer) => return passage.put_back(answer),

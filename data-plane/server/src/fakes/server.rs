@@ -1,5 +1,7 @@
 //! An MCP server of either era, well-behaved until told otherwise.
 
+mod streams;
+
 use std::{
     collections::BTreeSet,
     net::SocketAddr,
@@ -23,7 +25,6 @@ use tokio::{
     net::TcpListener,
     sync::{broadcast, watch},
 };
-use tokio_stream::wrappers::BroadcastStream;
 
 /// How the server answers `tools/call`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -121,7 +122,9 @@ impl FakeServer {
         });
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let url = format!("http://{}/mcp", listener.local_addr().unwrap());
-        let app = Router::new().route("/mcp", get(stream).post(handle).delete(close)).with_state(Arc::clone(&state));
+        let app = Router::new()
+            .route("/mcp", get(streams::stream).post(handle).delete(streams::close))
+            .with_state(Arc::clone(&state));
         let stop = Shutdown::new();
         let stopped = stop.clone();
         Supervisor::new(stop.clone()).spawn("fake-server", OnEnd::Finish, async move {
@@ -245,8 +248,8 @@ async fn handle(State(server): State<Arc<Inner>>, headers: HeaderMap, body: Byte
             let mode = *server.mode.lock().unwrap();
             match mode {
                 Mode::Asks if modern => return ask_for_input(&message),
-                Mode::Asks | Mode::AsksBeside => return ask(&server, &message, mode == Mode::AsksBeside),
-                Mode::InPieces(count) => return in_pieces(&server, &message, count),
+                Mode::Asks | Mode::AsksBeside => return streams::ask(&server, &message, mode == Mode::AsksBeside),
+                Mode::InPieces(count) => return streams::in_pieces(&server, &message, count),
                 _ => {}
             }
             call(mode, &message, &body).await
@@ -328,68 +331,6 @@ async fn call(mode: Mode, message: &Value, body: &[u8]) -> Response {
             as_json(format!(r#"{{"jsonrpc":"2.0","id":{id},"result":{{"content":[],"isError":true}}}}"#))
         }
     }
-}
-
-/// An answer in so many pieces and one more; each but the last says where it ends.
-fn in_pieces(server: &Inner, message: &Value, count: usize) -> Response {
-    let whole = json!({"jsonrpc": "2.0", "id": message["id"], "result": {"content": []}});
-    let line = json!({"jsonrpc": "2.0", "method": "notifications/message", "params": {"level": "info", "data": "x"}});
-    let mut pieces = vec![format!("data: {whole}\n\n")];
-    pieces.extend((1..=count).rev().map(|n| format!("id: e-{n}\nretry: 120\ndata:\n\ndata: {line}\n\n")));
-    let first = pieces.pop().unwrap();
-    *server.pieces.lock().unwrap() = pieces;
-    ([(header::CONTENT_TYPE, "text/event-stream")], first).into_response()
-}
-
-/// A session's own stream, or the rest of an answer.
-async fn stream(State(server): State<Arc<Inner>>, headers: HeaderMap) -> Response {
-    let seen = Seen { method: "GET".into(), headers: headers.clone(), body: Value::Null };
-    server.seen.lock().unwrap().push(seen);
-    let events = [(header::CONTENT_TYPE, "text/event-stream")];
-    let trouble = *server.trouble.lock().unwrap();
-    if let Some(status) = trouble {
-        return StatusCode::from_u16(status).unwrap().into_response();
-    }
-    if headers.get("last-event-id").is_some_and(|id| id.to_str().unwrap().starts_with("e-")) {
-        let piece = server.pieces.lock().unwrap().pop().unwrap();
-        return (events, piece).into_response();
-    }
-    let Some(told) = server.streams.lock().unwrap().as_ref().map(broadcast::Sender::subscribe) else {
-        return StatusCode::METHOD_NOT_ALLOWED.into_response();
-    };
-    let told = BroadcastStream::new(told).map(Result::unwrap_or_default);
-    let told = told.take_while(|text| std::future::ready(!text.is_empty()));
-    let all = stream::iter([": hello\n\n".to_owned()]).chain(told).map(Ok::<_, std::io::Error>);
-    (events, Body::from_stream(all)).into_response()
-}
-
-async fn close(State(server): State<Arc<Inner>>, headers: HeaderMap) -> StatusCode {
-    let id = headers["mcp-session-id"].to_str().unwrap().to_owned();
-    server.holds.subscribe().wait_for(|holds| !holds).await.unwrap();
-    server.sessions.lock().unwrap().remove(&id);
-    server.seen.lock().unwrap().push(Seen { method: "DELETE".into(), headers, body: Value::Null });
-    StatusCode::NO_CONTENT
-}
-
-/// As legacy servers ask: on the stream that the answer is owed on, or on the session's own.
-fn ask(server: &Arc<Inner>, message: &Value, is_beside: bool) -> Response {
-    let (id, mut answers) = (message["id"].clone(), server.answer.subscribe());
-    let event = |message: &Value| Ok::<_, std::io::Error>(format!("data: {message}\n\n"));
-    let asks = json!({"jsonrpc": "2.0", "id": "q-1", "method": "elicitation/create", "params": {"message": "who?"}});
-    let answered = stream::once(async move {
-        let told = answers.wait_for(|answer| answer.as_ref().is_some_and(|answer| answer["id"] == "q-1")).await;
-        let told = told.unwrap().clone().unwrap()["result"].clone();
-        event(&json!({"jsonrpc": "2.0", "id": id, "result": {"content": [], "structuredContent": told}}))
-    });
-    let first = if is_beside {
-        let told = server.streams.lock().unwrap().clone().unwrap();
-        drop(told.send(event(&asks).unwrap()));
-        Ok(": asked\n\n".to_owned())
-    } else {
-        event(&asks)
-    };
-    let events = Body::from_stream(stream::iter([first]).chain(answered));
-    ([(header::CONTENT_TYPE, "text/event-stream")], events).into_response()
 }
 
 /// As modern servers ask: with a result, and a state that they want back.

@@ -389,14 +389,16 @@ async fn record_refused(calls: &Calls, asked: &Asked, virtual_server: &str, reas
     }
 }
 
-/// Whether a body that could not be read was meant as a call: headers or text say so.
+/// Whether a body that could not be read was meant as a call: headers or text say so, or may, where it is escaped.
 fn names_a_call(headers: &HeaderMap, body: &[u8]) -> bool {
     let governed = [method::TOOLS_CALL, method::PROMPTS_GET, method::RESOURCES_READ, method::COMPLETE];
     let of_tasks = [method::TASKS_GET, method::TASKS_UPDATE, method::TASKS_CANCEL];
-    governed.into_iter().chain(of_tasks).map(str::as_bytes).any(|wanted| {
-        headers.get(header_name::METHOD).is_some_and(|value| value.as_bytes() == wanted)
-            || body.windows(wanted.len()).any(|window| window == wanted)
-    })
+    let is_escaped = body.windows(2).any(|pair| pair == b"\\u");
+    is_escaped
+        || governed.into_iter().chain(of_tasks).map(str::as_bytes).any(|wanted| {
+            headers.get(header_name::METHOD).is_some_and(|value| value.as_bytes() == wanted)
+                || body.windows(wanted.len()).any(|window| window == wanted)
+        })
 }
 
 /// Reads a body, as far as `room` (one permit a byte) goes; what was taken of it is given back with the permit.

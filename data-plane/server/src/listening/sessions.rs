@@ -21,7 +21,7 @@ use bailiwick_data_plane_core::{
 use bailiwick_proto::{Reason, subjects};
 use bailiwick_runtime::EventStream;
 use bytes::Bytes;
-use tokio::sync::mpsc;
+use tokio::sync::{Semaphore, mpsc};
 
 use crate::{budget::Budget, calls::unix_seconds, config_state::ConfigState, random};
 
@@ -33,6 +33,8 @@ pub(crate) const STREAMS_OF_ONE_MAX: usize = 32;
 const NOTES_MAX: usize = 8_192;
 /// Subscriptions that one node tells all others in a second, some hundred bytes each.
 const TOLD_PER_SECOND: u64 = 1_000;
+/// Listeners that look at what their clients see at the same time.
+const LOOKING_MAX: usize = 1;
 /// Subscriptions on their way to a stream: as many as it can have.
 const ON_THE_WAY_MAX: usize = URIS_MAX;
 /// Pause before listening again after the event stream went away.
@@ -45,6 +47,9 @@ pub(crate) struct Listeners {
     state: Arc<ConfigState>,
     stream: EventStream,
     told: Budget,
+    /// One permit each for whoever looks at what its client sees. A change makes all of them look at once, and each look
+    /// asks policy about every tool: taking turns, they leave room for calls.
+    pub(super) looking: Arc<Semaphore>,
 }
 
 #[derive(Debug, Default)]
@@ -111,7 +116,13 @@ impl Place {
 
 impl Listeners {
     pub(crate) fn new(state: Arc<ConfigState>, stream: EventStream) -> Arc<Self> {
-        Arc::new(Self { known: Mutex::default(), state, stream, told: Budget::new(TOLD_PER_SECOND) })
+        Arc::new(Self {
+            known: Mutex::default(),
+            state,
+            stream,
+            told: Budget::new(TOLD_PER_SECOND),
+            looking: Arc::new(Semaphore::new(LOOKING_MAX)),
+        })
     }
 
     /// A place for one more stream of a caller's; `None` when there are too many, or no randomness.
@@ -145,9 +156,8 @@ impl Listeners {
     async fn tell_newest(&self, caller: &Caller, key: &SessionKey, number: u64) {
         let newest = Newest { stream: number };
         let nonce = random();
-        let sealed = nonce.and_then(|nonce| {
-            newest.seal(&self.state.sealing_keys(), caller, key, unix_seconds(), nonce).ok()
-        });
+        let sealed =
+            nonce.and_then(|nonce| newest.seal(&self.state.sealing_keys(), caller, key, unix_seconds(), nonce).ok());
         let told = match sealed.filter(|_| self.told.take(1)) {
             Some(sealed) => self.stream.broadcast(subjects::SUBSCRIPTIONS, Bytes::from(sealed)).await.is_ok(),
             None => false,

@@ -21,9 +21,7 @@ use bailiwick_data_plane_core::{
     relay::{self, Level},
     trace::Carried,
 };
-use bailiwick_proto::mcp::{
-    Era, Members, RequestId, Response, VERSION_2025_11_25, code, header_name, method, raw,
-};
+use bailiwick_proto::mcp::{Era, Members, RequestId, Response, VERSION_2025_11_25, code, header_name, method, raw};
 use bytes::Bytes;
 use http::{HeaderName, HeaderValue, StatusCode};
 use serde_json::value::RawValue;

@@ -53,7 +53,7 @@ fn call(arguments: &str) -> PermittedCall {
         capabilities: None,
         method: mcp::method::TOOLS_CALL,
         completion: None,
-            task: None,
+        task: None,
         retry: bailiwick_data_plane_core::edge::Retry::default(),
         trace_id: None,
         unrecognised_params: Vec::new(),

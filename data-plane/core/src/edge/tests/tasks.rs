@@ -110,7 +110,7 @@ fn a_task_is_its_callers_own_and_for_as_long_as_it_lasts() {
     let mine = client();
     let unknown = || (-32602, Some("task_unknown".to_owned()));
     let id = sealed(&mine, &task("query_data"));
-    let mut forged = id.clone();
+    let mut forged = id;
     forged.replace_range(20..21, if forged.as_bytes()[20] == b'A' { "B" } else { "A" });
     let other_kind = mine.session();
     for id in ["own-1", &forged, &other_kind] {

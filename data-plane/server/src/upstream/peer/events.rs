@@ -1,17 +1,22 @@
 //! The events of a long-lived stream of a server's, as they come.
 //!
-//! An event has the bound of an answer, and a stream that says nothing for long is given up: a server that vanished says
-//! nothing either.
+//! An event has the bound of an answer. A stream that says nothing for long is given up, because a server that vanished
+//! says nothing either, and so is one that says more than anybody means.
 
 use std::{collections::VecDeque, time::Duration};
 
-use crate::upstream::{
-    answer_stream::is_event_stream,
-    sse::{Mark, SseReader},
+use crate::{
+    budget::Budget,
+    upstream::{
+        answer_stream::is_event_stream,
+        sse::{Mark, SseReader},
+    },
 };
 
 /// Longest silence of a server. Many send a comment every few seconds, some never; what is given up is opened again.
 const SILENCE_MAX: Duration = Duration::from_secs(15 * 60);
+/// Most events of one stream in a second; reading so many takes some hundredths of it. Busy servers send a few.
+const PER_SECOND_MAX: u64 = 10_000;
 
 /// See the file's header.
 #[derive(Debug)]
@@ -22,14 +27,15 @@ pub(crate) struct Events {
     /// Bytes since the last event ended.
     unfinished: usize,
     bytes_max: usize,
+    flood: Budget,
 }
 
 impl Events {
     /// Of this response; `None` if it is no event stream.
     pub(super) fn of(response: reqwest::Response, bytes_max: usize) -> Option<Self> {
         let is_stream = response.status().is_success() && is_event_stream(response.headers());
-        let (reader, ready) = (SseReader::default(), VecDeque::new());
-        is_stream.then_some(Self { response, reader, ready, unfinished: 0, bytes_max })
+        let (reader, ready, flood) = (SseReader::default(), VecDeque::new(), Budget::new(PER_SECOND_MAX));
+        is_stream.then_some(Self { response, reader, ready, unfinished: 0, bytes_max, flood })
     }
 
     /// The data of the next one; `None` when the stream is over, or not worth being followed any more. Can be asked
@@ -45,11 +51,12 @@ impl Events {
             if !events.is_empty() {
                 self.unfinished = 0;
             }
-            self.ready.extend(events);
-            if self.unfinished > self.bytes_max {
-                tracing::warn!("a server's event has no end; its stream is given up");
+            let is_flood = !self.flood.take(events.len() as u64);
+            if is_flood || self.unfinished > self.bytes_max {
+                tracing::warn!(is_flood, "a server's stream has no measure; it is given up");
                 return None;
             }
+            self.ready.extend(events);
         }
     }
 

@@ -181,6 +181,23 @@ async fn a_stream_that_breaks_is_opened_again_while_a_call_is_under_way_and_let_
 }
 
 #[tokio::test]
+async fn a_stream_that_floods_is_given_up_and_the_call_goes_on() {
+    let (fake, upstream) = (FakeServer::start(Speaks::Legacy).await, upstream());
+    fake.give_streams();
+    fake.set(Mode::AsksBeside);
+    let (heard, mut hearing) = mpsc::channel(16);
+    let (server, principal) = (server(&fake.url), asked("coder"));
+    let (called, ()) = tokio::join!(call_as(&upstream, &server, &principal, &heard), async {
+        let Heard { session, .. } = hearing.recv().await.unwrap();
+        fake.say(&"data:\n\n".repeat(10_001));
+        eventually("given up, and opened anew", || methods(&fake, "GET") == 2).await;
+        let body = mcp::result_body(&RequestId::Text("q-1".into()), &mcp::raw_object([]));
+        upstream.answer(&server, &principal, body, session.as_ref()).await.unwrap();
+    });
+    assert!(matches!(called.unwrap().0, Response::Result(_)));
+}
+
+#[tokio::test]
 async fn the_level_of_a_log_is_told_in_every_session_that_comes_after() {
     let (fake, upstream) = (FakeServer::start(Speaks::Legacy).await, upstream());
     let (server, principal) = (server(&fake.url), asked("coder"));
@@ -191,7 +208,10 @@ async fn the_level_of_a_log_is_told_in_every_session_that_comes_after() {
         fake.seen("logging/setLevel").iter().map(|seen| seen.body["params"]["level"].clone()).collect()
     };
     assert_eq!(levels(), ["error"]);
-    assert!(!upstream.want_level(&server, &principal, Level::Error) && upstream.want_level(&server, &principal, Level::Debug));
+    assert!(
+        !upstream.want_level(&server, &principal, Level::Error)
+            && upstream.want_level(&server, &principal, Level::Debug)
+    );
     upstream.set_level(&server, &principal, Level::Notice).await.unwrap();
     fake.forget_sessions();
     call_as(&upstream, &server, &principal, &heard).await.unwrap();

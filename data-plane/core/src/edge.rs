@@ -5,8 +5,9 @@
 //! a reply, record a refusal and send the reply, or record the intent and forward the call.
 //!
 //! Era: `_meta` with the modern keys, or a modern version header, makes a request modern; everything else is legacy and
-//! needs a session from `initialize`. Methods: `tools/list`, `tools/call`, and per era `initialize`, `ping` or
-//! `server/discover`; any other is refused. Deliberately absent: tokens, Origin, DELETE (`data-plane/server`).
+//! needs a session from `initialize`. `modern` and `legacy` know their methods, and refuse any other; what is governed
+//! one by one is in `calls` and `tasks`, lists in `lists` and `tools`, changes in `listen`, greetings in
+//! `introduction`. Deliberately absent: tokens, Origin, DELETE (`data-plane/server`).
 //! Specification: MCP 2026-07-28 Streamable HTTP and versioning; 2025-11-25 lifecycle and transports.
 
 mod calls;
@@ -170,6 +171,11 @@ fn check_media(exchange: &Exchange<'_>, headers: &[(&str, &[u8])]) -> Result<(),
         return refuse(406, "the client must accept application/json and text/event-stream");
     }
     Ok(())
+}
+
+/// Methods whose every use is decided and recorded one by one.
+pub fn governed_methods() -> impl Iterator<Item = &'static str> {
+    calls::GOVERNED.into_iter().chain(tasks::GOVERNED)
 }
 
 /// What the gateway calls itself.

@@ -7,6 +7,7 @@
 //! here. Deliberately absent: TLS, and what a message means (`data-plane/core`). Specification: MCP 2026-07-28 and
 //! 2025-11-25 Streamable HTTP; RFC 9728.
 
+mod body;
 mod cors;
 mod endpoint;
 mod event_stream;
@@ -35,10 +36,7 @@ use tokio::{
     sync::{OnceCell, Semaphore},
 };
 
-pub(crate) use self::{
-    endpoint::{ATTRIBUTED_DENIALS_PER_SECOND, BODY_ROOM_BYTES},
-    guard::Guard,
-};
+pub(crate) use self::{body::BODY_ROOM_BYTES, endpoint::ATTRIBUTED_DENIALS_PER_SECOND, guard::Guard};
 use self::{guard::Turned, patience::Patient};
 use crate::{
     auth::Authenticator,

@@ -117,11 +117,13 @@ pub struct PermittedCall {
     pub found: Found,
 }
 
-/// Methods that are governed one by one; `None` for all others.
+/// Methods that are governed one by one, apart from those of tasks.
+pub(super) const GOVERNED: [&str; 4] =
+    [method::TOOLS_CALL, method::PROMPTS_GET, method::RESOURCES_READ, method::COMPLETE];
+
+/// Which of [`GOVERNED`] this is; `None` for all others.
 pub(super) fn governed(rpc_method: &str) -> Option<&'static str> {
-    [method::TOOLS_CALL, method::PROMPTS_GET, method::RESOURCES_READ, method::COMPLETE]
-        .into_iter()
-        .find(|known| *known == rpc_method)
+    GOVERNED.into_iter().find(|known| *known == rpc_method)
 }
 
 pub(super) fn call(

@@ -23,9 +23,12 @@ use crate::{
     wanted::Found,
 };
 
-/// Methods of the extension that are served; `None` for all others.
+/// Methods of the extension that are served.
+pub(super) const GOVERNED: [&str; 3] = [method::TASKS_GET, method::TASKS_UPDATE, method::TASKS_CANCEL];
+
+/// Which of [`GOVERNED`] this is; `None` for all others.
 pub(super) fn governed(rpc_method: &str) -> Option<&'static str> {
-    [method::TASKS_GET, method::TASKS_UPDATE, method::TASKS_CANCEL].into_iter().find(|known| *known == rpc_method)
+    GOVERNED.into_iter().find(|known| *known == rpc_method)
 }
 
 /// Whether what a peer declares names the tasks extension.

@@ -11,8 +11,6 @@ use std::{
 };
 
 use axum::{
-    BoxError,
-    body::Body,
     extract::{Path, Request, State},
     http::{HeaderMap, HeaderValue, Method, StatusCode, Version, header},
     response::{IntoResponse, Response},
@@ -25,29 +23,22 @@ use bailiwick_data_plane_core::{
 };
 use bailiwick_proto::{
     Reason,
-    mcp::{self, RpcError, code, header_name, method},
+    mcp::{self, RpcError, code, header_name},
 };
 use bailiwick_runtime::{OnEnd, Shutdown};
-use bytes::{Bytes, BytesMut};
-use http_body_util::{BodyExt, LengthLimitError, Limited};
 use serde_json::json;
-use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc, oneshot};
+use tokio::sync::{mpsc, oneshot};
 
-use super::{Gateway, event_stream, metadata};
+use super::{Gateway, body, event_stream, metadata};
 use crate::{
     auth::NotAuthenticated,
     calls::{Asked, Calls, NotBrought, Outlet, RequestDenial, Who, unix_seconds},
-    config::REQUEST_BYTES_MAX,
     listening,
     metrics::{Counted, StreamKind},
     random,
     telemetry::{Cause, Underway, Wire},
 };
 
-/// Longest wait for a request's body.
-const BODY_WAIT_MAX: Duration = Duration::from_secs(30);
-/// Bytes of bodies held at once. Each may be as large as a request may, and thousands of those would not fit a node.
-pub(crate) const BODY_ROOM_BYTES: usize = 512 * 1024 * 1024;
 /// Longest wait for the configuration that a token was granted under: deltas take milliseconds.
 const CATCH_UP_WAIT_MAX: Duration = Duration::from_secs(2);
 /// Longest wait for a slot when too many calls are under way.
@@ -87,7 +78,7 @@ pub(super) async fn handle(
         Ok(asked) => asked,
         Err(refusal) => return *refusal,
     };
-    let (body, _room) = match read_body(&parts.headers, body, &gateway.body_room).await {
+    let (body, _room) = match body::read(&parts.headers, body, &gateway.body_room).await {
         Ok(read) => read,
         Err(reason) => {
             record_refused(calls, &asked, &virtual_server, reason).await;
@@ -114,7 +105,7 @@ pub(super) async fn handle(
             if let Some(hidden) = reply.hidden_thousandths {
                 gateway.metrics.listed(hidden);
             }
-            if reply.reason == Some(Reason::RequestMalformed) && names_a_call(&parts.headers, &body) {
+            if reply.reason == Some(Reason::RequestMalformed) && body::names_a_call(&parts.headers, &body) {
                 record_refused(calls, &asked, &virtual_server, Reason::RequestMalformed).await;
             }
             reply
@@ -389,51 +380,6 @@ async fn record_refused(calls: &Calls, asked: &Asked, virtual_server: &str, reas
     }
 }
 
-/// Whether a body that could not be read was meant as a call: headers or text say so, or may, where it is escaped.
-fn names_a_call(headers: &HeaderMap, body: &[u8]) -> bool {
-    let governed = [method::TOOLS_CALL, method::PROMPTS_GET, method::RESOURCES_READ, method::COMPLETE];
-    let of_tasks = [method::TASKS_GET, method::TASKS_UPDATE, method::TASKS_CANCEL];
-    let is_escaped = body.windows(2).any(|pair| pair == b"\\u");
-    is_escaped
-        || governed.into_iter().chain(of_tasks).map(str::as_bytes).any(|wanted| {
-            headers.get(header_name::METHOD).is_some_and(|value| value.as_bytes() == wanted)
-                || body.windows(wanted.len()).any(|window| window == wanted)
-        })
-}
-
-/// Reads a body, as far as `room` (one permit a byte) goes; what was taken of it is given back with the permit.
-async fn read_body(
-    headers: &HeaderMap,
-    body: Body,
-    room: &Arc<Semaphore>,
-) -> Result<(Bytes, Option<OwnedSemaphorePermit>), Reason> {
-    let length = headers.get(header::CONTENT_LENGTH).and_then(|length| length.to_str().ok()?.parse::<usize>().ok());
-    if length.is_some_and(|length| length > REQUEST_BYTES_MAX) {
-        return Err(Reason::RequestTooLarge);
-    }
-    let mut body = Limited::new(body, REQUEST_BYTES_MAX);
-    let read = async {
-        let mut bytes = BytesMut::new();
-        let mut taken: Option<OwnedSemaphorePermit> = None;
-        while let Some(frame) = body.frame().await {
-            let fault = |error: BoxError| match error.is::<LengthLimitError>() {
-                true => Reason::RequestTooLarge,
-                false => Reason::RequestMalformed,
-            };
-            let Ok(data) = frame.map_err(fault)?.into_data() else { continue };
-            let size = u32::try_from(data.len()).map_err(|_too_large| Reason::RequestTooLarge)?;
-            let permit = Arc::clone(room).try_acquire_many_owned(size).map_err(|_none| Reason::NodeOverloaded)?;
-            match &mut taken {
-                Some(taken) => taken.merge(permit),
-                None => taken = Some(permit),
-            }
-            bytes.extend_from_slice(&data);
-        }
-        Ok((bytes.freeze(), taken))
-    };
-    tokio::time::timeout(BODY_WAIT_MAX, read).await.unwrap_or(Err(Reason::RequestMalformed))
-}
-
 fn body_refused(reason: Reason, request_id: &str, version: Version) -> Response {
     let status = match reason {
         Reason::RequestTooLarge => StatusCode::PAYLOAD_TOO_LARGE,
@@ -481,22 +427,4 @@ fn json_response(status: StatusCode, body: Vec<u8>) -> Response {
 /// `None` without randomness: then nothing is served.
 fn request_id() -> Option<String> {
     Some(format!("r-{}", hex::encode(random::<16>()?)))
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[tokio::test]
-    async fn bodies_share_one_bounded_room() {
-        let (room, headers) = (Arc::new(Semaphore::new(10)), HeaderMap::new());
-        let read = async |body: &'static str| read_body(&headers, Body::from(body), &room).await;
-        let (first, taken) = read("12345678").await.unwrap();
-        assert_eq!((first.as_ref(), room.available_permits()), (b"12345678".as_slice(), 2));
-        assert_eq!(read("123").await.unwrap_err(), Reason::NodeOverloaded);
-        assert_eq!(room.available_permits(), 2, "a refused body holds nothing");
-        drop(taken);
-        assert!(read("123").await.is_ok());
-        assert!(read("").await.unwrap().1.is_none());
-    }
 }

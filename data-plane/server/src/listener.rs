@@ -9,6 +9,7 @@
 
 mod body;
 mod cors;
+mod delivery;
 mod endpoint;
 mod event_stream;
 mod guard;
@@ -19,13 +20,19 @@ use std::{sync::Arc, time::Duration};
 
 use axum::{
     Json, Router,
+    body::Body,
     extract::{Path, Request, State},
-    http::{HeaderValue, StatusCode, header},
+    http::{HeaderValue, StatusCode, Version, header},
     middleware::{self, Next},
     response::{IntoResponse, Response},
     routing::{any, get},
 };
+use bailiwick_proto::Reason;
 use bailiwick_runtime::{OnEnd, Shutdown, Supervisor};
+use hyper::{
+    body::{Body as _, Incoming},
+    service::{Service as _, service_fn},
+};
 use hyper_util::{
     rt::{TokioExecutor, TokioIo, TokioTimer},
     server::{conn::auto, graceful::GracefulShutdown},
@@ -37,7 +44,11 @@ use tokio::{
 };
 
 pub(crate) use self::{body::BODY_ROOM_BYTES, endpoint::ATTRIBUTED_DENIALS_PER_SECOND, guard::Guard};
-use self::{guard::Turned, patience::Patient};
+use self::{
+    delivery::{Delivery, Owing},
+    guard::Turned,
+    patience::Patient,
+};
 use crate::{
     auth::Authenticator,
     budget::Budget,
@@ -54,6 +65,8 @@ const HEADER_WAIT_MAX: Duration = Duration::from_secs(15);
 /// Bytes of an answer that the system keeps for one client that has not taken them, about: what half a second of a good
 /// connection takes.
 pub(crate) const UNTAKEN_BYTES_MAX: u32 = 256 * 1024;
+/// Answers up to here take no room: as many as there are connections fit a node.
+const SMALL_BYTES_MAX: u32 = 64 * 1024;
 /// Probes of an HTTP/2 connection, so that a vanished client is noticed. HTTP/1 ends idle connections by itself.
 const KEEP_ALIVE: Duration = Duration::from_secs(20);
 /// Streams within one HTTP/2 connection.
@@ -76,7 +89,7 @@ pub(crate) struct Gateway {
     pub(crate) supervisor: Supervisor,
     /// One permit per call under way.
     pub(crate) slots: Arc<Semaphore>,
-    /// One permit per byte of a request's body held in memory.
+    /// One permit per byte of a request's body held in memory, and of a large answer that its client has not taken.
     pub(crate) body_room: Arc<Semaphore>,
     /// Requested when calls under way have to be given up at shutdown.
     pub(crate) abort: Shutdown,
@@ -119,12 +132,21 @@ pub(crate) async fn serve(listener: TcpListener, gateway: Arc<Gateway>, stop: Sh
         // Answers are small; waiting to fill a packet would only delay them.
         drop(stream.set_nodelay(true));
         let stream = Patient::new(stream, HEADER_WAIT_MAX, unread_wait_max);
-        let connection = builder.serve_connection(TokioIo::new(stream), service.clone()).into_owned();
+        let owing = Owing::default();
+        let (known, service) = (owing.clone(), service.clone());
+        let service = service_fn(move |mut request: axum::http::Request<Incoming>| {
+            request.extensions_mut().insert(known.clone());
+            service.call(request)
+        });
+        let connection = builder.serve_connection(TokioIo::new(stream), service).into_owned();
         let connection = graceful.watch(connection);
         let (cut, counted) = (cut.clone(), Counted::of(&metrics.connections));
         supervisor.spawn("mcp-connection", OnEnd::Finish, async move {
-            if let Some(Err(error)) = cut.or_stop(connection).await {
-                tracing::debug!(error, "a connection ended");
+            tokio::select! {
+                ended = cut.or_stop(connection) => if let Some(Err(error)) = ended {
+                    tracing::debug!(error, "a connection ended");
+                },
+                () = owing.too_long(unread_wait_max) => tracing::debug!("a client does not take its answers"),
             }
             drop((permit, counted));
         });
@@ -146,7 +168,27 @@ fn router(gateway: Arc<Gateway>) -> Router {
         .route(metadata::WELL_KNOWN, get(root_metadata))
         .route(&format!("{}/{{*path}}", metadata::WELL_KNOWN), get(server_metadata))
         .layer(middleware::from_fn_with_state(Arc::clone(&gateway), let_in))
+        .layer(middleware::from_fn_with_state(Arc::clone(&gateway), owed))
         .with_state(gateway)
+}
+
+/// Answers, and sees to it that the answer is either taken or given up.
+async fn owed(State(gateway): State<Arc<Gateway>>, request: Request, next: Next) -> Response {
+    let owing = request.extensions().get::<Owing>().cloned().filter(|_| request.version() >= Version::HTTP_2);
+    let answer = next.run(request).await;
+    let bytes = answer.body().size_hint().exact().unwrap_or(0);
+    let room = match u32::try_from(bytes) {
+        Ok(bytes) if bytes > SMALL_BYTES_MAX => Arc::clone(&gateway.body_room).try_acquire_many_owned(bytes).map(Some),
+        Ok(_) | Err(_) => Ok(None),
+    };
+    match room {
+        Ok(None) if owing.is_none() => answer,
+        Ok(room) => answer.map(|body| Body::new(Delivery::new(body, room, owing.as_ref()))),
+        Err(_none) => {
+            gateway.metrics.refused(Reason::NodeOverloaded);
+            endpoint::no_room()
+        }
+    }
 }
 
 async fn let_in(State(gateway): State<Arc<Gateway>>, request: Request, next: Next) -> Response {

@@ -297,6 +297,16 @@ async fn clients_that_do_not_read_what_is_there_for_them_are_let_go() -> Result<
         .await?;
     sips.abort();
 
+    // On HTTP/2 a client can leave one answer where it is and take all else there is.
+    let closed = reqwest::Client::builder().http2_prior_knowledge().http2_initial_stream_window_size(1_024).build()?;
+    let head = closed.post(&client.url).bearer_auth(&client.token).header("mcp-protocol-version", MODERN);
+    let head = head.header("accept", "application/json, text/event-stream").header("mcp-method", "tools/call");
+    let head = head.header("content-type", "application/json").header("mcp-name", "read");
+    let answered = head.body(super::call_body(&json!({}))).send().await?;
+    ensure!(answered.status() == 200, "{answered:?}");
+    eventually("it is let go", async || (metric(&deployment, CONNECTIONS).await.ok()? <= idle).then_some(())).await?;
+    ensure!(answered.bytes().await.is_err(), "the answer came all the same");
+
     // One listens and never reads; the changes it is told of are long.
     let uris: Vec<String> = (0..200).map(|number| format!("note:///{number}/{}", "x".repeat(1_900))).collect();
     let params = json!({"notifications": {"resourceSubscriptions": uris}, "_meta": modern_meta()});

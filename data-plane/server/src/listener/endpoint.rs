@@ -402,6 +402,12 @@ pub(super) fn not_ready() -> Response {
     response
 }
 
+/// 503: too many large answers wait for their clients. What was called was called, and is on record.
+pub(super) fn no_room() -> Response {
+    let body = json!({"error": Reason::NodeOverloaded.as_str(), "message": "there is an answer, and no room to keep it until you take it"});
+    json_response(StatusCode::SERVICE_UNAVAILABLE, body.to_string().into_bytes())
+}
+
 fn refusal_body(rpc_code: i64, reason: Reason, request_id: &str) -> Vec<u8> {
     let data = mcp::raw(&json!({"reason": reason.as_str(), "requestId": request_id, "policies": []}));
     mcp::error_body(None, &RpcError { code: rpc_code, message: reason.sentence().to_owned(), data: Some(data) })

@@ -7,7 +7,8 @@
 //! the older one ends, wherever it is.
 
 use std::{
-    collections::{BTreeSet, HashMap, HashSet},
+    collections::{BTreeSet, HashMap, HashSet, VecDeque},
+    mem,
     sync::{Arc, Mutex, MutexGuard, PoisonError},
     time::Duration,
 };
@@ -29,7 +30,7 @@ use crate::{budget::Budget, calls::unix_seconds, config_state::ConfigState, rand
 const STREAMS_MAX: usize = 10_000;
 /// Streams at once of one person through one agent: a client needs one, and has a few windows.
 pub(crate) const STREAMS_OF_ONE_MAX: usize = 32;
-/// Notes kept for sessions that do not listen here (yet), some hundred bytes each; beyond it all are forgotten.
+/// Notes kept for sessions that do not listen here (yet), some hundred bytes each; beyond it the oldest goes.
 const NOTES_MAX: usize = 8_192;
 /// Subscriptions that one node tells all others in a second, some hundred bytes each.
 const TOLD_PER_SECOND: u64 = 1_000;
@@ -59,7 +60,7 @@ struct Known {
     /// Sessions that listen here: the newest stream of each.
     sessions: HashMap<SessionKey, Session>,
     /// Of those that do not: in the order of their coming.
-    notes: Vec<Bytes>,
+    notes: VecDeque<Bytes>,
 }
 
 #[derive(Debug)]
@@ -248,14 +249,16 @@ impl Known {
     /// A node hears what it told itself, so each note comes twice.
     fn keep(&mut self, note: Bytes) {
         if self.notes.len() >= NOTES_MAX {
-            self.notes.clear();
+            self.notes.pop_front();
         }
-        self.notes.push(note);
+        self.notes.push_back(note);
     }
 
     fn notes_of(&mut self, key: &SessionKey) -> Vec<Bytes> {
         let is_of = |note: &Bytes| std::str::from_utf8(note).ok().and_then(Note::session_of).as_ref() == Some(key);
         let mut seen = HashSet::new();
-        self.notes.extract_if(.., |note| is_of(note)).filter(|note| seen.insert(note.clone())).collect()
+        let (of_it, others) = mem::take(&mut self.notes).into_iter().partition::<Vec<_>, _>(is_of);
+        self.notes = others.into();
+        of_it.into_iter().filter(|note| seen.insert(note.clone())).collect()
     }
 }

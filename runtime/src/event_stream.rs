@@ -5,7 +5,7 @@
 //! receivers drop repeats. So both transports may lose or repeat a message; neither changes one.
 //!
 //! - `publish` / `consume`: at least once towards one durable consumer, in order per publisher while nothing fails.
-//! - `broadcast` / `listen`: at most once, to whoever listens now.
+//! - `broadcast` / `listen`, `follow`: at most once, to whoever listens now.
 
 mod in_process;
 mod nats;
@@ -18,6 +18,9 @@ pub use nats::{NatsOptions, StreamSpec};
 
 /// Longest wait for a publish to be accepted; then the publisher keeps the message and tries again.
 pub const PUBLISH_WAIT_MAX: Duration = Duration::from_secs(5);
+
+/// Pause before listening again after the server went away.
+const LISTEN_PAUSE: Duration = Duration::from_millis(500);
 
 /// The stream could not take or give a message now. The caller keeps what it has and tries again.
 #[derive(Debug, thiserror::Error)]
@@ -184,6 +187,22 @@ impl EventStream {
             Kind::InProcess(hub) => ListenerKind::InProcess(hub.listen(subject)),
             Kind::Nats(connection) => ListenerKind::Nats(Box::new(connection.listen(subject).await?)),
         }))
+    }
+
+    /// Hands all that is broadcast on exactly this subject to `take`, for ever; what is said while the server is away is
+    /// missed.
+    pub async fn follow(&self, subject: &str, mut take: impl FnMut(&Bytes)) {
+        loop {
+            match self.listen(subject).await {
+                Ok(mut listener) => {
+                    while let Some(message) = listener.next().await {
+                        take(&message);
+                    }
+                }
+                Err(error) => tracing::warn!(%error, subject, "cannot hear of what is broadcast; trying again"),
+            }
+            tokio::time::sleep(LISTEN_PAUSE).await;
+        }
     }
 }
 

@@ -8,7 +8,6 @@
 use std::{
     collections::HashMap,
     sync::{Arc, Mutex, PoisonError},
-    time::Duration,
 };
 
 use bailiwick_data_plane_core::{Caller, sealed::answer::Answer};
@@ -24,8 +23,6 @@ use crate::{budget::Budget, config_state::ConfigState, random};
 const WAITING_MAX: usize = 8;
 /// What one node tells all others in a second: people's answers are small, and records travel the same way.
 pub(super) const TOLD_BYTES_PER_SECOND: u64 = 4 * 1024 * 1024;
-/// Pause before listening again after the stream went away.
-const LISTEN_PAUSE: Duration = Duration::from_millis(500);
 
 /// Where calls that wait for answers are known; one per node.
 #[derive(Debug)]
@@ -87,17 +84,7 @@ impl Answers {
 
     /// Takes what other nodes were given, for ever.
     pub(crate) async fn follow(self: Arc<Self>) {
-        loop {
-            match self.stream.listen(subjects::ANSWERS).await {
-                Ok(mut listener) => {
-                    while let Some(sealed) = listener.next().await {
-                        self.brought(&sealed);
-                    }
-                }
-                Err(error) => tracing::warn!(%error, "cannot hear of answers given to other nodes; trying again"),
-            }
-            tokio::time::sleep(LISTEN_PAUSE).await;
-        }
+        self.stream.follow(subjects::ANSWERS, |told| self.brought(told)).await;
     }
 
     fn brought(&self, sealed: &Bytes) {

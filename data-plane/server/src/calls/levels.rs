@@ -25,8 +25,6 @@ use crate::{
 const TOLD_PER_SECOND: u64 = 1_000;
 /// Servers told at once what another node was asked; others learn it with their next session.
 const TELLING_MAX: usize = 256;
-/// Pause before listening again after the event stream went away.
-const LISTEN_PAUSE: std::time::Duration = std::time::Duration::from_millis(500);
 
 /// One per node.
 #[derive(Debug)]
@@ -66,17 +64,7 @@ impl Levels {
 
     /// Takes what other nodes were asked, for ever.
     pub(crate) async fn follow(self: Arc<Self>) {
-        loop {
-            match self.stream.listen(subjects::LEVELS).await {
-                Ok(mut listener) => {
-                    while let Some(note) = listener.next().await {
-                        self.brought(&note);
-                    }
-                }
-                Err(error) => tracing::warn!(%error, "cannot hear of log levels set at other nodes; trying again"),
-            }
-            tokio::time::sleep(LISTEN_PAUSE).await;
-        }
+        self.stream.follow(subjects::LEVELS, |told| self.brought(told)).await;
     }
 
     fn brought(&self, note: &Bytes) {

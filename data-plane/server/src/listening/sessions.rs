@@ -10,7 +10,6 @@ use std::{
     collections::{BTreeSet, HashMap, HashSet, VecDeque},
     mem,
     sync::{Arc, Mutex, MutexGuard, PoisonError},
-    time::Duration,
 };
 
 use bailiwick_data_plane_core::{
@@ -38,8 +37,6 @@ const TOLD_PER_SECOND: u64 = 1_000;
 const LOOKING_MAX: usize = 1;
 /// Subscriptions on their way to a stream: as many as it can have.
 const ON_THE_WAY_MAX: usize = URIS_MAX;
-/// Pause before listening again after the event stream went away.
-const LISTEN_PAUSE: Duration = Duration::from_millis(500);
 
 /// See the file's header.
 #[derive(Debug)]
@@ -199,17 +196,7 @@ impl Listeners {
 
     /// Takes what other nodes were told, for ever.
     pub(crate) async fn follow(self: Arc<Self>) {
-        loop {
-            match self.stream.listen(subjects::SUBSCRIPTIONS).await {
-                Ok(mut listener) => {
-                    while let Some(note) = listener.next().await {
-                        self.brought(&note);
-                    }
-                }
-                Err(error) => tracing::warn!(%error, "cannot hear of subscriptions made at other nodes; trying again"),
-            }
-            tokio::time::sleep(LISTEN_PAUSE).await;
-        }
+        self.stream.follow(subjects::SUBSCRIPTIONS, |told| self.brought(told)).await;
     }
 
     fn brought(&self, note: &Bytes) {

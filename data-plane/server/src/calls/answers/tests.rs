@@ -1,5 +1,7 @@
 //! Answers between nodes that share keys and a stream, and nothing else.
 
+use std::time::Duration;
+
 use bailiwick_proto::{
     mcp::{Answered, RequestId, raw},
     v1,

@@ -310,18 +310,9 @@ impl Node {
             levels: Arc::clone(&levels),
             listeners: Arc::clone(&listeners),
         };
-        let late = self.stages.late.clone();
-        self.supervisor.spawn("answers", OnEnd::Critical, async move {
-            late.or_stop(answers.follow()).await;
-        });
-        let late = self.stages.late.clone();
-        self.supervisor.spawn("subscriptions", OnEnd::Critical, async move {
-            late.or_stop(listeners.follow()).await;
-        });
-        let late = self.stages.late.clone();
-        self.supervisor.spawn("log-levels", OnEnd::Critical, async move {
-            late.or_stop(levels.follow()).await;
-        });
+        self.keep("answers", answers.follow());
+        self.keep("subscriptions", listeners.follow());
+        self.keep("log-levels", levels.follow());
         // Set once: this function runs once.
         drop(self.calls.set(Arc::new(calls)));
         if let Some(public_key) = alone
@@ -330,11 +321,8 @@ impl Node {
             tracing::error!(%error, epoch, "this run cannot go on; the next one registers anew");
             return;
         }
-        let late = self.stages.late.clone();
         let reserving = registration.keep_reserves(epoch, reserves, Arc::clone(&self.metrics));
-        self.supervisor.spawn("reserves", OnEnd::Critical, async move {
-            late.or_stop(Box::pin(reserving)).await;
-        });
+        self.keep("reserves", Box::pin(reserving));
         let reports = ToolReports {
             client: config_client::client(&control_plane),
             control_plane: control_plane.clone(),
@@ -342,10 +330,7 @@ impl Node {
             state: Arc::clone(&self.state),
             upstream: Arc::clone(&self.upstream),
         };
-        let late = self.stages.late.clone();
-        self.supervisor.spawn("tool-reports", OnEnd::Critical, async move {
-            late.or_stop(reports.run()).await;
-        });
+        self.keep("tool-reports", reports.run());
         let lane = RevocationLane {
             uplink: control_plane.with_own_turn(),
             node: self.config.node.clone(),
@@ -353,10 +338,7 @@ impl Node {
             state: Arc::clone(&self.state),
             metrics: Arc::clone(&self.metrics),
         };
-        let late = self.stages.late.clone();
-        self.supervisor.spawn("revocation-lane", OnEnd::Critical, async move {
-            late.or_stop(Box::pin(lane.run())).await;
-        });
+        self.keep("revocation-lane", Box::pin(lane.run()));
         let stream = ConfigStream {
             uplink: control_plane,
             node: self.config.node,
@@ -366,6 +348,14 @@ impl Node {
             discoveries: Some(Discoveries::new(self.upstream, self.supervisor)),
         };
         stream.run().await;
+    }
+
+    /// Runs a part that goes on until nothing is served any more.
+    fn keep(&self, name: &'static str, part: impl Future<Output = ()> + Send + 'static) {
+        let late = self.stages.late.clone();
+        self.supervisor.spawn(name, OnEnd::Critical, async move {
+            late.or_stop(part).await;
+        });
     }
 
     async fn watch_config(self) {

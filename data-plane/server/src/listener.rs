@@ -45,7 +45,7 @@ use tokio::{
 
 pub(crate) use self::{body::BODY_ROOM_BYTES, endpoint::ATTRIBUTED_DENIALS_PER_SECOND, guard::Guard};
 use self::{
-    delivery::{Delivery, Owing},
+    delivery::{Delivery, NoRoom, Owing, room_for},
     guard::Turned,
     patience::Patient,
 };
@@ -65,8 +65,8 @@ const HEADER_WAIT_MAX: Duration = Duration::from_secs(15);
 /// Bytes of an answer that the system keeps for one client that has not taken them, about: what half a second of a good
 /// connection takes.
 pub(crate) const UNTAKEN_BYTES_MAX: u32 = 256 * 1024;
-/// Answers up to here take no room: as many as there are connections fit a node.
-const SMALL_BYTES_MAX: u32 = 64 * 1024;
+/// Bytes of large answers held at once for clients that have not taken them.
+pub(crate) const ANSWER_ROOM_BYTES: usize = 512 * 1024 * 1024;
 /// Probes of an HTTP/2 connection, so that a vanished client is noticed. HTTP/1 ends idle connections by itself.
 const KEEP_ALIVE: Duration = Duration::from_secs(20);
 /// Streams within one HTTP/2 connection.
@@ -89,8 +89,11 @@ pub(crate) struct Gateway {
     pub(crate) supervisor: Supervisor,
     /// One permit per call under way.
     pub(crate) slots: Arc<Semaphore>,
-    /// One permit per byte of a request's body held in memory, and of a large answer that its client has not taken.
+    /// One permit per byte of a request's body held in memory.
     pub(crate) body_room: Arc<Semaphore>,
+    /// One permit per byte of a large answer that its client has not taken. Apart from the other, so that clients that
+    /// take nothing keep nobody from asking.
+    pub(crate) answer_room: Arc<Semaphore>,
     /// Requested when calls under way have to be given up at shutdown.
     pub(crate) abort: Shutdown,
     /// Requested when streams of changes have to end, since no connection is accepted any more.
@@ -176,15 +179,11 @@ fn router(gateway: Arc<Gateway>) -> Router {
 async fn owed(State(gateway): State<Arc<Gateway>>, request: Request, next: Next) -> Response {
     let owing = request.extensions().get::<Owing>().cloned().filter(|_| request.version() >= Version::HTTP_2);
     let answer = next.run(request).await;
-    let bytes = answer.body().size_hint().exact().unwrap_or(0);
-    let room = match u32::try_from(bytes) {
-        Ok(bytes) if bytes > SMALL_BYTES_MAX => Arc::clone(&gateway.body_room).try_acquire_many_owned(bytes).map(Some),
-        Ok(_) | Err(_) => Ok(None),
-    };
+    let room = room_for(&gateway.answer_room, answer.body().size_hint().exact().unwrap_or(0));
     match room {
         Ok(None) if owing.is_none() => answer,
         Ok(room) => answer.map(|body| Body::new(Delivery::new(body, room, owing.as_ref()))),
-        Err(_none) => {
+        Err(NoRoom) => {
             gateway.metrics.refused(Reason::NodeOverloaded);
             endpoint::no_room()
         }

@@ -1,4 +1,4 @@
-//! An answer on its way to a client: in pieces, within the room all bodies share, and with an end to waiting.
+//! An answer on its way to a client: in pieces, within the room all large answers share, and with an end to waiting.
 //!
 //! Put around every answer by `listener`. On an HTTP/1 connection a client that takes nothing blocks the connection,
 //! which `patience` ends. On HTTP/2 it need not: it can leave one stream's window closed, or all of them, and take
@@ -18,7 +18,7 @@ use axum::body::Body;
 use bytes::Bytes;
 use hyper::body::{Body as HttpBody, Frame, SizeHint};
 use tokio::{
-    sync::OwnedSemaphorePermit,
+    sync::{OwnedSemaphorePermit, Semaphore},
     time::{Instant, MissedTickBehavior, interval},
 };
 
@@ -27,6 +27,22 @@ use tokio::{
 const PIECE_BYTES_MAX: usize = 16 * 1024;
 /// Looks at a connection in the time a client may let an answer wait.
 const LOOKS: u32 = 4;
+
+/// Answers up to here take no room: as many as there are connections fit a node.
+const SMALL_BYTES_MAX: u32 = 64 * 1024;
+
+/// Too many large answers wait for their clients.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct NoRoom;
+
+/// The room that an answer of so many bytes takes up, one permit a byte; a small one takes none.
+pub(super) fn room_for(room: &Arc<Semaphore>, bytes: u64) -> Result<Option<OwnedSemaphorePermit>, NoRoom> {
+    if bytes <= SMALL_BYTES_MAX.into() {
+        return Ok(None);
+    }
+    let bytes = u32::try_from(bytes).map_err(|_too_large| NoRoom)?;
+    Arc::clone(room).try_acquire_many_owned(bytes).map(Some).map_err(|_none_left| NoRoom)
+}
 
 /// What one connection's client has not taken yet.
 #[derive(Clone, Debug, Default)]
@@ -202,6 +218,18 @@ mod tests {
     /// Is the connection let go within this time?
     async fn is_let_go(owing: &Owing, within: u64) -> bool {
         timeout(Duration::from_secs(within), owing.too_long(WAIT_MAX)).await.is_ok()
+    }
+
+    #[test]
+    fn large_answers_share_a_room_and_small_ones_need_none() {
+        let (room, large) = (Arc::new(Semaphore::new(100_000)), u64::from(SMALL_BYTES_MAX) + 1);
+        let taken = room_for(&room, large).unwrap();
+        let answer = Delivery::new(Body::from("large"), taken, None);
+        assert_eq!(room_for(&room, large).unwrap_err(), NoRoom);
+        assert_eq!(room_for(&room, u64::MAX).unwrap_err(), NoRoom);
+        assert!(room_for(&room, large - 1).unwrap().is_none());
+        drop(answer);
+        assert!(room_for(&room, large).unwrap().is_some(), "what is delivered gives its room back");
     }
 
     #[tokio::test(start_paused = true)]

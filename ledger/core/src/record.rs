@@ -76,24 +76,70 @@ pub enum RecordError {
 }
 
 /// One record. `node`, `epoch`, `seq` and `prev` are filled by `chain::NodeChain::append`.
+///
+/// INVARIANT: here and in every part, fields are declared in the order of their names, which is that of RFC 8785.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Record {
-    /// Format version.
-    pub v: u8,
+    /// The agent.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub agent: Option<String>,
+    /// The arguments, committed to.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub args: Option<Commitment>,
+    /// Proof of possession.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub binding: Option<Binding>,
+    /// The OAuth client.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub client: Option<String>,
+    /// The consent relied upon.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub consent: Option<String>,
+    /// A control-plane event.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub control: Option<Value>,
+    /// What was decided.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub decision: Option<DecisionRecord>,
+    /// How many records were not written.
+    #[serde(default, with = "decimal::option", skip_serializing_if = "Option::is_none")]
+    pub dropped: Option<u64>,
+    /// The writer's run: the control-plane revision at which its key was registered.
+    #[serde(with = "decimal")]
+    pub epoch: u64,
+    /// The start of a run.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub epoch_open: Option<EpochOpen>,
+    /// What is missing.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub gap: Option<Gap>,
+    /// A signed head.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub head: Option<Head>,
+    /// On outcomes: [`record_id`] of the intent.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub intent: Option<String>,
     /// What happened.
     pub kind: Kind,
     /// Who wrote this.
     pub node: String,
-    /// The writer's run: the control-plane revision at which its key was registered.
-    #[serde(with = "decimal")]
-    pub epoch: u64,
-    /// Position in the chain of `(node, epoch)`, from 0.
-    #[serde(with = "decimal")]
-    pub seq: u64,
+    /// How the call ended.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub outcome: Option<Outcome>,
+    /// Who owned the agent then.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub owner: Option<String>,
     /// The chain hash before this record, hex.
     pub prev: String,
-    /// When, by the writer's clock: RFC 3339, microseconds, UTC.
-    pub ts: String,
+    /// The agent's project.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub project: Option<String>,
+    /// The id a refusal or answer carried.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub request_id: Option<String>,
+    /// The result, committed to.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub result: Option<Commitment>,
     /// Control-plane revision the decision used.
     #[serde(default, with = "decimal::option", skip_serializing_if = "Option::is_none")]
     pub rev: Option<u64>,
@@ -103,81 +149,37 @@ pub struct Record {
     /// The rollout whose candidate was laid over that revision where the decision was made.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub rollout: Option<String>,
-    /// The human.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub user: Option<String>,
-    /// The agent.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub agent: Option<String>,
-    /// Who owned the agent then.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub owner: Option<String>,
-    /// The agent's project.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub project: Option<String>,
-    /// The OAuth client.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub client: Option<String>,
-    /// The token's session (`sid`).
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub session: Option<String>,
-    /// The consent relied upon.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub consent: Option<String>,
-    /// Proof of possession.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub binding: Option<Binding>,
+    /// Position in the chain of `(node, epoch)`, from 0.
+    #[serde(with = "decimal")]
+    pub seq: u64,
     /// The MCP server.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub server: Option<String>,
+    /// The token's session (`sid`).
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub session: Option<String>,
+    /// The tool's tier.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub tier: Option<String>,
     /// The tool, by the server's own name.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub tool: Option<String>,
     /// Hash of the approved definition of the tool.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub tool_hash: Option<String>,
-    /// The tool's tier.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub tier: Option<String>,
-    /// The virtual server it was called through.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub virtual_server: Option<String>,
-    /// The id a refusal or answer carried.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub request_id: Option<String>,
-    /// What was decided.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub decision: Option<DecisionRecord>,
-    /// The arguments, committed to.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub args: Option<Commitment>,
-    /// The result, committed to.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub result: Option<Commitment>,
-    /// On outcomes: [`record_id`] of the intent.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub intent: Option<String>,
-    /// How the call ended.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub outcome: Option<Outcome>,
     /// The caller's own identifiers.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub trace: Option<Trace>,
-    /// A control-plane event.
+    /// When, by the writer's clock: RFC 3339, microseconds, UTC.
+    pub ts: String,
+    /// The human.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub control: Option<Value>,
-    /// A signed head.
+    pub user: Option<String>,
+    /// Format version.
+    pub v: u8,
+    /// The virtual server it was called through.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub head: Option<Head>,
-    /// The start of a run.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub epoch_open: Option<EpochOpen>,
-    /// What is missing.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub gap: Option<Gap>,
-    /// How many records were not written.
-    #[serde(default, with = "decimal::option", skip_serializing_if = "Option::is_none")]
-    pub dropped: Option<u64>,
+    pub virtual_server: Option<String>,
 }
 
 /// The name of a record in other records (`intent`): hex SHA-256 of its bytes.
@@ -241,8 +243,11 @@ impl Record {
     /// The bytes to chain, store and hash.
     pub fn to_canonical(&self) -> Result<Vec<u8>, RecordError> {
         self.check()?;
-        let value = serde_json::to_value(self).map_err(RecordError::Malformed)?;
-        let bytes = canonical::to_canonical(&value)?;
+        // Fields stand in canonical order and hold texts; of an event only its writer knows what it holds.
+        let bytes = match self.control {
+            None => serde_json::to_vec(self).map_err(RecordError::Malformed)?,
+            Some(_) => canonical::to_canonical(&serde_json::to_value(self).map_err(RecordError::Malformed)?)?,
+        };
         check_size(&bytes)?;
         Ok(bytes)
     }

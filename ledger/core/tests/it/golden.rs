@@ -1,9 +1,14 @@
 //! The bytes of one record of every kind, as committed: what was written once must stay readable for ever.
 
 use bailiwick_ledger_core::{
+    canonical,
     chain::NodeChain,
-    record::{EpochOpen, Gap, Kind, RECORD_BYTES_MAX, Record, RecordError, RecoveredEpoch, record_id},
+    record::{
+        Binding, Commitment, DecisionRecord, Effect, EpochOpen, Gap, Head, Kind, Outcome, PolicyRef, RECORD_BYTES_MAX,
+        Record, RecordError, RecoveredEpoch, Status, Trace, record_id,
+    },
 };
+use proptest::prelude::*;
 use serde_json::json;
 
 use crate::fixture::{denied, intent, outcome, signer, ts};
@@ -116,6 +121,76 @@ fn bytes_that_are_no_canonical_record_are_refused() {
         assert!(error.contains(expected), "{name}: {error}");
     }
     assert!(matches!(Record::parse(b"\xff"), Err(RecordError::NotJson(_))));
+}
+
+/// A record that lacks nothing.
+fn full(text: &str) -> Record {
+    let text = || text.to_owned();
+    let effect = Effect::Deny;
+    let policies = vec![PolicyRef { name: text(), version: 7 }];
+    let decision = DecisionRecord { effect, policies, reason: Some(text()), would_be: Some(effect) };
+    let commitment = Commitment { bytes: u64::MAX, commitment: text(), summary: text() };
+    let recovered = RecoveredEpoch { chain: text(), epoch: 5, next_seq: 13, open_intents: 1 };
+    Record {
+        agent: Some(text()),
+        args: Some(commitment.clone()),
+        binding: Some(Binding::Bound),
+        client: Some(text()),
+        consent: Some(text()),
+        control: None,
+        decision: Some(decision),
+        dropped: Some(1),
+        epoch: 7,
+        epoch_open: Some(EpochOpen { public_key: text(), recovered: vec![recovered] }),
+        gap: Some(Gap { cause: Some(text()), epoch: 5, first_seq: 10, last_seq: 12, node: text() }),
+        head: Some(Head { chain: text(), seq: 3, sig: text() }),
+        intent: Some(record_id(b"")),
+        kind: Kind::CallOutcome,
+        node: "edge-1".to_owned(),
+        outcome: Some(Outcome {
+            bytes: Some(u64::MAX),
+            cost: Some(text()),
+            error_code: Some(text()),
+            latency_us: Some(1),
+            status: Status::ToolError,
+        }),
+        owner: Some(text()),
+        prev: record_id(b""),
+        project: Some(text()),
+        request_id: Some(text()),
+        result: Some(commitment),
+        rev: Some(1),
+        rev_age_ms: Some(2),
+        rollout: Some(text()),
+        seq: 9,
+        server: Some(text()),
+        session: Some(text()),
+        tier: Some(text()),
+        tool: Some(text()),
+        tool_hash: Some(text()),
+        trace: Some(Trace {
+            client_name: Some(text()),
+            client_version: Some(text()),
+            jsonrpc_id: Some(text()),
+            method: Some(text()),
+            protocol_version: Some(text()),
+            trace_id: Some(text()),
+        }),
+        ts: ts(0),
+        user: Some(text()),
+        v: 1,
+        virtual_server: Some(text()),
+    }
+}
+
+proptest! {
+    #[test]
+    fn what_is_written_at_once_is_the_canonical_form_of_the_tree(text in any::<String>()) {
+        let record = full(&text);
+        let tree = serde_json::to_value(&record).unwrap();
+        prop_assert_eq!(record.to_canonical().unwrap(), canonical::to_canonical(&tree).unwrap());
+        prop_assert_eq!(Record::parse(&record.to_canonical().unwrap()).unwrap(), record);
+    }
 }
 
 #[test]

@@ -6,9 +6,9 @@
 //! Each kind of use is evaluated over the statements that are about it (`check.rs` says which), and of those over the ones
 //! that can match (`slices.rs`).
 //!
-//! Entities: tools, actions and servers that policies name are built once; what is used, its server, the user, the
-//! agent and its owner are added for each request. Nothing else is ever asked for an attribute or a parent
-//! (`references.rs` sees to it). A statement's id is the policy's name and, beyond the first, `#n`; no policy name
+//! Entities: tools, actions and servers that policies name are built once, and given to a request that meets the
+//! statements naming them; what is used, its server, the user, the agent and its owner are added for each request. Nothing
+//! else is ever asked for an attribute or a parent (`references.rs` sees to it). A statement's id is the policy's name and, beyond the first, `#n`; no policy name
 //! holds a `#`.
 
 mod check;
@@ -16,12 +16,12 @@ mod entities;
 mod slices;
 
 use std::{
-    collections::{BTreeMap, BTreeSet, HashMap},
+    collections::{BTreeMap, BTreeSet, HashMap, HashSet},
     fmt,
 };
 
 use cedar_policy::{
-    ActionConstraint, AuthorizationError, Authorizer, Context, Decision, Entities, EntityUid, Policy, PolicyId,
+    ActionConstraint, AuthorizationError, Authorizer, Context, Decision, Entities, Entity, EntityUid, Policy, PolicyId,
     PolicySet, RestrictedExpression,
 };
 use miette::Diagnostic;
@@ -119,9 +119,11 @@ pub(crate) struct Engine {
     /// From a statement's id to the index of its policy.
     origin: HashMap<PolicyId, usize>,
     types: Types,
-    tools: BTreeMap<String, BTreeMap<String, ToolEntities>>,
-    /// Tools, actions and servers that policies name, for questions such as `Tool::"finance__pay".tier`.
-    named: Entities,
+    /// By server and the tool's own name.
+    tools: HashMap<String, HashMap<String, ToolEntities>>,
+    /// Tools, with their servers, actions and servers that policies name, for questions such as
+    /// `Tool::"finance__pay".tier`.
+    named: HashMap<EntityUid, Vec<Entity>>,
     authorizer: Authorizer,
 }
 
@@ -144,55 +146,88 @@ impl Engine {
     /// Takes statements and the tools that may be asked about.
     pub(crate) fn new(statements: &[Placed], catalogue: &[CatalogueTool]) -> Result<Self, String> {
         let types = Types::new()?;
-        let literals: BTreeSet<Literal> = statements.iter().flat_map(|placed| placed.statement.literals()).collect();
-        let named_as = |kind: &str, id: &str| literals.contains(&Literal { kind: kind.to_owned(), id: id.to_owned() });
-        let mut tools: BTreeMap<String, BTreeMap<String, ToolEntities>> = BTreeMap::new();
-        let mut named = Vec::new();
-        let servers = literals.iter().filter(|literal| literal.kind == schema::SERVER);
-        let mut servers: BTreeSet<&str> = servers.map(|literal| literal.id.as_str()).collect();
-        for tool in catalogue {
-            let name = tool.policy_name();
-            let entities = types.tool(tool, &name)?;
-            if named_as(schema::TOOL, &name) {
-                named.push(entities.tool.clone());
-                servers.insert(&tool.server);
+        let literals: HashSet<EntityUid> =
+            statements.iter().flat_map(|placed| placed.statement.0.entity_literals()).collect();
+        let mut tools: HashMap<String, HashMap<String, ToolEntities>> = HashMap::new();
+        let mut named = HashMap::new();
+        for (number, tool) in (0..).zip(catalogue) {
+            let entities = types.tool(number, tool)?;
+            if literals.contains(&entities.tool.uid()) {
+                let server = types.server_entity(&tool.server)?;
+                named.insert(entities.tool.uid(), vec![entities.tool.clone(), server]);
             }
-            if named_as(schema::ACTION, &name) {
-                named.push(entities.action.clone());
+            if literals.contains(&entities.action.uid()) {
+                named.insert(entities.action.uid(), vec![entities.action.clone()]);
             }
             tools.entry(tool.server.clone()).or_default().insert(tool.name.clone(), entities);
         }
-        for server in servers {
-            named.push(types.server_entity(server)?);
+        for literal in literals.into_iter().filter(|literal| *literal.type_name() == types.server) {
+            let server = types.server_entity(literal.id().unescaped())?;
+            named.insert(literal, vec![server]);
         }
         let origin = statements.iter().map(|placed| (placed.statement.0.id().clone(), placed.policy)).collect();
         let about = |kind: Kind| {
             let statements = statements.iter().filter(move |placed| placed.about.contains(&kind));
             let mut slices = Slices::default();
-            statements.map(|placed| placed.statement.0.clone()).try_for_each(|statement| slices.add(statement))?;
+            statements.map(|placed| &placed.statement.0).try_for_each(|statement| slices.add(statement))?;
             Ok::<_, String>(slices)
         };
         let policies = [about(Kind::Tool)?, about(Kind::Prompt)?, about(Kind::Resource)?];
-        let named = Entities::from_entities(named, None).map_err(text_of)?;
         Ok(Self { policies, origin, types, tools, named, authorizer: Authorizer::new() })
+    }
+
+    /// Which tool of the catalogue this is.
+    pub(crate) fn number(&self, server: &str, tool: &str) -> Option<u32> {
+        Some(self.tools.get(server)?.get(tool)?.number)
     }
 
     /// Evaluates all statements about this kind of use. An error means that the question itself could not be put.
     pub(crate) fn evaluate(&self, request: &Request<'_>) -> Result<Evaluation, String> {
         let wanted = self.wanted(request.wanted)?;
-        let parties = self.parties(request, &wanted);
-        let entities = self.entities(request, &wanted)?;
-        let question = self.question(request, wanted)?;
         let [tools, prompts, resources] = &self.policies;
         let policies = match request.wanted {
             Use::Tool { .. } => tools,
             Use::Prompt { .. } => prompts,
             Use::Resource { .. } => resources,
         };
+        let slices = policies.about(&self.principals(request), &self.objects(request, &wanted));
+        let literals = slices.iter().flat_map(|slice| &slice.literals);
+        let named = literals.filter_map(|literal| self.named.get(literal)).flatten();
+        let entities = self.entities(request, &wanted, named)?;
+        let question = self.question(request, wanted)?;
+        Ok(self.ask(&question, slices.iter().map(|slice| &slice.statements), &entities))
+    }
+
+    /// The same, of all statements about this kind of use at once and with all entities there are.
+    #[cfg(test)]
+    pub(crate) fn evaluate_all(&self, request: &Request<'_>) -> Result<Evaluation, String> {
+        let wanted = self.wanted(request.wanted)?;
+        let [tools, prompts, resources] = &self.policies;
+        let policies = match request.wanted {
+            Use::Tool { .. } => tools,
+            Use::Prompt { .. } => prompts,
+            Use::Resource { .. } => resources,
+        };
+        let mut all = PolicySet::new();
+        let statements: BTreeMap<_, _> =
+            policies.all().flat_map(PolicySet::policies).map(|statement| (statement.id(), statement)).collect();
+        statements.into_values().try_for_each(|statement| all.add(statement.clone())).map_err(text_of)?;
+        let tools = self.tools.values().flat_map(HashMap::values).flat_map(|tool| [&tool.tool, &tool.action]);
+        let entities = self.entities(request, &wanted, self.named.values().flatten().chain(tools))?;
+        let question = self.question(request, wanted)?;
+        Ok(self.ask(&question, std::iter::once(&all), &entities))
+    }
+
+    fn ask<'a>(
+        &self,
+        question: &cedar_policy::Request,
+        statements: impl Iterator<Item = &'a PolicySet>,
+        entities: &Entities,
+    ) -> Evaluation {
         let index = |id: &PolicyId| self.origin.get(id).copied().unwrap_or(usize::MAX);
         let (mut permits, mut forbids, mut failed) = (BTreeSet::new(), BTreeSet::new(), BTreeMap::new());
-        for slice in policies.about(parties.iter()) {
-            let response = self.authorizer.is_authorized(&question, slice, &entities);
+        for statements in statements {
+            let response = self.authorizer.is_authorized(question, statements, entities);
             let matched = response.diagnostics().reason().map(index);
             match response.decision() {
                 Decision::Allow => permits.extend(matched),
@@ -203,14 +238,23 @@ impl Engine {
             }));
         }
         let permit = forbids.is_empty() && !permits.is_empty();
-        Ok(Evaluation { failed, permit, matched: if forbids.is_empty() { permits } else { forbids } })
+        Evaluation { failed, permit, matched: if forbids.is_empty() { permits } else { forbids } }
     }
 
-    /// Whom and what the request is about, each once: the user and their groups, what is used and its server.
-    fn parties(&self, request: &Request<'_>, wanted: &Wanted<'_>) -> BTreeSet<EntityUid> {
-        let groups = request.groups.iter().map(|group| uid(&self.types.group, group));
-        let used = [wanted.resource.clone(), uid(&self.types.server, request.wanted.server())];
-        groups.chain([self.types.user(request.user)]).chain(used).collect()
+    /// The user and their groups, each once.
+    fn principals(&self, request: &Request<'_>) -> Vec<EntityUid> {
+        let groups: BTreeSet<&String> = request.groups.iter().collect();
+        let groups = groups.into_iter().map(|group| uid(&self.types.group, group));
+        groups.chain([self.types.user(request.user)]).collect()
+    }
+
+    /// What is used and how, with what these are in, each once.
+    fn objects(&self, request: &Request<'_>, wanted: &Wanted<'_>) -> Vec<EntityUid> {
+        let used = [wanted.resource.clone(), wanted.action.clone()];
+        let within = wanted
+            .tool
+            .map(|_| [uid(&self.types.server, request.wanted.server()), uid(&self.types.action, schema::CALL_TOOL)]);
+        used.into_iter().chain(within.into_iter().flatten()).collect()
     }
 
     fn wanted<'a>(&'a self, wanted: Use<'a>) -> Result<Wanted<'a>, String> {
@@ -244,20 +288,23 @@ impl Engine {
         cedar_policy::Request::new(principal, wanted.action, wanted.resource, context, None).map_err(text_of)
     }
 
-    fn entities(&self, request: &Request<'_>, wanted: &Wanted<'_>) -> Result<Entities, String> {
+    /// Those of the request, and those that statements name.
+    fn entities<'a>(
+        &'a self,
+        request: &Request<'_>,
+        wanted: &Wanted<'a>,
+        named: impl Iterator<Item = &'a Entity>,
+    ) -> Result<Entities, String> {
         let agent = &request.agent;
-        let mut entities = vec![self.types.user_in(request.user, request.groups), self.types.agent_of(agent)?];
-        if agent.owner != request.user {
-            entities.push(self.types.user_in(agent.owner, agent.owner_groups));
-        }
-        let is_new = |uid: &EntityUid| self.named.get(uid).is_none();
         let of_tool = wanted.tool.into_iter().flat_map(|tool| [&tool.tool, &tool.action]);
-        entities.extend(of_tool.filter(|entity| is_new(&entity.uid())).cloned());
-        let server = request.wanted.server();
-        if is_new(&uid(&self.types.server, server)) {
-            entities.push(self.types.server_entity(server)?);
-        }
-        self.named.clone().add_entities(entities, None).map_err(text_of)
+        let mut entities: HashMap<EntityUid, Entity> =
+            named.chain(of_tool).map(|entity| (entity.uid(), entity.clone())).collect();
+        let user = self.types.user_in(request.user, request.groups);
+        let owner = (agent.owner != request.user).then(|| self.types.user_in(agent.owner, agent.owner_groups));
+        let server = self.types.server_entity(request.wanted.server())?;
+        let own = [Some(user), owner, Some(self.types.agent_of(agent)?), Some(server)];
+        entities.extend(own.into_iter().flatten().map(|entity| (entity.uid(), entity)));
+        Entities::from_entities(entities.into_values(), None).map_err(text_of)
     }
 }
 

@@ -5,14 +5,15 @@
 //! person or a tool never keeps a configuration from being applied: what is gone makes no requests and gets no calls.
 //! A compiled set never changes; share it in an `Arc`.
 
-use std::collections::BTreeSet;
+use std::{collections::BTreeSet, sync::Arc};
 
 use crate::{
     catalogue::{CatalogueTool, Universe, is_cost},
     cedar::{self, Checker, Engine, Evaluation, Findings, Placed, Statement},
     references::{self, Literal},
-    request::{PolicyRef, Request, Verdict},
+    request::{PolicyRef, Request, Use, Verdict},
     schema::{self, ACTION, TOOL},
+    settled::Settled,
     stack,
     text::{CATALOGUE, POLICIES_MAX, PolicyProblem, PolicyText},
 };
@@ -50,6 +51,7 @@ fn problems_of(policy: &PolicyText, catalogue: &[CatalogueTool], universe: &dyn 
 pub struct CompiledPolicies {
     policies: Vec<PolicyRef>,
     engine: Engine,
+    settled: Settled,
 }
 
 impl CompiledPolicies {
@@ -93,17 +95,40 @@ impl CompiledPolicies {
         }
         let engine = Engine::new(&statements, catalogue).map_err(|message| vec![of_catalogue(message)])?;
         let policies = policies.iter().map(|policy| PolicyRef { name: policy.name.clone(), version: policy.version });
-        Ok(Self { policies: policies.collect(), engine })
+        Ok(Self { policies: policies.collect(), engine, settled: Settled::default() })
     }
 
-    /// Decides one request. Pure: the same set and request always give the same verdict.
+    /// Decides one request. Pure: the same set and request always give the same verdict, so verdicts about tools are
+    /// remembered; names of prompts and URIs are anybody's, and not.
     ///
     /// A tool outside the catalogue, and any failure while a policy is evaluated, is a denial with `error` set.
     #[must_use]
     pub fn decide(&self, request: &Request<'_>) -> Verdict {
-        let Evaluation { permit, matched, failed } = match stack::for_deciding(|| self.engine.evaluate(request)) {
+        let number = match request.wanted {
+            Use::Tool { server, tool } => self.engine.number(server, tool),
+            Use::Prompt { .. } | Use::Resource { .. } => None,
+        };
+        match number {
+            Some(number) => self.settled.get_or(request, number, || self.evaluate(request)),
+            None => self.evaluate(request),
+        }
+    }
+
+    /// The same, whatever is remembered.
+    fn evaluate(&self, request: &Request<'_>) -> Verdict {
+        self.verdict(stack::for_deciding(|| self.engine.evaluate(request)))
+    }
+
+    /// The same by all statements of the set and all tools of the catalogue.
+    #[cfg(test)]
+    fn decide_plainly(&self, request: &Request<'_>) -> Verdict {
+        self.verdict(stack::for_deciding(|| self.engine.evaluate_all(request)))
+    }
+
+    fn verdict(&self, evaluated: Result<Evaluation, String>) -> Verdict {
+        let Evaluation { permit, matched, failed } = match evaluated {
             Ok(evaluation) => evaluation,
-            Err(message) => return Verdict::fault(Vec::new(), message),
+            Err(message) => return Verdict::fault(Arc::default(), message),
         };
         if failed.is_empty() {
             return Verdict { permit, policies: self.refs(matched.iter()), error: None };
@@ -122,10 +147,10 @@ impl CompiledPolicies {
         &self.policies
     }
 
-    fn refs<'a>(&self, indexes: impl Iterator<Item = &'a usize>) -> Vec<PolicyRef> {
+    fn refs<'a>(&self, indexes: impl Iterator<Item = &'a usize>) -> Arc<[PolicyRef]> {
         let mut refs: Vec<_> = indexes.filter_map(|index| self.policies.get(*index)).cloned().collect();
         refs.sort();
-        refs
+        refs.into()
     }
 }
 

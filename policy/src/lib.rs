@@ -16,6 +16,7 @@ mod compiled;
 mod references;
 mod request;
 mod schema;
+mod settled;
 mod stack;
 mod text;
 

@@ -3,6 +3,8 @@
 //! Built by `data-plane/core` for everything that is listed or used. All is borrowed: a request lives for one decision
 //! only.
 
+use std::sync::Arc;
+
 use bailiwick_proto::Tier;
 use serde::{Deserialize, Serialize};
 
@@ -91,13 +93,13 @@ pub struct Verdict {
     pub permit: bool,
     /// The policies that made the verdict, sorted, each once: the permits that matched, or the forbids that matched,
     /// or the policies that failed. Empty when nothing matched.
-    pub policies: Vec<PolicyRef>,
+    pub policies: Arc<[PolicyRef]>,
     /// Why the policies could not be evaluated: refuse with `policy_error`. For logs and records, not for clients.
     pub error: Option<String>,
 }
 
 impl Verdict {
-    pub(crate) fn fault(policies: Vec<PolicyRef>, message: String) -> Self {
+    pub(crate) fn fault(policies: Arc<[PolicyRef]>, message: String) -> Self {
         Self { permit: false, policies, error: Some(message) }
     }
 }

@@ -16,7 +16,7 @@ pub use crate::wanted::{Found, ToolRef, Wanted, What};
 use crate::{
     caller::Caller,
     config::{Config, ExposedTool, Tool},
-    people::{Agent, Consent, User},
+    people::{Agent, Consent, Parties, User},
 };
 
 /// What was decided, and everything the record of it needs.
@@ -25,7 +25,7 @@ pub struct Decision {
     /// Why not; `None` permits.
     pub reason: Option<Reason>,
     /// The policies that decided; empty when something before policy did.
-    pub policies: Vec<PolicyRef>,
+    pub policies: Arc<[PolicyRef]>,
     /// Why policies could not be evaluated; for logs, not for clients.
     pub policy_error: Option<String>,
     /// The configuration's revision.
@@ -91,7 +91,7 @@ pub fn listable<'c>(config: &'c Config, caller: &Caller, virtual_server: &str, n
 pub struct Admission<'c> {
     config: &'c Config,
     caller: &'c Caller,
-    parties: Parties,
+    parties: Arc<Parties>,
     now_unix: i64,
 }
 
@@ -99,7 +99,7 @@ impl<'c> Admission<'c> {
     /// For a caller at `now_unix` (seconds).
     #[must_use]
     pub fn of(config: &'c Config, caller: &'c Caller, now_unix: i64) -> Self {
-        Self { config, caller, parties: Parties::of(config, caller), now_unix }
+        Self { config, caller, parties: parties(config, caller), now_unix }
     }
 
     /// Has the caller any authority on this virtual server now? Without it [`Admission::admit`] permits nothing.
@@ -125,7 +125,7 @@ impl<'c> Admission<'c> {
         let Self { config, caller, parties, now_unix } = self;
         let mut decision = Decision {
             reason: None,
-            policies: Vec::new(),
+            policies: Arc::default(),
             policy_error: None,
             revision: config.revision,
             rollout: config.staging.as_ref().map(|staging| Arc::clone(&staging.rollout)),
@@ -142,29 +142,7 @@ impl<'c> Admission<'c> {
     }
 }
 
-/// Who a caller says they are, as far as that is known.
-#[derive(Debug, PartialEq, Eq)]
-struct Parties {
-    user: Option<User>,
-    agent: Option<Agent>,
-    consent: Option<Consent>,
-    /// Of the agent's owner.
-    owner_groups: Vec<String>,
-}
-
 impl Parties {
-    fn of(config: &Config, caller: &Caller) -> Self {
-        let people = &config.people;
-        let agent = people.agent(&caller.agent);
-        let owner = agent.as_ref().and_then(|agent| people.user(&agent.owner));
-        Self {
-            user: people.user(&caller.user),
-            consent: people.consent(&caller.consent),
-            owner_groups: owner.map(|owner| owner.groups).unwrap_or_default(),
-            agent,
-        }
-    }
-
     /// Those who act, if they have any authority on this virtual server.
     fn authority(&self, caller: &Caller, virtual_server: &str) -> Result<(&User, &Agent, &Consent), Reason> {
         let user = self.user.as_ref().ok_or(Reason::UserUnknown)?;
@@ -203,7 +181,11 @@ struct Standing<'c> {
 /// or revoked. For calls under way and for what is remembered of a caller; time alone takes nothing away here.
 #[must_use]
 pub fn taken_away(config: &Config, caller: &Caller) -> Option<Reason> {
-    Parties::of(config, caller).authority(caller, &caller.virtual_server).err()
+    parties(config, caller).authority(caller, &caller.virtual_server).err()
+}
+
+fn parties(config: &Config, caller: &Caller) -> Arc<Parties> {
+    config.people.parties(&caller.user, &caller.agent, &caller.consent)
 }
 
 fn standing<'c>(

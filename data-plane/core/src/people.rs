@@ -1,10 +1,15 @@
 //! People: persons, their agents and their consents, read from the entries when they are asked for.
 //!
 //! There may be a million, while a call asks for four: so they are kept once, packed as they came (`config_digest`),
-//! and a revision that changes a handful shares the rest with the one before. What the overlay denies stands with its
-//! authority taken. Made by `catalogue`, asked by `admission`. Invariant: what cannot be read, or does not belong under
+//! and a revision that changes a handful shares the rest with the one before. Those who call are unpacked once a revision.
+//! What the overlay denies stands with its authority taken. Made by `catalogue`, asked by `admission`. Invariant: what cannot be read, or does not belong under
 //! its key, is not there; `check` says why, once, when it comes. Absent: everything that is offered to people
 //! (`config::Offer`).
+
+use std::{
+    collections::HashMap,
+    sync::{Arc, Mutex, PoisonError},
+};
 
 use bailiwick_proto::{
     Tier,
@@ -54,6 +59,25 @@ pub struct Consent {
     pub revoked: bool,
 }
 
+/// Everybody whose authority a call needs, as far as they are known.
+#[derive(Debug, PartialEq, Eq)]
+pub struct Parties {
+    /// Who acts.
+    pub user: Option<User>,
+    /// Through what.
+    pub agent: Option<Agent>,
+    /// On what grounds.
+    pub consent: Option<Consent>,
+    /// Of the agent's owner.
+    pub owner_groups: Vec<String>,
+}
+
+/// Parties that were unpacked, by consent, with the user and agent they were asked for with.
+type Unpacked = HashMap<String, (String, String, Arc<Parties>)>;
+
+/// Parties kept unpacked, some five hundred bytes each: more than a node has callers between two revisions.
+const UNPACKED_MAX: usize = 16_384;
+
 /// See the file's header. A copy costs next to nothing.
 #[derive(Clone, Debug, Default)]
 pub struct People {
@@ -61,13 +85,44 @@ pub struct People {
     entries: Entries,
     /// Denied keys.
     denied: Table<u64>,
+    unpacked: Arc<Mutex<Unpacked>>,
 }
 
 impl People {
     /// Those of a configuration, without whom `denied` denies.
     #[must_use]
-    pub const fn new(entries: Entries, denied: Table<u64>) -> Self {
-        Self { entries, denied }
+    pub fn new(entries: Entries, denied: Table<u64>) -> Self {
+        Self { entries, denied, unpacked: Arc::default() }
+    }
+
+    /// Those whom a call by these names needs.
+    #[must_use]
+    pub fn parties(&self, user: &str, agent: &str, consent: &str) -> Arc<Parties> {
+        let unpacked = || self.unpacked.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some((of, through, parties)) = unpacked().get(consent)
+            && of == user
+            && through == agent
+        {
+            return Arc::clone(parties);
+        }
+        let parties = Arc::new(self.unpack(user, agent, consent));
+        let mut unpacked = unpacked();
+        if unpacked.len() >= UNPACKED_MAX {
+            unpacked.clear();
+        }
+        unpacked.insert(consent.to_owned(), (user.to_owned(), agent.to_owned(), Arc::clone(&parties)));
+        parties
+    }
+
+    fn unpack(&self, user: &str, agent: &str, consent: &str) -> Parties {
+        let agent = self.agent(agent);
+        let owner = agent.as_ref().and_then(|agent| self.user(&agent.owner));
+        Parties {
+            user: self.user(user),
+            consent: self.consent(consent),
+            owner_groups: owner.map(|owner| owner.groups).unwrap_or_default(),
+            agent,
+        }
     }
 
     /// The person of this name.
@@ -210,5 +265,19 @@ mod tests {
         assert!(denied.consent("c-1").unwrap().revoked);
         let other = people(&world(), &["user/eve@example.com"]);
         assert!(other.user("jane@example.com").unwrap().active && other.user("eve@example.com").is_none());
+    }
+
+    #[test]
+    fn parties_that_were_asked_for_before_are_those_of_these_names_and_this_revision() {
+        let before = people(&world(), &[]);
+        let asked = |people: &People, user: &str| people.parties(user, "coder", "c-1");
+        let jane = asked(&before, "jane@example.com");
+        assert!(jane.user.is_some() && jane.agent.is_some() && jane.owner_groups == ["finance"]);
+        assert!(Arc::ptr_eq(&jane, &asked(&before.clone(), "jane@example.com")), "unpacked once");
+        let eve = asked(&before, "eve@example.com");
+        assert!(eve.user.is_none() && eve.consent.is_some(), "the same consent, brought by somebody else");
+        assert_eq!(asked(&before, "jane@example.com"), jane);
+        let after = people(&world(), &["user/jane@example.com"]);
+        assert!(!asked(&after, "jane@example.com").user.as_ref().unwrap().active);
     }
 }

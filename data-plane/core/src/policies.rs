@@ -7,7 +7,7 @@
 
 use std::{collections::BTreeSet, sync::Arc};
 
-use bailiwick_policy::{CatalogueTool, CompiledPolicies, PolicyText, Request, Use, Verdict};
+use bailiwick_policy::{CatalogueTool, CompiledPolicies, PolicyRef, PolicyText, Request, Use, Verdict};
 
 /// A compiled set with what it was compiled from.
 #[derive(Debug)]
@@ -88,7 +88,8 @@ impl Policies {
         }
         let mut verdict = compiled.set.decide(request);
         if verdict.permit {
-            verdict.policies.retain(|policy| narrowing.policies.contains(&policy.name));
+            let stays = |policy: &&PolicyRef| narrowing.policies.contains(&policy.name);
+            verdict.policies = verdict.policies.iter().filter(stays).cloned().collect();
             verdict.permit = !verdict.policies.is_empty();
         }
         verdict
@@ -102,5 +103,5 @@ impl Policies {
 }
 
 fn deny(error: &str) -> Verdict {
-    Verdict { permit: false, policies: Vec::new(), error: Some(error.to_owned()) }
+    Verdict { permit: false, policies: Arc::default(), error: Some(error.to_owned()) }
 }

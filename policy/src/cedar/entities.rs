@@ -12,6 +12,8 @@ use crate::{catalogue::CatalogueTool, request::RequestAgent, schema};
 
 /// A tool of the catalogue.
 pub(super) struct ToolEntities {
+    /// Among all tools of the catalogue.
+    pub(super) number: u32,
     pub(super) tool: Entity,
     pub(super) action: Entity,
 }
@@ -70,7 +72,8 @@ impl Types {
         Entity::new(server, attributes, HashSet::new()).map_err(text_of)
     }
 
-    pub(super) fn tool(&self, tool: &CatalogueTool, policy_name: &str) -> Result<ToolEntities, String> {
+    pub(super) fn tool(&self, number: u32, tool: &CatalogueTool) -> Result<ToolEntities, String> {
+        let policy_name = &tool.policy_name();
         let server = uid(&self.server, &tool.server);
         let mut attributes = HashMap::from([
             ("tier".to_owned(), RestrictedExpression::new_string(tool.tier.as_str().to_owned())),
@@ -85,6 +88,7 @@ impl Types {
         let resource = uid(&self.tool, policy_name);
         let call_tool = HashSet::from([uid(&self.action, schema::CALL_TOOL)]);
         Ok(ToolEntities {
+            number,
             tool: Entity::new(resource, attributes, HashSet::from([server])).map_err(text_of)?,
             action: Entity::new_no_attrs(uid(&self.action, policy_name), call_tool),
         })

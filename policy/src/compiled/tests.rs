@@ -94,9 +94,9 @@ fn the_first_policy_validates_and_lets_finance_read() {
     let policies = compile(&[("finance-reads", FINANCE_READS)]);
     let verdict = policies.decide(&request(&groups(&["finance"]), ("finance", "query_data")));
     let by = PolicyRef { name: "finance-reads".into(), version: 3 };
-    assert_eq!(verdict, Verdict { permit: true, policies: vec![by], error: None });
+    assert_eq!(verdict, Verdict { permit: true, policies: vec![by].into(), error: None });
     let stranger = policies.decide(&request(&groups(&["hr"]), ("finance", "query_data")));
-    assert_eq!(stranger, Verdict { permit: false, policies: vec![], error: None });
+    assert_eq!(stranger, Verdict { permit: false, policies: Arc::default(), error: None });
 }
 
 #[test]
@@ -153,7 +153,7 @@ fn forbid_beats_permit_and_is_named() {
     ]);
     let verdict = policies.decide(&request(&[], ("finance", "close_books")));
     let by = PolicyRef { name: "no-books".into(), version: 3 };
-    assert_eq!(verdict, Verdict { permit: false, policies: vec![by], error: None });
+    assert_eq!(verdict, Verdict { permit: false, policies: vec![by].into(), error: None });
     assert!(policies.decide(&request(&[], ("finance", "query_data"))).permit);
 }
 
@@ -172,7 +172,7 @@ fn a_failing_policy_denies_whatever_the_others_say() {
         let verdict = compile(&[("all", "permit (principal, action, resource);"), ("bad", &failing)])
             .decide(&request(&[], ("hr", "query_data")));
         assert!(!verdict.permit);
-        assert_eq!(verdict.policies, [PolicyRef { name: "bad".into(), version: 3 }]);
+        assert_eq!(*verdict.policies, [PolicyRef { name: "bad".into(), version: 3 }]);
         assert!(verdict.error.unwrap().starts_with("policy `bad` version 3: "));
     }
     let policies = compile(&[("all", "permit (principal, action, resource);"), ("bad", fails_on_books)]);
@@ -389,7 +389,7 @@ proptest! {
     fn without_policies_everything_is_denied(at in 0..4_usize, user in "\\PC{0,20}", names in prop::collection::vec("\\PC{0,10}", 0..4)) {
         let tools = catalogue();
         let asked = Request { user: &user, ..request(&names, (&tools[at].server, &tools[at].name)) };
-        prop_assert_eq!(compile(&[]).decide(&asked), Verdict { permit: false, policies: vec![], error: None });
+        prop_assert_eq!(compile(&[]).decide(&asked), Verdict { permit: false, policies: Arc::default(), error: None });
     }
 
     #[test]

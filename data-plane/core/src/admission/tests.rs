@@ -159,7 +159,7 @@ fn a_decision_names_what_its_record_needs() {
         (permitted.owner.as_deref(), permitted.project.as_deref()),
         (Some("jane@example.com"), Some("platform"))
     );
-    assert_eq!(permitted.policies, [PolicyRef { name: "finance".into(), version: 3 }]);
+    assert_eq!(*permitted.policies, [PolicyRef { name: "finance".into(), version: 3 }]);
     let unknown = ask(&world(), "no_such_tool");
     assert!(unknown.tool().is_none() && unknown.tier() == Tier::Destructive);
 }

@@ -1,4 +1,5 @@
-//! Cedar against a slow, obvious evaluator, over a family of generated policies.
+//! Verdicts against a slow, obvious evaluator, and against Cedar given everything at once, over a family of generated
+//! policies.
 //!
 //! Each generated statement is written out as Cedar text and also evaluated here, straight from its parts; verdicts,
 //! named policies and failures must agree for every tool, prompt and resource.
@@ -330,13 +331,14 @@ proptest! {
         }
         let policies = CompiledPolicies::compile(&catalogue(), &texts).unwrap();
         let tools = catalogue();
-        for asked in &questions {
+        // The second time, what was remembered has to be the same, and belong to the same question.
+        for asked in questions.iter().chain(&questions) {
             let wanted = match asked.wanted {
                 Wanted::Tool(tool) => Use::Tool { server: &tools[tool].server, tool: &tools[tool].name },
                 Wanted::Prompt(server) => Use::Prompt { server, name: "summary" },
                 Wanted::Resource(server, uri) => Use::Resource { server, uri },
             };
-            let verdict = policies.decide(&Request {
+            let request = Request {
                 user: asked.user,
                 groups: &asked.groups,
                 agent: RequestAgent {
@@ -349,8 +351,10 @@ proptest! {
                 virtual_server: "finance",
                 level: asked.level,
                 wanted,
-            });
-            let names: Vec<String> = verdict.policies.into_iter().map(|policy| policy.name).collect();
+            };
+            let verdict = policies.decide(&request);
+            prop_assert_eq!(&verdict, &policies.decide_plainly(&request));
+            let names: Vec<String> = verdict.policies.iter().map(|policy| policy.name.clone()).collect();
             prop_assert_eq!((verdict.permit, names, verdict.error.is_some()), obvious(&rules, asked));
         }
     }

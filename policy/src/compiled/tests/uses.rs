@@ -191,7 +191,7 @@ fn the_decision_names_the_policy_and_its_version() {
     let wanted = Use::Prompt { server: "finance", name: "summary" };
     let verdict = policies.decide(&Request { wanted, ..request(&[], ("", "")) });
     let by = PolicyRef { name: "prompts".into(), version: 3 };
-    assert_eq!(verdict, Verdict { permit: true, policies: vec![by], error: None });
+    assert_eq!(verdict, Verdict { permit: true, policies: vec![by].into(), error: None });
 }
 
 /// Texts that were accepted before prompts and resources could be governed stay accepted: a data plane must be able to

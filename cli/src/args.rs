@@ -3,6 +3,8 @@
 mod cluster;
 mod revoke;
 mod rollout;
+mod upstream;
+mod secret;
 
 use std::{path::PathBuf, time::Duration};
 
@@ -14,6 +16,8 @@ pub(crate) use self::cluster::{
 };
 pub(crate) use self::revoke::RevokeArgs;
 pub(crate) use self::rollout::{RolloutCommand, RolloutStatusArgs, RolloutStepArgs, StagesArgs};
+pub(crate) use self::upstream::{Place, Upstream};
+pub(crate) use self::secret::{SecretCommand, SecretDeleteArgs, SecretListArgs, SecretSetArgs};
 
 /// Longest life of an admin-issued token.
 const TTL_MAX: Duration = Duration::from_secs(30 * 24 * 3600);
@@ -78,6 +82,9 @@ pub(crate) enum Command {
     /// changed by nothing else meanwhile.
     #[command(subcommand)]
     Rollout(RolloutCommand),
+    /// Secrets that data planes show to servers, or give to them: sealed, by name.
+    #[command(subcommand)]
+    Secret(SecretCommand),
     /// Begin a cluster, let nodes in and out, back up and restore.
     #[command(subcommand)]
     Cluster(ClusterCommand),
@@ -111,9 +118,10 @@ pub(crate) struct DevArgs {
     /// Where to keep everything.
     #[arg(long, value_name = "DIR", value_hint = ValueHint::DirPath)]
     pub(crate) data: Option<PathBuf>,
-    /// An MCP server to put behind the gateway under this name; may be repeated.
-    #[arg(long, value_name = "NAME=URL", value_parser = upstream)]
-    pub(crate) upstream: Vec<(String, String)>,
+    /// An MCP server to put behind the gateway under this name; may be repeated. NAME=sse:URL speaks HTTP+SSE to it;
+    /// NAME='stdio:PROGRAM ARGUMENTS…' runs a program, in this folder and with this search path.
+    #[arg(long, value_name = "NAME=URL", value_parser = upstream::upstream)]
+    pub(crate) upstream: Vec<Upstream>,
     /// Manifests to apply at start; may be repeated. `-` reads standard input.
     #[arg(short, long = "file", value_name = "MANIFEST", value_hint = ValueHint::FilePath)]
     pub(crate) files: Vec<PathBuf>,
@@ -365,14 +373,6 @@ pub(crate) enum ExportFormat {
     Csv,
     /// One JSON record a line, exactly as chained.
     Jsonl,
-}
-
-fn upstream(text: &str) -> Result<(String, String), String> {
-    let (name, url) = text.split_once('=').ok_or("use NAME=URL, e.g. finance=http://127.0.0.1:9801/mcp")?;
-    if !bailiwick_proto::names::is_server_name(name) {
-        return Err(format!("`{name}` is no server name: use lower-case letters, digits and hyphens, at most 32"));
-    }
-    Ok((name.to_owned(), url.to_owned()))
 }
 
 fn ttl(text: &str) -> Result<Duration, String> {

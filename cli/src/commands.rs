@@ -10,4 +10,5 @@ pub(crate) mod resources;
 pub(crate) mod revoke;
 pub(crate) mod role;
 pub(crate) mod rollout;
+pub(crate) mod secret;
 pub(crate) mod token;

@@ -16,6 +16,7 @@ mod yaml;
 use std::process::ExitCode;
 
 use args::{Cli, Command, LedgerCommand};
+use bailiwick_data_plane::warden;
 use clap::Parser;
 use failure::Failure;
 
@@ -24,6 +25,10 @@ use failure::Failure;
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 
 fn main() -> ExitCode {
+    // A process of its own beside each program that a data plane runs: before anything else is set up.
+    if let Some(program) = warden::asked(std::env::args_os()) {
+        return warden::run(&program);
+    }
     let cli = Cli::parse();
     match run(cli) {
         Ok(()) => ExitCode::SUCCESS,
@@ -60,6 +65,7 @@ async fn dispatch(cli: Cli) -> Result<(), Failure> {
         Command::Token(args::TokenCommand::Issue(args)) => commands::token::issue(&admin, args).await,
         Command::Revoke(args) => commands::revoke::revoke(&admin, args).await,
         Command::Rollout(command) => commands::rollout::run(&admin, command).await,
+        Command::Secret(command) => commands::secret::run(&admin, command).await,
         Command::Cluster(command) => commands::cluster::run(&admin, command).await,
         Command::Doctor(args) => Box::pin(commands::doctor::run(&admin, args)).await,
         Command::Audit(args) => commands::audit::run(args).await,

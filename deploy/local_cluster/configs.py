@@ -10,6 +10,8 @@ from topology import LOOPBACK, listen, named, of_role, url
 REPOSITORY = pathlib.Path(__file__).resolve().parent.parent.parent
 DRAIN_MILLISECONDS = 5_000
 MASTER_KEY_BYTES = 32
+# A cluster for trying things out: MCP servers run beside it.
+SERVER_NETWORKS = ["127.0.0.0/8", "::1/128"]
 
 
 def toml(sections):
@@ -61,6 +63,7 @@ def config_of(node, nodes, folder):
             "listen": listen(node, "mcp"),
             "ops_listen": listen(node, "ops"),
             "control_plane": apis,
+            "drain_delay_ms": 0,
             "drain_ms": DRAIN_MILLISECONDS,
         },
         "ledger": lambda: {
@@ -72,7 +75,10 @@ def config_of(node, nodes, folder):
     own = {"data_dir": str(folder / "data" / node["name"]), **section, **joining}
     nats = {"url": url(named(nodes, "nats"), "client", "nats"), "stream_bytes_max": 1 << 30}
     master_key = {"file": str(master_key_file(folder))}
-    return toml({"nats": nats, "master_key": master_key, node["role"].replace("-", "_"): own})
+    sections = {"nats": nats, "master_key": master_key, node["role"].replace("-", "_"): own}
+    if node["role"] == "data-plane":
+        sections["data_plane.upstream"] = {"allowed_networks": SERVER_NETWORKS}
+    return toml(sections)
 
 
 def config_file(node, folder):

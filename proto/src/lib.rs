@@ -3,6 +3,7 @@
 //! Called by all other packages; calls none of them. Nothing here decides, waits or reads a clock.
 //! Deliberately absent: record formats (`ledger/core`), claims (`token`), policy (`policy`).
 
+pub mod address;
 pub mod config_digest;
 pub mod denial;
 pub mod mcp;
@@ -12,6 +13,7 @@ pub mod rollout;
 pub mod statement;
 pub mod subjects;
 pub mod tier;
+pub mod tool_view;
 
 /// Messages and, behind the `grpc` feature, services of package `bailiwick.v1`.
 #[cfg_attr(

@@ -20,13 +20,15 @@ pub use message::{
     Answered, ID_BYTES_MAX, METHOD_BYTES_MAX, Message, MessageFault, Notification, Reply, Request, RequestId,
     read_message,
 };
-pub use raw::{MemberFault, Members, ordered_members, raw, raw_object, to_raw};
+pub use raw::{MemberFault, Members, ordered_members, push_string, raw, raw_object, to_raw};
 pub use response::{
-    ERROR_MESSAGE_CHARS_MAX, Incoming, Response, ResponseFault, RpcError, error_body, raw_error_body, read_incoming,
+    ERROR_MESSAGE_CHARS_MAX, Incoming, Response, ResponseFault, RpcError, error_body, raw_error_body, read_any, read_incoming,
     read_response, request_body, result_body,
 };
 pub use strict::{JSON_DEPTH_MAX, StrictFault, check_json};
 
+/// The revision of HTTP+SSE: spoken to servers over channels of messages only, never to clients.
+pub const VERSION_2024_11_05: &str = "2024-11-05";
 /// The stateless revision.
 pub const VERSION_2026_07_28: &str = "2026-07-28";
 /// The last revision with `initialize` and sessions.

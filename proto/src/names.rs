@@ -66,6 +66,12 @@ pub fn prefixed_tool_name(server: &str, tool: &str) -> String {
     format!("{kept}_{suffix}")
 }
 
+/// Names that a tool may be given towards clients: 1 to 64 characters of `[A-Za-z0-9_-]`.
+#[must_use]
+pub fn is_client_tool_name(name: &str) -> bool {
+    !name.is_empty() && name.len() <= TOOL_NAME_CHARS_MAX && name.chars().all(is_tool_name_char)
+}
+
 const fn is_tool_name_char(c: char) -> bool {
     c.is_ascii_alphanumeric() || matches!(c, '_' | '-')
 }

@@ -55,6 +55,7 @@ reasons! {
     PolicyDenied = "policy_denied", "No policy permits this call.";
     PolicyError = "policy_error", "A policy could not be evaluated, so the call is refused.";
     ToolUnknown = "tool_unknown", "No such tool on this virtual server.";
+    ArgumentFixed = "argument_fixed", "An argument that this virtual server sets itself cannot be sent.";
     ToolQuarantined = "tool_quarantined", "The tool's definition changed after it was approved; it must be approved again.";
     PromptUnknown = "prompt_unknown", "No such prompt on this virtual server.";
     ResourceUnknown = "resource_unknown", "No such resource on this virtual server.";
@@ -75,6 +76,12 @@ reasons! {
     UpstreamTimeout = "upstream_timeout", "The server did not answer in time.";
     UpstreamInvalid = "upstream_invalid", "The server's answer is not valid MCP.";
     UpstreamTooLarge = "upstream_too_large", "The server's answer is larger than this gateway accepts.";
+    UpstreamBusy = "upstream_busy", "The server has as much to do as it may have; try again in a moment.";
+    CredentialMissing = "credential_missing", "The secret that the server is to be given is not there.";
+    CommandNotAllowed = "command_not_allowed", "The operator of this node does not allow the server's program to be run.";
+    UpstreamAddressRefused = "upstream_address_refused", "The server's address is in a network that this gateway may not call.";
+    UpstreamUntrusted = "upstream_untrusted", "The server's certificate is not trusted.";
+    UpstreamSuspended = "upstream_suspended", "The server failed again and again and is left alone for a while; try again later.";
     InputLost = "input_lost", "The call that waited for this input is gone; call again.";
     InputRefused = "input_refused", "The server needs input for this that the client refused to give.";
 }

@@ -16,6 +16,7 @@ pub mod metrics;
 pub mod ops;
 pub mod private_file;
 pub mod sealed_file;
+pub mod served_certificate;
 pub mod shutdown;
 pub mod tasks;
 pub mod telemetry;

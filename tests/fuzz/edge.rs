@@ -135,7 +135,7 @@ fn entries() -> Vec<v1::Entry> {
         ),
         (
             "server/finance",
-            Kind::Server(v1::Server { name: finance.into(), url: "http://finance.test/mcp".into(), timeout_ms: 1000 }),
+            Kind::Server(v1::Server { name: finance.into(), url: "http://finance.test/mcp".into(), timeout_ms: 1000, ..v1::Server::default() }),
         ),
         (
             "tool/finance/query_data",
@@ -155,6 +155,7 @@ fn entries() -> Vec<v1::Entry> {
                 name: finance.into(),
                 servers: vec![finance.into()],
                 naming: "plain".into(),
+                ..v1::VirtualServer::default()
             }),
         ),
         ("policy/all", Kind::Policy(v1::Policy { name: "all".into(), cedar: permit.into(), version: 1 })),

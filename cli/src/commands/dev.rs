@@ -12,7 +12,7 @@ use std::{
 };
 
 use bailiwick_control_plane::ControlPlaneConfig;
-use bailiwick_data_plane::DataPlaneConfig;
+use bailiwick_data_plane::{DataPlaneConfig, config::AllowedCommand};
 use bailiwick_ledger::LedgerConfig;
 use bailiwick_proto::v1::{IssueTokenRequest, ManifestFile};
 use bailiwick_runtime::{EventStream, MasterKeyConfig, Shutdown};
@@ -26,7 +26,7 @@ use super::{
 };
 use crate::{
     admin::{self, ControlPlanes},
-    args::DevArgs,
+    args::{DevArgs, Place, Upstream},
     failure::Failure,
     output::show,
 };
@@ -65,6 +65,11 @@ const USUAL_PORTS: Ports = Ports {
     ledger_ops: 8441,
 };
 
+/// Whoever runs `dev` reaches these anyway: servers under development are on this machine or beside it. Where clouds keep
+/// secrets is not among them.
+const SERVER_NETWORKS: [&str; 6] =
+    ["127.0.0.0/8", "::1/128", "10.0.0.0/8", "172.16.0.0/12", "192.168.0.0/16", "fc00::/7"];
+
 pub(crate) async fn run(args: DevArgs) -> Result<(), Failure> {
     start_logging();
     let data = args.data.clone().unwrap_or_else(|| bailiwick_runtime::config::default_data_dir().join("dev"));
@@ -73,7 +78,7 @@ pub(crate) async fn run(args: DevArgs) -> Result<(), Failure> {
     let manifests = manifests(&args)?;
 
     let stop = stop_on_signal();
-    let running = Box::pin(serve(&data, ports, args.spool_bytes_max, &stop)).await?;
+    let running = Box::pin(serve(&data, ports, &args, &stop)).await?;
     if let Err(failure) = introduce(&data, ports, manifests).await {
         stop.request();
         running.stopped().await?;
@@ -105,7 +110,7 @@ impl Running {
     }
 }
 
-async fn serve(data: &Path, ports: Ports, spool_bytes_max: Option<u64>, stop: &Shutdown) -> Result<Running, Failure> {
+async fn serve(data: &Path, ports: Ports, args: &DevArgs, stop: &Shutdown) -> Result<Running, Failure> {
     // Beside the roles' folders, so that a copy of one of those holds no secret in clear.
     let master_key = MasterKeyConfig::ensure_file(&data.join("master.key")).map_err(Failure::refused)?;
     let grpc_url = format!("http://{}", loopback(ports.grpc));
@@ -136,9 +141,13 @@ async fn serve(data: &Path, ports: Ports, spool_bytes_max: Option<u64>, stop: &S
         master_key,
         listen: loopback(ports.mcp),
         ops_listen: loopback(ports.data_plane_ops),
+        // Nobody balances between this one and others.
+        drain_delay_ms: 0,
         ..DataPlaneConfig::default()
     };
-    if let Some(bytes) = spool_bytes_max {
+    data_plane.upstream.allowed_networks = SERVER_NETWORKS.map(str::to_owned).to_vec();
+    allow_commands(&mut data_plane, &args.upstream);
+    if let Some(bytes) = args.spool_bytes_max {
         data_plane.spool_bytes_max = bytes;
     }
     refuse("control_plane", control_plane.check())?;
@@ -158,6 +167,18 @@ async fn serve(data: &Path, ports: Ports, spool_bytes_max: Option<u64>, stop: &S
     let data_plane =
         Box::pin(bailiwick_data_plane::serve(data_plane, stream, stop.clone())).await.map_err(Failure::refused)?;
     Ok(Running { control_plane, ledger, data_plane, stop_ledger, stop_control_plane })
+}
+
+/// Programs named on the command line may be run, exactly so; they search where whoever named them does.
+fn allow_commands(data_plane: &mut DataPlaneConfig, upstreams: &[Upstream]) {
+    let commands = upstreams.iter().filter_map(|upstream| match &upstream.place {
+        Place::Command(words) => Some(AllowedCommand::Beginning(words.clone())),
+        Place::Url(_) | Place::Sse(_) => None,
+    });
+    data_plane.upstream.commands.extend(commands);
+    if let Some(path) = bailiwick_runtime::config::env("PATH") {
+        data_plane.upstream.command_path = path;
+    }
 }
 
 /// Applies the manifests, issues the ready token, and says what there is.
@@ -208,13 +229,15 @@ async fn first_of_each(
 fn manifests(args: &DevArgs) -> Result<Vec<ManifestFile>, Failure> {
     let mut files = read(&args.files)?;
     if !args.upstream.is_empty() {
-        files.push(ManifestFile { name: "--upstream".to_owned(), text: upstream_manifests(&args.upstream) });
+        let directory = std::env::current_dir().map_err(Failure::refused)?;
+        files.push(ManifestFile { name: "--upstream".to_owned(), text: upstream_manifests(&args.upstream, &directory) });
     }
     Ok(files)
 }
 
 /// A server and a view of it for every upstream; one person, one agent, and a policy that allows them everything.
-fn upstream_manifests(upstreams: &[(String, String)]) -> String {
+fn upstream_manifests(upstreams: &[Upstream], directory: &Path) -> String {
+    let home = bailiwick_runtime::config::env("HOME");
     let document = |kind: &str, name: &str, spec: Value| {
         json!({"apiVersion": "bailiwick/v1", "kind": kind, "metadata": {"name": name}, "spec": spec}).to_string()
     };
@@ -225,8 +248,9 @@ fn upstream_manifests(upstreams: &[(String, String)]) -> String {
         document("Agent", "dev-agent", json!({"owner": "dev@localhost", "project": "dev", "ceiling": "destructive"})),
         document("Policy", "dev-allow", json!({ "cedar": permit })),
     ];
-    for (name, url) in upstreams {
-        documents.push(document("Server", name, json!({"endpoint": {"url": url}})));
+    for upstream in upstreams {
+        let name = &upstream.name;
+        documents.push(document("Server", name, json!({"endpoint": upstream.endpoint(directory, home.as_deref())})));
         documents.push(document("VirtualServer", name, json!({"naming": "plain", "servers": [{"server": name}]})));
     }
     documents.join("\n---\n")

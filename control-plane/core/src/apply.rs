@@ -13,7 +13,7 @@ use crate::{
     Kind, Manifest, Problem, Rejection, ResourceRef, Spec, State,
     agent::{self, AgentApplied, AgentDeleted},
     command::{Action, Answer, Context, Decision, ResourceChange, ToolDefinition},
-    consent,
+    consent, credential,
     event::Event,
     evolve,
     manifest::suggest,
@@ -24,7 +24,7 @@ use crate::{
     server::{self, ServerApplied, ServerDeleted},
     show, tool,
     user::{self, UserApplied, UserDeleted},
-    virtual_server::{self, VirtualServerApplied, VirtualServerDeleted},
+    virtual_server::{self, VirtualServerApplied, VirtualServerDeleted, fitting},
 };
 
 /// The next state in the making.
@@ -80,9 +80,24 @@ pub(crate) fn apply_all(
     if !problems.is_empty() {
         return Err(Rejection::Invalid(problems));
     }
+    warn_of_misfits(&mut draft, manifests);
     let changes = manifests.iter().map(|manifest| change(state, &draft.next, manifest.resource())).collect();
     let Draft { events, warnings, .. } = draft;
     Ok(Decision { events, answer: Answer::Changes(changes), repeated: None, warnings })
+}
+
+/// What virtual servers of this apply, and others over servers of it, say of tools in vain.
+fn warn_of_misfits(draft: &mut Draft<'_>, manifests: &[Manifest]) {
+    let applied = |kind, name: &str| manifests.iter().any(|manifest| manifest.kind() == kind && manifest.name == name);
+    let Draft { next, warnings, .. } = draft;
+    let concerned = next.virtual_servers.iter().filter(|(name, known)| {
+        let is_over = known.spec.servers.iter().any(|entry| applied(Kind::Server, &entry.server));
+        is_over || applied(Kind::VirtualServer, name)
+    });
+    for (name, known) in concerned {
+        let misfits = fitting::misfits(next, &known.spec).into_iter();
+        warnings.extend(misfits.map(|misfit| format!("VirtualServer {name}: {misfit}")));
+    }
 }
 
 /// Whether a resource is not as written.
@@ -160,7 +175,12 @@ fn problems_of_apply(next: &State, manifests: &[Manifest]) -> Vec<Problem> {
                 let message = missing(Kind::User, &spec.owner, next.users.keys());
                 problems.push(manifest.problem("spec.owner", message));
             }
-            Spec::Server(_) | Spec::User(_) | Spec::Agent(_) | Spec::Policy(_) => {}
+            Spec::Server(spec) => problems.extend(spec.secrets().filter_map(|(key, name)| {
+                let known = credential::is_set(next, name);
+                let message = format!("no secret \"{name}\" is set; seal it first: bailiwick secret set {name}");
+                (!known).then(|| manifest.problem(key, message))
+            })),
+            Spec::User(_) | Spec::Agent(_) | Spec::Policy(_) => {}
         }
     }
     problems.extend(policy_problems(next, manifests));
@@ -180,10 +200,12 @@ fn virtual_server_problems(next: &State, manifest: &Manifest, problems: &mut Vec
         problems.push(manifest.problem(&key(&entry.server), message));
     }
     for collision in virtual_server::collisions(next, virtual_server) {
-        let [first, second] = &collision.servers;
-        let tool = &collision.tool;
-        let message = format!("naming: plain, but Server {first} and Server {second} both show the tool \"{tool}\"");
-        problems.push(manifest.problem(&key(second), message));
+        let [_, (second, _)] = &collision.tools;
+        problems.push(manifest.problem(&key(second), collision.to_string()));
+    }
+    let misfits = fitting::misfits(next, &virtual_server.spec);
+    for misfit in misfits.into_iter().filter(|misfit| misfit.is_error) {
+        problems.push(manifest.problem(&misfit.key, misfit.message));
     }
 }
 

@@ -11,7 +11,7 @@ use bailiwick_proto::Tier;
 use serde_json::Value;
 
 use crate::{
-    Manifest, Rejection, ResourceRef, State, apply, checkpoint, consent,
+    Manifest, Rejection, ResourceRef, State, apply, checkpoint, consent, credential,
     event::{Change, Event},
     join_token, member, node, receipt, requests, reserve, revocation, rollout, secret, token_key, tool,
 };
@@ -104,6 +104,16 @@ pub enum Command {
     RemoveMember(member::RemoveMember),
     /// Keep a secret in its next edition.
     SealSecret(secret::SealSecret),
+    /// Announce a secret for servers, before it is sealed.
+    SetCredential {
+        /// Its name.
+        name: String,
+    },
+    /// Deliver a secret for servers no more.
+    DeleteCredential {
+        /// Its name.
+        name: String,
+    },
     /// All secrets are sealed under the master key of this name now.
     RotateMasterKey {
         /// Its name.
@@ -314,6 +324,8 @@ pub fn decide(state: &State, command: Command, context: &Context) -> Result<Deci
         Command::RenewMember(wish) => member::decide_renew(state, wish, context),
         Command::RemoveMember(wish) => member::decide_remove(state, &wish, context),
         Command::SealSecret(wish) => secret::decide_seal(state, wish, context),
+        Command::SetCredential { name } => credential::decide_set(state, name, context),
+        Command::DeleteCredential { name } => credential::decide_delete(state, name, context),
         Command::RotateMasterKey { master } => secret::decide_rotated(state, master, context),
     }
 }
@@ -351,6 +363,8 @@ fn repeat(
         | Command::SetIssuer(_)
         | Command::RemoveMember(_)
         | Command::SealSecret(_)
+        | Command::SetCredential { .. }
+        | Command::DeleteCredential { .. }
         | Command::RotateMasterKey { .. } => Answer::Done,
     };
     Ok(Decision { answer, repeated: Some(earlier.revision), ..Decision::default() })

@@ -12,6 +12,7 @@ use crate::{
     agent::{AgentApplied, AgentDeleted},
     checkpoint::CheckpointCommitted,
     consent::{ConsentGranted, ConsentRevoked, TokenIssued},
+    credential::{CredentialDeleted, CredentialSet},
     join_token::JoinTokenCreated,
     member::{ClusterFounded, MemberEnrolled, MemberMoved, MemberRemoved},
     node::{NodeDeleted, NodeEpochOpened},
@@ -148,6 +149,10 @@ changes! {
     NodeEpochReserved("node_epoch_reserved"),
     /// That run has begun.
     NodeReserveBegun("node_reserve_begun"),
+    /// There is a secret for servers under this name, or another one than before.
+    CredentialSet("credential_set"),
+    /// There is none any more.
+    CredentialDeleted("credential_deleted"),
 }
 
 /// The event as the ledger records it: with the revision it got, without tool definitions (their hashes stay), as
@@ -200,7 +205,9 @@ pub fn recorded(event: &Event, revision: u64) -> Option<Value> {
         | Change::RolloutStaged(_)
         | Change::RolloutStepped(_)
         | Change::RolloutEnded(_)
-        | Change::NodeReserveBegun(_) => {}
+        | Change::NodeReserveBegun(_)
+        | Change::CredentialSet(_)
+        | Change::CredentialDeleted(_) => {}
     }
     fields.insert("revision".into(), revision.to_string().into());
     Some(Value::Object(fields))

@@ -130,6 +130,12 @@ pub enum Rejection {
         /// To.
         size: u64,
     },
+    /// There is no such secret for servers.
+    #[error("there is no secret \"{name}\"")]
+    SecretUnknown {
+        /// Its name.
+        name: String,
+    },
     /// A secret was sealed meanwhile.
     #[error("{column}/{key} was sealed meanwhile: its next edition is {next}")]
     SecretEdition {
@@ -261,7 +267,8 @@ impl Rejection {
     pub const fn class(&self) -> Class {
         match self {
             Self::Invalid(_) | Self::LifetimeOutOfBounds { .. } | Self::Malformed { .. } => Class::Invalid,
-            Self::NotFound(_)
+            Self::SecretUnknown { .. }
+            | Self::NotFound(_)
             | Self::ToolUnknown { .. }
             | Self::MemberUnknown(_)
             | Self::SessionUnknown(_)

@@ -13,8 +13,15 @@ use serde::{Deserialize, Serialize};
 use crate::manifest::suggest;
 
 mod checks;
+mod virtual_server;
+mod command;
+mod transport;
+
+pub use command::{CommandSpec, Sharing, Transport, Variable};
+pub use transport::{BreakerSpec, CredentialSpec, LimitsSpec, RetrySpec, SecretRef, TlsSpec};
 
 pub use checks::{Fault, is_http_url, name_fault};
+pub use virtual_server::{Naming, ServerEntry, ToolView, ToolsShown, VirtualServerSpec};
 
 /// The only `apiVersion` so far.
 pub const API_VERSION: &str = "bailiwick/v1";
@@ -150,6 +157,18 @@ pub struct ServerSpec {
     /// Longest time for one call, e.g. "30s", "500ms" or "2m"; 30s where absent.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub timeout: Option<String>,
+    /// What the server is shown with every request.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub credential: Option<CredentialSpec>,
+    /// How long things may take, and how much may be asked at once.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub limits: Option<LimitsSpec>,
+    /// When a server that fails is left alone.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub breaker: Option<BreakerSpec>,
+    /// What is sent again when a connection fails; nothing where absent.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub retry: Option<RetrySpec>,
 }
 
 /// Where a server is reached.
@@ -157,7 +176,20 @@ pub struct ServerSpec {
 #[serde(deny_unknown_fields)]
 pub struct Endpoint {
     /// An http or https URL without user, password or fragment.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
     pub url: String,
+    /// How the URL is spoken to.
+    #[serde(default, skip_serializing_if = "Transport::is_default")]
+    pub transport: Transport,
+    /// A program that data planes run, instead of a URL; it speaks MCP over its standard input and output.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub command: Option<CommandSpec>,
+    /// Networks in which the server may be although they are not public, e.g. "10.2.0.0/16".
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub networks: Vec<String>,
+    /// How the server proves who it is, and the gateway too, where the system's certificates do not do.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub tls: Option<TlsSpec>,
 }
 
 /// What is decided for one tool instead of what its server says.
@@ -178,47 +210,6 @@ impl ServerSpec {
     pub fn timeout_ms(&self) -> u64 {
         self.timeout.as_deref().and_then(checks::timeout_ms).unwrap_or(TIMEOUT_MS_DEFAULT)
     }
-}
-
-/// A set of servers under one URL towards clients.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
-#[serde(deny_unknown_fields)]
-pub struct VirtualServerSpec {
-    /// How tools are named towards clients.
-    #[serde(default)]
-    pub naming: Naming,
-    /// The servers whose tools are shown.
-    pub servers: Vec<ServerEntry>,
-}
-
-/// How tools are named towards clients.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
-#[serde(rename_all = "snake_case")]
-pub enum Naming {
-    /// `server__tool`; never collides.
-    #[default]
-    Prefixed,
-    /// The tools' own names; refused where two collide.
-    Plain,
-}
-
-impl Naming {
-    /// The word in manifests and on the config stream.
-    #[must_use]
-    pub const fn as_str(self) -> &'static str {
-        match self {
-            Self::Prefixed => "prefixed",
-            Self::Plain => "plain",
-        }
-    }
-}
-
-/// One server of a virtual server.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
-#[serde(deny_unknown_fields)]
-pub struct ServerEntry {
-    /// The server's name.
-    pub server: String,
 }
 
 /// A person.

@@ -16,6 +16,7 @@ use crate::{
     state::Changed,
     tool::{self, Tool},
     user,
+    virtual_server::{self, VirtualServer, fitting},
 };
 
 /// Every resource of a kind with its status, in name order.
@@ -127,11 +128,14 @@ fn status(state: &State, resource: &ResourceRef, related: &Related<'_>, now_seco
     Some(match resource.kind {
         Kind::Server => server_status(state, name, state.servers.get(name)?),
         Kind::VirtualServer => {
-            let of_server =
-                |server: &str| state.servers.get(server).into_iter().flat_map(|server| server.tools.values());
-            let servers = &state.virtual_servers.get(name)?.spec.servers;
-            let approved = servers.iter().flat_map(|entry| of_server(&entry.server)).filter(|tool| is_approved(tool));
-            changed_with(state.virtual_servers.get(name)?.changed, json!({"approved_tools": approved.count()}))
+            let VirtualServer { spec, changed } = state.virtual_servers.get(name)?;
+            let approved = virtual_server::shown(state, spec).filter(|(_, _, tool)| is_approved(tool));
+            let mut status = json!({"approved_tools": approved.count()});
+            let misfits: Vec<_> = fitting::misfits(state, spec).iter().map(ToString::to_string).collect();
+            if let Some(members) = status.as_object_mut().filter(|_| !misfits.is_empty()) {
+                members.insert("misfits".into(), misfits.into());
+            }
+            changed_with(*changed, status)
         }
         Kind::User => {
             let agents = related.to(name).unwrap_or_default();

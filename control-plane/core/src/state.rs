@@ -14,6 +14,7 @@ use crate::{
     agent::{self, Agent},
     checkpoint::{self, Checkpoint},
     consent::{self, Consent},
+    credential::{self, Credential},
     event::{Change, Event},
     join_token::{self, JoinToken},
     member::{self, Cluster, Member},
@@ -69,6 +70,9 @@ pub struct State {
     pub join_tokens: BTreeMap<String, JoinToken>,
     /// Sealed secrets by column and key (`secret::name`).
     pub secrets: BTreeMap<String, Secret>,
+    /// Secrets for servers, by name; what they are, lies in `secrets`.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub credentials: BTreeMap<String, Credential>,
     /// Name of the master key that all secrets were last sealed anew under.
     pub master_key: Option<String>,
     /// Changes that go to a share of the data planes first.
@@ -118,6 +122,8 @@ pub fn evolve(state: &mut State, event: &Event, revision: u64) {
         Change::MemberMoved(change) => member::evolve_moved(state, change, changed),
         Change::MemberRemoved(change) => member::evolve_removed(state, change),
         Change::SecretSealed(change) => secret::evolve_sealed(state, change, changed),
+        Change::CredentialSet(change) => credential::evolve_set(state, change, &event.actor, changed),
+        Change::CredentialDeleted(change) => credential::evolve_deleted(state, change),
         Change::MasterKeyRotated(change) => secret::evolve_rotated(state, change),
         Change::NodeEpochReserved(change) => reserve::evolve_reserved(state, change, changed),
         Change::NodeReserveBegun(change) => reserve::evolve_begun(state, change, changed),

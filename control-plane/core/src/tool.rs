@@ -21,7 +21,7 @@ use crate::{
     server::Server,
     show,
     state::{Changed, State},
-    virtual_server,
+    virtual_server::{self, Holder, fitting},
 };
 
 /// Most tools of one server: more would make every list unusable.
@@ -192,6 +192,9 @@ pub(crate) fn decide_pin(
             return Err(Rejection::ToolCollision { server: name.to_owned(), tool: tool.to_owned(), other });
         }
         policy_names.insert(names::prefixed_tool_name(name, tool), tool.to_owned());
+        let definition = Definition { json, hash };
+        warnings.extend(fitting::misfits_of_tool(state, name, tool, &definition));
+        let Definition { json, hash } = definition;
         let approved = ToolApproved { server: name.to_owned(), tool: tool.to_owned(), hash, definition: json };
         events.push(context.event(approved));
     }
@@ -264,8 +267,11 @@ pub(crate) fn collision(
     if let Some(holder) = policy_names.get(&names::prefixed_tool_name(server, tool)).filter(|holder| *holder != tool) {
         return Some(format!("tool \"{holder}\" of the same server"));
     }
-    virtual_server::would_collide(state, server, tool, passed_over)
-        .map(|(place, other)| format!("the same tool of Server {other} under VirtualServer {place} (naming: plain)"))
+    virtual_server::would_collide(state, server, tool, passed_over).map(|holder| {
+        let Holder { virtual_server, server, tool: other } = holder;
+        let which = if other == tool { "the same tool".to_owned() } else { format!("tool \"{other}\"") };
+        format!("{which} of Server {server} under VirtualServer {virtual_server} (naming: plain)")
+    })
 }
 
 /// Why a hidden tool could not be approved now, for its status.

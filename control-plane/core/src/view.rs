@@ -20,7 +20,7 @@ use crate::{
     Kind, ResourceRef, State, consent,
     event::{Change, Event},
     evolve,
-    resource::{PolicySpec, ServerSpec, VirtualServerSpec},
+    resource::{CommandSpec, PolicySpec, ServerSpec},
     rollout::Rollout,
     server::Server,
 };
@@ -52,7 +52,7 @@ pub fn entry(state: &State, key: &str) -> Option<Vec<u8>> {
             let known = state.servers.get(server)?;
             Resource::Tool(tool(server, known, &known.spec, tool_name)?)
         }
-        "virtual_server" => Resource::VirtualServer(virtual_server(name, &state.virtual_servers.get(name)?.spec)),
+        "virtual_server" => Resource::VirtualServer(state.virtual_servers.get(name)?.spec.view(name)),
         "user" => {
             let spec = &state.users.get(name)?.spec;
             let groups = spec.groups.iter().cloned().collect();
@@ -106,7 +106,7 @@ fn candidate(state: &State, rollout: &Rollout, key: &str) -> Option<Resource> {
             let (server, tool_name) = name.split_once('/')?;
             Resource::Tool(tool(server, state.servers.get(server)?, rollout.server(server)?, tool_name)?)
         }
-        "virtual_server" => Resource::VirtualServer(virtual_server(name, rollout.virtual_server(name)?)),
+        "virtual_server" => Resource::VirtualServer(rollout.virtual_server(name)?.view(name)),
         "policy" => Resource::Policy(policy(name, rollout.policy(name)?, rollout.began.revision)),
         _ => return None,
     })
@@ -119,7 +119,16 @@ fn policy(name: &str, spec: &PolicySpec, version: u64) -> v1::Policy {
 /// A server as data planes see it; also what one is asked to look at before the server is applied.
 #[must_use]
 pub fn server(name: &str, spec: &ServerSpec) -> v1::Server {
-    v1::Server { name: name.into(), url: spec.endpoint.url.clone(), timeout_ms: spec.timeout_ms() }
+    let mut server = v1::Server {
+        name: name.into(),
+        url: spec.endpoint.url.clone(),
+        timeout_ms: spec.timeout_ms(),
+        command: spec.endpoint.command.as_ref().map(CommandSpec::view),
+        transport: spec.endpoint.transport.view().to_owned(),
+        ..v1::Server::default()
+    };
+    spec.view_transport(&mut server);
+    server
 }
 
 fn tool(server_name: &str, server: &Server, spec: &ServerSpec, name: &str) -> Option<v1::Tool> {
@@ -135,11 +144,6 @@ fn tool(server_name: &str, server: &Server, spec: &ServerSpec, name: &str) -> Op
         cost: said.and_then(|said| said.cost.clone()).unwrap_or_default(),
         quarantined: tool.observed.is_some(),
     })
-}
-
-fn virtual_server(name: &str, spec: &VirtualServerSpec) -> v1::VirtualServer {
-    let servers = spec.servers.iter().map(|entry| entry.server.clone()).collect();
-    v1::VirtualServer { name: name.into(), servers, naming: spec.naming.as_str().into() }
 }
 
 fn agent(state: &State, name: &str) -> Option<v1::Agent> {
@@ -285,6 +289,9 @@ fn keys_of_all(before: &State, event: &Event) -> Vec<String> {
         | Change::MasterKeyRotated(_)
         | Change::RevocationReceipted(_)
         | Change::NodeEpochReserved(_)
-        | Change::NodeReserveBegun(_) => Vec::new(),
+        | Change::NodeReserveBegun(_)
+        // What they are travels beside the entries.
+        | Change::CredentialSet(_)
+        | Change::CredentialDeleted(_) => Vec::new(),
     }
 }

@@ -2,16 +2,23 @@
 //!
 //! Called by `apply` and `tool` (deciding), `state` (evolving), `view` and `show`. Invariants: every server it names
 //! exists; under `naming: plain` no two approved tools of its servers have one name. So data planes need no rule for
-//! collisions: a tool whose name is taken stays unapproved (`tool`).
+//! collisions: a tool whose name is taken stays unapproved (`tool`). Whether what a view says of single tools fits them
+//! is in `fitting`.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    fmt,
+};
 
 use serde::{Deserialize, Serialize};
 
 use crate::{
-    resource::{Naming, VirtualServerSpec},
+    resource::{Naming, ServerEntry, VirtualServerSpec},
     state::{Changed, State},
+    tool::Tool,
 };
+
+pub(crate) mod fitting;
 
 /// Most virtual servers: all are held in memory by every node.
 pub const VIRTUAL_SERVERS_MAX: usize = 1_000;
@@ -38,57 +45,101 @@ impl VirtualServer {
 /// Two approved tools with one name under one plain virtual server.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Collision {
-    pub(crate) tool: String,
-    pub(crate) servers: [String; 2],
+    /// Towards clients.
+    pub(crate) name: String,
+    /// Server and tool.
+    pub(crate) tools: [(String, String); 2],
 }
 
-/// The tools of a virtual server that collide, in name order.
+impl fmt::Display for Collision {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { name, tools: [(first, first_tool), (second, second_tool)] } = self;
+        if first_tool == second_tool {
+            write!(f, "naming: plain, but Server {first} and Server {second} both show the tool \"{name}\"")
+        } else {
+            write!(
+                f,
+                "naming: plain, but tool \"{first_tool}\" of Server {first} and tool \"{second_tool}\" of Server {second} \
+                 would both be \"{name}\""
+            )
+        }
+    }
+}
+
+/// The tools of a virtual server that collide, in name order. Prefixed names never do, nor do names given under them.
 pub(crate) fn collisions(state: &State, virtual_server: &VirtualServer) -> Vec<Collision> {
     match virtual_server.spec.naming {
         Naming::Prefixed => Vec::new(),
         Naming::Plain => {
-            let mut holder = BTreeMap::<&str, &str>::new();
+            let mut holder = BTreeMap::<&str, (&str, &str)>::new();
             let mut collisions = Vec::new();
-            for entry in &virtual_server.spec.servers {
-                let tools = state.servers.get(&entry.server).into_iter().flat_map(|server| &server.tools);
-                for (tool, _) in tools.filter(|(_, tool)| tool.pinned.is_some()) {
-                    if let Some(first) = holder.insert(tool, &entry.server) {
-                        let servers = [first.to_owned(), entry.server.clone()];
-                        collisions.push(Collision { tool: tool.clone(), servers });
-                    }
+            for (entry, tool, _) in shown(state, &virtual_server.spec) {
+                let name = entry.given_name(tool).unwrap_or(tool);
+                let held = |(server, tool): (&str, &str)| (server.to_owned(), tool.to_owned());
+                if let Some(first) = holder.insert(name, (&entry.server, tool)) {
+                    let tools = [held(first), held((&entry.server, tool))];
+                    collisions.push(Collision { name: name.to_owned(), tools });
                 }
             }
-            collisions.sort_by(|a, b| a.tool.cmp(&b.tool));
+            collisions.sort_by(|a, b| a.name.cmp(&b.name));
             collisions
         }
     }
 }
 
-/// The plain virtual server, and the other server in it, where `tool` of `server` would collide if it were approved;
+/// The approved tools that a virtual server shows, quarantined ones among them, each with what is said of its server.
+pub(crate) fn shown<'a>(
+    state: &'a State,
+    spec: &'a VirtualServerSpec,
+) -> impl Iterator<Item = (&'a ServerEntry, &'a str, &'a Tool)> {
+    spec.servers.iter().flat_map(|entry| {
+        let tools = state.servers.get(&entry.server).into_iter().flat_map(|server| &server.tools);
+        let shown = tools.filter(|(name, tool)| tool.pinned.is_some() && entry.shows(name));
+        shown.map(move |(name, tool)| (entry, name.as_str(), tool))
+    })
+}
+
+/// A tool that has the name that another would have, and under which virtual server.
+#[derive(Clone, Debug)]
+pub(crate) struct Holder<'a> {
+    pub(crate) virtual_server: &'a str,
+    pub(crate) server: &'a str,
+    pub(crate) tool: String,
+}
+
+/// The plain virtual server, and the other tool in it, with which `tool` of `server` would collide if it were approved;
 /// virtual servers in `passed_over` do not count.
 pub(crate) fn would_collide<'a>(
     state: &'a State,
     server: &str,
     tool: &str,
     passed_over: &BTreeSet<&str>,
-) -> Option<(&'a str, &'a str)> {
-    let plain = |virtual_server: &VirtualServer| match virtual_server.spec.naming {
-        Naming::Plain => virtual_server.shows(server),
-        Naming::Prefixed => false,
-    };
-    let has_it = |other: &str| {
-        other != server
-            && state
-                .servers
-                .get(other)
-                .and_then(|other| other.tools.get(tool))
-                .is_some_and(|tool| tool.pinned.is_some())
-    };
+) -> Option<Holder<'a>> {
     let counted = state.virtual_servers.iter().filter(|(name, _)| !passed_over.contains(name.as_str()));
-    counted.filter(|(_, virtual_server)| plain(virtual_server)).find_map(|(name, virtual_server)| {
-        let other = virtual_server.spec.servers.iter().find(|entry| has_it(&entry.server))?;
-        Some((name.as_str(), other.server.as_str()))
+    let plain = counted.filter(|(_, virtual_server)| virtual_server.spec.naming == Naming::Plain);
+    plain.into_iter().find_map(|(virtual_server, known)| {
+        let entries = &known.spec.servers;
+        let entry = entries.iter().find(|entry| entry.server == server && entry.shows(tool))?;
+        let name = entry.given_name(tool).unwrap_or(tool);
+        let held = entries.iter().find_map(|entry| {
+            let is_other = |other: &&str| entry.server != server || *other != tool;
+            let is_approved = |other: &&str| {
+                let known = state.servers.get(&entry.server).and_then(|known| known.tools.get(*other));
+                known.is_some_and(|known| known.pinned.is_some())
+            };
+            let other = holders(entry, name).filter(is_other).find(is_approved)?;
+            Some((entry.server.as_str(), other.to_owned()))
+        });
+        held.map(|(server, tool)| Holder { virtual_server, server, tool })
     })
+}
+
+/// The tools of a server that a plain virtual server shows under a name, if they exist: one that has it by itself, and
+/// one that is given it.
+fn holders<'a>(entry: &'a ServerEntry, name: &'a str) -> impl Iterator<Item = &'a str> + use<'a> {
+    let given = entry.tools.iter().filter(move |(_, view)| view.name.as_deref() == Some(name));
+    let own = entry.given_name(name).is_none().then_some(name);
+    given.map(|(tool, _)| tool.as_str()).chain(own).filter(|tool| entry.shows(tool))
 }
 
 /// Payload of `virtual_server_applied`.

@@ -8,6 +8,7 @@
 mod apply;
 mod revoke;
 mod rollout;
+mod secrets;
 mod token;
 
 use std::{collections::BTreeMap, str::FromStr as _};
@@ -19,7 +20,7 @@ use tonic::{Request, Response, Status};
 
 use crate::{
     authorisation::Who, clock, config_stream::nodes::Progress, domain::Domain, internal::Colleagues, keys::Keys,
-    metrics::Metrics, status,
+    metrics::Metrics, status, vault::Vault,
 };
 
 const MICROS: u64 = 1_000_000;
@@ -30,6 +31,8 @@ pub(crate) struct AdminService {
     pub(crate) domain: Domain,
     pub(crate) colleagues: Colleagues,
     pub(crate) keys: Keys,
+    /// Seals what servers are shown.
+    pub(crate) vault: Vault,
     /// This control-plane node's own name.
     pub(crate) node: String,
     pub(crate) metrics: Metrics,
@@ -86,6 +89,29 @@ impl Admin for AdminService {
         request: Request<v1::GetRolloutsRequest>,
     ) -> Result<Response<v1::GetRolloutsResponse>, Status> {
         self.rollouts(request.into_inner()).await.map(Response::new)
+    }
+
+    async fn set_secret(
+        &self,
+        request: Request<v1::SetSecretRequest>,
+    ) -> Result<Response<v1::SetSecretResponse>, Status> {
+        let actor = actor(&request);
+        self.seal_secret(actor, request.into_inner()).await.map(Response::new)
+    }
+
+    async fn delete_secret(
+        &self,
+        request: Request<v1::DeleteSecretRequest>,
+    ) -> Result<Response<v1::DeleteSecretResponse>, Status> {
+        let actor = actor(&request);
+        self.forget_secret(actor, request.into_inner()).await.map(Response::new)
+    }
+
+    async fn list_secrets(
+        &self,
+        _: Request<v1::ListSecretsRequest>,
+    ) -> Result<Response<v1::ListSecretsResponse>, Status> {
+        self.secrets().await.map(Response::new)
     }
 
     async fn issue_token(

@@ -241,6 +241,7 @@ async fn start(
         domain: domain.clone(),
         colleagues: colleagues.clone(),
         keys: home.vault.keys(),
+        vault: home.vault.clone(),
         node: config.node.clone(),
         metrics: metrics.clone(),
     };

@@ -37,6 +37,8 @@ use crate::{
 
 /// Who makes secrets: the leader, whichever node that is.
 const ACTOR: &str = "control-plane";
+/// A secret sealed by somebody else meanwhile is sealed again so often.
+const ROUNDS_MAX: usize = 16;
 
 /// Why the secrets cannot be used.
 #[derive(Debug, thiserror::Error)]
@@ -55,6 +57,9 @@ pub enum VaultError {
     /// It cannot be sealed.
     #[error(transparent)]
     Master(#[from] MasterKeyError),
+    /// Others seal the same secret all the time.
+    #[error("{0} is being sealed by others again and again")]
+    Contended(String),
     /// No key can be made.
     #[error("a key cannot be made: {0}")]
     Make(String),
@@ -112,7 +117,7 @@ impl Vault {
             };
             changed |= contents.put(name, sealed.edition, opened);
         }
-        if changed {
+        if contents.deliver(state.credentials.keys()) || changed {
             let keys = contents.keys()?;
             self.0.keys.send_replace(Arc::new(keys));
         }
@@ -175,6 +180,30 @@ impl Vault {
             domain.write(Command::RegisterTokenKey(public), caller()).await?;
         }
         Ok(())
+    }
+
+    /// Seals a secret in its next edition, whatever was there.
+    pub(crate) async fn put(&self, domain: &Domain, column: &str, key: &str, plain: &[u8]) -> Result<(), VaultError> {
+        for _ in 0..ROUNDS_MAX {
+            let sealing = domain.read(|state| self.seal(state, column, key, plain, None))?;
+            match domain.write(Command::SealSecret(sealing), caller()).await {
+                Ok(_) => return domain.read(|state| self.take_in(state)),
+                // Somebody else sealed meanwhile; the later word counts.
+                Err(WriteError::Rejected(Rejection::SecretEdition { .. })) => {}
+                Err(error) => return Err(error.into()),
+            }
+        }
+        Err(VaultError::Contended(secret::name(column, key)))
+    }
+
+    /// Seals nothing in a secret's place, so that its ciphertext may be forgotten.
+    pub(crate) async fn void(&self, domain: &Domain, column: &str, key: &str) -> Result<(), VaultError> {
+        domain.read(|state| self.take_in(state))?;
+        let held = {
+            let contents = self.0.contents.lock().unwrap_or_else(PoisonError::into_inner);
+            contents.plain(&secret::name(column, key)).is_some_and(|plain| !plain.is_empty())
+        };
+        if held { self.put(domain, column, key, &[]).await } else { Ok(()) }
     }
 
     fn open(&self, name: &str, secret: &secret::Secret) -> Result<Zeroizing<Vec<u8>>, VaultError> {

@@ -9,6 +9,7 @@
 
 mod candidate;
 mod compile;
+mod exposure;
 mod overlay;
 
 use std::sync::Arc;

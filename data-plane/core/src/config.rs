@@ -21,6 +21,7 @@ use crate::{
     naming::{Naming, Own},
     people::People,
     policies::Policies,
+    search::SearchIndex,
 };
 
 /// A pinned tool of a server.
@@ -51,8 +52,21 @@ pub struct ExposedTool {
     pub name: String,
     /// What it is.
     pub tool: Arc<Tool>,
-    /// The approved definition with the name replaced and nothing else changed.
+    /// The approved definition with the name replaced, and what else a view says; nothing else is changed.
     pub definition: Box<RawValue>,
+    /// What is said of how it is shown, where anything is.
+    pub view: Option<Box<View>>,
+}
+
+/// How a virtual server shows a tool otherwise than it was approved.
+#[derive(Debug)]
+pub struct View {
+    /// As the control plane says it.
+    pub said: v1::ToolView,
+    /// Arguments that every call is made with; clients can neither see nor send them.
+    pub fixed: Vec<(String, Box<RawValue>)>,
+    /// Of the arguments that clients send, those that are mirrored into `Mcp-Param-…` headers.
+    pub header_params: Vec<HeaderParam>,
 }
 
 /// A virtual server: what is behind one MCP URL.
@@ -64,6 +78,10 @@ pub struct VirtualServer {
     pub servers: BTreeSet<String>,
     /// How those are named.
     pub naming: Naming,
+    /// Where its tools are found by searching instead of being listed: what is searched.
+    pub search: Option<Arc<SearchIndex>>,
+    /// Whether any of its tools has arguments that are fixed.
+    pub fixes: bool,
 }
 
 impl VirtualServer {
@@ -153,6 +171,14 @@ impl Offer {
     pub fn audience(&self, virtual_server: &str) -> Option<String> {
         let mcp_url = self.issuer.as_ref()?.mcp_url.trim_end_matches('/');
         Some(format!("{mcp_url}/{virtual_server}"))
+    }
+
+    /// Whether this is [`Self::audience`].
+    #[must_use]
+    pub fn is_audience(&self, audience: &str, virtual_server: &str) -> bool {
+        let mcp_url = self.issuer.as_ref().map(|issuer| issuer.mcp_url.trim_end_matches('/'));
+        let name = mcp_url.and_then(|mcp_url| audience.strip_prefix(mcp_url)?.strip_prefix('/'));
+        name == Some(virtual_server)
     }
 
     /// A tool by its name towards clients.

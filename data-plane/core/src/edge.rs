@@ -6,17 +6,19 @@
 //!
 //! Era: `_meta` with the modern keys, or a modern version header, makes a request modern; everything else is legacy and
 //! needs a session from `initialize`. `modern` and `legacy` know their methods, and refuse any other; what is governed
-//! one by one is in `calls` and `tasks`, lists in `lists` and `tools`, changes in `listen`, greetings in
+//! one by one is in `calls` (what views fix of it, in `fixed`) and `tasks`, finding tools in `search`, lists in `lists` and `tools`, changes in `listen`, greetings in
 //! `introduction`. Deliberately absent: tokens, Origin, DELETE (`data-plane/server`).
 //! Specification: MCP 2026-07-28 Streamable HTTP and versioning; 2025-11-25 lifecycle and transports.
 
 mod calls;
+mod fixed;
 mod introduction;
 mod legacy;
 mod listen;
 mod lists;
 mod modern;
 mod reply;
+mod search;
 mod tasks;
 mod tools;
 
@@ -107,8 +109,12 @@ pub fn handle<'h>(
 fn read(exchange: &Exchange<'_>, headers: Vec<(&str, &[u8])>, message: Message) -> (Step, Option<Seen>) {
     match Headers::pick(headers) {
         Ok(headers) => {
-            let seen = Seen::of(&message, Some(&headers));
-            (step(exchange, &headers, message), seen)
+            let mut seen = Seen::of(&message, Some(&headers));
+            let step = step(exchange, &headers, message);
+            if let Some(seen) = &mut seen {
+                search::tell(&step, seen);
+            }
+            (step, seen)
         }
         Err(fault) => {
             let reply = reply::plain_error(400, code::HEADER_MISMATCH, &fault.to_string(), id_of(&message));

@@ -78,7 +78,16 @@ pub(crate) fn consent() -> v1::Consent {
 
 pub(crate) fn virtual_server(name: &str, servers: &[&str], naming: &str) -> Kind {
     let servers = servers.iter().map(|server| (*server).to_owned()).collect();
-    Kind::VirtualServer(v1::VirtualServer { name: name.into(), servers, naming: naming.into() })
+    let (name, naming) = (name.into(), naming.into());
+    Kind::VirtualServer(v1::VirtualServer { name, servers, naming, ..v1::VirtualServer::default() })
+}
+
+/// The virtual server `finance` over `finance`, with plain names, as this changes it.
+pub(crate) fn finance_with(change: impl FnOnce(&mut v1::VirtualServer)) -> v1::Entry {
+    let (name, servers, naming) = ("finance".into(), vec!["finance".into()], "plain".into());
+    let mut listed = v1::VirtualServer { name, servers, naming, ..v1::VirtualServer::default() };
+    change(&mut listed);
+    entry("virtual_server/finance", Kind::VirtualServer(listed))
 }
 
 pub(crate) fn policy(name: &str, version: u64, cedar: &str) -> v1::Entry {
@@ -90,7 +99,12 @@ pub(crate) const PERMIT_FINANCE: &str =
     r#"permit (principal in Group::"finance", action in Action::"call_tool", resource in Server::"finance");"#;
 
 pub(crate) fn server(name: &str) -> v1::Entry {
-    let server = v1::Server { name: name.into(), url: format!("http://{name}.test/mcp"), timeout_ms: 1000 };
+    let server = v1::Server {
+        name: name.into(),
+        url: format!("http://{name}.test/mcp"),
+        timeout_ms: 1000,
+        ..v1::Server::default()
+    };
     entry(&format!("server/{name}"), Kind::Server(server))
 }
 

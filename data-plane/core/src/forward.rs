@@ -170,7 +170,7 @@ fn meta(call: &Call, era: Era, id: &RequestId) -> Option<Box<RawValue>> {
     let all: Vec<_> = all
         .iter()
         .map(|(key, value)| (*key, &**value))
-        .chain(sent.iter().filter(|(key, _)| passed(key)).map(|(key, value)| (key.as_str(), *value)))
+        .chain(sent.iter().filter(|(key, _)| passed(key)).map(|(key, value)| (key.as_ref(), *value)))
         .collect();
     (!all.is_empty()).then(|| mcp::raw_object(all))
 }
@@ -326,7 +326,7 @@ fn shaped(
         Ok(None) if is_modern => {
             let complete = mcp::raw(RESULT_COMPLETE);
             let own = mcp::ordered_members(result)?;
-            let own = own.iter().map(|(key, value)| (key.as_str(), *value));
+            let own = own.iter().map(|(key, value)| (key.as_ref(), *value));
             let all = mcp::raw_object([("resultType", &*complete)].into_iter().chain(own));
             Some(if cached { shown::cacheable(&all) } else { all })
         }
@@ -352,7 +352,7 @@ fn sealed(
     let sealed = mcp::raw(&seal(Keepsake::State(RequestState::Server(Some(state))))?);
     let own = mcp::ordered_members(result)?;
     Some(mcp::raw_object(
-        own.iter().map(|(key, value)| (key.as_str(), if key == "requestState" { &*sealed } else { *value })),
+        own.iter().map(|(key, value)| (key.as_ref(), if key == "requestState" { &*sealed } else { *value })),
     ))
 }
 

@@ -7,7 +7,8 @@
 
 use bailiwick_proto::{
     mcp::{
-        self, Era, Members, RequestId, Response, VERSION_2025_11_25, VERSION_2026_07_28, code, method, raw, raw_object,
+        self, Era, Members, RequestId, Response, VERSION_2024_11_05, VERSION_2025_11_25, VERSION_2026_07_28, code,
+        method, raw, raw_object,
     },
     names, v1,
 };
@@ -110,6 +111,18 @@ pub fn read_initialize(result: &RawValue) -> Result<Era, HandshakeFault> {
     Era::of_version(&version).filter(|era| !era.is_modern()).ok_or(HandshakeFault::Version(version))
 }
 
+/// The same of a server that is reached over a channel of messages, where the first revision is in use still. What it
+/// lacks (HTTP's headers, batches, later members) makes no difference there.
+///
+/// # Errors
+/// None is named, or one that is not served here.
+pub fn read_channel_initialize(result: &RawValue) -> Result<Era, HandshakeFault> {
+    match read_initialize(result) {
+        Err(HandshakeFault::Version(version)) if version == VERSION_2024_11_05 => Ok(Era::Legacy(VERSION_2024_11_05)),
+        read => read,
+    }
+}
+
 /// What a server says that it can do, in its answer to `server/discover` or `initialize`: an object. `None` where it
 /// says nothing, or more than anybody can do.
 #[must_use]
@@ -201,7 +214,7 @@ impl ToolList {
     }
 }
 
-fn definition(tool: &Value) -> Result<v1::ToolDefinition, HandshakeFault> {
+pub(crate) fn definition(tool: &Value) -> Result<v1::ToolDefinition, HandshakeFault> {
     let malformed = || HandshakeFault::Malformed(method::TOOLS_LIST);
     let name = tool
         .get("name")
@@ -263,6 +276,8 @@ mod tests {
         assert_eq!(answer("2025-06-18"), Ok(Era::Legacy(VERSION_2025_06_18)));
         assert_eq!(answer("2024-11-05"), Err(HandshakeFault::Version("2024-11-05".into())));
         assert_eq!(answer("2026-07-28"), Err(HandshakeFault::Version("2026-07-28".into())));
+        let first = text(&json!({"protocolVersion": "2024-11-05"}));
+        assert_eq!(read_channel_initialize(&first), Ok(Era::Legacy("2024-11-05")));
         assert!(read_initialize(&text(&json!({}))).is_err());
     }
 

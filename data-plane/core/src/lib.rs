@@ -2,16 +2,18 @@
 //!
 //! Read in this order: `config` and `catalogue` (what the control plane streamed, compiled), `lane` (what it takes away
 //! at once), `caller`, `admission` (the one rule for listing and calling), `edge` (a client's message in, one `Step`
-//! out), `forward`, `relay` and `handshake` (the server's side), `sealed` (what clients bring back), `listening` (what
+//! out), `forward`, `relay`, `conversation` and `handshake` (the server's side), `sealed` (what clients bring back), `listening` (what
 //! they are told of changes), `records` (what the ledger is told).
 //!
 //! Called by `data-plane/server`, which owns sockets, clocks, randomness and the spool. None of those is here: time,
 //! ids, nonces and keys arrive as arguments. Nothing is remembered between calls except the catalogue.
 
 pub mod admission;
+pub mod breaker;
 pub mod caller;
 pub mod catalogue;
 pub mod config;
+pub mod conversation;
 pub mod edge;
 pub mod forward;
 pub mod handshake;
@@ -20,13 +22,16 @@ pub mod lane;
 pub mod listening;
 pub mod listing;
 pub mod naming;
+pub mod openapi;
 pub mod operation;
 pub mod people;
 pub mod policies;
 pub mod records;
 pub mod relay;
+pub mod repeat;
 pub mod resource_uri;
 pub mod sealed;
+pub mod search;
 pub mod shown;
 pub mod table;
 pub mod trace;

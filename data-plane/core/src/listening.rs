@@ -324,7 +324,7 @@ impl Listening {
         }
         let tie = self.tie();
         let members = mcp::ordered_members(&news.shown).unwrap_or_default();
-        let own = members.iter().filter(|(name, _)| name != "_meta").map(|(name, value)| (name.as_str(), *value));
+        let own = members.iter().filter(|(name, _)| name != "_meta").map(|(name, value)| (name.as_ref(), *value));
         let params = raw_object(own.chain(tie.iter().map(|tie| ("_meta", &**tie))));
         self.said_at = now;
         Some(Output::News(id, news, mcp::request_body(None, method::TASK_TOLD, Some(&params))))

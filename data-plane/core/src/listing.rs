@@ -259,7 +259,7 @@ impl<'c> Listing<'c> {
             return Some(item.to_owned());
         }
         let renamed = mcp::raw(&*towards_client);
-        let members = members.iter().map(|(name, value)| (name.as_str(), if name == key { &*renamed } else { *value }));
+        let members = members.iter().map(|(name, value)| (name.as_ref(), if name == key { &*renamed } else { *value }));
         Some(mcp::raw_object(members))
     }
 

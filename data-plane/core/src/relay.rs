@@ -115,7 +115,7 @@ impl Question {
     #[must_use]
     pub fn body(&self, id: &str) -> Vec<u8> {
         let params = self.params.clone().and_then(|params| RawValue::from_string(params).ok());
-        mcp::request_body(Some(&RequestId::Text(id.to_owned())), &self.method, params.as_deref())
+        mcp::request_body(Some(&RequestId::Text(id.into())), &self.method, params.as_deref())
     }
 }
 
@@ -204,7 +204,7 @@ impl Relay {
         let is_of_this = Members::of(params)?.get("progressToken").and_then(RequestId::read).as_ref() == Some(own);
         let members = is_of_this.then(|| mcp::ordered_members(params)).flatten()?;
         let renamed =
-            members.iter().map(|(key, value)| (key.as_str(), if key == "progressToken" { token } else { *value }));
+            members.iter().map(|(key, value)| (key.as_ref(), if key == "progressToken" { token } else { *value }));
         Some(mcp::request_body(None, method::PROGRESS, Some(&raw_object(renamed))))
     }
 
@@ -289,7 +289,7 @@ fn level_wanted(era: Era, meta: &Members<'_>) -> Option<Level> {
     }
 }
 
-fn is_change(notified: &str) -> bool {
+pub(crate) fn is_change(notified: &str) -> bool {
     notified.ends_with("/list_changed") || notified == "notifications/resources/updated"
 }
 

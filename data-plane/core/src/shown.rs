@@ -47,8 +47,8 @@ pub fn cacheable(result: &RawValue) -> Box<RawValue> {
     let said = members.iter().find(|(key, _)| key == "ttlMs");
     let said = said.and_then(|(_, value)| serde_json::from_str::<u64>(value.get()).ok());
     let (ttl_ms, scope) = (mcp::raw(&said.map_or(TTL_MS, |said| said.min(TTL_MS))), mcp::raw("private"));
-    let rest = members.iter().filter(|(key, _)| !["ttlMs", "cacheScope"].contains(&key.as_str()));
-    let rest = rest.map(|(key, value)| (key.as_str(), *value));
+    let rest = members.iter().filter(|(key, _)| !["ttlMs", "cacheScope"].contains(&key.as_ref()));
+    let rest = rest.map(|(key, value)| (key.as_ref(), *value));
     mcp::raw_object(rest.chain([("ttlMs", &*ttl_ms), ("cacheScope", &*scope)]))
 }
 
@@ -91,7 +91,7 @@ fn replaced(object: &RawValue, key: &str, change: impl Fn(&RawValue) -> Box<RawV
     let Some(members) = mcp::ordered_members(object) else { return object.to_owned() };
     let Some((_, value)) = members.iter().find(|(name, _)| name == key) else { return object.to_owned() };
     let changed = change(value);
-    mcp::raw_object(members.iter().map(|(name, value)| (name.as_str(), if name == key { &*changed } else { *value })))
+    mcp::raw_object(members.iter().map(|(name, value)| (name.as_ref(), if name == key { &*changed } else { *value })))
 }
 
 /// An array with each item made anew; anything else as it is.

@@ -160,9 +160,9 @@ impl Carried {
     pub fn within(&self, meta: Option<&RawValue>) -> Option<Box<RawValue>> {
         let own = self.to_members();
         let others = meta.and_then(mcp::ordered_members).unwrap_or_default();
-        let others = others.iter().filter(|(key, _)| !mcp::meta_key::TRACE.contains(&key.as_str()));
+        let others = others.iter().filter(|(key, _)| !mcp::meta_key::TRACE.contains(&key.as_ref()));
         let own = own.iter().map(|(key, value)| (*key, &**value));
-        let all: Vec<_> = others.map(|(key, value)| (key.as_str(), *value)).chain(own).collect();
+        let all: Vec<_> = others.map(|(key, value)| (key.as_ref(), *value)).chain(own).collect();
         (meta.is_some() || !all.is_empty()).then(|| mcp::raw_object(all))
     }
 

@@ -8,10 +8,10 @@
 
 use std::{
     collections::HashMap,
-    sync::{Arc, Mutex, PoisonError},
+    sync::{Arc, Mutex, MutexGuard, PoisonError, Weak},
 };
 
-use bailiwick_data_plane_core::{Caller, Config, admission::taken_away};
+use bailiwick_data_plane_core::{Caller, Config, admission::taken_away, config::Offer};
 use bailiwick_proto::{Reason, v1::Issuer};
 use bailiwick_token::{Claims, Expect, TokenHash};
 use base64::{Engine as _, engine::general_purpose::URL_SAFE_NO_PAD};
@@ -34,9 +34,20 @@ pub(crate) struct Authenticator(Mutex<Cache>);
 
 #[derive(Debug, Default)]
 struct Cache {
-    /// Issuer and key ids the tokens were verified with.
-    basis: Option<(Option<Issuer>, String)>,
-    tokens: HashMap<TokenHash, Arc<Claims>>,
+    /// What the tokens were verified with.
+    basis: Weak<Offer>,
+    /// Its issuer and key ids.
+    issuer: Option<Issuer>,
+    keys: String,
+    tokens: HashMap<TokenHash, Verified>,
+}
+
+/// A token that was verified.
+#[derive(Clone, Debug)]
+struct Verified {
+    claims: Arc<Claims>,
+    /// Whom it names at the virtual server that is its audience; or why it names nobody.
+    caller: Result<Arc<Caller>, Reason>,
 }
 
 impl Authenticator {
@@ -47,56 +58,73 @@ impl Authenticator {
         virtual_server: &str,
         headers: &HeaderMap,
         now_unix: i64,
-    ) -> Result<Caller, NotAuthenticated> {
+    ) -> Result<Arc<Caller>, NotAuthenticated> {
         let refuse = |reason| NotAuthenticated { reason, claims: None };
         let token = bearer(headers).map_err(refuse)?;
-        let (Some(issuer), Some(audience)) = (&config.issuer, config.audience(virtual_server)) else {
-            return Err(refuse(Reason::ConfigStale));
-        };
-        let expect = Expect { issuer: &issuer.issuer, audience: &audience };
+        let Some(issuer) = &config.issuer else { return Err(refuse(Reason::ConfigStale)) };
         let hash = TokenHash::of(token);
-        let claims = match self.cached(config, &hash, &expect, now_unix) {
-            Some(claims) => claims,
-            None => match config.token_keys.verify(token, &expect, now_unix) {
-                Ok(claims) => self.remember(hash, claims, now_unix),
-                Err(error) => {
-                    let claims = authentic_claims(config, token).map(Box::new);
-                    return Err(NotAuthenticated { reason: error.reason(), claims });
-                }
-            },
+        let known = self.known(config, &hash).filter(|known| {
+            let Claims { iss, aud, exp, .. } = known.claims.as_ref();
+            *iss == issuer.issuer && config.is_audience(aud, virtual_server) && now_unix < *exp
+        });
+        let verified = match known {
+            Some(known) => known,
+            None => self.verify(config, issuer, virtual_server, (token, hash), now_unix)?,
         };
-        let caller = Caller::from_claims(&claims, virtual_server)
-            .map_err(|reason| NotAuthenticated { reason, claims: Some(Box::new(claims.as_ref().clone())) })?;
+        let Verified { claims, caller } = verified;
+        let caller =
+            caller.map_err(|reason| NotAuthenticated { reason, claims: Some(Box::new(claims.as_ref().clone())) })?;
         if taken_away(config, &caller).is_some() {
-            self.0.lock().unwrap_or_else(PoisonError::into_inner).tokens.remove(&hash);
+            self.cache().tokens.remove(&hash);
         }
         Ok(caller)
     }
 
-    fn cached(&self, config: &Config, hash: &TokenHash, expect: &Expect<'_>, now_unix: i64) -> Option<Arc<Claims>> {
-        let basis = (config.issuer.clone(), format!("{:?}", config.token_keys));
-        let mut cache = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        if cache.basis.as_ref() != Some(&basis) {
-            cache.tokens.clear();
-            cache.basis = Some(basis);
-            return None;
-        }
-        let claims = cache.tokens.get(hash)?;
-        let holds = claims.iss == expect.issuer && claims.aud == expect.audience && now_unix < claims.exp;
-        holds.then(|| Arc::clone(claims))
-    }
-
-    fn remember(&self, hash: TokenHash, claims: Claims, now_unix: i64) -> Arc<Claims> {
-        let claims = Arc::new(claims);
-        let mut cache = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+    /// A token that is not known; from now on it is, if it is good.
+    fn verify(
+        &self,
+        config: &Config,
+        issuer: &Issuer,
+        virtual_server: &str,
+        (token, hash): (&str, TokenHash),
+        now_unix: i64,
+    ) -> Result<Verified, NotAuthenticated> {
+        let audience = config.audience(virtual_server).unwrap_or_default();
+        let expect = Expect { issuer: &issuer.issuer, audience: &audience };
+        let claims = config.token_keys.verify(token, &expect, now_unix).map_err(|error| {
+            let claims = authentic_claims(config, token).map(Box::new);
+            NotAuthenticated { reason: error.reason(), claims }
+        })?;
+        let caller = Caller::from_claims(&claims, virtual_server).map(Arc::new);
+        let verified = Verified { claims: Arc::new(claims), caller };
+        let mut cache = self.cache();
         if cache.tokens.len() >= TOKENS_MAX {
-            cache.tokens.retain(|_, claims| now_unix < claims.exp);
+            cache.tokens.retain(|_, known| now_unix < known.claims.exp);
             if cache.tokens.len() >= TOKENS_MAX {
                 cache.tokens.clear();
             }
         }
-        cache.tokens.insert(hash, Arc::clone(&claims));
-        claims
+        cache.tokens.insert(hash, verified.clone());
+        Ok(verified)
+    }
+
+    /// What is known of a token under the issuer and keys in force.
+    fn known(&self, config: &Config, hash: &TokenHash) -> Option<Verified> {
+        let mut cache = self.cache();
+        if !std::ptr::eq(cache.basis.as_ptr(), Arc::as_ptr(&config.offer)) {
+            let keys = format!("{:?}", config.token_keys);
+            if cache.issuer != config.issuer || cache.keys != keys {
+                cache.tokens.clear();
+                (cache.issuer, cache.keys) = (config.issuer.clone(), keys);
+            }
+            // It is kept from being freed, so that no other offer ever stands where it stood.
+            cache.basis = Arc::downgrade(&config.offer);
+        }
+        cache.tokens.get(hash).cloned()
+    }
+
+    fn cache(&self) -> MutexGuard<'_, Cache> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
@@ -126,11 +154,7 @@ fn authentic_claims(config: &Config, token: &str) -> Option<Claims> {
 
 #[cfg(test)]
 mod tests {
-    use bailiwick_data_plane_core::{
-        config::{Contents, Offer},
-        people::People,
-        table::Table,
-    };
+    use bailiwick_data_plane_core::{config::Contents, people::People, table::Table};
     use bailiwick_proto::v1::{self, resource::Resource as Kind};
     use bailiwick_token::{Actor, Algorithm, SigningKey, VerifyingKeys, mint};
     use http::HeaderValue;

@@ -72,7 +72,7 @@ pub(crate) struct Calls {
 #[derive(Clone, Debug)]
 pub(crate) struct Asked {
     pub(crate) config: Arc<Config>,
-    pub(crate) caller: Caller,
+    pub(crate) caller: Arc<Caller>,
     pub(crate) request_id: String,
     pub(crate) config_age_ms: u64,
     pub(crate) arrived: Instant,
@@ -264,7 +264,7 @@ impl Calls {
 
     /// What may still keep the call when its first byte could leave.
     fn gate(&self, asked: &Asked, permitted: &PermittedCall) -> Gate {
-        let (state, caller, tier) = (Arc::clone(&self.state), asked.caller.clone(), permitted.found.tier());
+        let (state, caller, tier) = (Arc::clone(&self.state), Arc::clone(&asked.caller), permitted.found.tier());
         Gate::new(move || node_gate(tier, state.freshness(), SpoolLevel::Free).or_else(|| state.is_taken_away(&caller)))
     }
 

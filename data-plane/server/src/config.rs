@@ -4,6 +4,8 @@
 //! once, before anything binds. What every node must agree on (issuer, MCP URL, keys, policies) is not here: it
 //! arrives on the config stream. Every bound names its reason.
 
+mod command;
+
 use std::{
     net::{Ipv4Addr, SocketAddr},
     path::PathBuf,
@@ -15,14 +17,24 @@ use bailiwick_ledger_core::{
     chain::{CONTROL_NODE, LEDGER_NODE},
     record::is_node_name,
 };
-use bailiwick_proto::subjects;
-use bailiwick_runtime::{MasterKeyConfig, config::ConfigProblems, telemetry::TelemetryConfig};
+use bailiwick_proto::{address::Network, subjects};
+use bailiwick_runtime::{
+    MasterKeyConfig, config::ConfigProblems, served_certificate::CertificateFiles, telemetry::TelemetryConfig,
+};
 use serde::Deserialize;
 
+pub use self::command::AllowedCommand;
+
+/// What programs find as their search path where nothing is said.
+const COMMAND_PATH: &str = "/usr/local/bin:/usr/bin:/bin";
+/// Most programs at once that may be configured: each is two processes.
+pub const COMMAND_PROCESSES_MAX: usize = 10_000;
 /// Smallest useful spool: some hundred records and a reserve for the outcomes of calls under way.
 pub const SPOOL_BYTES_MIN: u64 = 1024 * 1024;
 /// Most calls under way at once that may be configured; each holds its arguments in memory.
 pub const CALLS_MAX: usize = 1_000_000;
+/// Most connections at once that may be configured: as many as one address has ports, several times.
+pub const CONNECTIONS_MAX: usize = 1_000_000;
 /// Largest request body accepted from a client, in bytes; MCP requests carry arguments, not files.
 pub const REQUEST_BYTES_MAX: usize = 4 * 1024 * 1024;
 
@@ -49,6 +61,10 @@ pub struct DataPlaneConfig {
     /// The section `[master_key]` of the file: what this node's keys are sealed under.
     #[serde(skip)]
     pub master_key: MasterKeyConfig,
+    /// The files with the certificate that clients see, and its key. Without them the MCP listener speaks plain text.
+    pub tls: Option<CertificateFiles>,
+    /// Networks of balancers, as `address/bits`. Whoever connects from there must say for whom, by the PROXY protocol.
+    pub proxy_protocol: Vec<String>,
     /// Browser origins that may call, besides loopback ones, as `scheme://host[:port]`.
     pub allowed_origins: Vec<String>,
     /// Bytes of records kept on disk until a published checkpoint covers them.
@@ -58,8 +74,13 @@ pub struct DataPlaneConfig {
     /// After a restart without control planes, the configuration kept on disk counts until it is so old, milliseconds;
     /// never longer than `max_staleness_ms`. 0: none is kept.
     pub snapshot_max_age_ms: u64,
-    /// How long calls under way may take to finish at shutdown, milliseconds.
+    /// How long connections are still accepted at shutdown, milliseconds: so that balancers notice that this node is not
+    /// ready any more.
+    pub drain_delay_ms: u64,
+    /// How long calls under way may take to finish after that, milliseconds.
     pub drain_ms: u64,
+    /// Connections of clients at once; each costs some ten KiB while idle.
+    pub connections_max: usize,
     /// Calls under way at once; more are refused, so that memory stays bounded.
     pub calls_max: usize,
     /// Whoever takes nothing for so long of what is there for them is let go, milliseconds.
@@ -82,6 +103,25 @@ pub struct UpstreamConfig {
     pub call_timeout_ms: u64,
     /// Longest handshake or page of a tool list, milliseconds; never more than the server's own timeout.
     pub handshake_timeout_ms: u64,
+    /// How long an unused connection is kept where the server's manifest says nothing, milliseconds.
+    pub idle_timeout_ms: u64,
+    /// Requests under way at once at a server whose manifest says nothing: so one that hangs holds up its own callers only.
+    pub connections: usize,
+    /// Requests that wait for one of those to end; more are refused at once.
+    pub waiting: usize,
+    /// Faults of the connection in a row after which a server is left alone; 0: never.
+    pub breaker_faults: u32,
+    /// For how long, the first time, milliseconds.
+    pub breaker_pause_ms: u64,
+    /// Networks that are not public in which any server may be, as CIDR; that of a cloud's metadata as one address.
+    pub allowed_networks: Vec<String>,
+    /// Programs that this node may run as servers, by their absolute paths: a text, or a list of the path and the
+    /// arguments it must begin with. None: nothing is run.
+    pub commands: Vec<AllowedCommand>,
+    /// The search path that these programs find in their environment.
+    pub command_path: String,
+    /// Programs at once, of all servers together.
+    pub command_processes_max: usize,
 }
 
 impl Default for DataPlaneConfig {
@@ -96,11 +136,15 @@ impl Default for DataPlaneConfig {
             join_token: None,
             join_token_file: None,
             master_key: MasterKeyConfig::default(),
+            tls: None,
+            proxy_protocol: Vec::new(),
             allowed_origins: Vec::new(),
             spool_bytes_max: 256 * 1024 * 1024,
             max_staleness_ms: 24 * 60 * 60 * 1000,
             snapshot_max_age_ms: 60 * 60 * 1000,
+            drain_delay_ms: 5_000,
             drain_ms: 30_000,
+            connections_max: 10_000,
             calls_max: 4096,
             unread_ms: 30_000,
             upstream: UpstreamConfig::default(),
@@ -116,6 +160,15 @@ impl Default for UpstreamConfig {
             connect_timeout_ms: 5_000,
             call_timeout_ms: 30_000,
             handshake_timeout_ms: 10_000,
+            idle_timeout_ms: 90_000,
+            connections: 512,
+            waiting: 512,
+            breaker_faults: 8,
+            breaker_pause_ms: 1_000,
+            allowed_networks: Vec::new(),
+            commands: Vec::new(),
+            command_path: COMMAND_PATH.to_owned(),
+            command_processes_max: 64,
         }
     }
 }
@@ -146,6 +199,10 @@ impl DataPlaneConfig {
         );
         let urls = self.control_plane.check();
         require(urls.is_ok(), "control_plane", urls.err().unwrap_or_default());
+        for network in &self.proxy_protocol {
+            let read = network.parse::<Network>();
+            require(read.is_ok(), "proxy_protocol", read.err().map(|fault| fault.to_string()).unwrap_or_default());
+        }
         for origin in &self.allowed_origins {
             let is_origin = http_authority(origin).is_some_and(|authority| origin.ends_with(authority));
             require(is_origin, "allowed_origins", format!("`{origin}` is not of the form scheme://host[:port]"));
@@ -160,6 +217,11 @@ impl DataPlaneConfig {
             "calls_max",
             format!("{} is not between 1 and {CALLS_MAX}", self.calls_max),
         );
+        require(
+            (1..=CONNECTIONS_MAX).contains(&self.connections_max),
+            "connections_max",
+            format!("{} is not between 1 and {CONNECTIONS_MAX}", self.connections_max),
+        );
         require(self.unread_ms > 0, "unread_ms", "must be more than 0".to_owned());
         let fixed_ports = self.listen.port() != 0 || self.ops_listen.port() != 0;
         require(
@@ -173,8 +235,32 @@ impl DataPlaneConfig {
             ("connect_timeout_ms", upstream.connect_timeout_ms),
             ("call_timeout_ms", upstream.call_timeout_ms),
             ("handshake_timeout_ms", upstream.handshake_timeout_ms),
+            ("idle_timeout_ms", upstream.idle_timeout_ms),
+            ("connections", upstream.connections as u64),
+            ("breaker_pause_ms", upstream.breaker_pause_ms),
         ] {
             require(value > 0, &format!("upstream.{key}"), "must be more than 0".to_owned());
+        }
+        let are_plain = upstream.commands.iter().all(AllowedCommand::is_plain);
+        require(are_plain, "upstream.commands", "each must begin with an absolute path without . and ..".to_owned());
+        require(
+            (1..=COMMAND_PROCESSES_MAX).contains(&upstream.command_processes_max),
+            "upstream.command_processes_max",
+            format!("{} is not between 1 and {COMMAND_PROCESSES_MAX}", upstream.command_processes_max),
+        );
+        let most = (upstream.connections, upstream.waiting);
+        require(
+            most.0 <= CALLS_MAX && most.1 <= CALLS_MAX,
+            "upstream.connections",
+            format!("with `upstream.waiting`, each is at most {CALLS_MAX}"),
+        );
+        for network in &upstream.allowed_networks {
+            let read = network.parse::<Network>();
+            require(
+                read.is_ok(),
+                "upstream.allowed_networks",
+                read.err().map(|fault| fault.to_string()).unwrap_or_default(),
+            );
         }
         self.telemetry.check("telemetry", &mut problems);
         problems.into_result()
@@ -186,10 +272,22 @@ impl DataPlaneConfig {
         Duration::from_millis(self.snapshot_max_age_ms.min(self.max_staleness_ms))
     }
 
+    /// Whose connections begin with the PROXY protocol.
+    #[must_use]
+    pub fn balancers(&self) -> Vec<Network> {
+        self.proxy_protocol.iter().filter_map(|network| network.parse().ok()).collect()
+    }
+
     /// [`Self::unread_ms`] as a duration.
     #[must_use]
     pub const fn unread(&self) -> Duration {
         Duration::from_millis(self.unread_ms)
+    }
+
+    /// [`Self::drain_delay_ms`] as a duration.
+    #[must_use]
+    pub const fn drain_delay(&self) -> Duration {
+        Duration::from_millis(self.drain_delay_ms)
     }
 
     /// [`Self::drain_ms`] as a duration.
@@ -222,7 +320,9 @@ mod tests {
             node: "Node 1".into(),
             region: "a.b".into(),
             control_plane: "127.0.0.1:8431".into(),
+            proxy_protocol: vec!["10.0.0.0/8".into(), "10.0.0.1/8".into()],
             allowed_origins: vec!["https://app.example/path".into(), "https://app.example".into()],
+            connections_max: 0,
             spool_bytes_max: 10,
             ops_listen: DataPlaneConfig::default().listen,
             upstream: UpstreamConfig { call_timeout_ms: 0, ..UpstreamConfig::default() },
@@ -236,8 +336,10 @@ mod tests {
                 "node",
                 "region",
                 "control_plane",
+                "proxy_protocol",
                 "allowed_origins",
                 "spool_bytes_max",
+                "connections_max",
                 "ops_listen",
                 "upstream.call_timeout_ms",
                 "telemetry.endpoint"

@@ -37,6 +37,7 @@ use self::{
 use crate::{
     snapshot::Keeper,
     surroundings::{Host, Surroundings},
+    upstream::Credentials,
 };
 
 /// Configuration, session keys and their age; one per node, shared by reference.
@@ -46,6 +47,7 @@ pub(crate) struct ConfigState {
     /// What the catalogue last put in force.
     config: ArcSwapOption<Config>,
     sealing_keys: ArcSwap<SealingKeys>,
+    credentials: Arc<Credentials>,
     leases: Mutex<Leases>,
     surroundings: Arc<dyn Surroundings>,
     max_staleness: Duration,
@@ -87,6 +89,7 @@ impl ConfigState {
             catalogue: Mutex::default(),
             config: ArcSwapOption::empty(),
             sealing_keys: ArcSwap::default(),
+            credentials: Arc::default(),
             leases: Mutex::default(),
             max_staleness,
             keeper: OnceLock::new(),
@@ -110,6 +113,11 @@ impl ConfigState {
     /// The configuration in force; `None` before the first.
     pub(crate) fn config(&self) -> Option<Arc<Config>> {
         self.config.load_full()
+    }
+
+    /// What servers are shown, or given.
+    pub(crate) fn credentials(&self) -> Arc<Credentials> {
+        Arc::clone(&self.credentials)
     }
 
     /// Keys that seal legacy session ids.

@@ -9,6 +9,8 @@ pub(crate) mod world;
 
 use std::time::Duration;
 
+use crate::config::UpstreamConfig;
+
 /// Waits until `done` holds; fails the test after ten seconds.
 pub(crate) async fn eventually(what: &str, mut done: impl FnMut() -> bool) {
     for _ in 0..1000 {
@@ -18,4 +20,9 @@ pub(crate) async fn eventually(what: &str, mut done: impl FnMut() -> bool) {
         tokio::time::sleep(Duration::from_millis(10)).await;
     }
     panic!("never happened: {what}");
+}
+
+/// Servers of tests are on this machine.
+pub(crate) fn loopback() -> UpstreamConfig {
+    UpstreamConfig { allowed_networks: vec!["127.0.0.0/8".into()], ..UpstreamConfig::default() }
 }

@@ -35,6 +35,7 @@ mod tests;
 mod tool_reports;
 mod uplink;
 mod upstream;
+pub mod warden;
 
 use self::random::random;
 pub use self::{

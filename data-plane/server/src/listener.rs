@@ -1,13 +1,18 @@
-//! The MCP listener: HTTP/1.1 and HTTP/2 (prior knowledge) at `/mcp/{virtual-server}`.
+//! The MCP listener: HTTP/1.1 and HTTP/2 at `/mcp/{virtual-server}`.
 //!
-//! Started by `role`. Accepts connections within a bound, turns away strangers' pages and foreign host names (`guard`),
-//! serves metadata (`metadata`), and hands POSTs to `endpoint`. Each connection is a task of its own, ended when its
-//! client stalls (`patience`); at shutdown no more are accepted, idle ones close, and busy ones finish their request.
+//! Started by `role`. Connections are accepted as long as there are places (`accept`, `places`), and each is served in a
+//! task of its own (`connection`); a request comes in by `visit`, past `guard`, and POSTs go to `endpoint`. Shutdown has
+//! three stages: while the node drains, connections are accepted and every answer tells its client to come back
+//! elsewhere; then no more are accepted, busy ones finish their requests and idle ones close a moment later, so that
+//! what was just sent on one is answered; at the very end whoever still has not taken its answer is cut.
 //! GET is for legacy clients with a session, who listen to changes (`listening`); DELETE is 405: no session is stored
-//! here. Deliberately absent: TLS, and what a message means (`data-plane/core`). Specification: MCP 2026-07-28 and
+//! here. Deliberately absent: what a message means (`data-plane/core`). Specification: MCP 2026-07-28 and
 //! 2025-11-25 Streamable HTTP; RFC 9728.
 
+mod accept;
+pub(crate) mod answer;
 mod body;
+mod connection;
 mod cors;
 mod delivery;
 mod endpoint;
@@ -15,66 +20,61 @@ mod event_stream;
 mod guard;
 mod metadata;
 mod patience;
+mod places;
+mod proxy_protocol;
+mod room;
+mod terms;
+mod visit;
 
-use std::{sync::Arc, time::Duration};
-
-use axum::{
-    Json, Router,
-    body::Body,
-    extract::{Path, Request, State},
-    http::{HeaderValue, StatusCode, Version, header},
-    middleware::{self, Next},
-    response::{IntoResponse, Response},
-    routing::{any, get},
+use std::{
+    hash::{BuildHasher, RandomState},
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
+    time::{Duration, Instant},
 };
-use bailiwick_proto::Reason;
+
+use bailiwick_data_plane_core::Caller;
 use bailiwick_runtime::{OnEnd, Shutdown, Supervisor};
-use hyper::{
-    body::{Body as _, Incoming},
-    service::{Service as _, service_fn},
-};
-use hyper_util::{
-    rt::{TokioExecutor, TokioIo, TokioTimer},
-    server::{conn::auto, graceful::GracefulShutdown},
-    service::TowerToHyperService,
-};
 use tokio::{
     net::TcpListener,
     sync::{OnceCell, Semaphore},
 };
 
-pub(crate) use self::{body::BODY_ROOM_BYTES, endpoint::ATTRIBUTED_DENIALS_PER_SECOND, guard::Guard};
-use self::{
-    delivery::{Delivery, NoRoom, Owing, room_for},
-    guard::Turned,
-    patience::Patient,
+pub(crate) use self::{
+    body::BODY_ROOM_BYTES, endpoint::ATTRIBUTED_DENIALS_PER_SECOND, guard::Guard, places::Places, room::Room,
+    terms::Terms,
 };
+use self::{connection::Serving, room::CallerKey};
 use crate::{
-    auth::Authenticator,
-    budget::Budget,
-    calls::Calls,
-    config_state::ConfigState,
-    metrics::{Counted, Metrics},
+    auth::Authenticator, budget::Budget, calls::Calls, config_state::ConfigState, metrics::Metrics,
     telemetry::Telemetry,
 };
 
-/// Connections at once; more wait to be accepted. Each costs some ten KiB while idle.
-const CONNECTIONS_MAX: usize = 10_000;
-/// Longest wait for a request's header lines.
-const HEADER_WAIT_MAX: Duration = Duration::from_secs(15);
+/// Longest wait for a request's head.
+const HEAD_WAIT_MAX: Duration = Duration::from_secs(15);
+/// Bytes of a request's head, and what an HTTP/1 connection reads ahead: a token, its proofs, and what is repeated of a
+/// call's arguments fit many times.
+const HEAD_BYTES_MAX: usize = 64 * 1024;
+/// Headers of a request.
+const HEADERS_MAX: usize = 100;
 /// Bytes of an answer that the system keeps for one client that has not taken them, about: what half a second of a good
 /// connection takes.
 pub(crate) const UNTAKEN_BYTES_MAX: u32 = 256 * 1024;
 /// Bytes of large answers held at once for clients that have not taken them.
 pub(crate) const ANSWER_ROOM_BYTES: usize = 512 * 1024 * 1024;
-/// Probes of an HTTP/2 connection, so that a vanished client is noticed. HTTP/1 ends idle connections by itself.
-const KEEP_ALIVE: Duration = Duration::from_secs(20);
-/// Streams within one HTTP/2 connection.
-const STREAMS_MAX: u32 = 256;
+/// Longest wait of a request that comes before the node can answer: it starts within a second.
+const START_WAIT_MAX: Duration = Duration::from_secs(3);
+const START_LOOK_EVERY: Duration = Duration::from_millis(10);
 /// Longest wait, at the very end, for clients to take the answers they are owed.
 const LAST_ANSWERS_WAIT_MAX: Duration = Duration::from_secs(2);
-/// Pause after a failed accept: usually no file descriptor is left.
-const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
+/// A request may be on its way on a connection that has been idle for less, once no more are accepted.
+const IDLE_MIN: Duration = Duration::from_millis(500);
+/// How often idle connections are looked at then.
+const SEE_OFF_EVERY: Duration = Duration::from_millis(20);
+/// Longest wait until no connection can bring a request any more.
+const SEE_OFF_MAX: Duration = Duration::from_secs(5);
 
 /// What requests are answered from; shared by reference.
 #[derive(Debug)]
@@ -89,156 +89,109 @@ pub(crate) struct Gateway {
     pub(crate) supervisor: Supervisor,
     /// One permit per call under way.
     pub(crate) slots: Arc<Semaphore>,
-    /// One permit per byte of a request's body held in memory.
-    pub(crate) body_room: Arc<Semaphore>,
-    /// One permit per byte of a large answer that its client has not taken. Apart from the other, so that clients that
-    /// take nothing keep nobody from asking.
-    pub(crate) answer_room: Arc<Semaphore>,
+    /// For requests' bodies.
+    pub(crate) body_room: Arc<Room>,
+    /// For large answers that their clients have not taken. Apart from the other, so that clients that take nothing keep
+    /// nobody from asking.
+    pub(crate) answer_room: Arc<Room>,
+    /// What callers are told apart by.
+    pub(crate) caller_keys: RandomState,
     /// Requested when calls under way have to be given up at shutdown.
     pub(crate) abort: Shutdown,
     /// Requested when streams of changes have to end, since no connection is accepted any more.
     pub(crate) stopping: Shutdown,
     pub(crate) attributed_denials: Budget,
+    /// Once all of the above was there.
+    pub(crate) has_started: AtomicBool,
     /// Longest time a client may take nothing of what is ready for it.
     pub(crate) unread_wait_max: Duration,
 }
 
-/// Serves until `stop` is requested and the connections have ended; those that have not a moment after `late` are cut.
-pub(crate) async fn serve(listener: TcpListener, gateway: Arc<Gateway>, stop: Shutdown, late: Shutdown) {
-    let cut = Shutdown::new();
-    let supervisor = gateway.supervisor.clone();
-    let (unread_wait_max, metrics) = (gateway.unread_wait_max, Arc::clone(&gateway.metrics));
-    let service = TowerToHyperService::new(router(gateway));
-    let connections = Arc::new(Semaphore::new(CONNECTIONS_MAX));
-    let graceful = GracefulShutdown::new();
-    let mut builder = auto::Builder::new(TokioExecutor::new());
-    builder.http1().timer(TokioTimer::new()).header_read_timeout(HEADER_WAIT_MAX);
-    builder.http2().timer(TokioTimer::new()).max_concurrent_streams(STREAMS_MAX).keep_alive_interval(KEEP_ALIVE);
-    loop {
-        let permit = tokio::select! {
-            permit = Arc::clone(&connections).acquire_owned() => permit,
-            () = stop.requested() => break,
-        };
-        let Ok(permit) = permit else { break };
-        let accepted = tokio::select! {
-            accepted = listener.accept() => accepted,
-            () = stop.requested() => break,
-        };
-        let stream = match accepted {
-            Ok((stream, _)) => stream,
-            Err(error) => {
-                tracing::warn!(%error, "a connection could not be accepted");
-                tokio::time::sleep(ACCEPT_PAUSE).await;
-                continue;
-            }
-        };
-        // Answers are small; waiting to fill a packet would only delay them.
-        drop(stream.set_nodelay(true));
-        let stream = Patient::new(stream, HEADER_WAIT_MAX, unread_wait_max);
-        let owing = Owing::default();
-        let (known, service) = (owing.clone(), service.clone());
-        let service = service_fn(move |mut request: axum::http::Request<Incoming>| {
-            request.extensions_mut().insert(known.clone());
-            service.call(request)
-        });
-        let connection = builder.serve_connection(TokioIo::new(stream), service).into_owned();
-        let connection = graceful.watch(connection);
-        let (cut, counted) = (cut.clone(), Counted::of(&metrics.connections));
-        supervisor.spawn("mcp-connection", OnEnd::Finish, async move {
-            tokio::select! {
-                ended = cut.or_stop(connection) => if let Some(Err(error)) = ended {
-                    tracing::debug!(error, "a connection ended");
-                },
-                () = owing.too_long(unread_wait_max) => tracing::debug!("a client does not take its answers"),
-            }
-            drop((permit, counted));
-        });
+/// What the stages of a shutdown are asked by.
+#[derive(Clone, Debug)]
+pub(crate) struct Stages {
+    /// Clients are told to come back elsewhere.
+    pub(crate) draining: Shutdown,
+    /// Nothing is accepted any more.
+    pub(crate) stop: Shutdown,
+    /// This one says: nobody can bring a request any more.
+    pub(crate) quiet: Shutdown,
+    /// What is still there ends soon.
+    pub(crate) late: Shutdown,
+}
+
+impl Gateway {
+    fn has_started(&self) -> bool {
+        self.has_started.load(Ordering::Relaxed)
     }
-    drop(listener);
+
+    /// Waits a moment for what requests are answered from, so that a node that has just started turns nobody away.
+    async fn start(&self) {
+        let began = Instant::now();
+        while began.elapsed() < START_WAIT_MAX && !self.stopping.is_requested() {
+            if self.calls.initialized() && self.state.config().is_some() && self.state.age().is_some() {
+                self.has_started.store(true, Ordering::Relaxed);
+                return;
+            }
+            tokio::time::sleep(START_LOOK_EVERY).await;
+        }
+    }
+
+    /// Stands for a caller.
+    fn caller_key(&self, caller: &Caller) -> CallerKey {
+        self.caller_keys.hash_one((&caller.user, &caller.agent)) | 1
+    }
+}
+
+/// Serves until the stages of shutdown are over and the connections have ended.
+pub(crate) async fn serve(
+    listener: TcpListener,
+    (places, terms): (Arc<Places>, Terms),
+    gateway: Arc<Gateway>,
+    stages: Stages,
+) {
+    let (supervisor, metrics) = (gateway.supervisor.clone(), Arc::clone(&gateway.metrics));
+    if let Some(certificate) = terms.certificate.clone() {
+        let following = terms::follow(certificate, Arc::clone(&metrics), stages.late.clone());
+        supervisor.spawn("tls-certificate", OnEnd::Finish, following);
+    }
+    let serving = Arc::new(Serving::new(gateway, Arc::clone(&places), terms));
+    let accepting = accept::accept(listener, &places, &metrics, &stages.stop, |arrived| {
+        supervisor.spawn("mcp-connection", OnEnd::Finish, Arc::clone(&serving).serve(arrived));
+    });
+    let draining = async {
+        stages.draining.requested().await;
+        places.drain();
+        std::future::pending::<()>().await;
+    };
+    tokio::select! {
+        () = accepting => {}
+        () = draining => {}
+    }
+    places.drain();
+    see_off(&places).await;
+    stages.quiet.request();
     let overdue = async {
-        late.requested().await;
+        stages.late.requested().await;
         tokio::time::sleep(LAST_ANSWERS_WAIT_MAX).await;
     };
     tokio::select! {
-        () = graceful.shutdown() => {}
-        () = overdue => cut.request(),
-    }
-}
-
-fn router(gateway: Arc<Gateway>) -> Router {
-    Router::new()
-        .route("/mcp/{virtual_server}", any(endpoint::handle))
-        .route(metadata::WELL_KNOWN, get(root_metadata))
-        .route(&format!("{}/{{*path}}", metadata::WELL_KNOWN), get(server_metadata))
-        .layer(middleware::from_fn_with_state(Arc::clone(&gateway), let_in))
-        .layer(middleware::from_fn_with_state(Arc::clone(&gateway), owed))
-        .with_state(gateway)
-}
-
-/// Answers, and sees to it that the answer is either taken or given up.
-async fn owed(State(gateway): State<Arc<Gateway>>, request: Request, next: Next) -> Response {
-    let owing = request.extensions().get::<Owing>().cloned().filter(|_| request.version() >= Version::HTTP_2);
-    let answer = next.run(request).await;
-    let room = room_for(&gateway.answer_room, answer.body().size_hint().exact().unwrap_or(0));
-    match room {
-        Ok(None) if owing.is_none() => answer,
-        Ok(room) => answer.map(|body| Body::new(Delivery::new(body, room, owing.as_ref()))),
-        Err(NoRoom) => {
-            gateway.metrics.refused(Reason::NodeOverloaded);
-            endpoint::no_room()
+        () = places.empty() => {}
+        () = overdue => {
+            places.end_all();
+            places.empty().await;
         }
     }
 }
 
-async fn let_in(State(gateway): State<Arc<Gateway>>, request: Request, next: Next) -> Response {
-    // With two of them, the one that is checked need not be the one that counts (RFC 9112 §3.2).
-    if [header::HOST, header::ORIGIN].iter().any(|name| request.headers().get_all(name).iter().nth(1).is_some()) {
-        return (StatusCode::BAD_REQUEST, "a header that may stand once is repeated\n").into_response();
-    }
-    let config = gateway.state.config();
-    let mcp_url = config.as_ref().and_then(|config| config.issuer.as_ref()).map(|issuer| issuer.mcp_url.as_str());
-    let host = request.headers().get(header::HOST).and_then(|host| host.to_str().ok());
-    let host = request.uri().authority().map(axum::http::uri::Authority::as_str).or(host);
-    let origin = request.headers().get(header::ORIGIN).map(HeaderValue::as_bytes);
-    match gateway.guard.check(origin, host, mcp_url) {
-        Ok(()) => {
-            let origin = request.headers().get(header::ORIGIN).cloned();
-            let mut answer = match cors::preflight(request.method(), request.headers()) {
-                Some(answer) => answer,
-                None => next.run(request).await,
-            };
-            if let Some(origin) = origin {
-                cors::allow(&mut answer, origin);
-            }
-            answer
+/// Until no connection can bring a request any more.
+async fn see_off(places: &Places) {
+    let began = Instant::now();
+    while places.see_off(IDLE_MIN, Instant::now()) {
+        if began.elapsed() >= SEE_OFF_MAX {
+            tracing::warn!("some clients neither ask nor leave; they are cut");
+            return;
         }
-        Err(turned) => {
-            let message = match turned {
-                Turned::Origin => "this origin may not call this gateway\n",
-                Turned::Host => "this gateway is not known under this host name\n",
-            };
-            tracing::debug!(?turned, "a request was turned away");
-            (StatusCode::FORBIDDEN, message).into_response()
-        }
-    }
-}
-
-async fn root_metadata(State(gateway): State<Arc<Gateway>>) -> Response {
-    let config = gateway.state.config();
-    match config.as_ref().and_then(|config| config.issuer.as_ref()) {
-        Some(issuer) => Json(metadata::document(issuer, None)).into_response(),
-        None => endpoint::not_ready(),
-    }
-}
-
-async fn server_metadata(State(gateway): State<Arc<Gateway>>, Path(path): Path<String>) -> Response {
-    let config = gateway.state.config();
-    let Some((config, issuer)) = config.as_ref().and_then(|config| Some((config, config.issuer.as_ref()?))) else {
-        return endpoint::not_ready();
-    };
-    let path = format!("/{path}");
-    match metadata::virtual_server_of(issuer, &path).filter(|name| config.virtual_servers.contains_key(*name)) {
-        Some(name) => Json(metadata::document(issuer, Some(name))).into_response(),
-        None => StatusCode::NOT_FOUND.into_response(),
+        tokio::time::sleep(SEE_OFF_EVERY).await;
     }
 }

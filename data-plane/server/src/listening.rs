@@ -10,13 +10,8 @@
 mod sessions;
 mod sources;
 
-use std::{convert::Infallible, sync::Arc, time::Duration};
+use std::{sync::Arc, time::Duration};
 
-use axum::{
-    body::Body,
-    http::{HeaderName, HeaderValue, header},
-    response::{IntoResponse, Response},
-};
 use bailiwick_data_plane_core::{
     Caller, Config, Decision,
     admission::{SpoolLevel, node_gate},
@@ -32,7 +27,7 @@ use tokio::{
     sync::{AcquireError, OwnedSemaphorePermit, mpsc},
     time::{Instant, MissedTickBehavior, interval},
 };
-use tokio_stream::{StreamExt, wrappers::ReceiverStream};
+use tokio_stream::wrappers::ReceiverStream;
 
 #[cfg(test)]
 pub(crate) use self::sessions::STREAMS_OF_ONE_MAX;
@@ -40,6 +35,7 @@ pub(crate) use self::sessions::{Listeners, Place};
 use self::sources::Sources;
 use crate::{
     calls::{Asked, Calls, News, unix_seconds},
+    listener::answer::{self, Response},
     metrics::StreamKind,
     random,
 };
@@ -71,13 +67,7 @@ impl Stream {
         let (writer, events) = mpsc::channel(EVENTS_MAX);
         let supervisor = self.calls.supervisor.clone();
         supervisor.spawn("listening", OnEnd::Finish, Box::pin(self.run(writer)));
-        let headers = [
-            (header::CONTENT_TYPE, HeaderValue::from_static("text/event-stream")),
-            (header::CACHE_CONTROL, HeaderValue::from_static("no-store")),
-            (HeaderName::from_static("x-accel-buffering"), HeaderValue::from_static("no")),
-        ];
-        let events = ReceiverStream::new(events).map(Ok::<Bytes, Infallible>);
-        (headers, Body::from_stream(events)).into_response()
+        answer::events(ReceiverStream::new(events))
     }
 
     async fn run(self, writer: mpsc::Sender<Bytes>) {

@@ -14,7 +14,7 @@ use prometheus_client::{
     metrics::{counter::Counter, family::Family, gauge::Gauge, histogram::Histogram},
 };
 
-use crate::telemetry::Operations;
+use crate::{telemetry::Operations, upstream::UpstreamMetrics};
 
 /// Seconds; what the semantic conventions for MCP prescribe, with finer steps for the gateway's own part.
 const DURATION_BUCKETS: [f64; 16] =
@@ -49,6 +49,27 @@ pub(crate) enum StreamKind {
     Call,
 }
 
+/// Why a connection was not served, or no longer.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+pub(crate) struct PartingLabel {
+    why: &'static str,
+}
+
+/// Why a connection was not served, or no longer, where that was this side's doing.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Parting {
+    /// Every place is taken, and nobody gives way.
+    Full,
+    /// Somebody else needed the place.
+    GaveWay,
+    /// The client does not take what is there for it.
+    Untaken,
+    /// What a balancer must say first is not there.
+    Balancer,
+    /// No TLS, or nothing for too long.
+    NotOpened,
+}
+
 /// Counted for as long as it is there.
 #[derive(Debug)]
 pub(crate) struct Counted(Gauge<i64, AtomicI64>);
@@ -77,6 +98,10 @@ pub(crate) struct Metrics {
     pub(crate) servers_left_out: Family<ReasonLabel, Counter>,
     pub(crate) refusals: Family<ReasonLabel, Counter>,
     pub(crate) connections: Gauge<i64, AtomicI64>,
+    partings: Family<PartingLabel, Counter>,
+    pub(crate) certificate_not_after: Gauge<i64, AtomicI64>,
+    pub(crate) certificates_renewed: Counter,
+    pub(crate) certificates_refused: Counter,
     open_streams: Family<KindLabel, Gauge<i64, AtomicI64>>,
     pub(crate) call_seconds: Histogram,
     pub(crate) upstream_seconds: Histogram,
@@ -99,6 +124,7 @@ pub(crate) struct Metrics {
     pub(crate) snapshot_failures: Counter,
     pub(crate) reserves_kept: Gauge<i64, AtomicI64>,
     pub(crate) operations: Operations,
+    pub(crate) upstream: UpstreamMetrics,
     pub(crate) spans_lost: Counter,
 }
 
@@ -114,6 +140,10 @@ impl Metrics {
             servers_left_out: Family::default(),
             refusals: Family::default(),
             connections: Gauge::default(),
+            partings: Family::default(),
+            certificate_not_after: Gauge::default(),
+            certificates_renewed: Counter::default(),
+            certificates_refused: Counter::default(),
             open_streams: Family::default(),
             call_seconds: Histogram::new(DURATION_BUCKETS),
             upstream_seconds: Histogram::new(DURATION_BUCKETS),
@@ -135,13 +165,18 @@ impl Metrics {
             snapshot_failures: Counter::default(),
             reserves_kept: Gauge::default(),
             operations: Operations::new(),
+            upstream: UpstreamMetrics::default(),
             spans_lost: Counter::default(),
         };
+        metrics.upstream.register(registry);
         let named = |name: &str| format!("bailiwick_data_plane_{name}");
         let add = |name: &str, help: &str, metric: &Counter| registry.register(&named(name), help, metric.clone());
         registry.register(&named("calls"), "Tool calls that were forwarded, by how they ended", metrics.calls.clone());
         registry.register(&named("refusals"), "Requests refused, by reason", metrics.refusals.clone());
         registry.register(&named("connections"), "Connections of clients", metrics.connections.clone());
+        let ended =
+            "Connections that were not served, or no longer, by why: `full`, `gave_way` to another, `untaken` answers";
+        registry.register(&named("connections_ended"), ended, metrics.partings.clone());
         let streams = "Streams of events that clients have open: `listen` and `get` to changes, `call` to an answer";
         registry.register(&named("open_streams"), streams, metrics.open_streams.clone());
         let whole = "Time from a request's arrival to its answer, for forwarded tool calls, in seconds";
@@ -180,7 +215,19 @@ impl Metrics {
             registry.register(&durations.prometheus_name(), durations.description(), durations.clone());
         }
         metrics.register_kept(registry);
+        metrics.register_certificate(registry);
         metrics
+    }
+
+    /// What clients see of this node's TLS.
+    fn register_certificate(&self, registry: &Registry) {
+        let named = |name: &str| format!("bailiwick_data_plane_{name}");
+        let ends = "When the certificate that clients see ends, in seconds since 1970; 0 without TLS";
+        registry.register(&named("tls_certificate_not_after_seconds"), ends, self.certificate_not_after.clone());
+        let renewed = "How often another certificate was read from the files";
+        registry.register(&named("tls_certificates_renewed"), renewed, self.certificates_renewed.clone());
+        let refused = "How often the files held no certificate and key that fit; the one before goes on";
+        registry.register(&named("tls_certificates_refused"), refused, self.certificates_refused.clone());
     }
 
     /// What a restart without a control plane needs, and whether there was one.
@@ -199,6 +246,18 @@ impl Metrics {
     /// Counts a refusal.
     pub(crate) fn refused(&self, reason: Reason) {
         self.refusals.get_or_create(&ReasonLabel { reason: reason.as_str() }).inc();
+    }
+
+    /// Counts a connection that was not served, or no longer.
+    pub(crate) fn parted(&self, parting: Parting) {
+        let why = match parting {
+            Parting::Full => "full",
+            Parting::GaveWay => "gave_way",
+            Parting::Untaken => "untaken",
+            Parting::Balancer => "proxy_protocol",
+            Parting::NotOpened => "not_opened",
+        };
+        self.partings.get_or_create(&PartingLabel { why }).inc();
     }
 
     /// Counts a stream while what is returned is there.

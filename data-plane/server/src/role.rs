@@ -4,13 +4,21 @@
 //! a member of the cluster; read what was kept on disk; then register this run with the control plane, open its chain,
 //! follow the configuration and the revocation lane. Until a configuration is in force and the chain is open every
 //! request gets 503, and until the first lease no call is let through. A run that reaches no control plane begins with
-//! what was kept (`kept`, `registration`) and lets through what needs no lease. Stop: accept nothing more and let calls
-//! under way finish, within a bound; close the chain and hand over its last records; then the rest. Calls that do not
+//! what was kept (`kept`, `registration`) and lets through what needs no lease. Stop: say so, and go on for a moment, so that
+//! balancers notice; accept nothing more and let calls under way finish, within a bound; close the chain and hand over its last records; then the rest. Calls that do not
 //! finish in time are recorded as unknown.
 
 mod opening;
 
-use std::{fs::File, io, net::SocketAddr, path::PathBuf, sync::Arc, time::Duration};
+use std::{
+    fs::File,
+    hash::RandomState,
+    io,
+    net::SocketAddr,
+    path::PathBuf,
+    sync::{Arc, atomic::AtomicBool},
+    time::Duration,
+};
 
 use bailiwick_data_plane_core::admission::Freshness;
 use bailiwick_enrolment::{self as enrolment, ControlPlane, EnrolError};
@@ -22,6 +30,7 @@ use bailiwick_runtime::{
     metrics::Registry,
     ops::{self, Readiness},
     sealed_file::SealedFileError,
+    served_certificate::CertificateError,
     tasks::TaskFailed,
     telemetry::otlp::{self, TelemetryError},
 };
@@ -42,14 +51,16 @@ use crate::{
     discovery::Discoveries,
     kept::{Kept, Standby},
     lane::RevocationLane,
-    listener::{self, ANSWER_ROOM_BYTES, ATTRIBUTED_DENIALS_PER_SECOND, BODY_ROOM_BYTES, Gateway, Guard},
+    listener::{
+        self, ANSWER_ROOM_BYTES, ATTRIBUTED_DENIALS_PER_SECOND, BODY_ROOM_BYTES, Gateway, Guard, Places, Room, Terms,
+    },
     listening::Listeners,
     metrics::Metrics,
     recorder::{self, Recorder},
     registration::{ALONE_AFTER, Begun, Registration},
     telemetry::{self, Telemetry},
     tool_reports::ToolReports,
-    upstream::Upstream,
+    upstream::{Means, Upstream},
 };
 
 /// After calls under way were given up, their outcomes are recorded within this.
@@ -85,6 +96,9 @@ pub enum DataPlaneError {
     /// There is no master key, or not the right one.
     #[error(transparent)]
     MasterKey(#[from] MasterKeyError),
+    /// Clients could be shown no certificate.
+    #[error(transparent)]
+    Certificate(#[from] CertificateError),
     /// A sealed key cannot be opened.
     #[error(transparent)]
     Key(#[from] SealedFileError),
@@ -94,6 +108,9 @@ pub enum DataPlaneError {
     /// No key can be made, or TLS cannot be set up.
     #[error("cryptography is not usable: {0}")]
     Crypto(String),
+    /// The networks that servers may be in cannot be read.
+    #[error("upstream.allowed_networks: {0}")]
+    Networks(String),
     /// The collector's endpoint cannot be used.
     #[error(transparent)]
     Telemetry(#[from] TelemetryError),
@@ -139,6 +156,7 @@ pub async fn serve(
     shutdown: Shutdown,
 ) -> Result<Running, DataPlaneError> {
     config.check()?;
+    let terms = Terms::of(&config)?;
     let mcp = listen::tcp_with_untaken("MCP", "data_plane.listen", config.listen, listener::UNTAKEN_BYTES_MAX)?;
     let operations = listen::tcp("data-plane operations", "data_plane.ops_listen", config.ops_listen).await?;
     let mcp_addr = mcp.local_addr().map_err(DataPlaneError::Address)?;
@@ -151,8 +169,6 @@ pub async fn serve(
     let Opened { lock, run, master_keys } = opened;
     let (readiness, registry) = (Readiness::new(), Registry::new());
     let supervisor = Supervisor::new(shutdown.child());
-    let upstream = Upstream::new(config.upstream.clone(), &supervisor);
-    let upstream = upstream.map_err(|error| DataPlaneError::Crypto(error.to_string()))?;
     let control_plane = enrolment::join(joining(&config, master_keys.clone()), &supervisor).await?;
     let kept = {
         let (config, identity) = (config.clone(), control_plane.identity().cloned());
@@ -161,8 +177,12 @@ pub async fn serve(
     };
     let (metrics, stages) = (Arc::new(Metrics::new(&registry)), Stages::default());
     let telemetry = telemetry(&config, &metrics, &supervisor, &stages.late).await?;
+    let state = ConfigState::new(Duration::from_millis(config.max_staleness_ms)).of_node(&config.node);
+    let means = Means { credentials: state.credentials(), metrics: metrics.upstream.clone(), resolver: None };
+    let upstream = Upstream::new(config.upstream.clone(), &supervisor, means);
+    let upstream = upstream.map_err(|error| DataPlaneError::Networks(error.to_string()))?;
     let node = Node {
-        state: Arc::new(ConfigState::new(Duration::from_millis(config.max_staleness_ms)).of_node(&config.node)),
+        state: Arc::new(state),
         upstream: Arc::new(upstream.telling(telemetry.own_cause())),
         metrics,
         telemetry,
@@ -177,7 +197,7 @@ pub async fn serve(
     let (metrics, late) = (&node.metrics, node.stages.late.clone());
     let standby =
         kept.map(|kept| kept.start(&node.config, &node.state, metrics, &supervisor, late)).unwrap_or_default();
-    node.start(mcp, run, standby, control_plane, stream);
+    node.start((mcp, terms), run, standby, control_plane, stream);
     let serving = node.stages.late.clone();
     let ops = ops::serve(operations, readiness.clone(), registry, serving);
     supervisor.spawn("data-plane-ops", OnEnd::Critical, async move {
@@ -208,8 +228,12 @@ async fn telemetry(
 /// The order of stopping: each stage is requested when the one before it has ended.
 #[derive(Clone, Debug, Default)]
 struct Stages {
+    /// Inviting clients to stay.
+    draining: Shutdown,
     /// Accepting connections.
     accepting: Shutdown,
+    /// Says that no connection can bring a request any more.
+    quiet: Shutdown,
     /// Waiting for servers.
     calls: Shutdown,
     /// Everything that serves the others.
@@ -233,7 +257,14 @@ struct Node {
 }
 
 impl Node {
-    fn start(&self, mcp: TcpListener, run: Run, standby: Standby, control_plane: ControlPlane, stream: EventStream) {
+    fn start(
+        &self,
+        (mcp, terms): (TcpListener, Terms),
+        run: Run,
+        standby: Standby,
+        control_plane: ControlPlane,
+        stream: EventStream,
+    ) {
         self.readiness.not_ready("config", "none received yet");
         self.readiness.not_ready("spool", "not open yet");
         let gateway = Arc::new(Gateway {
@@ -247,16 +278,24 @@ impl Node {
             metrics: Arc::clone(&self.metrics),
             telemetry: Arc::clone(&self.telemetry),
             supervisor: self.supervisor.clone(),
-            body_room: Arc::new(Semaphore::new(BODY_ROOM_BYTES)),
-            answer_room: Arc::new(Semaphore::new(ANSWER_ROOM_BYTES)),
+            body_room: Room::new(BODY_ROOM_BYTES),
+            answer_room: Room::new(ANSWER_ROOM_BYTES),
+            caller_keys: RandomState::new(),
             slots: Arc::clone(&self.slots),
             abort: self.stages.calls.clone(),
             stopping: self.stages.accepting.clone(),
             attributed_denials: Budget::new(ATTRIBUTED_DENIALS_PER_SECOND),
+            has_started: AtomicBool::new(false),
             unread_wait_max: self.config.unread(),
         });
-        let (accepting, late) = (self.stages.accepting.clone(), self.stages.late.clone());
-        self.supervisor.spawn("mcp-listener", OnEnd::Critical, listener::serve(mcp, gateway, accepting, late));
+        let stages = listener::Stages {
+            draining: self.stages.draining.clone(),
+            stop: self.stages.accepting.clone(),
+            quiet: self.stages.quiet.clone(),
+            late: self.stages.late.clone(),
+        };
+        let door = (Places::new(self.config.connections_max), terms);
+        self.supervisor.spawn("mcp-listener", OnEnd::Critical, listener::serve(mcp, door, gateway, stages));
         let (node, late) = (self.clone(), self.stages.late.clone());
         self.supervisor.spawn("config-stream", OnEnd::Critical, async move {
             late.or_stop(Box::pin(node.follow(run, standby, control_plane, stream))).await;
@@ -393,7 +432,10 @@ impl Node {
     async fn stop(self) {
         self.supervisor.shutdown().requested().await;
         self.readiness.not_ready("running", "shutting down");
+        self.stages.draining.request();
+        tokio::time::sleep(self.config.drain_delay()).await;
         self.stages.accepting.request();
+        self.stages.quiet.requested().await;
         let all = u32::try_from(self.config.calls_max).unwrap_or(u32::MAX);
         if tokio::time::timeout(self.config.drain(), self.slots.acquire_many(all)).await.is_err() {
             tracing::warn!("calls under way are given up; their outcomes are unknown");

@@ -1,9 +1,11 @@
 //! A whole node on loopback, between a control plane, a ledger and a server played by `fakes`.
 
+mod allocations;
 mod calls;
 mod edge;
 mod lane;
 mod lifecycle;
+mod listener;
 mod listening;
 mod lists;
 mod rollouts;
@@ -57,6 +59,14 @@ struct Node {
 
 impl Node {
     async fn start(control_plane: &str, stream: EventStream) -> Self {
+        Self::start_as(control_plane, stream, |config| config).await
+    }
+
+    async fn start_as(
+        control_plane: &str,
+        stream: EventStream,
+        configured: impl FnOnce(DataPlaneConfig) -> DataPlaneConfig,
+    ) -> Self {
         let dir = tempfile::tempdir().unwrap();
         let shutdown = Shutdown::new();
         let config = DataPlaneConfig {
@@ -67,12 +77,13 @@ impl Node {
             control_plane: control_plane.into(),
             master_key: master_key(),
             allowed_origins: vec!["https://app.example".into()],
+            drain_delay_ms: 0,
             drain_ms: 3_000,
             calls_max: CALLS_MAX,
-            upstream: UpstreamConfig { response_bytes_max: 1024 * 1024, ..UpstreamConfig::default() },
+            upstream: UpstreamConfig { response_bytes_max: 1024 * 1024, ..crate::fakes::loopback() },
             ..DataPlaneConfig::default()
         };
-        let running = serve(config, stream.clone(), shutdown.clone()).await.unwrap();
+        let running = serve(configured(config), stream.clone(), shutdown.clone()).await.unwrap();
         let url = format!("http://{}", running.mcp_addr);
         Self { running: Some(running), shutdown, url, dir, stream }
     }

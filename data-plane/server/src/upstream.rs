@@ -1,26 +1,40 @@
 //! The upstream connector: this node as a client of MCP servers, in both eras.
 //!
-//! Called by `calls` (forwarding), `config_client` and `tool_reports` (what does a server show?). One origin per server
-//! URL remembers the era, one peer per URL and caller the legacy session; everything else is per request. The caller's
-//! token never comes here. A call is sent once; it is sent a second time only when the server says that it does not
-//! know the session, which means that it did not process the call. Sessions that are not needed any more are given
+//! Called by `calls` (forwarding), `config_client` and `tool_reports` (what does a server show?). One origin per server, as
+//! its manifest describes it, remembers the era, one peer per server and caller the legacy session; everything else is
+//! per request. The caller's token never comes here. A call is sent once; it is sent a second time only when the server
+//! says that it does not know the session, which means that it did not process the call, and where its manifest allows
+//! it (`exchange`). How a server is reached, `route` says. Sessions that are not needed any more are given
 //! back, as far as servers take them in time. Deliberately absent: what is sent and what an answer means
-//! (`data-plane/core`), credentials of servers. Specification: MCP 2026-07-28 and 2025-11-25, transports and lifecycle.
+//! (`data-plane/core`). Specification: MCP 2026-07-28 and 2025-11-25, transports and lifecycle.
 
 mod answer_stream;
+mod attempt;
+mod channel;
+mod channels;
+mod connector;
+mod credential;
 mod exchange;
 mod fault;
 mod gate;
+mod guard;
 mod hearing;
+mod known;
+mod lease;
+mod metrics;
 mod peer;
+mod pool;
+mod reply;
+mod route;
 mod sse;
+mod stdio;
+mod tls;
 #[cfg(test)]
 mod tests;
 
 use std::{
-    collections::{BTreeMap, BTreeSet},
     sync::{
-        Arc, Mutex, PoisonError,
+        Arc,
         atomic::{AtomicU64, Ordering},
     },
     time::Duration,
@@ -32,38 +46,40 @@ use bailiwick_data_plane_core::{
     handshake::{self, ToolList},
     operation::Operation,
     relay::Level,
+    repeat::may_repeat,
 };
 use bailiwick_proto::{
+    address::{Network, NotANetwork},
     mcp::{self, Era, RequestId, Response, method},
     v1::{Server, ToolDefinition},
 };
-use bailiwick_runtime::{OnEnd, Supervisor};
+use bailiwick_runtime::{OnEnd, Shutdown, Supervisor};
 use futures::{StreamExt as _, stream};
 use http::HeaderValue;
 use serde_json::value::RawValue;
 
 pub(crate) use self::{
+    credential::Credentials,
     exchange::Heard,
     fault::UpstreamFault,
     gate::Gate,
     hearing::Hearing,
+    metrics::UpstreamMetrics,
     peer::{Aside, Notifications, Principal},
 };
 use self::{
+    channels::{Channels, Partner},
     exchange::{Answer, Bounds},
-    peer::{Origin, Peer, Room},
+    guard::{Resolver, System},
+    known::{Known, Surroundings, Table},
+    peer::{Peer, Room},
 };
 use crate::{config::UpstreamConfig, telemetry::Cause};
 
-/// Peers remembered, some hundred bytes each; beyond it all are forgotten and found again. More than a node serves
-/// callers of legacy servers at a time.
-const PEERS_MAX: usize = 16_384;
 /// Sessions of one person and agent at one legacy server, one for each set of capabilities of their clients. Whoever
 /// declares yet others cannot be asked there: or a client that declares something new each time would open sessions
 /// without end, and have everybody else's forgotten.
 const VARIANTS_MAX: usize = 8;
-/// Idle connections kept per server.
-const IDLE_CONNECTIONS_MAX: usize = 64;
 /// Longest wait for a server to take a cancellation.
 const CANCEL_WAIT_MAX: Duration = Duration::from_secs(2);
 /// Longest wait for a server to take the answer to what it asked.
@@ -76,11 +92,10 @@ const CLOSING_WAIT_MAX: Duration = Duration::from_secs(2);
 /// One per node, shared by reference.
 #[derive(Debug)]
 pub(crate) struct Upstream {
-    http: reqwest::Client,
     limits: UpstreamConfig,
-    known: Mutex<Known>,
-    /// By server URL and caller: whose session somebody listens to.
-    heard: Mutex<BTreeSet<(String, Principal)>>,
+    table: Arc<Table>,
+    /// Servers that are reached otherwise than over Streamable HTTP.
+    channels: Channels,
     next_id: AtomicU64,
     room: Room,
     supervisor: Supervisor,
@@ -88,39 +103,34 @@ pub(crate) struct Upstream {
     cause: Cause,
 }
 
-/// What is remembered of servers.
+/// What a connector needs of its node.
 #[derive(Debug, Default)]
-struct Known {
-    origins: BTreeMap<String, Arc<Origin>>,
-    peers: BTreeMap<(String, Principal), Arc<Peer>>,
-}
-
-impl Known {
-    /// As how many clients a server meets one person and agent.
-    fn variants(&self, url: &str, user: &str, agent: &str) -> usize {
-        let first = Principal::Caller { user: user.to_owned(), agent: agent.to_owned(), capabilities: None };
-        let is_theirs = |principal: &Principal| matches!(principal, Principal::Caller { user: of, agent: through, .. } if of == user && through == agent);
-        let from = self.peers.range((url.to_owned(), first)..).map(|(key, _)| key);
-        from.take_while(|(at, principal)| at == url && is_theirs(principal)).count()
-    }
+pub(crate) struct Means {
+    /// What servers are shown.
+    pub(crate) credentials: Arc<Credentials>,
+    pub(crate) metrics: UpstreamMetrics,
+    /// How names become addresses; as the system does where absent.
+    pub(crate) resolver: Option<Arc<dyn Resolver>>,
 }
 
 impl Upstream {
     /// # Errors
-    /// The TLS backend cannot be set up.
-    pub(crate) fn new(limits: UpstreamConfig, supervisor: &Supervisor) -> Result<Self, reqwest::Error> {
-        let http = reqwest::Client::builder()
-            .user_agent(concat!("bailiwick/", env!("CARGO_PKG_VERSION")))
-            .redirect(reqwest::redirect::Policy::none())
-            .no_proxy()
-            .connect_timeout(Duration::from_millis(limits.connect_timeout_ms))
-            .pool_max_idle_per_host(IDLE_CONNECTIONS_MAX)
-            .build()?;
+    /// A network of the configuration cannot be read; checking the configuration finds that before.
+    pub(crate) fn new(limits: UpstreamConfig, supervisor: &Supervisor, means: Means) -> Result<Self, NotANetwork> {
+        let networks: Result<Vec<Network>, _> = limits.allowed_networks.iter().map(|network| network.parse()).collect();
+        let surroundings = Surroundings {
+            limits: limits.clone(),
+            networks: networks?.into(),
+            credentials: Arc::clone(&means.credentials),
+            resolver: means.resolver.unwrap_or_else(|| Arc::new(System)),
+            supervisor: supervisor.clone(),
+            closing: Shutdown::new(),
+            metrics: means.metrics,
+        };
         Ok(Self {
-            http,
+            channels: Channels::new(limits.clone(), means.credentials, supervisor.clone()),
             limits,
-            known: Mutex::default(),
-            heard: Mutex::default(),
+            table: Arc::new(Table::new(surroundings)),
             next_id: AtomicU64::new(1),
             room: Room::new(supervisor.clone()),
             supervisor: supervisor.clone(),
@@ -149,9 +159,14 @@ impl Upstream {
         aside: Aside<'_>,
     ) -> Result<(Response, u64), UpstreamFault> {
         let bounds = self.call_bounds(server);
-        let peer = self.peer(&server.url, caller);
         let request = |era| forward::call_request(permitted, era, id);
-        let asked = peer.ask(&self.http, id, request, (bounds, self.handshake_bounds(server)), aside);
+        if let Some(partner) = self.channels.partner(server, caller) {
+            return Box::pin(partner.ask(id, request, (bounds, self.handshake_bounds(server)), aside)).await;
+        }
+        let peer = self.peer(server, caller)?;
+        let is_retried = server.retry.as_ref().is_some_and(|retry| retry.attempts > 1);
+        let aside = Aside { repeats: is_retried && may_repeat(permitted), ..aside };
+        let asked = peer.ask(id, request, (bounds, self.handshake_bounds(server)), aside);
         let Answer { response, bytes, .. } = asked.await?;
         Ok((response, bytes))
     }
@@ -165,8 +180,11 @@ impl Upstream {
         request: impl Fn(Era) -> ServerRequest,
     ) -> Result<Response, UpstreamFault> {
         let bounds = self.handshake_bounds(server);
-        let asked = self.peer(&server.url, caller);
-        Ok(asked.ask(&self.http, id, request, (bounds, bounds), Aside::default()).await?.response)
+        if let Some(partner) = self.channels.partner(server, caller) {
+            return Ok(Box::pin(partner.ask(id, request, (bounds, bounds), Aside::default())).await?.0);
+        }
+        let aside = Aside { repeats: true, ..Aside::default() };
+        Ok(self.peer(server, caller)?.ask(id, request, (bounds, bounds), aside).await?.response)
     }
 
     /// What a server says that it can do: an object.
@@ -175,12 +193,18 @@ impl Upstream {
         server: &Server,
         caller: &Principal,
     ) -> Result<Option<Box<RawValue>>, UpstreamFault> {
-        self.peer(&server.url, caller).capabilities(&self.http, self.handshake_bounds(server)).await
+        if let Some(partner) = self.channels.partner(server, caller) {
+            return Box::pin(partner.capabilities(self.handshake_bounds(server))).await;
+        }
+        self.peer(server, caller)?.capabilities(self.handshake_bounds(server)).await
     }
 
     /// The revision that a server is spoken to in, once that is known.
     pub(crate) fn era(&self, server: &Server, caller: &Principal) -> Option<Era> {
-        self.peer(&server.url, caller).era()
+        match self.channels.partner(server, caller) {
+            Some(partner) => partner.era(),
+            None => self.peer(server, caller).ok()?.era(),
+        }
     }
 
     /// From which level on a caller wants a server's log: told to a legacy server that keeps one, in this session and in
@@ -191,15 +215,22 @@ impl Upstream {
         caller: &Principal,
         level: Level,
     ) -> Result<(), UpstreamFault> {
-        let (peer, bounds) = (self.peer(&server.url, caller), self.handshake_bounds(server));
-        peer.capabilities(&self.http, bounds).await?;
+        if let Some(partner) = self.channels.partner(server, caller) {
+            partner.want_level(level);
+            return Box::pin(partner.tell_level(&self.next_id(), level, self.handshake_bounds(server))).await;
+        }
+        let (peer, bounds) = (self.peer(server, caller)?, self.handshake_bounds(server));
+        peer.capabilities(bounds).await?;
         peer.want_level(level);
-        peer.tell_level(&self.http, &self.next_id(), bounds).await
+        peer.tell_level(&self.next_id(), bounds).await
     }
 
     /// The same, said to another node: no session is opened for it. Whether one is open that has to be told.
     pub(crate) fn want_level(&self, server: &Server, caller: &Principal, level: Level) -> bool {
-        self.peer(&server.url, caller).want_level(level)
+        match self.channels.partner(server, caller) {
+            Some(partner) => partner.want_level(level),
+            None => self.peer(server, caller).is_ok_and(|peer| peer.want_level(level)),
+        }
     }
 
     /// How long a server may be silent before a call is given up.
@@ -215,15 +246,23 @@ impl Upstream {
         body: Vec<u8>,
         session: Option<&HeaderValue>,
     ) -> Result<(), UpstreamFault> {
-        self.peer(&server.url, caller).answer(&self.http, body, session, ANSWER_WAIT_MAX).await
+        if let Some(partner) = self.channels.partner(server, caller) {
+            return partner.answer(body, session, ANSWER_WAIT_MAX).await;
+        }
+        self.peer(server, caller)?.answer(body, session, ANSWER_WAIT_MAX).await
     }
 
-    /// Tells a legacy server that `caller` no longer waits for `id`. A modern one sees its stream close.
+    /// Tells a legacy server that `caller` no longer waits for `id`. A modern one sees its stream close, and over a channel
+    /// both were told when the request was given up.
     pub(crate) async fn cancel(&self, server: &Server, caller: &Principal, id: &RequestId) {
+        if self.channels.partner(server, caller).is_some() {
+            return;
+        }
         let params = format!(r#"{{"requestId":{id},"reason":"cancelled"}}"#);
         let Ok(params) = RawValue::from_string(params) else { return };
         let body = mcp::request_body(None, "notifications/cancelled", Some(&params));
-        if let Err(fault) = self.peer(&server.url, caller).notify_legacy(&self.http, body, CANCEL_WAIT_MAX).await {
+        let Ok(peer) = self.peer(server, caller) else { return };
+        if let Err(fault) = peer.notify_legacy(body, CANCEL_WAIT_MAX).await {
             tracing::debug!(server = server.name, %fault, "a server did not take a cancellation");
         }
     }
@@ -231,17 +270,27 @@ impl Upstream {
     /// All tools a server shows, as canonical definitions by name.
     pub(crate) async fn list_tools(&self, server: &Server) -> Result<Vec<ToolDefinition>, UpstreamFault> {
         let bounds = self.handshake_bounds(server);
-        let peer = self.peer(&server.url, &Principal::Gateway);
+        let partner = self.channels.partner(server, &Principal::Gateway);
         let mut list = ToolList::default();
         let mut cursor: Option<String> = None;
         loop {
             let id = self.next_id();
             let request = |era| handshake::tools_request(era, &id, cursor.as_deref());
             let mut asks = self.cause.ask(Operation::named(method::TOOLS_LIST, None, Some(id.clone())), &server.url);
-            let answer = peer.ask(&self.http, &id, request, (bounds, bounds), Aside::default()).await;
-            asks.speaks(peer.era());
-            asks.answered(answer.as_ref().map(|answer| &answer.response).map_err(UpstreamFault::reason));
-            let page = match answer?.response {
+            let (answer, era) = match &partner {
+                Some(partner) => {
+                    let asked = Box::pin(partner.ask(&id, request, (bounds, bounds), Aside::default())).await;
+                    (asked.map(|(response, _)| response), partner.era())
+                }
+                None => {
+                    let peer = self.peer(server, &Principal::Gateway)?;
+                    let asked = peer.ask(&id, request, (bounds, bounds), Aside::default()).await;
+                    (asked.map(|answer| answer.response), peer.era())
+                }
+            };
+            asks.speaks(era);
+            asks.answered(answer.as_ref().map_err(UpstreamFault::reason));
+            let page = match answer? {
                 Response::Result(page) => page,
                 Response::Error(error) => {
                     return Err(UpstreamFault::Invalid(format!("tools/list: error {}: {}", error.code, error.message)));
@@ -255,36 +304,52 @@ impl Upstream {
         }
     }
 
-    fn peer(&self, url: &str, principal: &Principal) -> Arc<Peer> {
-        let mut known = self.known.lock().unwrap_or_else(PoisonError::into_inner);
-        let mut key = (url.to_owned(), principal.clone());
-        if let Some(peer) = known.peers.get(&key) {
-            return Arc::clone(peer);
+    /// One server as one caller meets it.
+    fn peer(&self, server: &Server, principal: &Principal) -> Result<Arc<Peer>, UpstreamFault> {
+        let known = self.known(server);
+        let origin = known.origin.as_ref().map_err(UpstreamFault::clone)?;
+        let mut peers = known.peers();
+        if let Some(peer) = peers.get(principal) {
+            return Ok(Arc::clone(peer));
         }
+        let mut key = principal.clone();
         if let Principal::Caller { user, agent, .. } = principal
-            && known.variants(url, user, agent) >= VARIANTS_MAX
+            && Known::variants(&peers, user, agent) >= VARIANTS_MAX
         {
-            let (user, agent) = (user.clone(), agent.clone());
-            key.1 = Principal::Caller { user, agent, capabilities: None };
-            if let Some(peer) = known.peers.get(&key) {
-                return Arc::clone(peer);
+            key = Principal::Caller { user: user.clone(), agent: agent.clone(), capabilities: None };
+            if let Some(peer) = peers.get(&key) {
+                return Ok(Arc::clone(peer));
             }
         }
-        if known.peers.len() >= PEERS_MAX {
-            let Known { peers, .. } = std::mem::take(&mut *known);
-            let closing = close(self.http.clone(), peers);
-            self.supervisor.spawn("closing-sessions", OnEnd::Finish, closing);
+        let peer = Arc::new(Peer::new(Arc::clone(origin), &key, self.room.clone()));
+        let is_full = self.table.is_full();
+        if !is_full {
+            peers.insert(key, Arc::clone(&peer));
+            return Ok(peer);
         }
-        let origin = known.origins.entry(url.to_owned()).or_insert_with(|| Arc::new(Origin::new(url)));
-        let peer = Arc::new(Peer::new(Arc::clone(origin), &key.1, self.room.clone()));
-        known.peers.insert(key, Arc::clone(&peer));
-        peer
+        drop(peers);
+        self.give_back(self.table.all());
+        known.peers().insert(key, Arc::clone(&peer));
+        Ok(peer)
     }
 
-    /// Gives all sessions back: nobody is called any more.
+    fn known(&self, server: &Server) -> Arc<Known> {
+        let (known, forgotten) = self.table.find(server);
+        if !forgotten.is_empty() {
+            self.give_back(forgotten);
+        }
+        known
+    }
+
+    /// Gives back the sessions of those whom nobody uses at the moment, aside.
+    fn give_back(&self, servers: Vec<Arc<Known>>) {
+        self.supervisor.spawn("closing-sessions", OnEnd::Finish, close(servers));
+    }
+
+    /// Gives all sessions back, and closes all connections: nobody is called any more.
     pub(crate) async fn close(&self) {
-        let Known { peers, .. } = std::mem::take(&mut *self.known.lock().unwrap_or_else(PoisonError::into_inner));
-        close(self.http.clone(), peers).await;
+        tokio::join!(close(self.table.all()), self.channels.close());
+        self.table.surroundings.closing.request();
     }
 
     fn call_bounds(&self, server: &Server) -> Bounds {
@@ -300,11 +365,11 @@ impl Upstream {
 }
 
 /// Gives back the sessions of those whom nobody uses at the moment.
-async fn close(http: reqwest::Client, peers: BTreeMap<(String, Principal), Arc<Peer>>) {
-    let all = stream::iter(peers.into_values()).for_each_concurrent(CLOSING_MAX, |peer| {
-        let http = http.clone();
-        async move { peer.close(&http, CLOSING_WAIT_MAX).await }
-    });
+async fn close(servers: Vec<Arc<Known>>) {
+    let peers = servers.iter().flat_map(|known| std::mem::take(&mut *known.peers()).into_values());
+    let peers: Vec<Arc<Peer>> = peers.collect();
+    let all = stream::iter(peers)
+        .for_each_concurrent(CLOSING_MAX, |peer| async move { peer.close(CLOSING_WAIT_MAX).await });
     if tokio::time::timeout(CLOSING_WAIT_MAX, Box::pin(all)).await.is_err() {
         tracing::debug!("not all sessions could be given back in time");
     }

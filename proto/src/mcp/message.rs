@@ -5,13 +5,13 @@
 //! because the answer must carry the same. Which era lets a client answer anything, is the edge's to know.
 //! Specification: JSON-RPC 2.0 §4; MCP 2026-07-28 basic, "Requests" and "Notifications".
 
-use std::{collections::BTreeSet, fmt};
+use std::{borrow::Cow, fmt, sync::Arc};
 
 use serde_json::value::RawValue;
 
 use super::{
     code,
-    raw::{Members, raw},
+    raw::{Members, is_object, push_string},
     strict::{StrictFault, check_json},
 };
 
@@ -24,9 +24,9 @@ pub const METHOD_BYTES_MAX: usize = 128;
 #[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub enum RequestId {
     /// An integer, digits exactly as they were sent.
-    Integer(String),
+    Integer(Arc<str>),
     /// A string.
-    Text(String),
+    Text(Arc<str>),
 }
 
 impl RequestId {
@@ -38,33 +38,40 @@ impl RequestId {
             return None;
         }
         if text.starts_with('"') {
-            return serde_json::from_str(text).ok().map(Self::Text);
+            return serde_json::from_str::<Cow<'_, str>>(text).ok().map(|text| Self::Text(text.into()));
         }
         let digits = text.strip_prefix('-').unwrap_or(text);
         let integer = !digits.is_empty() && digits.bytes().all(|byte| byte.is_ascii_digit());
-        integer.then(|| Self::Integer(text.to_owned()))
+        integer.then(|| Self::Integer(text.into()))
     }
 
     /// The id as JSON.
     #[must_use]
     pub fn to_json(&self) -> String {
         match self {
-            Self::Integer(digits) => digits.clone(),
-            Self::Text(text) => raw(text).get().to_owned(),
+            Self::Integer(digits) => digits.as_ref().to_owned(),
+            Self::Text(text) => {
+                let mut json = String::with_capacity(text.len() + 2);
+                push_string(&mut json, text);
+                json
+            }
         }
     }
 }
 
 impl From<u64> for RequestId {
     fn from(number: u64) -> Self {
-        Self::Integer(number.to_string())
+        Self::Integer(number.to_string().into())
     }
 }
 
 /// The JSON form: `7` or `"seven"`.
 impl fmt::Display for RequestId {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(&self.to_json())
+        match self {
+            Self::Integer(digits) => f.write_str(digits),
+            Self::Text(_) => f.write_str(&self.to_json()),
+        }
     }
 }
 
@@ -201,26 +208,26 @@ pub fn read_message(body: &[u8]) -> Result<Message, (MessageFault, Option<Reques
 }
 
 fn read_members(members: &Members<'_>, id: Option<Option<RequestId>>) -> Result<Message, MessageFault> {
-    if members.string("jsonrpc") != Ok(Some("2.0".to_owned())) {
+    if !members.is_version_2() {
         return Err(MessageFault::Version);
     }
-    let names: BTreeSet<&str> = members.iter().map(|(name, _)| name).collect();
     let id = match id {
         Some(None) => return Err(MessageFault::Id),
         Some(Some(id)) => Some(id),
         None => None,
     };
-    if !names.contains("method") && (names.contains("result") || names.contains("error")) {
+    let holds = |name| members.get(name).is_some();
+    if !holds("method") && (holds("result") || holds("error")) {
         return read_reply(members, id);
     }
     let method = members.required_string("method").map_err(|_absent| MessageFault::Method)?;
     if method.is_empty() || method.len() > METHOD_BYTES_MAX {
         return Err(MessageFault::Method);
     }
-    if members.object("params").is_err() {
+    if members.get("params").is_some_and(|params| !is_object(params)) {
         return Err(MessageFault::Params);
     }
-    if names.iter().any(|name| !matches!(*name, "jsonrpc" | "id" | "method" | "params")) {
+    if members.iter().any(|(name, _)| !matches!(name, "jsonrpc" | "id" | "method" | "params")) {
         return Err(MessageFault::UnknownMember);
     }
     let params = members.get("params").map(ToOwned::to_owned);
@@ -348,7 +355,7 @@ mod tests {
             let body = serde_json::json!({"jsonrpc": "2.0", "id": id, "method": method, "params": {"t": text}});
             let read = read_message(body.to_string().as_bytes());
             let Ok(Message::Request(request)) = read else { return Err(TestCaseError::fail("refused")) };
-            prop_assert_eq!(&request.id, &RequestId::Integer(id.to_string()));
+            prop_assert_eq!(&request.id, &RequestId::Integer(id.to_string().into()));
             prop_assert_eq!(request.members().string("t"), Ok(Some(text)));
         }
     }

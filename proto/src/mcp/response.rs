@@ -9,7 +9,7 @@ use serde_json::value::RawValue;
 
 use super::{
     message::{Message, MessageFault, Notification, Request, RequestId, read_message},
-    raw::{Members, raw},
+    raw::{Members, is_object, raw},
     strict::{StrictFault, check_json},
 };
 
@@ -107,8 +107,36 @@ pub fn read_incoming(data: &[u8], asked: &RequestId) -> Result<Incoming, Respons
     }
 }
 
+/// Reads one message of a channel that carries the answers to many requests: with the id that it has. An error without
+/// an id, or with null, is an answer without one.
+///
+/// # Errors
+/// The first rule the message breaks, and the id where the message is an object with a readable one.
+pub fn read_any(data: &[u8]) -> Result<(Option<RequestId>, Incoming), (ResponseFault, Option<RequestId>)> {
+    let value: &RawValue = serde_json::from_slice(data).map_err(|_unsplit| match check_json(data) {
+        Err(fault) => (ResponseFault::Json(fault), None),
+        Ok(_) => (ResponseFault::NotObject, None),
+    })?;
+    let members = Members::of(value).ok_or((ResponseFault::NotObject, None))?;
+    let id = members.get("id").and_then(RequestId::read);
+    if members.get("method").is_none() {
+        let asked = id.clone().unwrap_or_else(|| RequestId::from(0));
+        check_json(data).map_err(|fault| (fault.into(), id.clone()))?;
+        return match read_answer(&members, &asked) {
+            Ok(answer) => Ok((id, Incoming::Response(answer))),
+            Err(fault) => Err((fault, id)),
+        };
+    }
+    match read_message(data) {
+        Ok(Message::Notification(notification)) => Ok((None, Incoming::Notification(notification))),
+        Ok(Message::Request(request)) => Ok((id, Incoming::Request(request))),
+        Ok(Message::Reply(_)) => Err((ResponseFault::NotOneOf, id)),
+        Err((fault, _)) => Err((ResponseFault::Message(fault), None)),
+    }
+}
+
 fn read_answer(members: &Members<'_>, asked: &RequestId) -> Result<Response, ResponseFault> {
-    if members.string("jsonrpc") != Ok(Some("2.0".to_owned())) {
+    if !members.is_version_2() {
         return Err(ResponseFault::Version);
     }
     let same_id = members.get("id").map(|id| RequestId::read(id).as_ref() == Some(asked));
@@ -117,7 +145,9 @@ fn read_answer(members: &Members<'_>, asked: &RequestId) -> Result<Response, Res
             if same_id != Some(true) {
                 return Err(ResponseFault::Id);
             }
-            Members::of(result).ok_or(ResponseFault::Result)?;
+            if !is_object(result) {
+                return Err(ResponseFault::Result);
+            }
             Ok(Response::Result(result.to_owned()))
         }
         (None, Some(error)) => {

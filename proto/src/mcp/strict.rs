@@ -4,13 +4,21 @@
 //! parser that later splits it, so the two cannot disagree. Refuses invalid UTF-8, repeated keys (compared after
 //! unescaping, at any depth), depth beyond the bound, unpaired surrogates and trailing bytes. Keeps nothing.
 
-use std::{borrow::Cow, cell::Cell, collections::HashSet, fmt};
+use std::{
+    borrow::Cow,
+    cell::{Cell, RefCell},
+    collections::HashSet,
+    fmt,
+};
 
 use serde::de::{DeserializeSeed, Deserializer, Error as _, MapAccess, SeqAccess, Visitor};
 
 /// Deepest nesting accepted; the outermost object is depth 1. Real tool arguments stay below 20, and the bound keeps
 /// every recursive reader of the same text safe.
 pub const JSON_DEPTH_MAX: usize = 64;
+
+/// Members of one object whose names are compared one by one; beyond it, by hash.
+const COMPARED_MAX: usize = 24;
 
 /// Why a text has no single reading.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -40,9 +48,9 @@ pub enum StrictFault {
 /// Says which rule the text breaks.
 pub fn check_json(bytes: &[u8]) -> Result<&str, StrictFault> {
     let text = std::str::from_utf8(bytes).map_err(|_invalid| StrictFault::NotUtf8)?;
-    let fault = Cell::new(None);
+    let (fault, keys) = (Cell::new(None), RefCell::new(Vec::with_capacity(COMPARED_MAX)));
     let mut reader = serde_json::Deserializer::from_str(text);
-    let walked = Walk { fault: &fault, depth: 1 }.deserialize(&mut reader).and_then(|()| reader.end());
+    let walked = Walk { fault: &fault, keys: &keys, depth: 1 }.deserialize(&mut reader).and_then(|()| reader.end());
     match walked {
         Ok(()) => Ok(text),
         Err(error) => Err(fault.take().unwrap_or(StrictFault::NotJson { line: error.line(), column: error.column() })),
@@ -51,29 +59,46 @@ pub fn check_json(bytes: &[u8]) -> Result<&str, StrictFault> {
 
 /// Visits a value and all below it; the depth is that of the containers it may open.
 #[derive(Clone, Copy)]
-struct Walk<'a> {
+struct Walk<'a, 'de> {
     fault: &'a Cell<Option<StrictFault>>,
+    /// Names in all objects that are open, the innermost last.
+    keys: &'a RefCell<Vec<Cow<'de, str>>>,
     depth: usize,
 }
 
-impl Walk<'_> {
+impl<'de> Walk<'_, 'de> {
     fn enter<E: serde::de::Error>(self) -> Result<Self, E> {
         if self.depth > JSON_DEPTH_MAX {
             self.fault.set(Some(StrictFault::TooDeep));
             return Err(E::custom("too deep"));
         }
-        Ok(Self { fault: self.fault, depth: self.depth + 1 })
+        Ok(Self { depth: self.depth + 1, ..self })
+    }
+
+    /// Whether the innermost object, whose names begin at `first`, has this name for the first time. `many` takes over
+    /// where there are many.
+    fn is_new(self, first: usize, many: &mut HashSet<Cow<'de, str>>, key: Cow<'de, str>) -> bool {
+        let mut keys = self.keys.borrow_mut();
+        if keys.len() - first >= COMPARED_MAX {
+            many.extend(keys.drain(first..));
+        }
+        if !many.is_empty() {
+            return many.insert(key);
+        }
+        let is_new = !keys.iter().skip(first).any(|known| *known == key);
+        keys.push(key);
+        is_new
     }
 }
 
-impl<'de> DeserializeSeed<'de> for Walk<'_> {
+impl<'de> DeserializeSeed<'de> for Walk<'_, 'de> {
     type Value = ();
     fn deserialize<D: Deserializer<'de>>(self, deserializer: D) -> Result<(), D::Error> {
         deserializer.deserialize_any(self)
     }
 }
 
-impl<'de> Visitor<'de> for Walk<'_> {
+impl<'de> Visitor<'de> for Walk<'_, 'de> {
     type Value = ();
 
     fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -106,20 +131,21 @@ impl<'de> Visitor<'de> for Walk<'_> {
 
     fn visit_map<A: MapAccess<'de>>(self, mut members: A) -> Result<(), A::Error> {
         let inner = self.enter()?;
-        let mut seen = HashSet::new();
+        let (first, mut many) = (self.keys.borrow().len(), HashSet::new());
         while let Some(key) = members.next_key_seed(Key)? {
-            if !seen.insert(key) {
+            if !self.is_new(first, &mut many, key) {
                 self.fault.set(Some(StrictFault::RepeatedKey));
                 return Err(A::Error::custom("repeated key"));
             }
             members.next_value_seed(inner)?;
         }
+        self.keys.borrow_mut().truncate(first);
         Ok(())
     }
 }
 
 /// A member's name after unescaping, borrowed where the text needs no unescaping.
-struct Key;
+pub(super) struct Key;
 
 impl<'de> DeserializeSeed<'de> for Key {
     type Value = Cow<'de, str>;
@@ -207,6 +233,19 @@ mod tests {
             if check_json(&bytes).is_ok() {
                 prop_assert!(serde_json::from_slice::<serde_json::Value>(&bytes).is_ok());
             }
+        }
+
+        #[test]
+        fn a_repeated_key_is_found_among_few_and_many(
+            names in proptest::collection::hash_set("[a-z]{1,3}", 2..80), at in any::<prop::sample::Index>(), nested in any::<bool>(),
+        ) {
+            let names: Vec<&String> = names.iter().collect();
+            let member = |name: &&String| if nested { format!("{name:?}:{{\"{name}\":1}}") } else { format!("{name:?}:1") };
+            let text = names.iter().map(member).collect::<Vec<_>>().join(",");
+            let repeated = format!("{{{text},{}}}", member(at.get(&names)));
+            let once = format!("{{{text}}}");
+            prop_assert_eq!(check_json(repeated.as_bytes()), Err(StrictFault::RepeatedKey));
+            prop_assert_eq!(check_json(once.as_bytes()), Ok(once.as_str()));
         }
 
         #[test]

@@ -3,12 +3,9 @@
 //! Called by `manifest` for every document whose keys and types are right. Bounds are here, so that whatever reaches
 //! an event is small. Absent: whether what is named exists (`apply`), and Cedar (`policy`).
 
-use std::collections::BTreeSet;
+use bailiwick_proto::{address::Host, names};
 
-use bailiwick_proto::names;
-
-use super::{Kind, ServerSpec, Spec, TIMEOUT_MS_MAX, UserSpec, VirtualServerSpec};
-use crate::virtual_server::SERVERS_OF_ONE_MAX;
+use super::{Endpoint, Kind, ServerSpec, Spec, TIMEOUT_MS_MAX, UserSpec};
 
 /// Longest endpoint URL.
 const URL_BYTES_MAX: usize = 2_048;
@@ -23,7 +20,7 @@ pub struct Fault {
 }
 
 impl Fault {
-    fn new(key: impl Into<String>, message: impl Into<String>) -> Self {
+    pub(super) fn new(key: impl Into<String>, message: impl Into<String>) -> Self {
         Self { key: key.into(), message: message.into() }
     }
 }
@@ -51,7 +48,7 @@ impl Spec {
     pub fn faults(&self) -> Vec<Fault> {
         match self {
             Self::Server(spec) => server_faults(spec),
-            Self::VirtualServer(spec) => virtual_server_faults(spec),
+            Self::VirtualServer(spec) => spec.faults(),
             Self::User(spec) => user_faults(spec),
             Self::Agent(spec) => {
                 let owner = (!names::is_person_name(&spec.owner))
@@ -71,10 +68,8 @@ impl Spec {
 
 fn server_faults(spec: &ServerSpec) -> Vec<Fault> {
     let mut faults = Vec::new();
-    if !is_http_url(&spec.endpoint.url) {
-        let message = "must be an http or https URL with a host and without user, password or fragment";
-        faults.push(Fault::new("spec.endpoint.url", message));
-    }
+    faults.extend(endpoint_faults(&spec.endpoint));
+    faults.extend(spec.transport_faults());
     if spec.timeout.as_deref().is_some_and(|timeout| timeout_ms(timeout).is_none()) {
         let message = "must be a whole number with a unit, from \"1ms\" to \"10m\", e.g. \"30s\"";
         faults.push(Fault::new("spec.timeout", message));
@@ -92,24 +87,33 @@ fn server_faults(spec: &ServerSpec) -> Vec<Fault> {
     faults
 }
 
-fn virtual_server_faults(spec: &VirtualServerSpec) -> Vec<Fault> {
-    let mut faults = Vec::new();
-    if spec.servers.len() > SERVERS_OF_ONE_MAX {
-        faults.push(Fault::new("spec.servers", format!("names more than {SERVERS_OF_ONE_MAX} servers")));
-    }
-    let mut seen = BTreeSet::new();
-    for (index, entry) in spec.servers.iter().enumerate() {
-        let key = format!("spec.servers[{index}].server");
-        if !seen.insert(&entry.server) {
-            faults.push(Fault::new(key, format!("\"{}\" is named twice", clip(&entry.server))));
+/// A server is in one place.
+fn endpoint_faults(endpoint: &Endpoint) -> Vec<Fault> {
+    match &endpoint.command {
+        None if endpoint.url.is_empty() => vec![Fault::new("spec.endpoint", "needs a `url` or a `command`")],
+        None if !is_http_url(&endpoint.url) => {
+            let message = "must be an http or https URL with a host and without user, password or fragment";
+            vec![Fault::new("spec.endpoint.url", message)]
+        }
+        None => host_fault(&endpoint.url).into_iter().collect(),
+        Some(command) => {
+            let alone = endpoint.url.is_empty() && endpoint.transport.is_default();
+            let both = (!alone).then(|| Fault::new("spec.endpoint.command", "stands without `url` and `transport`"));
+            both.into_iter().chain(command.faults()).collect()
         }
     }
-    faults
 }
 
 fn user_faults(spec: &UserSpec) -> Vec<Fault> {
     let unfit = spec.groups.iter().filter(|group| !names::is_person_name(group));
     unfit.map(|group| Fault::new("spec.groups", format!("\"{}\" {PERSON_RULE}", clip(group)))).collect()
+}
+
+/// What is wrong with the host of a URL: that different software would read it differently.
+fn host_fault(url: &str) -> Option<Fault> {
+    let uri = url.parse::<http::Uri>().ok()?;
+    let fault = uri.host()?.parse::<Host>().err()?;
+    Some(Fault::new("spec.endpoint.url", format!("the host cannot stand there: {fault}")))
 }
 
 /// Whether this is an http or https URL with a host, and without user, password, fragment, spaces or control
@@ -144,7 +148,7 @@ pub(super) fn timeout_ms(text: &str) -> Option<u64> {
 }
 
 /// The start of a text, for a message.
-fn clip(text: &str) -> String {
+pub(super) fn clip(text: &str) -> String {
     const SHOWN_MAX: usize = 80;
     let mut shown: String = text.chars().take(SHOWN_MAX).flat_map(char::escape_debug).collect();
     if text.chars().nth(SHOWN_MAX).is_some() {
@@ -182,6 +186,16 @@ mod tests {
         ];
         for bad in bad {
             assert!(!is_http_url(bad), "{bad}");
+        }
+    }
+
+    #[test]
+    fn a_host_that_software_reads_differently_is_refused() {
+        for good in ["http://127.0.0.1/", "http://[::1]:80/", "https://a.example/", "http://localhost:1/"] {
+            assert_eq!(host_fault(good), None, "{good}");
+        }
+        for bad in ["http://0x7f.1/", "http://127.1/", "http://2130706433/", "http://0177.0.0.1/", "http://a.example./"] {
+            assert!(host_fault(bad).is_some(), "{bad}");
         }
     }
 

@@ -16,4 +16,5 @@ mod revocations;
 mod rollouts;
 mod secrets;
 mod tools;
+mod views;
 mod world;

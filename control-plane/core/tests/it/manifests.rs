@@ -66,7 +66,7 @@ fn wrong_specs_are_told_by_line_and_key() {
     let table: &[(&str, &str, &[&str])] = &[
         ("Server", "{}", &["f.yaml:5: spec.endpoint: missing"]),
         ("Server", "[]", &["f.yaml:5: spec: must be a mapping"]),
-        ("Server", "{endpoint: {}}", &["f.yaml:5: spec.endpoint.url: missing"]),
+        ("Server", "{endpoint: {}}", &["f.yaml:5: spec.endpoint: needs a `url` or a `command`"]),
         ("Server", "{endpoint: http://h/}", &["f.yaml:5: spec.endpoint: must be a mapping, not string \"http://h/\""]),
         (
             "Server",

@@ -1,7 +1,9 @@
 //! Sealed secrets: editions in order, the master key they agree on, and what a later edition makes void.
 
 use bailiwick_control_plane_core::{
-    Command, Decision, Event, Rejection, State, evolve,
+    Command, Decision, Event, Rejection, State,
+    credential::{self, CREDENTIALS_MAX},
+    evolve,
     secret::{SECRETS_MAX, SealSecret, made_void_by, master_in_use, name},
 };
 
@@ -26,6 +28,29 @@ fn rotate(world: &mut World, master: &str) -> Result<Decision, Rejection> {
 pub(crate) fn one_of_each(world: &mut World) {
     seal(world, "session_sealing", 1, OLD).unwrap();
     rotate(world, OLD).unwrap();
+    world.run(Command::SetCredential { name: "finance-key".into() }).unwrap();
+    world.run(Command::DeleteCredential { name: "finance-key".into() }).unwrap();
+}
+
+#[test]
+fn a_secret_for_servers_is_there_from_the_word_on_until_it_is_deleted() {
+    let mut world = World::default();
+    let set = |world: &mut World, name: &str| world.run(Command::SetCredential { name: name.into() });
+    let delete = |world: &mut World, name: &str| world.run(Command::DeleteCredential { name: name.into() });
+    assert_eq!(delete(&mut world, "key").unwrap_err(), Rejection::SecretUnknown { name: "key".into() });
+    set(&mut world, "key").unwrap();
+    set(&mut world, "key").unwrap();
+    assert!(credential::is_set(&world.state, "key"));
+    for bad in ["", "A", "a/b", "a b"] {
+        assert!(matches!(set(&mut world, bad), Err(Rejection::Malformed { .. })), "{bad}");
+    }
+    delete(&mut world, "key").unwrap();
+    assert!(!credential::is_set(&world.state, "key"));
+    for number in 0..CREDENTIALS_MAX {
+        set(&mut world, &format!("k{number}")).unwrap();
+    }
+    assert!(matches!(set(&mut world, "more"), Err(Rejection::TooMany { .. })));
+    set(&mut world, "k0").unwrap();
 }
 
 #[test]

@@ -157,7 +157,9 @@ impl World {
             let mut names = BTreeSet::new();
             for entry in &virtual_server.spec.servers {
                 for (name, tool) in &self.state.servers.get(&entry.server).unwrap().tools {
-                    assert!(tool.pinned.is_none() || names.insert(name), "{name} is shown twice");
+                    let towards_clients = entry.given_name(name).unwrap_or(name);
+                    let is_shown = tool.pinned.is_some() && entry.shows(name);
+                    assert!(!is_shown || names.insert(towards_clients), "{towards_clients} is shown twice");
                 }
             }
         }

@@ -7,7 +7,7 @@ use std::{collections::BTreeMap, str::FromStr as _};
 
 use bailiwick_control_plane_core::{
     Answer, Command, Kind, Manifest, Problem, ResourceRef, Spec, command::ResourceChange, command::ToolDefinition,
-    manifest, rollout::Stepped,
+    manifest, rollout::Stepped, view,
 };
 use bailiwick_proto::v1;
 use futures::{StreamExt as _, stream};
@@ -71,8 +71,7 @@ impl AdminService {
         request: v1::PinToolsRequest,
     ) -> Result<v1::ApplyResponse, Status> {
         let known = self.domain.read(|state| {
-            let spec = &state.servers.get(&request.server)?.spec;
-            Some(server(&request.server, spec.endpoint.url.clone(), spec.timeout_ms()))
+            Some(view::server(&request.server, &state.servers.get(&request.server)?.spec))
         });
         let discovered = match known {
             Some(server) => self.colleagues.discover(server).await.and_then(Result::ok),
@@ -104,7 +103,7 @@ impl AdminService {
                     let known = state.servers.get(&manifest.name);
                     known
                         .is_none_or(|known| known.tools.is_empty() || known.spec.endpoint != spec.endpoint)
-                        .then(|| server(&manifest.name, spec.endpoint.url.clone(), spec.timeout_ms()))
+                        .then(|| view::server(&manifest.name, spec))
                 }
                 Spec::VirtualServer(_) | Spec::User(_) | Spec::Agent(_) | Spec::Policy(_) => None,
             };
@@ -123,10 +122,6 @@ impl AdminService {
 pub(super) fn parse(files: Vec<v1::ManifestFile>) -> Result<Vec<Manifest>, Vec<Problem>> {
     let files: Vec<(String, String)> = files.into_iter().map(|file| (file.name, file.text)).collect();
     manifest::parse(&files)
-}
-
-fn server(name: &str, url: String, timeout_ms: u64) -> v1::Server {
-    v1::Server { name: name.to_owned(), url, timeout_ms }
 }
 
 fn refused(problems: Vec<Problem>) -> v1::ApplyResponse {

@@ -1,11 +1,17 @@
-//! What the vault holds: three kinds of secret, how each is made, and what it becomes.
+//! What the vault holds: three kinds of secret of the cluster's own, how each is made, and what it becomes; and the
+//! credentials that administrators set, which go to data planes as they are.
 //!
 //! The authority's key comes with its certificate, so that both are always a pair.
 
-use std::{collections::BTreeMap, fmt, sync::Arc};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    fmt,
+    sync::Arc,
+};
 
 use aws_lc_rs::digest::{SHA256, digest};
-use bailiwick_control_plane_core::secret;
+use bailiwick_control_plane_core::{credential::COLUMN, secret};
+use bailiwick_proto::v1;
 use bailiwick_runtime::{authority::Authority, identity::NodeKey};
 use bailiwick_token::{Algorithm, SigningKey};
 use zeroize::Zeroizing;
@@ -77,35 +83,57 @@ impl Kind {
 
 /// The secrets in clear, by name, with their editions. Cannot be printed.
 #[derive(Default)]
-pub(super) struct Contents(BTreeMap<String, (u64, Zeroizing<Vec<u8>>)>);
+pub(super) struct Contents {
+    held: BTreeMap<String, (u64, Zeroizing<Vec<u8>>)>,
+    /// Names of the credentials that data planes get.
+    delivered: BTreeSet<String>,
+}
 
 impl fmt::Debug for Contents {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_set().entries(self.0.keys()).finish()
+        f.debug_set().entries(self.held.keys()).finish()
     }
 }
 
 impl Contents {
     /// The edition held; 0 for none.
     pub(super) fn edition(&self, name: &str) -> u64 {
-        self.0.get(name).map_or(0, |(edition, _)| *edition)
+        self.held.get(name).map_or(0, |(edition, _)| *edition)
     }
 
     /// Holds a secret; whether it is another one than before.
     pub(super) fn put(&mut self, name: &str, edition: u64, plain: Zeroizing<Vec<u8>>) -> bool {
-        let same = self.0.get(name).is_some_and(|(_, held)| *held == plain);
-        self.0.insert(name.to_owned(), (edition, plain));
+        let same = self.held.get(name).is_some_and(|(_, held)| *held == plain);
+        self.held.insert(name.to_owned(), (edition, plain));
         !same
     }
 
     /// The secret of that name.
     pub(super) fn plain(&self, name: &str) -> Option<Zeroizing<Vec<u8>>> {
-        self.0.get(name).map(|(_, plain)| plain.clone())
+        self.held.get(name).map(|(_, plain)| plain.clone())
+    }
+
+    /// Says which credentials data planes get; whether they are others than before.
+    pub(super) fn deliver<'a>(&mut self, names: impl Iterator<Item = &'a String> + Clone) -> bool {
+        let same = self.delivered.iter().eq(names.clone());
+        if !same {
+            self.delivered = names.cloned().collect();
+        }
+        !same
+    }
+
+    /// The credentials that are announced and sealed.
+    fn credentials(&self) -> Vec<v1::NamedSecret> {
+        let value = |name: &String| {
+            let (_, plain) = self.held.get(&secret::name(COLUMN, name))?;
+            (!plain.is_empty()).then(|| v1::NamedSecret { name: name.clone(), value: plain.to_vec() })
+        };
+        self.delivered.iter().filter_map(value).collect()
     }
 
     /// The keys they are.
     pub(super) fn keys(&self) -> Result<KeySet, VaultError> {
-        let of = |kind: Kind| self.0.get(&kind.name()).map(|(_, plain)| plain);
+        let of = |kind: Kind| self.held.get(&kind.name()).map(|(_, plain)| plain);
         let content = |kind: Kind| move || VaultError::Content(kind.name());
         let authority = of(Kind::Authority).map(|plain| authority(plain).ok_or_else(content(Kind::Authority)));
         let signing = of(Kind::TokenSigning).map(|plain| {
@@ -117,7 +145,7 @@ impl Contents {
             }
             // The id names the key without telling anything about it.
             let id = hex::encode(digest(&SHA256, plain)).chars().take(SEALING_ID_CHARS).collect();
-            Ok(sealing_frame(id, plain.to_vec()))
+            Ok(sealing_frame(id, plain.to_vec(), self.credentials()))
         });
         Ok(KeySet { authority: authority.transpose()?, signing: signing.transpose()?, sealing: sealing.transpose()? })
     }

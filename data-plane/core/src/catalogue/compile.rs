@@ -15,13 +15,14 @@ use std::{
 
 use aws_lc_rs::digest;
 use bailiwick_policy::{CatalogueTool, PolicyText, is_cost};
-use bailiwick_proto::{Tier, config_digest::Entries, mcp, names, v1};
+use bailiwick_proto::{Tier, config_digest::Entries, mcp, v1};
 use bailiwick_token::VerifyingKeys;
 use prost::Message as _;
 use serde_json::value::RawValue;
 
 use super::{
     candidate::{Staged, base},
+    exposure::Exposure,
     overlay::Overlay,
 };
 use crate::{
@@ -30,6 +31,7 @@ use crate::{
     naming::Naming,
     people::{People, is_of_people},
     policies::Policies,
+    search::SearchIndex,
 };
 
 /// What is wrong with entries of people, by key: they are left out.
@@ -184,30 +186,16 @@ impl Read {
         let mut servers = BTreeMap::new();
         for listed in &self.listed {
             let backends: BTreeSet<&str> = listed.servers.iter().map(String::as_str).collect();
-            let known = |server: &str| backends.contains(server) && self.servers.contains_key(server);
-            let mut shown: BTreeMap<String, Arc<ExposedTool>> = BTreeMap::new();
-            let mut collided = BTreeSet::new();
-            for tool in tools.values().filter(|tool| known(&tool.server)) {
-                let name = match listed.naming.as_str() {
-                    "plain" => tool.name.clone(),
-                    _ => names::prefixed_tool_name(&tool.server, &tool.name),
-                };
-                let kept = previous.exposed(&listed.name, &name).filter(|kept| Arc::ptr_eq(&kept.tool, tool));
-                let Some(exposed) = kept.cloned().or_else(|| expose(tool, &name)) else { continue };
-                if shown.insert(name.clone(), exposed).is_some() {
-                    collided.insert(name);
-                }
-            }
-            for name in collided {
-                shown.remove(&name);
-                let server = &listed.name;
-                let warning = format!("virtual_server/{server}: `{name}` is the name of two tools; neither is offered");
-                self.warnings.push(warning);
-            }
-            let readable = |server: &str| known(server) && !self.denied_servers.contains(server);
+            let known = |server: &&&str| self.servers.contains_key(**server);
+            let behind = backends.iter().filter(known);
+            let before = previous.virtual_servers.get(&listed.name);
+            let (shown, warnings) = shown(listed, behind.clone().flat_map(|server| of_server(tools, server)), before);
+            self.warnings.extend(warnings);
             let server = VirtualServer {
+                search: (listed.tools == "search").then(|| search_index(&shown, before)),
+                fixes: shown.values().any(|exposed| exposed.view.as_ref().is_some_and(|view| !view.fixed.is_empty())),
                 tools: shown,
-                servers: backends.iter().filter(|server| readable(server)).map(ToString::to_string).collect(),
+                servers: behind.filter(|server| !self.denied_servers.contains(**server)).map(ToString::to_string).collect(),
                 naming: Naming::of(listed.naming == "plain", &listed.servers),
             };
             servers.insert(listed.name.clone(), server);
@@ -287,11 +275,53 @@ fn show(pinned: &v1::Tool) -> Result<(Box<RawValue>, Vec<header_params::HeaderPa
     Ok((definition, header_params))
 }
 
-/// The tool under its name towards clients: the definition with that name, every other member as it was, in its order.
-fn expose(tool: &Arc<Tool>, name: &str) -> Option<Arc<ExposedTool>> {
-    let name_json = mcp::raw(name);
-    let members = mcp::ordered_members(tool.definition.as_deref()?)?;
-    let renamed = members.iter().map(|(key, value)| (key.as_str(), if key == "name" { &*name_json } else { *value }));
-    let definition = mcp::raw_object(renamed);
-    Some(Arc::new(ExposedTool { name: name.to_owned(), tool: Arc::clone(tool), definition }))
+/// A server's pinned tools, in the order of their names.
+fn of_server<'t>(tools: &'t Tools, server: &str) -> impl Iterator<Item = &'t Arc<Tool>> {
+    let (server, first) = (server.to_owned(), (server.to_owned(), String::new()));
+    tools.range(first..).take_while(move |((of, _), _)| *of == server).map(|(_, tool)| tool)
+}
+
+/// The tools that a virtual server shows, by their names towards clients, and what is wrong with those that it does not
+/// show because of that. What has not changed is taken over.
+fn shown<'t>(
+    listed: &v1::VirtualServer,
+    tools: impl Iterator<Item = &'t Arc<Tool>>,
+    before: Option<&VirtualServer>,
+) -> (BTreeMap<String, Arc<ExposedTool>>, Vec<String>) {
+    let exposure = Exposure::of(listed);
+    let (mut shown, mut collided, mut warnings) = (BTreeMap::new(), BTreeSet::new(), Vec::new());
+    for tool in tools {
+        let Some(face) = exposure.face(tool) else { continue };
+        let kept = before.and_then(|before| before.tools.get(&face.name));
+        let kept = kept.filter(|kept| Arc::ptr_eq(&kept.tool, tool) && face.is_of(kept)).cloned();
+        let made = kept.map_or_else(|| face.show(tool).map(|made| made.map(Arc::new)), |kept| Ok(Some(kept)));
+        let (place, name) = (&listed.name, face.name);
+        match made {
+            Ok(Some(exposed)) => {
+                let other = shown.insert(name.clone(), exposed);
+                collided.extend(other.map(|_| name));
+            }
+            Ok(None) => {}
+            Err(why) => {
+                let Tool { server, name, .. } = tool.as_ref();
+                warnings.push(format!("virtual_server/{place}: tool `{name}` of `{server}` is not offered: {why}"));
+            }
+        }
+    }
+    for name in collided {
+        shown.remove(&name);
+        let place = &listed.name;
+        warnings.push(format!("virtual_server/{place}: `{name}` is the name of two tools; neither is offered"));
+    }
+    (shown, warnings)
+}
+
+/// The index over what is shown; the one there was, if nothing of that is new.
+fn search_index(shown: &BTreeMap<String, Arc<ExposedTool>>, before: Option<&VirtualServer>) -> Arc<SearchIndex> {
+    let kept = before.and_then(|before| {
+        let is_same = before.tools.len() == shown.len()
+            && before.tools.values().zip(shown.values()).all(|(old, new)| Arc::ptr_eq(old, new));
+        before.search.as_ref().filter(|_| is_same)
+    });
+    kept.map_or_else(|| Arc::new(SearchIndex::of(shown.values())), Arc::clone)
 }

@@ -12,7 +12,11 @@ use bailiwick_proto::{
 };
 use serde_json::value::RawValue;
 
-use super::{Exchange, Step, reply, tasks::without_tasks};
+use super::{
+    Exchange, Step, fixed, reply,
+    search::{self, Turned},
+    tasks::without_tasks,
+};
 use crate::{
     admission::{Decision, Wanted, What, admit},
     header_params,
@@ -141,24 +145,39 @@ pub(super) fn call(
         Ok(call) => call,
         Err(message) => return invalid(message),
     };
+    let is_direct = match search::turn(exchange, &mut call) {
+        Ok(Turned::Direct) => true,
+        Ok(Turned::Unwrapped) => false,
+        Ok(Turned::Found(reply)) => return Step::Respond(reply),
+        Err(message) => return invalid(message),
+    };
     let wanted = Wanted { virtual_server: exchange.virtual_server, what: call.what() };
     let mut decision = admit(exchange.config, exchange.caller, wanted, exchange.now_unix);
+    let view = fixed::view(exchange.config, &call);
     if let (Era::Modern, Some(tool)) = (era, decision.tool()) {
-        if let Err(fault) = header_params::check(&tool.header_params, headers, call.arguments.as_deref()) {
+        let mirrored = view.map_or(&tool.header_params, |view| &view.header_params);
+        // Of a tool that is called through another, a client knows no headers.
+        let checked = if is_direct { header_params::check(mirrored, headers, call.arguments.as_deref()) } else { Ok(()) };
+        if let Err(fault) = checked {
             return Step::Respond(reply::plain_error(400, code::HEADER_MISMATCH, &fault.to_string(), Some(&call.id)));
         }
         call.unrecognised_params = header_params::unrecognised(&tool.header_params, headers);
     }
     // Admission permits only what it found.
-    let reason = match (decision.reason, decision.found.clone()) {
-        (None, Some(found)) => match take_up(exchange, &mut call, &found, &request.members()) {
-            Ok(()) => return Step::Call(Box::new(PermittedCall { call, decision, found })),
-            Err(message) => return invalid(message),
+    let (reason, reply) = match (decision.reason, decision.found.clone()) {
+        (None, Some(found)) => match fixed::set(view, &mut call) {
+            Ok(()) => match take_up(exchange, &mut call, &found, &request.members()) {
+                Ok(()) => return Step::Call(Box::new(PermittedCall { call, decision, found })),
+                Err(message) => return invalid(message),
+            },
+            Err(argument) => (Reason::ArgumentFixed, reply::refuse_argument(&call, exchange.request_id, &argument)),
         },
-        (reason, _) => reason.unwrap_or(Reason::ToolUnknown),
+        (reason, _) => {
+            let reason = reason.unwrap_or(Reason::ToolUnknown);
+            (reason, reply::refuse_call(&call, exchange.request_id, reason, &decision.policies))
+        }
     };
     decision.reason = Some(reason);
-    let reply = reply::refuse_call(&call, exchange.request_id, reason, &decision.policies);
     Step::Deny(Box::new(DeniedCall { call, decision, reply }))
 }
 

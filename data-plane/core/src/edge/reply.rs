@@ -15,6 +15,9 @@ use serde_json::{Value, json, value::RawValue};
 use super::{Call, Exchange};
 use crate::operation::Ended;
 
+/// Longest name of an argument that is quoted.
+const ARGUMENT_CHARS_SHOWN: usize = 64;
+
 /// An HTTP answer. A body is always `application/json`.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct HttpReply {
@@ -36,8 +39,13 @@ impl HttpReply {
     /// A successful answer.
     #[must_use]
     pub fn result(id: &RequestId, result: &RawValue) -> Self {
-        let body = Some(mcp::result_body(id, result));
-        Self { status: 200, session_id: None, body, reason: None, hidden_thousandths: None, ended: Ended::well() }
+        Self::of_body(mcp::result_body(id, result))
+    }
+
+    /// A successful answer that is written already.
+    pub(super) fn of_body(body: Vec<u8>) -> Self {
+        let (body, ended) = (Some(body), Ended::well());
+        Self { status: 200, session_id: None, body, reason: None, hidden_thousandths: None, ended }
     }
 
     /// A JSON-RPC error.
@@ -77,6 +85,14 @@ pub fn refuse_call(call: &Call, request_id: &str, reason: Reason, policies: &[Po
     HttpReply::error(200, Some(&call.id), &error, Some(reason))
 }
 
+/// Refuses a call that brings an argument which a view fixes, and says which.
+pub(super) fn refuse_argument(call: &Call, request_id: &str, argument: &str) -> HttpReply {
+    let reason = Reason::ArgumentFixed;
+    let shown: String = argument.chars().take(ARGUMENT_CHARS_SHOWN).collect();
+    let message = format!("the argument `{shown}` is set by this virtual server and cannot be sent");
+    with_reason(request_id, 200, rpc_code(reason), reason, &message, Some(&call.id))
+}
+
 /// The JSON-RPC code of a refused call.
 pub(super) const fn rpc_code(reason: Reason) -> i64 {
     let by_server = matches!(
@@ -86,12 +102,15 @@ pub(super) const fn rpc_code(reason: Reason) -> i64 {
             | Reason::UpstreamInvalid
             | Reason::UpstreamTooLarge
             | Reason::UpstreamRefused
+            | Reason::UpstreamBusy
+            | Reason::CommandNotAllowed
     );
     if by_server {
         code::INTERNAL_ERROR
     } else if matches!(
         reason,
         Reason::ToolUnknown
+            | Reason::ArgumentFixed
             | Reason::PromptUnknown
             | Reason::ResourceUnknown
             | Reason::ResourceUriInvalid

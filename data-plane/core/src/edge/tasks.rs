@@ -47,11 +47,11 @@ pub fn without_tasks(declared: &RawValue) -> Box<RawValue> {
     let carried = |extensions: &RawValue| {
         let known = mcp::ordered_members(extensions).unwrap_or_default();
         let others = known.iter().filter(|(name, _)| name != EXTENSION_TASKS);
-        mcp::raw_object(others.map(|(name, settings)| (name.as_str(), *settings)))
+        mcp::raw_object(others.map(|(name, settings)| (name.as_ref(), *settings)))
     };
     let members: Vec<_> = members
         .iter()
-        .map(|(name, value)| (name.as_str(), if name == "extensions" { carried(value) } else { (*value).to_owned() }))
+        .map(|(name, value)| (name.as_ref(), if name == "extensions" { carried(value) } else { (*value).to_owned() }))
         .collect();
     mcp::raw_object(members.iter().map(|(name, value)| (*name, &**value)))
 }

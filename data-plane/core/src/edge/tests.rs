@@ -1,6 +1,8 @@
 //! Both eras of the client's edge: what each message gets, and every refusal's status and code.
 
+mod search;
 mod tasks;
+mod views;
 
 use std::sync::Arc;
 

@@ -2,11 +2,14 @@
 //!
 //! Called by `legacy` and `modern`. It asks `admission` for each tool: what is listed is what may be called.
 
-use bailiwick_proto::mcp::{Era, RESULT_COMPLETE, Request, code, meta_key};
-use serde_json::{json, value::RawValue};
+use bailiwick_proto::mcp::{Era, RESULT_COMPLETE, Request, RequestId, code, meta_key};
+use serde_json::json;
 
-use super::{Exchange, HttpReply, modern::TTL_MS, reply, server_info};
+use super::{Exchange, HttpReply, modern::TTL_MS, reply, search, server_info};
 use crate::admission::listable;
+
+/// Room for what stands around the definitions, with an id of common length.
+const FRAME_BYTES: usize = 128;
 
 /// All tools the caller may call, on one page, in the order of their names.
 pub(super) fn list(exchange: &Exchange<'_>, era: Era, request: &Request) -> HttpReply {
@@ -19,22 +22,39 @@ pub(super) fn list(exchange: &Exchange<'_>, era: Era, request: &Request) -> Http
             Some(&request.id),
         );
     }
+    if search::searched(exchange.config, exchange.virtual_server).is_some() {
+        return search::list(exchange, era, request);
+    }
     let listed = listable(exchange.config, exchange.caller, exchange.virtual_server, exchange.now_unix);
+    let hidden_thousandths = Some(hidden_thousandths(exchange, listed.len()));
     let definitions: Vec<&str> = listed.iter().map(|tool| tool.definition.get()).collect();
-    let definitions = definitions.join(",");
-    let text = match era {
-        Era::Legacy(_) => format!(r#"{{"tools":[{definitions}]}}"#),
+    HttpReply { hidden_thousandths, ..HttpReply::of_body(body(&request.id, era, &definitions)) }
+}
+
+/// The answer that lists these definitions, which are JSON texts. There may be thousands of them, so they are copied
+/// once and not read again.
+pub(super) fn body(id: &RequestId, era: Era, definitions: &[&str]) -> Vec<u8> {
+    let (head, tail) = match era {
+        Era::Legacy(_) => (String::new(), String::new()),
         Era::Modern => {
             let info = json!({meta_key::SERVER_INFO: server_info()});
-            format!(
-                r#"{{"resultType":"{RESULT_COMPLETE}","tools":[{definitions}],"ttlMs":{TTL_MS},"cacheScope":"private","_meta":{info}}}"#
-            )
+            let tail = format!(r#","ttlMs":{TTL_MS},"cacheScope":"private","_meta":{info}"#);
+            (format!(r#""resultType":"{RESULT_COMPLETE}","#), tail)
         }
     };
-    // INVARIANT: definitions are JSON texts and the frame is ours, so the whole is JSON.
-    let result = RawValue::from_string(text).unwrap_or_else(|_not_json| RawValue::NULL.to_owned());
-    let hidden_thousandths = Some(hidden_thousandths(exchange, listed.len()));
-    HttpReply { hidden_thousandths, ..HttpReply::result(&request.id, &result) }
+    let bytes = definitions.iter().map(|text| text.len() + 1).sum::<usize>();
+    let mut body = String::with_capacity(FRAME_BYTES + head.len() + bytes + tail.len());
+    body.push_str(&format!(r#"{{"jsonrpc":"2.0","id":{id},"result":{{{head}"tools":["#));
+    for (number, definition) in definitions.iter().enumerate() {
+        if number > 0 {
+            body.push(',');
+        }
+        body.push_str(definition);
+    }
+    body.push(']');
+    body.push_str(&tail);
+    body.push_str("}}");
+    body.into_bytes()
 }
 
 /// How much of the virtual server the caller does not see.

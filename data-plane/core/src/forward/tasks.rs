@@ -168,9 +168,9 @@ fn written(said: &RawValue, id: &str, of: Option<(Progress, &Answerer<'_>)>) -> 
     let id = mcp::raw(id);
     let kept = of.and_then(|(progress, _)| progress.payload());
     let own = mcp::ordered_members(said)?;
-    let own = own.iter().filter(|(name, _)| !PAYLOADS.contains(&name.as_str()) || kept == Some(name.as_str()));
+    let own = own.iter().filter(|(name, _)| !PAYLOADS.contains(&name.as_ref()) || kept == Some(name.as_ref()));
     let own: Vec<(&str, Box<RawValue>)> = own
-        .map(|(name, value)| match (name.as_str(), of) {
+        .map(|(name, value)| match (name.as_ref(), of) {
             ("taskId", _) => ("taskId", id.clone()),
             ("result", Some((_, of))) => ("result", shown::result(method::TOOLS_CALL, of.naming, of.server, value)),
             (name, _) => (name, (*value).to_owned()),

@@ -120,9 +120,16 @@ impl Hearer<'_> {
     #[must_use]
     pub fn sight(&self) -> Sight {
         let mut tools = Context::new(&SHA256);
-        for tool in listable(self.config, self.caller, self.virtual_server, self.now_unix) {
-            tell(&mut tools, &tool.name);
-            tell(&mut tools, &tool.tool.hash);
+        if self.offered().is_some_and(|offered| offered.search.is_some()) {
+            // What is listed there never changes, but for those who have no authority any more.
+            let admission = Admission::of(self.config, self.caller, self.now_unix);
+            tools.update(&[u8::from(admission.stands(self.virtual_server))]);
+        } else {
+            for tool in listable(self.config, self.caller, self.virtual_server, self.now_unix) {
+                tell(&mut tools, &tool.name);
+                tell(&mut tools, &tool.tool.hash);
+                tell(&mut tools, tool.view.as_ref().map_or("", |_viewed| tool.definition.get()));
+            }
         }
         let mut others = Context::new(&SHA256);
         for server in self.offered().map(|offered| &offered.servers).into_iter().flatten() {

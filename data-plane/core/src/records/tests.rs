@@ -129,7 +129,7 @@ fn a_use_of_a_prompt_or_resource_is_recorded_under_its_method_and_without_a_tool
 fn the_largest_record_fits() {
     let wide = "🦀".repeat(10_000);
     let call = Call {
-        id: RequestId::Text("\u{1}".repeat(42)),
+        id: RequestId::Text("\u{1}".repeat(42).into()),
         client_name: Some(wide.clone()),
         client_version: Some("\u{1}".repeat(10_000)),
         ..call("no_such_tool")

@@ -64,7 +64,7 @@ impl Input {
             let capability = capability_for(&method).ok_or(NoInput::Malformed)?;
             declared.get(capability).ok_or(NoInput::Undeclared)?;
             let params = request.get("params").map(|params| params.get().to_owned());
-            wanted.insert(key.to_owned(), Question { id: RequestId::Text(key.to_owned()), method, params });
+            wanted.insert(key.to_owned(), Question { id: RequestId::Text(key.into()), method, params });
         }
         let state = members.string("requestState").map_err(|_no_string| NoInput::Malformed)?;
         if wanted.len() > INPUTS_MAX || (wanted.is_empty() && state.is_none()) {
@@ -90,13 +90,13 @@ impl Input {
     /// It refused what the server cannot do without.
     pub fn answered(&mut self, id: &RequestId, answered: Answered) -> Result<(), NoInput> {
         let RequestId::Text(key) = id else { return Ok(()) };
-        let Some(question) = self.wanted.remove(key) else { return Ok(()) };
+        let Some(question) = self.wanted.remove(key.as_ref()) else { return Ok(()) };
         let given = match answered {
             Answered::Result(result) => result,
             Answered::Error(_) if question.method == method::ELICIT => raw(&json!({"action": "cancel"})),
             Answered::Error(_) => return Err(NoInput::Refused),
         };
-        self.given.insert(key.clone(), given);
+        self.given.insert(key.as_ref().to_owned(), given);
         Ok(())
     }
 

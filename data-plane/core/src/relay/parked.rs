@@ -64,7 +64,7 @@ impl Word {
             }
             Self::Failed(reason) => ("failed", raw(&json!({"reason": reason.as_str()}))),
         };
-        Answer { waiter, id: RequestId::Text(word.to_owned()), answered: Answered::Result(content) }
+        Answer { waiter, id: RequestId::Text(word.into()), answered: Answered::Result(content) }
     }
 
     /// What was said; `None` where it is nothing of this.
@@ -73,7 +73,7 @@ impl Word {
         let (RequestId::Text(word), Answered::Result(content)) = (&answer.id, &answer.answered) else { return None };
         let members = Members::of(content)?;
         let bytes = || members.read::<u64>("bytes").ok().flatten().unwrap_or(0);
-        Some(match word.as_str() {
+        Some(match word.as_ref() {
             "resume" => Self::Resume {
                 responses: members.get("responses").map(ToOwned::to_owned),
                 reply_to: members.string("to").ok().flatten()?.parse().ok()?,

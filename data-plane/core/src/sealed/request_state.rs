@@ -5,10 +5,10 @@
 //! judged and recorded. It holds either a modern server's own state, never looked into, or what a legacy server waits
 //! for. Specification: MCP 2026-07-28, multi round-trip requests, "Server requirements".
 
-use std::collections::BTreeMap;
+use std::borrow::Cow;
 
 use aws_lc_rs::digest::{SHA256, digest};
-use bailiwick_proto::mcp::{Members, ordered_members, raw};
+use bailiwick_proto::mcp::{Members, push_string};
 use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
 
@@ -21,6 +21,9 @@ pub const REQUEST_STATE_SECONDS_MAX: i64 = 30 * 60;
 pub const SERVER_STATE_BYTES_MAX: usize = 64 * 1024;
 /// Longest state accepted or made: one of a server's in which every character is escaped.
 pub const REQUEST_STATE_BYTES_MAX: usize = 3 * SERVER_STATE_BYTES_MAX;
+
+/// Room for what is hashed.
+const SALIENT_BYTES_EXPECTED: usize = 512;
 
 const KIND: Kind = Kind { word: "r2", seconds_max: REQUEST_STATE_SECONDS_MAX, text_bytes_max: REQUEST_STATE_BYTES_MAX };
 
@@ -42,7 +45,7 @@ pub struct Subject<'a> {
 /// characters are escaped make no difference; numbers count as they are written.
 #[must_use]
 pub fn salient(params: &Members<'_>) -> [u8; 32] {
-    let mut text = String::new();
+    let mut text = String::with_capacity(SALIENT_BYTES_EXPECTED);
     for name in SALIENT {
         text.push_str(name);
         match params.get(name) {
@@ -59,27 +62,34 @@ pub fn salient(params: &Members<'_>) -> [u8; 32] {
     sum
 }
 
+/// A string, borrowed where the text needs no unescaping.
+#[derive(Deserialize)]
+struct Text<'a>(#[serde(borrow)] Cow<'a, str>);
+
 /// INVARIANT: the text was read by `check_json`, so keys are unique and the depth is bounded.
 fn canonical(value: &RawValue, text: &mut String) {
-    if let Some(members) = ordered_members(value) {
-        let sorted: BTreeMap<String, &RawValue> = members.into_iter().collect();
+    if let Some(members) = Members::of(value) {
         text.push('{');
-        for (key, value) in sorted {
-            text.push_str(raw(&key).get());
+        for (key, value) in members.iter() {
+            push_string(text, key);
             text.push(':');
             canonical(value, text);
             text.push(',');
         }
         text.push('}');
-    } else if let Ok(items) = serde_json::from_str::<Vec<&RawValue>>(value.get()) {
+    } else if value.get().starts_with('[')
+        && let Ok(items) = serde_json::from_str::<Vec<&RawValue>>(value.get())
+    {
         text.push('[');
         for item in items {
             canonical(item, text);
             text.push(',');
         }
         text.push(']');
-    } else if let Ok(string) = serde_json::from_str::<String>(value.get()) {
-        text.push_str(raw(&string).get());
+    } else if value.get().starts_with('"')
+        && let Ok(string) = serde_json::from_str::<Text<'_>>(value.get())
+    {
+        push_string(text, &string.0);
     } else {
         text.push_str(value.get());
     }

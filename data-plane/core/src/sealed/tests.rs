@@ -307,15 +307,15 @@ fn the_longest_ask_is_an_id_that_is_read() {
     let (keys, caller) = (keys(&[1]), fixture::caller());
     let ask = |id| Ask { server: "s".repeat(32), id, waiter: u64::MAX };
     for id in
-        [RequestId::Text("x".repeat(SERVER_ID_BYTES_MAX - 2)), RequestId::Integer("9".repeat(SERVER_ID_BYTES_MAX))]
+        [RequestId::Text("x".repeat(SERVER_ID_BYTES_MAX - 2).into()), RequestId::Integer("9".repeat(SERVER_ID_BYTES_MAX).into())]
     {
         let text = ask(id.clone()).seal(&keys, &caller, NOW, NONCE).unwrap();
         let json = raw(&text);
         assert!(json.get().len() <= ID_BYTES_MAX, "{}", json.get().len());
-        assert_eq!(RequestId::read(&json), Some(RequestId::Text(text.clone())));
+        assert_eq!(RequestId::read(&json), Some(RequestId::Text(text.as_str().into())));
         assert_eq!(Ask::open(&keys, &caller, &text, NOW), Ok(ask(id)));
     }
-    let long = ask(RequestId::Text("x".repeat(SERVER_ID_BYTES_MAX - 1)));
+    let long = ask(RequestId::Text("x".repeat(SERVER_ID_BYTES_MAX - 1).into()));
     assert_eq!(long.seal(&keys, &caller, NOW, NONCE), Err(NotSealed::TooLong));
 }
 

@@ -59,7 +59,12 @@ fn entries() -> Vec<v1::Entry> {
         revoked: false,
         client: "cli".into(),
     };
-    let server = v1::Server { name: finance.into(), url: "http://finance.test/mcp".into(), timeout_ms: PATIENCE_MS };
+    let server = v1::Server {
+        name: finance.into(),
+        url: "http://finance.test/mcp".into(),
+        timeout_ms: PATIENCE_MS,
+        ..v1::Server::default()
+    };
     let tool = v1::Tool {
         server: finance.into(),
         name: "query_data".into(),
@@ -69,8 +74,12 @@ fn entries() -> Vec<v1::Entry> {
         cost: String::new(),
         quarantined: false,
     };
-    let virtual_server =
-        v1::VirtualServer { name: finance.into(), servers: vec![finance.into()], naming: "plain".into() };
+    let virtual_server = v1::VirtualServer {
+        name: finance.into(),
+        servers: vec![finance.into()],
+        naming: "plain".into(),
+        ..v1::VirtualServer::default()
+    };
     let policy = v1::Policy { name: "all".into(), cedar: "permit (principal, action, resource);".into(), version: 1 };
     let entry = |key: &str, kind| v1::Entry {
         key: key.to_owned(),

@@ -108,7 +108,7 @@ impl Passage {
         relay.resumed(began.elapsed());
         let Way { upstream, server, principal, id } = way.clone();
         let call = Box::pin(async move {
-            let aside = Aside { gate: Some(&gate), heard: Some(&heard) };
+            let aside = Aside { gate: Some(&gate), heard: Some(&heard), ..Aside::default() };
             upstream.call(&server, &principal, &permitted, &id, aside).await
         });
         Self { way, call, hearing, answer: None, relay, began }

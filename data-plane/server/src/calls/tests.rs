@@ -12,9 +12,8 @@ use bailiwick_runtime::{EventStream, metrics::Registry, ops::Readiness};
 
 use super::*;
 use crate::{
-    config::UpstreamConfig,
     fakes::{
-        eventually,
+        eventually, loopback,
         server::{FakeServer, Mode, Speaks},
         world::{PERMIT_ALL, claims, entries, now_unix},
     },
@@ -23,6 +22,7 @@ use crate::{
         Spool,
         fault_disk::{FaultDisk, Faults},
     },
+    upstream::Means,
 };
 
 mod input;
@@ -66,7 +66,7 @@ impl Scene {
         state.snapshot(snapshot).unwrap();
         let lane = state.lane_opened(100);
         state.grant(lane, tokio::time::Instant::now(), Duration::from_secs(60)).unwrap();
-        let upstream = Arc::new(Upstream::new(UpstreamConfig::default(), &supervisor).unwrap());
+        let upstream = Arc::new(Upstream::new(loopback(), &supervisor, Means::default()).unwrap());
         let calls = Calls {
             levels: Levels::new(Arc::clone(&state), stream.clone(), Arc::clone(&upstream), supervisor.clone()),
             answers: Answers::new(Arc::clone(&state), stream.clone()),
@@ -88,7 +88,7 @@ impl Scene {
 
     fn decide(&self, tool: &str) -> (Asked, PermittedCall) {
         let config = self.calls.state.config().unwrap();
-        let caller = Caller::from_claims(&claims(), "finance").unwrap();
+        let caller = Arc::new(Caller::from_claims(&claims(), "finance").unwrap());
         let decision = admit(
             &config,
             &caller,

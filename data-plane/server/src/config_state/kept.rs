@@ -63,7 +63,7 @@ impl ConfigState {
         }
     }
 
-    /// Other session keys.
+    /// Other session keys, or other secrets for servers.
     pub(crate) fn sealing_keys_came(&self, keys: v1::Keys) {
         if self.use_sealing_keys(&keys)
             && let Some(keeper) = self.keeper.get()
@@ -73,6 +73,7 @@ impl ConfigState {
     }
 
     fn use_sealing_keys(&self, keys: &v1::Keys) -> bool {
+        self.credentials.replace(&keys.credentials);
         match SealingKeys::new(&keys.session_sealing) {
             Ok(keys) => {
                 self.set_sealing_keys(keys);

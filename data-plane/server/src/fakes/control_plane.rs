@@ -166,7 +166,7 @@ impl Shared {
             Frame::Snapshot(Snapshot { revision, entries: entries.to_vec(), last, digest })
         };
         vec![
-            Frame::Keys(Keys { session_sealing: vec![key] }),
+            Frame::Keys(Keys { session_sealing: vec![key], ..Keys::default() }),
             chunk(first, false, Vec::new()),
             chunk(rest, true, self.digest()),
             Frame::Heartbeat(Heartbeat { revision, digest: self.digest() }),

@@ -71,7 +71,12 @@ pub(crate) fn entries(server_url: &str, cedar: &str, pinned: bool) -> Vec<v1::En
         consent(false),
         entry(
             "server/finance",
-            Kind::Server(v1::Server { name: "finance".into(), url: server_url.into(), timeout_ms: 1500 }),
+            Kind::Server(v1::Server {
+                name: "finance".into(),
+                url: server_url.into(),
+                timeout_ms: 1500,
+                ..v1::Server::default()
+            }),
         ),
         entry(
             "virtual_server/finance",
@@ -79,6 +84,7 @@ pub(crate) fn entries(server_url: &str, cedar: &str, pinned: bool) -> Vec<v1::En
                 name: "finance".into(),
                 servers: vec!["finance".into()],
                 naming: "plain".into(),
+                ..v1::VirtualServer::default()
             }),
         ),
         policy(cedar),

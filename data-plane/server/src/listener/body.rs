@@ -3,19 +3,23 @@
 //! Called by `endpoint` before anything is decided about a request, and to tell whether a body that could not be
 //! understood was meant as a call: refused calls are recorded, stray bytes are only counted.
 
-use std::{sync::Arc, time::Duration};
-
-use axum::{
-    BoxError,
-    body::Body,
-    http::{HeaderMap, header},
+use std::{
+    io,
+    pin::Pin,
+    sync::Arc,
+    task::{Context, Poll},
+    time::{Duration, Instant},
 };
+
 use bailiwick_data_plane_core::edge;
 use bailiwick_proto::{Reason, mcp::header_name};
 use bytes::{Bytes, BytesMut};
-use http_body_util::{BodyExt, LengthLimitError, Limited};
-use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use futures::future::Either;
+use http::{HeaderMap, header};
+use http_body_util::BodyExt;
+use hyper::body::{Body, Frame, Incoming, SizeHint};
 
+use super::room::{CallerKey, Room, Taken};
 use crate::config::REQUEST_BYTES_MAX;
 
 /// Longest wait for a request's body.
@@ -23,37 +27,101 @@ const BODY_WAIT_MAX: Duration = Duration::from_secs(30);
 /// Bytes of bodies held at once. Each may be as large as a request may, and thousands of those would not fit a node.
 pub(crate) const BODY_ROOM_BYTES: usize = 512 * 1024 * 1024;
 
-/// Reads a body, as far as `room` (one permit a byte) goes; what was taken of it is given back with the permit.
+/// What a client sends after the head of its request.
+#[derive(Debug)]
+pub(super) enum RequestBody {
+    /// On a connection that is looked at now and then while nothing comes, so that waiting needs no clock of its own.
+    Alone(Incoming),
+    /// On a connection that others share.
+    Shared(Incoming),
+    #[cfg(test)]
+    Whole(http_body_util::Full<Bytes>),
+}
+
+impl Body for RequestBody {
+    type Data = Bytes;
+    type Error = io::Error;
+
+    fn poll_frame(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, io::Error>>> {
+        match self.get_mut() {
+            Self::Alone(body) | Self::Shared(body) => {
+                Pin::new(body).poll_frame(context).map(|frame| frame.map(|frame| frame.map_err(io::Error::other)))
+            }
+            #[cfg(test)]
+            Self::Whole(body) => {
+                Pin::new(body).poll_frame(context).map(|frame| frame.map(|frame| frame.map_err(io::Error::other)))
+            }
+        }
+    }
+
+    fn is_end_stream(&self) -> bool {
+        match self {
+            Self::Alone(body) | Self::Shared(body) => body.is_end_stream(),
+            #[cfg(test)]
+            Self::Whole(body) => body.is_end_stream(),
+        }
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        match self {
+            Self::Alone(body) | Self::Shared(body) => body.size_hint(),
+            #[cfg(test)]
+            Self::Whole(body) => body.size_hint(),
+        }
+    }
+}
+
+/// Reads a body, as far as `room` goes; what was taken of it is given back with the second part. What comes in one piece
+/// is not copied.
 pub(super) async fn read(
     headers: &HeaderMap,
-    body: Body,
-    room: &Arc<Semaphore>,
-) -> Result<(Bytes, Option<OwnedSemaphorePermit>), Reason> {
+    mut body: RequestBody,
+    room: &Arc<Room>,
+    (caller, arrived): (CallerKey, Instant),
+) -> Result<(Bytes, Taken), Reason> {
     let length = headers.get(header::CONTENT_LENGTH).and_then(|length| length.to_str().ok()?.parse::<usize>().ok());
     if length.is_some_and(|length| length > REQUEST_BYTES_MAX) {
         return Err(Reason::RequestTooLarge);
     }
-    let mut body = Limited::new(body, REQUEST_BYTES_MAX);
-    let read = async {
-        let mut bytes = BytesMut::new();
-        let mut taken: Option<OwnedSemaphorePermit> = None;
-        while let Some(frame) = body.frame().await {
-            let fault = |error: BoxError| match error.is::<LengthLimitError>() {
-                true => Reason::RequestTooLarge,
-                false => Reason::RequestMalformed,
-            };
-            let Ok(data) = frame.map_err(fault)?.into_data() else { continue };
-            let size = u32::try_from(data.len()).map_err(|_too_large| Reason::RequestTooLarge)?;
-            let permit = Arc::clone(room).try_acquire_many_owned(size).map_err(|_none| Reason::NodeOverloaded)?;
-            match &mut taken {
-                Some(taken) => taken.merge(permit),
-                None => taken = Some(permit),
-            }
-            bytes.extend_from_slice(&data);
+    let (mut taken, until) = (room.enter(caller), arrived + BODY_WAIT_MAX);
+    let (mut whole, mut pieces) = (Bytes::new(), BytesMut::new());
+    while !body.is_end_stream() {
+        let Some(frame) = next(&mut body, until).await? else { break };
+        let Ok(data) = frame.into_data() else { continue };
+        if whole.len() + pieces.len() + data.len() > REQUEST_BYTES_MAX {
+            return Err(Reason::RequestTooLarge);
         }
-        Ok((bytes.freeze(), taken))
+        taken.grow(data.len()).map_err(|_no_room| Reason::NodeOverloaded)?;
+        if whole.is_empty() && pieces.is_empty() {
+            whole = data;
+            continue;
+        }
+        if pieces.is_empty() {
+            pieces = BytesMut::from(std::mem::take(&mut whole));
+        }
+        pieces.extend_from_slice(&data);
+    }
+    let body = if pieces.is_empty() { whole } else { pieces.freeze() };
+    Ok((body, taken))
+}
+
+/// The next part of a body, unless it takes too long.
+async fn next(body: &mut RequestBody, until: Instant) -> Result<Option<Frame<Bytes>>, Reason> {
+    let is_alone = matches!(body, RequestBody::Alone(_));
+    let mut frame = body.frame();
+    let waiting = std::future::poll_fn(|context| match Pin::new(&mut frame).poll(context) {
+        Poll::Pending if is_alone && Instant::now() >= until => Poll::Ready(None),
+        other => other.map(Some),
+    });
+    let came = match is_alone {
+        true => Either::Left(waiting),
+        false => Either::Right(async { tokio::time::timeout_at(until.into(), waiting).await.unwrap_or_default() }),
     };
-    tokio::time::timeout(BODY_WAIT_MAX, read).await.unwrap_or(Err(Reason::RequestMalformed))
+    match came.await {
+        None | Some(Some(Err(_))) => Err(Reason::RequestMalformed),
+        Some(Some(Ok(frame))) => Ok(Some(frame)),
+        Some(None) => Ok(None),
+    }
 }
 
 /// Whether a body that could not be read was meant as a call: headers or text say so, or may, where it is escaped.
@@ -72,14 +140,16 @@ mod tests {
 
     #[tokio::test]
     async fn bodies_share_one_bounded_room() {
-        let (room, headers) = (Arc::new(Semaphore::new(10)), HeaderMap::new());
-        let read = async |body: &'static str| super::read(&headers, Body::from(body), &room).await;
+        let (room, headers) = (Room::new(10), HeaderMap::new());
+        let read = async |body: &'static str| {
+            super::read(&headers, RequestBody::Whole(body.into()), &room, (1, Instant::now())).await
+        };
         let (first, taken) = read("12345678").await.unwrap();
-        assert_eq!((first.as_ref(), room.available_permits()), (b"12345678".as_slice(), 2));
+        assert_eq!(first.as_ref(), b"12345678");
         assert_eq!(read("123").await.unwrap_err(), Reason::NodeOverloaded);
-        assert_eq!(room.available_permits(), 2, "a refused body holds nothing");
+        assert!(read("12").await.is_ok(), "a refused body holds nothing");
         drop(taken);
         assert!(read("123").await.is_ok());
-        assert!(read("").await.unwrap().1.is_none());
+        assert!(read("").await.unwrap().0.is_empty());
     }
 }

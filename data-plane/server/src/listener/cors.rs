@@ -1,13 +1,12 @@
 //! Cross-origin requests of browsers: what a page that may call is allowed to send and to read.
 //!
-//! Called by `listener` for requests whose origin the guard has let in; nobody else gets these headers. The origin is
+//! Called by `visit` for requests whose origin the guard has let in; nobody else gets these headers. The origin is
 //! repeated, never `*`, and no credentials are allowed: tokens travel in a header the page sets itself.
 //! Specification: WHATWG Fetch §3.2 (CORS protocol).
 
-use axum::{
-    http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode, header},
-    response::{IntoResponse, Response},
-};
+use http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode, header};
+
+use super::answer::{self, Response};
 
 const METHODS: HeaderValue = HeaderValue::from_static("POST, GET, DELETE");
 /// What pages have to read: the session id and where to sign in.
@@ -23,7 +22,7 @@ pub(super) fn preflight(method: &Method, headers: &HeaderMap) -> Option<Response
     if !asks {
         return None;
     }
-    let mut answer = StatusCode::NO_CONTENT.into_response();
+    let mut answer = answer::empty(StatusCode::NO_CONTENT);
     let out = answer.headers_mut();
     out.insert(header::ACCESS_CONTROL_ALLOW_METHODS, METHODS);
     out.insert(header::ACCESS_CONTROL_MAX_AGE, REMEMBER);

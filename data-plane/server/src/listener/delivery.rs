@@ -1,25 +1,30 @@
 //! An answer on its way to a client: in pieces, within the room all large answers share, and with an end to waiting.
 //!
-//! Put around every answer by `listener`. On an HTTP/1 connection a client that takes nothing blocks the connection,
-//! which `patience` ends. On HTTP/2 it need not: it can leave one stream's window closed, or all of them, and take
-//! whatever else there is; so each answer says since when it waits for the client (`Owing`), and `listener` ends a
-//! connection that lets one wait for too long. A large answer counts against the room while it waits.
+//! The body of every answer. On an HTTP/1 connection a client that takes nothing blocks the connection, which
+//! `patience` ends. On HTTP/2 it need not: it can leave one stream's window closed, or all of them, and take whatever
+//! else there is; so each answer says since when it waits for the client (`Owing`), and `connection` ends a connection
+//! that lets one wait for too long. A large answer counts against the room while it waits, and one that goes on keeps
+//! its connection from counting as idle.
 //! Specification: RFC 9113 §5.2.
 
 use std::{
     collections::HashMap,
+    convert::Infallible,
+    fmt,
     pin::Pin,
     sync::{Arc, Mutex, MutexGuard, PoisonError},
-    task::{Context, Poll, Wake, Waker, ready},
+    task::{Context, Poll, Wake, Waker},
     time::Duration,
 };
 
-use axum::body::Body;
 use bytes::Bytes;
+use futures::Stream;
 use hyper::body::{Body as HttpBody, Frame, SizeHint};
-use tokio::{
-    sync::{OwnedSemaphorePermit, Semaphore},
-    time::{Instant, MissedTickBehavior, interval},
+use tokio::time::{Instant, MissedTickBehavior, interval};
+
+use super::{
+    places::Busy,
+    room::{CallerKey, Taken},
 };
 
 /// Bytes of an answer that are handed to a connection at once: what it has taken it keeps until it is sent, and a client
@@ -27,22 +32,8 @@ use tokio::{
 const PIECE_BYTES_MAX: usize = 16 * 1024;
 /// Looks at a connection in the time a client may let an answer wait.
 const LOOKS: u32 = 4;
-
-/// Answers up to here take no room: as many as there are connections fit a node.
-const SMALL_BYTES_MAX: u32 = 64 * 1024;
-
-/// Too many large answers wait for their clients.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct NoRoom;
-
-/// The room that an answer of so many bytes takes up, one permit a byte; a small one takes none.
-pub(super) fn room_for(room: &Arc<Semaphore>, bytes: u64) -> Result<Option<OwnedSemaphorePermit>, NoRoom> {
-    if bytes <= SMALL_BYTES_MAX.into() {
-        return Ok(None);
-    }
-    let bytes = u32::try_from(bytes).map_err(|_too_large| NoRoom)?;
-    Arc::clone(room).try_acquire_many_owned(bytes).map(Some).map_err(|_none_left| NoRoom)
-}
+/// A body that does not come is noticed at such a look as well (`body`).
+const LOOK_EVERY_MAX: Duration = Duration::from_secs(8);
 
 /// What one connection's client has not taken yet.
 #[derive(Clone, Debug, Default)]
@@ -58,14 +49,19 @@ struct Owed {
 impl Owing {
     /// Until an answer has waited for the client for so long; looked at now and then.
     pub(super) async fn too_long(&self, wait_max: Duration) {
-        let mut looks = interval((wait_max / LOOKS).max(Duration::from_millis(1)));
+        let mut looks = interval((wait_max / LOOKS).clamp(Duration::from_millis(1), LOOK_EVERY_MAX));
         looks.set_missed_tick_behavior(MissedTickBehavior::Delay);
         loop {
             looks.tick().await;
-            if self.lock().waiting.values().flatten().any(|since| since.elapsed() > wait_max) {
+            if self.is_overdue(wait_max) {
                 return;
             }
         }
+    }
+
+    /// Has an answer waited for the client for so long?
+    fn is_overdue(&self, wait_max: Duration) -> bool {
+        self.lock().waiting.values().flatten().any(|since| since.elapsed() > wait_max)
     }
 
     fn begin(&self) -> Line {
@@ -127,52 +123,103 @@ impl Wake for Woken {
     }
 }
 
-/// See the file's header.
-#[derive(Debug)]
-pub(super) struct Delivery {
-    answer: Body,
-    /// Of what the answer gave, the part that is not handed over yet.
-    rest: Bytes,
+/// What is not handed over yet.
+enum Content {
+    /// All of it is there.
+    Whole,
+    /// It comes as it comes.
+    Events(Pin<Box<dyn Stream<Item = Bytes> + Send>>),
+}
+
+/// What an answer has beside its bytes while it is on its way. Most answers are small, go over HTTP/1 and have none of it.
+#[derive(Debug, Default)]
+struct Delivery {
     line: Option<Line>,
     /// Given back with the answer.
-    _room: Option<OwnedSemaphorePermit>,
+    _room: Option<Taken>,
+    _busy: Option<Busy>,
 }
 
-impl Delivery {
-    /// The answer, with the room it takes up; `owing` where the connection would not notice that nobody takes it.
-    pub(super) fn new(answer: Body, room: Option<OwnedSemaphorePermit>, owing: Option<&Owing>) -> Self {
-        Self { answer, rest: Bytes::new(), line: owing.map(Owing::begin), _room: room }
+/// See the file's header.
+pub(crate) struct AnswerBody {
+    content: Content,
+    /// Of what there is, the part that is not handed over yet.
+    rest: Bytes,
+    delivery: Option<Box<Delivery>>,
+    /// Whose answer it is, where that is known.
+    pub(super) caller: CallerKey,
+}
+
+impl AnswerBody {
+    /// All of it.
+    pub(super) const fn whole(bytes: Bytes) -> Self {
+        Self { content: Content::Whole, rest: bytes, delivery: None, caller: 0 }
     }
 
-    fn poll_answer(&mut self, context: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, axum::Error>>> {
-        let answer = Pin::new(&mut self.answer);
-        let Some(line) = &self.line else { return answer.poll_frame(context) };
+    /// As it comes.
+    pub(super) fn events(events: impl Stream<Item = Bytes> + Send + 'static) -> Self {
+        Self { content: Content::Events(Box::pin(events)), rest: Bytes::new(), delivery: None, caller: 0 }
+    }
+
+    /// Bytes of what is whole.
+    pub(super) const fn len(&self) -> usize {
+        self.rest.len()
+    }
+
+    /// Whether it comes as it comes.
+    pub(super) const fn goes_on(&self) -> bool {
+        matches!(self.content, Content::Events(_))
+    }
+
+    /// The answer with the room it takes up and what it keeps from being idle; `owing` where the connection would not
+    /// notice that nobody takes it.
+    pub(super) fn delivered(mut self, room: Option<Taken>, busy: Option<Busy>, owing: Option<&Owing>) -> Self {
+        if room.is_some() || busy.is_some() || owing.is_some() {
+            let line = owing.map(Owing::begin);
+            self.delivery = Some(Box::new(Delivery { line, _room: room, _busy: busy }));
+        }
+        self
+    }
+
+    fn line(&self) -> Option<&Line> {
+        self.delivery.as_ref()?.line.as_ref()
+    }
+
+    fn poll_events(&mut self, context: &mut Context<'_>) -> Poll<Option<Bytes>> {
+        let line = self.line().cloned();
+        let Content::Events(events) = &mut self.content else { return Poll::Ready(None) };
+        let Some(line) = line else { return events.as_mut().poll_next(context) };
         // Before it is asked: what comes between the answer's `Pending` and this would be forgotten otherwise.
         line.rests();
-        let woken = Waker::from(Arc::new(Woken { line: line.clone(), writer: context.waker().clone() }));
-        answer.poll_frame(&mut Context::from_waker(&woken))
+        let woken = Waker::from(Arc::new(Woken { line, writer: context.waker().clone() }));
+        events.as_mut().poll_next(&mut Context::from_waker(&woken))
     }
 }
 
-impl HttpBody for Delivery {
+impl HttpBody for AnswerBody {
     type Data = Bytes;
-    type Error = axum::Error;
+    type Error = Infallible;
 
     fn poll_frame(
         mut self: Pin<&mut Self>,
         context: &mut Context<'_>,
-    ) -> Poll<Option<Result<Frame<Bytes>, axum::Error>>> {
+    ) -> Poll<Option<Result<Frame<Bytes>, Infallible>>> {
         let this = &mut *self;
-        if this.rest.is_empty() {
-            match ready!(this.poll_answer(context)).map(|frame| frame.map(Frame::into_data)) {
-                Some(Ok(Ok(data))) => this.rest = data,
-                Some(Ok(Err(trailers))) => return Poll::Ready(Some(Ok(trailers))),
-                Some(Err(error)) => return Poll::Ready(Some(Err(error))),
-                None => return Poll::Ready(None),
+        while this.rest.is_empty() {
+            match this.poll_events(context) {
+                Poll::Pending => return Poll::Pending,
+                Poll::Ready(Some(data)) => this.rest = data,
+                Poll::Ready(None) => {
+                    this.content = Content::Whole;
+                    return Poll::Ready(None);
+                }
             }
         }
+        let Some(delivery) = &this.delivery else {
+            return Poll::Ready(Some(Ok(Frame::data(std::mem::take(&mut this.rest)))));
+        };
         // It is asked for the next piece once this one is taken.
-        if let Some(line) = &this.line {
+        if let Some(line) = &delivery.line {
             line.waits();
         }
         let piece = this.rest.split_to(this.rest.len().min(PIECE_BYTES_MAX));
@@ -180,18 +227,24 @@ impl HttpBody for Delivery {
     }
 
     fn is_end_stream(&self) -> bool {
-        self.rest.is_empty() && self.answer.is_end_stream()
+        self.rest.is_empty() && !self.goes_on()
     }
 
     fn size_hint(&self) -> SizeHint {
         let rest = u64::try_from(self.rest.len()).unwrap_or(u64::MAX);
-        let answer = self.answer.size_hint();
-        let mut hint = SizeHint::new();
-        hint.set_lower(answer.lower().saturating_add(rest));
-        if let Some(upper) = answer.upper() {
-            hint.set_upper(upper.saturating_add(rest));
+        if !self.goes_on() {
+            return SizeHint::with_exact(rest);
         }
+        let mut hint = SizeHint::new();
+        hint.set_lower(rest);
         hint
+    }
+}
+
+impl fmt::Debug for AnswerBody {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let (bytes, goes_on) = (self.rest.len(), self.goes_on());
+        f.debug_struct("AnswerBody").field("bytes", &bytes).field("goes_on", &goes_on).finish_non_exhaustive()
     }
 }
 
@@ -220,22 +273,10 @@ mod tests {
         timeout(Duration::from_secs(within), owing.too_long(WAIT_MAX)).await.is_ok()
     }
 
-    #[test]
-    fn large_answers_share_a_room_and_small_ones_need_none() {
-        let (room, large) = (Arc::new(Semaphore::new(100_000)), u64::from(SMALL_BYTES_MAX) + 1);
-        let taken = room_for(&room, large).unwrap();
-        let answer = Delivery::new(Body::from("large"), taken, None);
-        assert_eq!(room_for(&room, large).unwrap_err(), NoRoom);
-        assert_eq!(room_for(&room, u64::MAX).unwrap_err(), NoRoom);
-        assert!(room_for(&room, large - 1).unwrap().is_none());
-        drop(answer);
-        assert!(room_for(&room, large).unwrap().is_some(), "what is delivered gives its room back");
-    }
-
     #[tokio::test(start_paused = true)]
     async fn an_answer_that_nobody_asks_for_ends_the_connection_and_one_that_is_gone_does_not() {
         let owing = Owing::default();
-        let answer = Delivery::new(Body::from("answer"), None, Some(&owing));
+        let answer = AnswerBody::whole(Bytes::from_static(b"answer")).delivered(None, None, Some(&owing));
         assert!(!is_let_go(&owing, 29).await);
         assert!(is_let_go(&owing, 10).await);
         drop(answer);
@@ -246,7 +287,7 @@ mod tests {
     async fn a_large_answer_goes_in_pieces_and_each_has_its_own_time() {
         let owing = Owing::default();
         let text: Vec<u8> = (0..100_000_u32).map(|number| number.to_be_bytes()[3]).collect();
-        let mut answer = Delivery::new(Body::from(text.clone()), None, Some(&owing));
+        let mut answer = AnswerBody::whole(text.clone().into()).delivered(None, None, Some(&owing));
         assert_eq!(answer.size_hint().exact(), Some(100_000));
         let mut taken = Vec::new();
         while taken.len() < text.len() {
@@ -264,12 +305,12 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn a_stream_that_has_nothing_to_say_waits_for_nobody_until_it_has() {
         let owing = Owing::default();
-        let (sender, events) = mpsc::channel::<Result<Bytes, std::io::Error>>(1);
+        let (sender, events) = mpsc::channel(1);
         let events = tokio_stream::wrappers::ReceiverStream::new(events);
-        let mut stream = Delivery::new(Body::from_stream(events), None, Some(&owing));
+        let mut stream = AnswerBody::events(events).delivered(None, None, Some(&owing));
         assert!(futures::poll!(stream.frame()).is_pending());
         assert!(!is_let_go(&owing, 3600).await);
-        sender.send(Ok(Bytes::from_static(b"event"))).await.unwrap();
+        sender.send(Bytes::from_static(b"event")).await.unwrap();
         assert!(!is_let_go(&owing, 29).await);
         assert!(is_let_go(&owing, 10).await, "the event is not taken");
         assert_eq!(stream.frame().await.unwrap().unwrap().into_data().unwrap(), "event");

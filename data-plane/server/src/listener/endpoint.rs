@@ -10,11 +10,6 @@ use std::{
     time::{Duration, Instant},
 };
 
-use axum::{
-    extract::{Path, Request, State},
-    http::{HeaderMap, HeaderValue, Method, StatusCode, Version, header},
-    response::{IntoResponse, Response},
-};
 use bailiwick_data_plane_core::{
     Config,
     edge::{self, Exchange, HttpReply, ListRequest, Listen, NOBODY_WAITS, Step, answer_taken, refuse_call},
@@ -26,10 +21,18 @@ use bailiwick_proto::{
     mcp::{self, RpcError, code, header_name},
 };
 use bailiwick_runtime::{OnEnd, Shutdown};
+use http::{HeaderMap, HeaderValue, Method, StatusCode, Version, header};
 use serde_json::json;
 use tokio::sync::{mpsc, oneshot};
 
-use super::{Gateway, body, event_stream, metadata};
+use super::{
+    Gateway,
+    answer::{self, Response},
+    body::{self, RequestBody},
+    event_stream, metadata,
+    room::CallerKey,
+    visit::Visit,
+};
 use crate::{
     auth::NotAuthenticated,
     calls::{Asked, Calls, NotBrought, Outlet, RequestDenial, Who, unix_seconds},
@@ -43,6 +46,8 @@ use crate::{
 const CATCH_UP_WAIT_MAX: Duration = Duration::from_secs(2);
 /// Longest wait for a slot when too many calls are under way.
 const SLOT_WAIT_MAX: Duration = Duration::from_secs(2);
+/// A body that is there so soon came with its head: nothing that counts can have changed.
+const AT_ONCE: Duration = Duration::from_millis(20);
 /// Messages before an answer that wait to be sent; the server waits when there are more.
 const BEFORE_MAX: usize = 16;
 /// Refusals of authentic tokens that are recorded per second; the rest is counted only.
@@ -57,80 +62,95 @@ impl Drop for CancelOnDrop {
     }
 }
 
-pub(super) async fn handle(
-    State(gateway): State<Arc<Gateway>>,
-    Path(virtual_server): Path<String>,
-    request: Request,
-) -> Response {
+/// The head of a request to an MCP endpoint.
+pub(super) struct Head<'a> {
+    pub(super) virtual_server: &'a str,
+    pub(super) version: Version,
+    pub(super) headers: &'a HeaderMap,
+    pub(super) arrived: Instant,
+}
+
+pub(super) async fn handle(visit: &Visit, method: &Method, head: Head<'_>, body: RequestBody) -> Response {
     // Only legacy clients have a session, and only they listen so.
-    if request.method() == Method::GET && request.headers().contains_key(header_name::SESSION_ID) {
-        return get(gateway, virtual_server, request.into_parts().0.headers).await;
+    if method == Method::GET && head.headers.contains_key(header_name::SESSION_ID) {
+        return Box::pin(get(visit, head)).await;
     }
-    if request.method() != Method::POST {
-        return (StatusCode::METHOD_NOT_ALLOWED, [(header::ALLOW, "POST")]).into_response();
+    if method != Method::POST {
+        let mut refusal = answer::empty(StatusCode::METHOD_NOT_ALLOWED);
+        refusal.headers_mut().insert(header::ALLOW, HeaderValue::from_static("POST"));
+        return refusal;
     }
-    let arrived = Instant::now();
+    post(visit, head, body).await
+}
+
+async fn post(visit: &Visit, head: Head<'_>, body: RequestBody) -> Response {
+    let gateway = &visit.gateway;
+    let Head { virtual_server, version, headers, arrived } = head;
     let Some(calls) = gateway.calls.get() else { return not_ready() };
     let Some(request_id) = request_id() else { return not_ready() };
-    let (parts, body) = request.into_parts();
-    let ask = async || ask(&gateway, calls, &virtual_server, &parts.headers, &request_id, arrived).await;
+    let ask = async || ask(visit, calls, virtual_server, headers, &request_id, arrived).await;
     let asked = match ask().await {
         Ok(asked) => asked,
         Err(refusal) => return *refusal,
     };
-    let (body, _room) = match body::read(&parts.headers, body, &gateway.body_room).await {
+    let caller = gateway.caller_key(&asked.caller);
+    visit.control().is_of(caller);
+    let (body, _room) = match body::read(headers, body, &gateway.body_room, (caller, arrived)).await {
         Ok(read) => read,
         Err(reason) => {
-            record_refused(calls, &asked, &virtual_server, reason).await;
+            Box::pin(record_refused(calls, &asked, virtual_server, reason)).await;
             gateway.metrics.refused(reason);
-            return body_refused(reason, &asked.request_id, parts.version);
+            return body_refused(reason, &asked.request_id, version);
         }
     };
     // A body may come slowly; what was revoked or has expired meanwhile counts.
-    let mut asked = match ask().await {
-        Ok(asked) => asked,
-        Err(refusal) => return *refusal,
+    let mut asked = match arrived.elapsed() < AT_ONCE {
+        true => asked,
+        false => match Box::pin(ask()).await {
+            Ok(asked) => asked,
+            Err(refusal) => return *refusal,
+        },
     };
     let Some(nonce) = random() else { return not_ready() };
     let sealing_keys = gateway.state.sealing_keys();
-    let exchange = exchange(&asked, &virtual_server, &sealing_keys, nonce);
-    let headers = parts.headers.iter().map(|(name, value)| (name.as_str(), value.as_bytes()));
-    let (step, seen) = edge::handle(&exchange, headers, &body);
-    let mut served = gateway.telemetry.serve(seen, Wire::of(parts.version, &parts.headers), arrived);
+    let exchange = exchange(&asked, virtual_server, &sealing_keys, nonce);
+    let told = headers.iter().map(|(name, value)| (name.as_str(), value.as_bytes()));
+    let (step, seen) = edge::handle(&exchange, told, &body);
+    let mut served = gateway.telemetry.serve(seen, Wire::of(version, headers), arrived);
     served.note("bailiwick.request_id", &asked.request_id);
-    served.note("bailiwick.virtual_server", &virtual_server);
+    served.note("bailiwick.virtual_server", virtual_server);
     asked.cause = served.cause();
     let reply = match step {
         Step::Respond(reply) => {
             if let Some(hidden) = reply.hidden_thousandths {
                 gateway.metrics.listed(hidden);
             }
-            if reply.reason == Some(Reason::RequestMalformed) && body::names_a_call(&parts.headers, &body) {
-                record_refused(calls, &asked, &virtual_server, Reason::RequestMalformed).await;
+            if reply.reason == Some(Reason::RequestMalformed) && body::names_a_call(headers, &body) {
+                Box::pin(record_refused(calls, &asked, virtual_server, Reason::RequestMalformed)).await;
             }
             reply
         }
         Step::Deny(mut denied) => {
             served.judged(&mut denied.call, &denied.decision);
-            calls.deny(&asked, *denied).await
+            Box::pin(calls.deny(&asked, *denied)).await
         }
-        Step::Introduce(introduction) => calls.introduce(&asked, &virtual_server, &introduction).await,
-        Step::SetLevel(level) => calls.set_level(&asked, &virtual_server, &level).await,
-        Step::List(request) => list(&gateway, calls, &asked, &request).await,
+        Step::Introduce(introduction) => Box::pin(calls.introduce(&asked, virtual_server, &introduction)).await,
+        Step::SetLevel(level) => Box::pin(calls.set_level(&asked, virtual_server, &level)).await,
+        Step::List(request) => Box::pin(list(gateway, calls, &asked, &request)).await,
         Step::Listen(wish) => {
-            let response = listen(&gateway, calls, asked, (virtual_server, parts.headers), *wish);
+            let response = listen(gateway, calls, asked, (virtual_server, headers), *wish);
             served.opened(response.status().is_success());
             return response;
         }
-        Step::Subscribe(wish) => calls.subscribe(&asked, &wish).await,
-        Step::Answer(answer) => bring(calls, &asked, answer).await,
+        Step::Subscribe(wish) => Box::pin(calls.subscribe(&asked, &wish)).await,
+        Step::Answer(answer) => Box::pin(bring(calls, &asked, answer)).await,
         Step::Call(mut permitted) => {
             served.judged(&mut permitted.call, &permitted.decision);
-            return carry(&gateway, calls, asked, permitted, served).await;
+            return carry(gateway, calls, asked, permitted, (served, caller)).await;
         }
     };
     served.replied(&reply);
-    finish(&gateway, reply)
+    finish(gateway, reply, caller)
 }
 
 /// What the request is answered from.
@@ -152,19 +172,22 @@ fn exchange<'a>(
 }
 
 /// A legacy client's GET.
-async fn get(gateway: Arc<Gateway>, virtual_server: String, headers: HeaderMap) -> Response {
+async fn get(visit: &Visit, head: Head<'_>) -> Response {
+    let (gateway, Head { virtual_server, headers, arrived, .. }) = (&visit.gateway, head);
     let Some(calls) = gateway.calls.get() else { return not_ready() };
     let (Some(request_id), Some(nonce)) = (request_id(), random()) else { return not_ready() };
-    let asked = match ask(&gateway, calls, &virtual_server, &headers, &request_id, Instant::now()).await {
+    let asked = match ask(visit, calls, virtual_server, headers, &request_id, arrived).await {
         Ok(asked) => asked,
         Err(refusal) => return *refusal,
     };
+    let caller = gateway.caller_key(&asked.caller);
+    visit.control().is_of(caller);
     let sealing_keys = gateway.state.sealing_keys();
-    let exchange = exchange(&asked, &virtual_server, &sealing_keys, nonce);
+    let exchange = exchange(&asked, virtual_server, &sealing_keys, nonce);
     let wish = edge::listen(&exchange, headers.iter().map(|(name, value)| (name.as_str(), value.as_bytes())));
     match wish {
-        Ok(wish) => listen(&gateway, calls, asked, (virtual_server, headers), wish),
-        Err(reply) => finish(&gateway, reply),
+        Ok(wish) => listen(gateway, calls, asked, (virtual_server, headers), wish),
+        Err(reply) => finish(gateway, reply, caller),
     }
 }
 
@@ -173,17 +196,18 @@ fn listen(
     gateway: &Arc<Gateway>,
     calls: &Arc<Calls>,
     asked: Asked,
-    (virtual_server, headers): (String, HeaderMap),
+    (virtual_server, headers): (&str, &HeaderMap),
     listen: Listen,
 ) -> Response {
     let Some(place) = calls.listeners.place(&asked.caller, listen.session) else {
-        return finish(gateway, listen.refuse(&asked.request_id, Reason::NodeOverloaded));
+        let caller = gateway.caller_key(&asked.caller);
+        return finish(gateway, listen.refuse(&asked.request_id, Reason::NodeOverloaded), caller);
     };
-    let (known, name) = (Arc::clone(gateway), virtual_server.clone());
+    let (known, name, headers) = (Arc::clone(gateway), virtual_server.to_owned(), headers.clone());
     let is_good = Box::new(move |config: &Config| {
         known.authenticator.authenticate(config, &name, &headers, unix_seconds()).is_ok()
     });
-    let (calls, stop) = (Arc::clone(calls), gateway.stopping.clone());
+    let (calls, stop, virtual_server) = (Arc::clone(calls), gateway.stopping.clone(), virtual_server.to_owned());
     let unread_wait_max = gateway.unread_wait_max;
     listening::Stream { calls, asked, virtual_server, listen, is_good, place, stop, unread_wait_max }.respond()
 }
@@ -202,11 +226,13 @@ async fn list(gateway: &Gateway, calls: &Calls, asked: &Asked, request: &ListReq
 }
 
 /// Counts a refusal, and sends the reply.
-fn finish(gateway: &Gateway, reply: HttpReply) -> Response {
+fn finish(gateway: &Gateway, reply: HttpReply, caller: CallerKey) -> Response {
     if let Some(reason) = reply.reason {
         gateway.metrics.refused(reason);
     }
-    respond(reply)
+    let mut response = respond(reply);
+    response.body_mut().caller = caller;
+    response
 }
 
 /// Brings a client's answer to where it is waited for.
@@ -223,35 +249,37 @@ async fn bring(calls: &Calls, asked: &Asked, answer: Answer) -> HttpReply {
 /// Who asks, by the configuration in force now, or as soon as that is what their token was granted under; or the refusal
 /// to send.
 async fn ask(
-    gateway: &Gateway,
+    visit: &Visit,
     calls: &Calls,
     virtual_server: &str,
     headers: &HeaderMap,
     request_id: &str,
     arrived: Instant,
 ) -> Result<Asked, Box<Response>> {
-    let asked = ask_now(gateway, calls, virtual_server, headers, request_id, arrived).await?;
+    let gateway = &visit.gateway;
+    let asked = ask_now(visit, calls, virtual_server, headers, request_id, arrived).await?;
     let min_revision = asked.caller.min_revision;
     if min_revision <= asked.config.revision {
         return Ok(asked);
     }
-    if gateway.state.reaches(min_revision, CATCH_UP_WAIT_MAX).await {
-        return ask_now(gateway, calls, virtual_server, headers, request_id, arrived).await;
+    if Box::pin(gateway.state.reaches(min_revision, CATCH_UP_WAIT_MAX)).await {
+        return ask_now(visit, calls, virtual_server, headers, request_id, arrived).await;
     }
     tracing::info!(request_id, min_revision, held = asked.config.revision, "this node is behind the token");
-    record_refused(calls, &asked, virtual_server, Reason::ConfigStale).await;
+    Box::pin(record_refused(calls, &asked, virtual_server, Reason::ConfigStale)).await;
     gateway.metrics.refused(Reason::ConfigStale);
     Err(Box::new(not_ready()))
 }
 
 async fn ask_now(
-    gateway: &Gateway,
+    visit: &Visit,
     calls: &Calls,
     virtual_server: &str,
     headers: &HeaderMap,
     request_id: &str,
     arrived: Instant,
 ) -> Result<Asked, Box<Response>> {
+    let gateway = &visit.gateway;
     let Some(config) = gateway.state.config() else { return Err(Box::new(not_ready())) };
     let config_age_ms = gateway.state.age_ms();
     match gateway.authenticator.authenticate(&config, virtual_server, headers, unix_seconds()) {
@@ -261,7 +289,7 @@ async fn ask_now(
         }
         Err(refused) => {
             let denial = Denial { config: &config, virtual_server, request_id, config_age_ms };
-            Err(Box::new(unauthenticated(gateway, calls, &denial, refused).await))
+            Err(Box::new(Box::pin(unauthenticated(visit, calls, &denial, refused)).await))
         }
     }
 }
@@ -273,14 +301,14 @@ async fn carry(
     calls: &Arc<Calls>,
     asked: Asked,
     permitted: Box<edge::PermittedCall>,
-    served: Underway,
+    (served, caller): (Underway, CallerKey),
 ) -> Response {
     gateway.metrics.calls_decided.inc();
     let slot = tokio::time::timeout(SLOT_WAIT_MAX, Arc::clone(&gateway.slots).acquire_owned()).await;
     let Ok(Ok(slot)) = slot else {
-        let reply = calls.refuse(&asked, &permitted, Reason::NodeOverloaded).await;
+        let reply = Box::pin(calls.refuse(&asked, &permitted, Reason::NodeOverloaded)).await;
         served.replied(&reply);
-        return finish(gateway, reply);
+        return finish(gateway, reply, caller);
     };
     let overloaded = refuse_call(&permitted.call, &asked.request_id, Reason::NodeOverloaded, &[]);
     let cancel = gateway.abort.child();
@@ -301,7 +329,7 @@ async fn carry(
             let counted = gateway.metrics.stream(StreamKind::Call);
             stream(gateway, first, before, answered, (guard, counted))
         }
-        reply = &mut answered => finish(gateway, reply.unwrap_or(overloaded)),
+        reply = &mut answered => finish(gateway, reply.unwrap_or(overloaded), caller),
     }
 }
 
@@ -333,10 +361,12 @@ struct Denial<'a> {
     config_age_ms: u64,
 }
 
-async fn unauthenticated(gateway: &Gateway, calls: &Calls, denial: &Denial<'_>, refused: NotAuthenticated) -> Response {
+async fn unauthenticated(visit: &Visit, calls: &Calls, denial: &Denial<'_>, refused: NotAuthenticated) -> Response {
+    let (gateway, client) = (&visit.gateway, visit.client);
     let NotAuthenticated { reason, claims } = refused;
     gateway.metrics.refused(reason);
-    tracing::info!(%reason, request_id = denial.request_id, virtual_server = denial.virtual_server, "not authenticated");
+    let Denial { request_id, virtual_server, .. } = denial;
+    tracing::info!(%reason, request_id, virtual_server, %client, "not authenticated");
     if let Some(claims) = &claims
         && gateway.attributed_denials.take(1)
     {
@@ -359,7 +389,7 @@ async fn unauthenticated(gateway: &Gateway, calls: &Calls, denial: &Denial<'_>, 
     };
     let challenge = metadata::challenge(denial.config.issuer.as_ref(), denial.virtual_server, reason);
     let body = refusal_body(code::DENIED, reason, denial.request_id);
-    let mut response = json_response(status, body);
+    let mut response = answer::json(status, body);
     if let Ok(challenge) = HeaderValue::from_str(&challenge) {
         response.headers_mut().insert(header::WWW_AUTHENTICATE, challenge);
     }
@@ -386,7 +416,7 @@ fn body_refused(reason: Reason, request_id: &str, version: Version) -> Response 
         Reason::NodeOverloaded => StatusCode::SERVICE_UNAVAILABLE,
         _ => StatusCode::BAD_REQUEST,
     };
-    let mut response = json_response(status, refusal_body(code::INVALID_REQUEST, reason, request_id));
+    let mut response = answer::json(status, refusal_body(code::INVALID_REQUEST, reason, request_id));
     // The rest of the body is not read, so the connection cannot be used again; HTTP/2 ends only the stream.
     if version < Version::HTTP_2 {
         response.headers_mut().insert(header::CONNECTION, HeaderValue::from_static("close"));
@@ -397,7 +427,7 @@ fn body_refused(reason: Reason, request_id: &str, version: Version) -> Response 
 /// 503: no configuration has arrived yet, or one that is older than the token; or this run is not registered.
 pub(super) fn not_ready() -> Response {
     let body = json!({"error": "not_ready", "message": "this node's configuration is not there yet, or older than your token"}).to_string();
-    let mut response = json_response(StatusCode::SERVICE_UNAVAILABLE, body.into_bytes());
+    let mut response = answer::json(StatusCode::SERVICE_UNAVAILABLE, body.into_bytes());
     response.headers_mut().insert(header::RETRY_AFTER, HeaderValue::from_static("1"));
     response
 }
@@ -405,7 +435,7 @@ pub(super) fn not_ready() -> Response {
 /// 503: too many large answers wait for their clients. What was called was called, and is on record.
 pub(super) fn no_room() -> Response {
     let body = json!({"error": Reason::NodeOverloaded.as_str(), "message": "there is an answer, and no room to keep it until you take it"});
-    json_response(StatusCode::SERVICE_UNAVAILABLE, body.to_string().into_bytes())
+    answer::json(StatusCode::SERVICE_UNAVAILABLE, body.to_string().into_bytes())
 }
 
 fn refusal_body(rpc_code: i64, reason: Reason, request_id: &str) -> Vec<u8> {
@@ -416,18 +446,13 @@ fn refusal_body(rpc_code: i64, reason: Reason, request_id: &str) -> Vec<u8> {
 fn respond(reply: HttpReply) -> Response {
     let status = StatusCode::from_u16(reply.status).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
     let mut response = match reply.body {
-        Some(body) => json_response(status, body),
-        None => status.into_response(),
+        Some(body) => answer::json(status, body),
+        None => answer::empty(status),
     };
     if let Some(session) = reply.session_id.and_then(|id| HeaderValue::try_from(id).ok()) {
         response.headers_mut().insert(header_name::SESSION_ID, session);
     }
     response
-}
-
-fn json_response(status: StatusCode, body: Vec<u8>) -> Response {
-    let json = (header::CONTENT_TYPE, HeaderValue::from_static("application/json"));
-    (status, [json, (header::CACHE_CONTROL, HeaderValue::from_static("no-store"))], body).into_response()
 }
 
 /// `None` without randomness: then nothing is served.

@@ -6,23 +6,19 @@
 //! 2025-11-25 Streamable HTTP.
 
 use std::{
-    convert::Infallible,
     pin::Pin,
     task::{Context, Poll},
     time::Duration,
 };
 
-use axum::{
-    body::Body,
-    http::{HeaderName, HeaderValue, header},
-    response::{IntoResponse, Response},
-};
 use bytes::Bytes;
 use futures::{FutureExt, Stream};
 use tokio::{
     sync::{mpsc, oneshot},
     time::{Interval, MissedTickBehavior, interval},
 };
+
+use super::answer::{self, Response};
 
 /// How often a silent stream shows that it lives. Proxies close what is silent for a minute.
 const KEEP_ALIVE: Duration = Duration::from_secs(15);
@@ -46,13 +42,7 @@ impl<G: Send + Unpin + 'static> Parts<G> {
         let mut alive = interval(KEEP_ALIVE);
         alive.set_missed_tick_behavior(MissedTickBehavior::Delay);
         alive.reset();
-        let events = Events { parts: self, alive, is_over: false };
-        let headers = [
-            (header::CONTENT_TYPE, HeaderValue::from_static("text/event-stream")),
-            (header::CACHE_CONTROL, HeaderValue::from_static("no-store")),
-            (HeaderName::from_static("x-accel-buffering"), HeaderValue::from_static("no")),
-        ];
-        (headers, Body::from_stream(events)).into_response()
+        answer::events(Events { parts: self, alive, is_over: false })
     }
 }
 
@@ -63,7 +53,7 @@ struct Events<G> {
 }
 
 impl<G: Unpin> Stream for Events<G> {
-    type Item = Result<Bytes, Infallible>;
+    type Item = Bytes;
 
     fn poll_next(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Option<Self::Item>> {
         let this = &mut *self;
@@ -71,23 +61,23 @@ impl<G: Unpin> Stream for Events<G> {
             return Poll::Ready(None);
         }
         if let Some(first) = this.parts.first.take() {
-            return Poll::Ready(Some(Ok(event(&first))));
+            return Poll::Ready(Some(event(&first)));
         }
         if let Poll::Ready(Some(message)) = this.parts.before.poll_recv(context) {
             this.alive.reset();
-            return Poll::Ready(Some(Ok(event(&message))));
+            return Poll::Ready(Some(event(&message)));
         }
         if let Poll::Ready(answer) = this.parts.answer.poll_unpin(context) {
             this.is_over = true;
             // Everything said before was sent before the answer was.
             if let Ok(message) = this.parts.before.try_recv() {
                 this.is_over = false;
-                return Poll::Ready(Some(Ok(event(&message))));
+                return Poll::Ready(Some(event(&message)));
             }
-            return Poll::Ready(answer.ok().flatten().map(|body| Ok(event(&body))));
+            return Poll::Ready(answer.ok().flatten().map(|body| event(&body)));
         }
         if this.alive.poll_tick(context).is_ready() {
-            return Poll::Ready(Some(Ok(Bytes::from_static(KEEP_ALIVE_COMMENT))));
+            return Poll::Ready(Some(Bytes::from_static(KEEP_ALIVE_COMMENT)));
         }
         Poll::Pending
     }

@@ -1,6 +1,6 @@
 //! Which requests may come in at all: Origin and Host.
 //!
-//! Called by `listener` before anything else. A browser names the page's origin, so a page of anybody may not drive a
+//! Called by `visit` before anything else. A browser names the page's origin, so a page of anybody may not drive a
 //! gateway it can reach; a gateway bound to loopback is named by loopback names or its configured host, so a foreign
 //! name that resolves to loopback (DNS rebinding) is refused. Pure. Specification: MCP 2026-07-28 Streamable HTTP,
 //! "Security"; RFC 6454.

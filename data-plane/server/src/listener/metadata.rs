@@ -1,17 +1,45 @@
 //! Protected-resource metadata and the challenges that point at it.
 //!
-//! Called by `listener`. Everything derives from the configured MCP URL, never from the request, so nobody can make a
-//! client look for its authorization server elsewhere. Pure.
+//! Called by `visit` and `endpoint`. Everything derives from the configured MCP URL, never from the request, so nobody can make a
+//! client look for its authorization server elsewhere.
 //! Specification: RFC 9728 §3 and §5.1; RFC 6750 §3; MCP 2026-07-28 authorization.
 
 use bailiwick_data_plane_core::caller::SCOPE_TOOLS;
 use bailiwick_proto::{Reason, v1::Issuer};
+use http::{HeaderValue, Method, StatusCode, header};
 use serde_json::{Value, json};
 
+use super::{
+    Gateway,
+    answer::{self, Response},
+    endpoint,
+};
 use crate::config::http_authority;
 
 /// Where metadata lies: between host and path of the resource.
 pub(crate) const WELL_KNOWN: &str = "/.well-known/oauth-protected-resource";
+
+/// The answer to a request for whatever lies under `path`.
+pub(super) fn answer(gateway: &Gateway, method: &Method, path: &str) -> Response {
+    let under = path.strip_prefix(WELL_KNOWN).filter(|rest| rest.is_empty() || (rest.starts_with('/') && *rest != "/"));
+    let Some(under) = under else { return answer::empty(StatusCode::NOT_FOUND) };
+    if method != Method::GET && method != Method::HEAD {
+        let mut refusal = answer::empty(StatusCode::METHOD_NOT_ALLOWED);
+        refusal.headers_mut().insert(header::ALLOW, HeaderValue::from_static("GET,HEAD"));
+        return refusal;
+    }
+    let config = gateway.state.config();
+    let Some((config, issuer)) = config.as_ref().and_then(|config| Some((config, config.issuer.as_ref()?))) else {
+        return endpoint::not_ready();
+    };
+    let name = virtual_server_of(issuer, under).filter(|name| config.virtual_servers.contains_key(*name));
+    if name.is_none() && !under.is_empty() {
+        return answer::empty(StatusCode::NOT_FOUND);
+    }
+    let mut response = answer::json(StatusCode::OK, document(issuer, name).to_string());
+    response.headers_mut().remove(header::CACHE_CONTROL);
+    response
+}
 
 /// The metadata of a virtual server, or of all of them together for `None`.
 pub(crate) fn document(issuer: &Issuer, virtual_server: Option<&str>) -> Value {

@@ -1,6 +1,6 @@
 //! A client's connection with an end to patience: whoever sends no request or takes no answer is let go.
 //!
-//! Wrapped around every accepted stream by `listener`. The HTTP server bounds the wait for header lines, but only once
+//! Wrapped around every stream by `connection`. The HTTP server bounds the wait for header lines, but only once
 //! it knows which HTTP is spoken, and it never bounds how long a client may leave an answer unread; without these two
 //! limits silent clients could hold every connection for ever. Reading is limited until the first bytes are there,
 //! which are fewer than the shortest request that can be served. A slow call keeps its connection: only a client that

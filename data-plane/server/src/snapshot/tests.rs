@@ -151,7 +151,8 @@ fn holds(restored: &Restored, world: &World) {
 #[test]
 fn what_a_control_plane_stated_comes_back() {
     let mut world = World::kept();
-    let keys = v1::Keys { session_sealing: vec![v1::SealingKey { id: "k".into(), key: vec![9; 32] }] };
+    let keys =
+        v1::Keys { session_sealing: vec![v1::SealingKey { id: "k".into(), key: vec![9; 32] }], ..v1::Keys::default() };
     world.journal.keys(keys.clone());
     holds(&world.load().unwrap(), &world);
     world.change(user("joe"));
@@ -167,7 +168,10 @@ fn what_a_control_plane_stated_comes_back() {
 fn the_file_is_private_and_shows_nothing() {
     let mut world = World::kept();
     world.change(user("somebody-in-particular"));
-    world.journal.keys(v1::Keys { session_sealing: vec![v1::SealingKey { id: "k".into(), key: vec![0x5a; 32] }] });
+    world.journal.keys(v1::Keys {
+        session_sealing: vec![v1::SealingKey { id: "k".into(), key: vec![0x5a; 32] }],
+        ..v1::Keys::default()
+    });
     world.state();
     assert_eq!(fs::metadata(world.file()).unwrap().permissions().mode() & 0o777, 0o600);
     let bytes = fs::read(world.file()).unwrap();

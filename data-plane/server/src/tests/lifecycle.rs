@@ -56,7 +56,8 @@ async fn servers_are_looked_at_when_asked_and_when_nothing_is_pinned() {
     let reported =
         || world.control.shared.reports.lock().unwrap().iter().filter(|report| report.tools.len() == 3).count();
     eventually("reports until something is pinned", || reported() >= 2).await;
-    let server = |url: &str| Some(Server { name: "new".into(), url: url.into(), timeout_ms: 1000 });
+    let server =
+        |url: &str| Some(Server { name: "new".into(), url: url.into(), timeout_ms: 1000, ..Server::default() });
     world.control.send(Frame::Discover(Discover { id: 1, server: server(&world.server.url) })).await;
     world.control.send(Frame::Discover(Discover { id: 2, server: server("http://127.0.0.1:1/mcp") })).await;
     let discovered = |wanted: u64, good: bool| {
@@ -94,7 +95,7 @@ async fn a_call_that_outlasts_the_shutdown_is_recorded_as_unknown() {
     let world = World::with(
         Speaks::Modern,
         |url| {
-            let patient = Server { name: "finance".into(), url: url.into(), timeout_ms: 60_000 };
+            let patient = Server { name: "finance".into(), url: url.into(), timeout_ms: 60_000, ..Server::default() };
             let patient = bailiwick_proto::v1::resource::Resource::Server(patient);
             let mut entries = entries(url, PERMIT_ALL, true);
             entries.retain(|entry| entry.key != "server/finance");
@@ -135,6 +136,7 @@ async fn each_run_has_a_key_and_an_epoch_of_its_own() {
     let config = DataPlaneConfig {
         data_dir: world.node.dir.path().to_owned(),
         node: "dp-1".into(),
+        drain_delay_ms: 0,
         listen: ([127, 0, 0, 1], 0).into(),
         ops_listen: ([127, 0, 0, 1], 0).into(),
         control_plane: world.control.url.clone().into(),

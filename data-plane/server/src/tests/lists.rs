@@ -36,7 +36,7 @@ async fn with_a_prompt(together: &Arc<Barrier>, stop: &Shutdown) -> String {
 }
 
 fn server(name: &str, url: &str, timeout_ms: u64) -> Entry {
-    let server = Server { name: name.into(), url: url.into(), timeout_ms };
+    let server = Server { name: name.into(), url: url.into(), timeout_ms, ..Server::default() };
     entry(&format!("server/{name}"), Resource::Server(server))
 }
 
@@ -48,7 +48,8 @@ async fn servers_are_asked_at_the_same_time_and_a_dead_one_costs_its_own_time_on
     let dead = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let dead_url = format!("http://{}/mcp", dead.local_addr().unwrap());
     let names = ["dead", "finance", "one", "two"].map(str::to_owned).to_vec();
-    let listed = VirtualServer { name: "finance".into(), servers: names, naming: "prefixed".into() };
+    let listed =
+        VirtualServer { name: "finance".into(), servers: names, naming: "prefixed".into(), ..VirtualServer::default() };
     let permit = "permit (principal, action, resource);";
     let world = World::with(
         Speaks::Modern,

@@ -10,11 +10,13 @@
 use std::time::Duration;
 
 use bailiwick_proto::mcp::{Incoming, RequestId, Response, read_incoming};
-use http::{HeaderMap, HeaderName, HeaderValue, StatusCode, header};
+use http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode, header};
 
 use super::{
-    exchange::{Ear, Heard, broken},
+    exchange::{Ear, Heard},
     fault::UpstreamFault,
+    reply::Reply,
+    route::Route,
     sse::{Mark, SseReader},
 };
 
@@ -33,8 +35,7 @@ pub(super) const EVENT_STREAM: HeaderValue = HeaderValue::from_static("text/even
 /// What is read, for whom, within which bound.
 #[derive(Debug)]
 pub(super) struct AnswerStream<'a> {
-    pub(super) http: &'a reqwest::Client,
-    pub(super) url: &'a str,
+    pub(super) route: &'a Route,
     /// The answer carries it.
     pub(super) id: &'a RequestId,
     pub(super) bytes_max: usize,
@@ -52,7 +53,7 @@ enum Ended {
 
 impl AnswerStream<'_> {
     /// The answer, and how many bytes were read.
-    pub(super) async fn read(&self, first: reqwest::Response) -> Result<(Response, usize), UpstreamFault> {
+    pub(super) async fn read(&self, first: Reply) -> Result<(Response, usize), UpstreamFault> {
         let (mut piece, mut mark, mut read) = (first, Mark::default(), 0);
         for _ in 0..PIECES_MAX {
             match self.read_piece(piece, &mut mark, &mut read).await? {
@@ -65,7 +66,7 @@ impl AnswerStream<'_> {
 
     async fn read_piece(
         &self,
-        mut piece: reqwest::Response,
+        mut piece: Reply,
         mark: &mut Mark,
         read: &mut usize,
     ) -> Result<Ended, UpstreamFault> {
@@ -76,7 +77,7 @@ impl AnswerStream<'_> {
                 Ok(None) => {
                     return Ok(Ended::Early(UpstreamFault::Invalid("the stream ended without an answer".to_owned())));
                 }
-                Err(error) => return Ok(Ended::Early(broken(&error))),
+                Err(fault) => return Ok(Ended::Early(fault)),
             };
             *read += chunk.len();
             if *read > self.bytes_max {
@@ -100,17 +101,19 @@ impl AnswerStream<'_> {
 
     /// Asks for what comes after the last event that was read. A server waits as long as it says; whoever waits for the
     /// answer ends that.
-    async fn next_piece(&self, mark: &Mark) -> Option<reqwest::Response> {
+    async fn next_piece(&self, mark: &Mark) -> Option<Reply> {
         let (headers, last) = (self.resumes_with.as_ref()?, mark.last_id.as_ref()?);
         for _ in 0..ATTEMPTS_MAX {
             tokio::time::sleep(mark.retry.unwrap_or(RETRY).max(RETRY_MIN)).await;
-            let asked = self.http.get(self.url).headers(headers.clone()).header(header::ACCEPT, EVENT_STREAM);
-            let Ok(piece) = Box::pin(asked.header(LAST_EVENT_ID, last).send()).await else { continue };
+            let mut headers = headers.clone();
+            headers.insert(header::ACCEPT, EVENT_STREAM);
+            headers.insert(LAST_EVENT_ID, last.clone());
+            let Ok(piece) = Box::pin(self.route.fetch(Method::GET, headers)).await else { continue };
             let status = piece.status();
             if status.is_success() && is_event_stream(piece.headers()) {
                 return Some(piece);
             }
-            tracing::debug!(url = self.url, %status, "a server does not go on with an answer");
+            tracing::debug!(url = self.route.url, %status, "a server does not go on with an answer");
             if !status.is_server_error() && status != StatusCode::TOO_MANY_REQUESTS {
                 return None;
             }

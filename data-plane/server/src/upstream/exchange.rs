@@ -1,40 +1,46 @@
 //! One HTTP exchange with an MCP server: a POST, and its answer as JSON or as an event stream.
 //!
 //! Called by `upstream::peer`. Whatever the server does ends within the given time and the byte bound: hanging,
-//! endless streams, lengths that lie, answers to another id, text that is not JSON. Redirects are not followed and no
-//! proxy is taken from the environment. No request is sent twice; how an event stream is read, says `answer_stream`.
+//! endless streams, lengths that lie, answers to another id, text that is not JSON. A request is sent again only where
+//! the server's manifest says so (`retry`): if nothing of it can have left, or if doing it twice is doing it once, and
+//! nothing was answered. How an event stream is read, says `answer_stream`.
 
 use std::time::Duration;
 
+use bailiwick_data_plane_core::breaker::backoff;
 use bailiwick_proto::mcp::{Era, Incoming, RequestId, Response, header_name, read_response};
 use bytes::Bytes;
-use http::{HeaderMap, HeaderName, HeaderValue, StatusCode, header};
-use http_body_util::Full;
+use http::{HeaderMap, HeaderValue, StatusCode, header};
 use tokio::sync::mpsc;
 
 use super::{
     answer_stream::{AnswerStream, is_event_stream},
+    attempt::is_of_proxy,
     fault::UpstreamFault,
-    gate::{Gate, Gated},
+    gate::Gate,
+    reply::Reply,
+    route::{Asking, NoReply, Route},
 };
+use crate::random::random;
 
 /// Both forms of an answer; servers refuse clients that name only one.
 const ACCEPT: HeaderValue = HeaderValue::from_static("application/json, text/event-stream");
+/// Room made for a body at once, whatever length the server names.
+const READ_AHEAD_MAX: usize = 64 * 1024;
 const JSON: HeaderValue = HeaderValue::from_static("application/json");
-/// How much of an error's text is kept for a log line. Nothing of a body is: results are not for logs.
-const DETAIL_CHARS_MAX: usize = 200;
-
 /// What to send.
 #[derive(Clone, Debug)]
 pub(crate) struct Post {
     /// The id the answer must carry; `None` for a notification.
     pub(crate) id: Option<RequestId>,
-    pub(crate) headers: Vec<(HeaderName, HeaderValue)>,
+    pub(crate) headers: HeaderMap,
     pub(crate) body: Bytes,
     /// Asked when the body could leave.
     pub(crate) gate: Option<Gate>,
     /// The rest of an answer that ends early may be asked for.
     pub(crate) resumes: bool,
+    /// Doing it twice is doing it once.
+    pub(crate) repeats: bool,
 }
 
 /// What came back.
@@ -76,39 +82,96 @@ pub(crate) struct Ear {
 
 /// Sends a request and reads its answer. Where somebody listens, they end it when it takes too long.
 pub(crate) async fn exchange(
-    http: &reqwest::Client,
-    url: &str,
+    route: &Route,
     post: Post,
     bounds: Bounds,
     ear: Option<&Ear>,
 ) -> Result<Answer, UpstreamFault> {
-    let Some(id) = post.id.clone() else {
-        return Err(UpstreamFault::Invalid("a notification has no answer".to_owned()));
-    };
-    let resumes_with = post.resumes.then(|| post.headers.iter().cloned().collect());
-    let stream = AnswerStream { http, url, id: &id, bytes_max: bounds.bytes_max, ear, resumes_with };
-    let exchanged = async {
-        let response = send(http, url, post).await?;
-        read_answer(response, &stream).await
-    };
     match ear {
-        None => within(bounds.timeout, exchanged).await,
-        Some(_) => Box::pin(exchanged).await,
+        None => within(bounds.timeout, persist(route, post, bounds, ear)).await,
+        Some(_) => persist(route, post, bounds, ear).await,
     }
 }
 
-/// Sends a notification; any success is enough.
-pub(crate) async fn notify(
-    http: &reqwest::Client,
-    url: &str,
+/// Sends it, and again where it may be.
+async fn persist(route: &Route, mut post: Post, bounds: Bounds, ear: Option<&Ear>) -> Result<Answer, UpstreamFault> {
+    let mut times = 0;
+    loop {
+        let again = (times + 1 < route.retry.attempts).then(|| post.clone());
+        let repeats = post.repeats;
+        let (answer, has_left) = once(route, post, bounds, ear).await;
+        let fault = match answer {
+            Ok(answer) => return Ok(answer),
+            Err(fault) => fault,
+        };
+        route.metrics.fault(&fault);
+        post = match again {
+            Some(again) if may_repeat(&fault, has_left, repeats) => again,
+            Some(_) | None => return Err(fault),
+        };
+        let [chance] = random().unwrap_or([0]);
+        tokio::time::sleep(backoff(route.retry.pause, times, chance)).await;
+        route.metrics.repeated();
+        times += 1;
+    }
+}
+
+/// Whether what failed may be sent again.
+const fn may_repeat(fault: &UpstreamFault, has_left: bool, repeats: bool) -> bool {
+    match fault {
+        UpstreamFault::Unreachable(_) => !has_left || repeats,
+        UpstreamFault::Status(status) => repeats && is_of_proxy(*status),
+        _ => false,
+    }
+}
+
+/// The answer, and whether anything of the request may have left.
+async fn once(
+    route: &Route,
     post: Post,
-    timeout: Duration,
-) -> Result<(), UpstreamFault> {
+    bounds: Bounds,
+    ear: Option<&Ear>,
+) -> (Result<Answer, UpstreamFault>, bool) {
+    let Some(id) = post.id else {
+        return (Err(UpstreamFault::Invalid("a notification has no answer".to_owned())), false);
+    };
+    let mut attempt = match route.standing.attempt(bounds.timeout) {
+        Ok(attempt) => attempt,
+        Err(fault) => return (Err(fault), false),
+    };
+    let place = match route.place().await {
+        Ok(place) => place,
+        Err(fault) => return (Err(fault), false),
+    };
+    attempt.begins();
+    let resumes_with = post.resumes.then(|| post.headers.clone());
+    let stream = AnswerStream { route, id: &id, bytes_max: bounds.bytes_max, ear, resumes_with };
+    let headers = with_types(post.headers);
+    let (answer, has_left) = match route.send(Asking::post(headers, post.gate.as_ref(), post.body), Some(place)).await {
+        Ok(reply) => {
+            attempt.is_heard = true;
+            (read_answer(reply, &stream).await, true)
+        }
+        Err(NoReply { fault, has_left }) => (Err(fault), has_left),
+    };
+    attempt.became(&answer);
+    (answer, has_left)
+}
+
+/// Sends a notification; any success is enough. It takes no place: what it is about may hold one.
+pub(crate) async fn notify(route: &Route, post: Post, timeout: Duration) -> Result<(), UpstreamFault> {
     within(timeout, async {
-        let status = send(http, url, post).await?.status();
+        let sent = route.send(Asking::post(with_types(post.headers), None, post.body), None).await;
+        let status = sent.map_err(|no_reply| no_reply.fault)?.status();
         if status.is_success() { Ok(()) } else { Err(UpstreamFault::Status(status.as_u16())) }
     })
     .await
+}
+
+fn with_types(mut headers: HeaderMap) -> HeaderMap {
+    headers.insert(header::ACCEPT, ACCEPT);
+    headers.insert(header::CONTENT_TYPE, JSON);
+    headers
 }
 
 pub(super) async fn within<T>(
@@ -116,30 +179,14 @@ pub(super) async fn within<T>(
     work: impl Future<Output = Result<T, UpstreamFault>>,
 ) -> Result<T, UpstreamFault> {
     let millis = u64::try_from(timeout.as_millis()).unwrap_or(u64::MAX);
-    // On the heap: the HTTP client's futures are large and nest twice.
     tokio::time::timeout(timeout, Box::pin(work)).await.unwrap_or(Err(UpstreamFault::Timeout(millis)))
 }
 
-async fn send(http: &reqwest::Client, url: &str, post: Post) -> Result<reqwest::Response, UpstreamFault> {
-    let mut headers: HeaderMap = post.headers.into_iter().collect();
-    headers.insert(header::ACCEPT, ACCEPT);
-    headers.insert(header::CONTENT_TYPE, JSON);
-    let body = match &post.gate {
-        Some(gate) => reqwest::Body::wrap(Gated { gate: gate.clone(), body: Full::new(post.body) }),
-        None => post.body.into(),
-    };
-    let sent = http.post(url).headers(headers).body(body).send().await;
-    match post.gate.and_then(|gate| gate.refused()) {
-        Some(reason) => Err(UpstreamFault::Withheld(reason)),
-        None => sent.map_err(|error| UpstreamFault::Unreachable(chain(&error))),
-    }
-}
-
-async fn read_answer(response: reqwest::Response, stream: &AnswerStream<'_>) -> Result<Answer, UpstreamFault> {
+async fn read_answer(response: Reply, stream: &AnswerStream<'_>) -> Result<Answer, UpstreamFault> {
     let bytes_max = stream.bytes_max;
     let status = response.status();
     let session = response.headers().get(header_name::SESSION_ID).cloned();
-    if response.content_length().is_some_and(|length| length > bytes_max as u64) {
+    if response.length().is_some_and(|length| length > bytes_max as u64) {
         return Err(UpstreamFault::TooLarge(bytes_max));
     }
     let content_type = response.headers().get(header::CONTENT_TYPE).and_then(|value| value.to_str().ok());
@@ -167,29 +214,15 @@ async fn read_answer(response: reqwest::Response, stream: &AnswerStream<'_>) -> 
     Ok(Answer { status, session, response, bytes: bytes as u64 })
 }
 
-async fn read_body(mut response: reqwest::Response, bytes_max: usize) -> Result<Vec<u8>, UpstreamFault> {
-    let mut body = Vec::new();
-    while let Some(chunk) = response.chunk().await.map_err(|error| broken(&error))? {
+async fn read_body(mut response: Reply, bytes_max: usize) -> Result<Vec<u8>, UpstreamFault> {
+    // Said and within the bound: `read_answer` has looked.
+    let said = response.length().and_then(|length| usize::try_from(length).ok()).unwrap_or_default();
+    let mut body = Vec::with_capacity(said.min(READ_AHEAD_MAX));
+    while let Some(chunk) = response.chunk().await? {
         if body.len() + chunk.len() > bytes_max {
             return Err(UpstreamFault::TooLarge(bytes_max));
         }
         body.extend_from_slice(&chunk);
     }
     Ok(body)
-}
-
-pub(super) fn broken(error: &reqwest::Error) -> UpstreamFault {
-    UpstreamFault::Invalid(chain(error))
-}
-
-/// The error with its causes; reqwest's own text alone says too little.
-fn chain(error: &dyn std::error::Error) -> String {
-    let mut text = error.to_string();
-    let mut cause = error.source();
-    while let Some(error) = cause {
-        text.push_str(": ");
-        text.push_str(&error.to_string());
-        cause = error.source();
-    }
-    text.chars().take(DETAIL_CHARS_MAX).collect()
 }

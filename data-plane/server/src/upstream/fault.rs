@@ -19,7 +19,25 @@ pub(crate) enum UpstreamFault {
     /// The answer exceeds the bound.
     #[error("the answer has more than {0} bytes")]
     TooLarge(usize),
-    /// An HTTP status that is no answer of MCP (redirects are not followed).
+    /// The connection broke before the answer was whole.
+    #[error("the answer broke off: {0}")]
+    Broken(String),
+    /// The server is elsewhere, it says; nobody approved what is there.
+    #[error("the server answered HTTP {0}, a redirect; redirects are not followed: write the address it leads to")]
+    Redirected(u16),
+    /// It may not be called where it is; nothing was sent.
+    #[error("the server's address may not be called: {0}")]
+    AddressRefused(String),
+    /// Its certificate does not show that it is the server.
+    #[error("the server is not trusted: {0}")]
+    Untrusted(String),
+    /// Its connections failed again and again; it is not asked for so many milliseconds yet.
+    #[error("the server failed again and again and is left alone for {0} ms yet")]
+    Suspended(u64),
+    /// It cannot be reached as its manifest describes it.
+    #[error("the server cannot be reached as it is described: {0}")]
+    Unusable(String),
+    /// An HTTP status that is no answer of MCP.
     #[error("the server answered HTTP {0}")]
     Status(u16),
     /// The node kept the call back before it left.
@@ -31,19 +49,49 @@ pub(crate) enum UpstreamFault {
     /// The legacy session this request named is gone; the request was not processed.
     #[error("the server no longer knows the session")]
     SessionGone,
+    /// The server has as much to do as it may have; the request did not leave.
+    #[error("the server has as much to do as it may have")]
+    Busy,
+    /// The node's operator does not allow the program; nothing was run.
+    #[error("this node's operator does not allow the program `{0}`: see `upstream.commands`")]
+    NotAllowed(String),
+    /// What the server is to be given is not there, or not any more; nothing was sent.
+    #[error("there is no secret `{0}`: seal one with `bailiwick secret set {0}`")]
+    NoCredential(String),
 }
 
 impl UpstreamFault {
     /// The stable word for responses, records and metrics.
     pub(crate) const fn reason(&self) -> Reason {
         match self {
-            Self::Unreachable(_) | Self::SessionGone => Reason::UpstreamUnreachable,
+            Self::Unreachable(_) | Self::SessionGone | Self::Unusable(_) => Reason::UpstreamUnreachable,
             Self::Timeout(_) => Reason::UpstreamTimeout,
-            Self::Invalid(_) => Reason::UpstreamInvalid,
+            Self::Invalid(_) | Self::Broken(_) => Reason::UpstreamInvalid,
             Self::TooLarge(_) => Reason::UpstreamTooLarge,
-            Self::Status(_) => Reason::UpstreamRefused,
+            Self::Status(_) | Self::Redirected(_) => Reason::UpstreamRefused,
             Self::InputRefused => Reason::InputRefused,
             Self::Withheld(reason) => *reason,
+            Self::AddressRefused(_) => Reason::UpstreamAddressRefused,
+            Self::Untrusted(_) => Reason::UpstreamUntrusted,
+            Self::Suspended(_) => Reason::UpstreamSuspended,
+            Self::Busy => Reason::UpstreamBusy,
+            Self::NotAllowed(_) => Reason::CommandNotAllowed,
+            Self::NoCredential(_) => Reason::CredentialMissing,
         }
     }
+}
+
+/// How much of an error's text is kept for a log line. Nothing of a body is: results are not for logs.
+const DETAIL_CHARS_MAX: usize = 200;
+
+/// The error with its causes; the outermost alone says too little.
+pub(super) fn chain(error: &dyn std::error::Error) -> String {
+    let mut text = error.to_string();
+    let mut cause = error.source();
+    while let Some(error) = cause {
+        text.push_str(": ");
+        text.push_str(&error.to_string());
+        cause = error.source();
+    }
+    text.chars().take(DETAIL_CHARS_MAX).collect()
 }

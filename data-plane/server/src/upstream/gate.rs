@@ -1,11 +1,10 @@
 //! The last look before a call leaves: asked when its first byte could be written, not before.
 //!
 //! Connecting to a server and shaking hands with it may take seconds, in which a lease runs out. So the body of a call is
-//! a [`Gated`] one: the HTTP client asks it for bytes once the connection stands, and then the gate decides. A call that
+//! a [`Leaving`] one: the HTTP client asks it for bytes once the connection stands, and then the gate decides. A call that
 //! is withheld so never reached the server whole, and no server acts on half a message. Made by `calls`.
 
 use std::{
-    convert::Infallible,
     fmt,
     pin::Pin,
     sync::{Arc, OnceLock},
@@ -14,7 +13,6 @@ use std::{
 
 use bailiwick_proto::Reason;
 use bytes::Bytes;
-use http_body_util::Full;
 use hyper::body::{Body, Frame, SizeHint};
 
 /// Why a call may not leave now, if so. Cheap to clone; remembers the first refusal.
@@ -32,6 +30,11 @@ impl Gate {
     /// Why the call did not leave, if the gate kept it.
     pub(super) fn refused(&self) -> Option<Reason> {
         self.refused.get().copied()
+    }
+
+    /// Why a call may not leave now, if so; it is the last look.
+    pub(super) fn keeps(&self) -> Option<Reason> {
+        self.opens().err().map(|Withheld(reason)| reason)
     }
 
     fn opens(&self) -> Result<(), Withheld> {
@@ -53,29 +56,36 @@ impl fmt::Debug for Gate {
 #[error("the call was withheld: {0}")]
 pub(super) struct Withheld(Reason);
 
-/// A body that leaves through a gate.
+/// A body in one piece, that leaves through a gate where there is one.
 #[derive(Debug)]
-pub(super) struct Gated {
-    pub(super) gate: Gate,
-    pub(super) body: Full<Bytes>,
+pub(super) struct Leaving {
+    pub(super) gate: Option<Gate>,
+    /// Until it has left.
+    pub(super) data: Option<Bytes>,
 }
 
-impl Body for Gated {
+impl Leaving {
+    pub(super) fn new(gate: Option<Gate>, data: Bytes) -> Self {
+        Self { gate, data: Some(data).filter(|data| !data.is_empty()) }
+    }
+}
+
+impl Body for Leaving {
     type Data = Bytes;
     type Error = Withheld;
 
-    fn poll_frame(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, Withheld>>> {
-        if !self.body.is_end_stream() {
-            self.gate.opens()?;
+    fn poll_frame(mut self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, Withheld>>> {
+        if let (Some(gate), Some(_)) = (&self.gate, &self.data) {
+            gate.opens()?;
         }
-        Pin::new(&mut self.body).poll_frame(cx).map_err(|never: Infallible| match never {})
+        Poll::Ready(self.data.take().map(|data| Ok(Frame::data(data))))
     }
 
     fn is_end_stream(&self) -> bool {
-        self.body.is_end_stream()
+        self.data.is_none()
     }
 
     fn size_hint(&self) -> SizeHint {
-        self.body.size_hint()
+        SizeHint::with_exact(self.data.as_ref().map_or(0, |data| data.len() as u64))
     }
 }

@@ -34,6 +34,7 @@ use super::{
     exchange::{self, Answer, Bounds, Ear, Heard, Post},
     fault::UpstreamFault,
     gate::Gate,
+    route::{self, Route},
 };
 
 /// On whose behalf this node speaks to a server.
@@ -54,10 +55,10 @@ struct Known {
     capabilities: Option<Box<RawValue>>,
 }
 
-/// A server's address, and its era once that is known.
+/// The way to a server, and its era once that is known.
 #[derive(Debug)]
 pub(crate) struct Origin {
-    url: String,
+    pub(super) route: Arc<Route>,
     known: ArcSwapOption<Known>,
     /// Held while the era is being found out, so that it happens once.
     probing: Mutex<()>,
@@ -84,6 +85,8 @@ pub(crate) struct Aside<'a> {
     pub(crate) gate: Option<&'a Gate>,
     /// Where what the server says beside its answer goes; who listens also ends what takes too long.
     pub(crate) heard: Option<&'a mpsc::Sender<Heard>>,
+    /// Doing it twice is doing it once.
+    pub(crate) repeats: bool,
 }
 
 /// What is remembered.
@@ -107,11 +110,11 @@ impl Link {
 }
 
 impl Origin {
-    pub(crate) fn new(url: &str) -> Self {
-        Self { url: url.to_owned(), known: ArcSwapOption::empty(), probing: Mutex::default() }
+    pub(super) const fn new(route: Arc<Route>) -> Self {
+        Self { route, known: ArcSwapOption::const_empty(), probing: Mutex::const_new(()) }
     }
 
-    async fn known(&self, http: &reqwest::Client, bounds: Bounds) -> Result<Arc<Known>, UpstreamFault> {
+    async fn known(&self, bounds: Bounds) -> Result<Arc<Known>, UpstreamFault> {
         if let Some(known) = self.known.load_full() {
             return Ok(known);
         }
@@ -119,7 +122,7 @@ impl Origin {
         if let Some(known) = self.known.load_full() {
             return Ok(known);
         }
-        let known = Arc::new(self.probe(http, bounds).await?);
+        let known = Arc::new(self.probe(bounds).await?);
         self.known.store(Some(Arc::clone(&known)));
         Ok(known)
     }
@@ -128,10 +131,10 @@ impl Origin {
         self.known.store(None);
     }
 
-    async fn probe(&self, http: &reqwest::Client, bounds: Bounds) -> Result<Known, UpstreamFault> {
+    async fn probe(&self, bounds: Bounds) -> Result<Known, UpstreamFault> {
         let id = RequestId::from(0);
         let post = post(Some(id.clone()), handshake::discover_request(&id), None)?;
-        let (status, answer) = match exchange::exchange(http, &self.url, post, bounds, None).await {
+        let (status, answer) = match exchange::exchange(&self.route, post, bounds, None).await {
             Ok(answer) => (answer.status.as_u16(), Some(answer.response)),
             Err(UpstreamFault::Status(status)) => (status, None),
             // Some old servers answer what they do not know with something that is no JSON-RPC.
@@ -166,10 +169,9 @@ impl Peer {
     /// What the server says that it can do: an object.
     pub(crate) async fn capabilities(
         &self,
-        http: &reqwest::Client,
         bounds: Bounds,
     ) -> Result<Option<Box<RawValue>>, UpstreamFault> {
-        Ok(self.link(http, bounds).await?.capabilities.clone())
+        Ok(self.link(bounds).await?.capabilities.clone())
     }
 
     /// The revision spoken, once that is known.
@@ -180,17 +182,16 @@ impl Peer {
     /// Sends the request that `request` makes for the server's era; once more if the session turns out to be gone.
     pub(crate) async fn ask(
         &self,
-        http: &reqwest::Client,
         id: &RequestId,
         request: impl Fn(Era) -> ServerRequest,
         (bounds, handshake): (Bounds, Bounds),
         aside: Aside<'_>,
     ) -> Result<Answer, UpstreamFault> {
-        let link = self.link(http, handshake).await?;
-        match self.ask_over(http, id, &link, request(link.era), bounds, aside).await {
+        let link = self.link(handshake).await?;
+        match self.ask_over(id, &link, request(link.era), bounds, aside).await {
             Err(UpstreamFault::SessionGone) => {
-                let link = self.link(http, handshake).await?;
-                self.ask_over(http, id, &link, request(link.era), bounds, aside).await
+                let link = self.link(handshake).await?;
+                self.ask_over(id, &link, request(link.era), bounds, aside).await
             }
             answer => answer,
         }
@@ -206,20 +207,18 @@ impl Peer {
     /// Tells a legacy server that keeps a log the level that is wanted; opens a session where there is none.
     pub(crate) async fn tell_level(
         &self,
-        http: &reqwest::Client,
         id: &RequestId,
         bounds: Bounds,
     ) -> Result<(), UpstreamFault> {
-        let (link, level) = (self.link(http, bounds).await?, self.level.load_full());
+        let (link, level) = (self.link(bounds).await?, self.level.load_full());
         let Some(level) = level.filter(|_| link.logs()) else { return Ok(()) };
         let request = |era| level_request(era, id, *level);
-        self.ask(http, id, request, (bounds, bounds), Aside::default()).await.map(|_taken| ())
+        self.ask(id, request, (bounds, bounds), Aside::default()).await.map(|_taken| ())
     }
 
     /// Sends an answer to a request of a legacy server's, under the session it was asked in.
     pub(crate) async fn answer(
         &self,
-        http: &reqwest::Client,
         body: Vec<u8>,
         session: Option<&HeaderValue>,
         timeout: Duration,
@@ -228,25 +227,23 @@ impl Peer {
         let era = self.link.load_full().map_or(Era::Legacy(VERSION_2025_11_25), |link| link.era);
         let ServerRequest { headers, .. } = handshake::initialized_notification(era);
         let post = post(None, ServerRequest { headers, body }, session)?;
-        exchange::notify(http, &self.origin.url, post, timeout).await
+        exchange::notify(&self.origin.route, post, timeout).await
     }
 
     /// Sends a notification to a legacy server that is linked; to any other, nothing.
     pub(crate) async fn notify_legacy(
         &self,
-        http: &reqwest::Client,
         body: Vec<u8>,
         timeout: Duration,
     ) -> Result<(), UpstreamFault> {
         let Some(link) = self.link.load_full().filter(|link| !link.era.is_modern()) else { return Ok(()) };
         let ServerRequest { headers, .. } = handshake::initialized_notification(link.era);
         let post = post(None, ServerRequest { headers, body }, link.session.as_ref())?;
-        exchange::notify(http, &self.origin.url, post, timeout).await
+        exchange::notify(&self.origin.route, post, timeout).await
     }
 
     async fn ask_over(
         &self,
-        http: &reqwest::Client,
         id: &RequestId,
         link: &Arc<Link>,
         request: ServerRequest,
@@ -254,7 +251,9 @@ impl Peer {
         aside: Aside<'_>,
     ) -> Result<Answer, UpstreamFault> {
         let post = post(Some(id.clone()), request, link.session.as_ref())?;
-        let post = Post { gate: aside.gate.cloned(), resumes: !link.era.is_modern(), ..post };
+        // Within a legacy session an id means one request: only what is not in one is sent again once it has left.
+        let repeats = aside.repeats && link.session.is_none();
+        let post = Post { gate: aside.gate.cloned(), resumes: !link.era.is_modern(), repeats, ..post };
         let _attending = match (aside.heard, &link.stream) {
             (Some(heard), Some(stream)) if link.session.is_some() && self.can_be_asked() => {
                 Some(stream.attend(id, heard).await)
@@ -262,14 +261,14 @@ impl Peer {
             _ => None,
         };
         let ear = aside.heard.map(|heard| Ear { era: link.era, session: link.session.clone(), heard: heard.clone() });
-        let answer = exchange::exchange(http, &self.origin.url, post, bounds, ear.as_ref()).await;
+        let answer = exchange::exchange(&self.origin.route, post, bounds, ear.as_ref()).await;
         if link.session.is_some() && says_session_gone(&answer) {
             self.forget(link);
             return Err(UpstreamFault::SessionGone);
         }
         let status = match &answer {
             Ok(answer) => answer.status.as_u16(),
-            Err(UpstreamFault::Status(status)) => *status,
+            Err(UpstreamFault::Status(status) | UpstreamFault::Redirected(status)) => *status,
             Err(_) => 200,
         };
         let inconclusive = matches!(status, 401 | 403 | 408 | 429) || status >= 500;
@@ -289,7 +288,7 @@ impl Peer {
         self.link.compare_and_swap(&Some(Arc::clone(link)), None);
     }
 
-    async fn link(&self, http: &reqwest::Client, bounds: Bounds) -> Result<Arc<Link>, UpstreamFault> {
+    async fn link(&self, bounds: Bounds) -> Result<Arc<Link>, UpstreamFault> {
         if let Some(link) = self.link.load_full() {
             return Ok(link);
         }
@@ -297,23 +296,23 @@ impl Peer {
         if let Some(link) = self.link.load_full() {
             return Ok(link);
         }
-        let known = self.origin.known(http, bounds).await?;
+        let known = self.origin.known(bounds).await?;
         let link = if known.is_modern {
             Link { era: Era::Modern, session: None, capabilities: known.capabilities.clone(), stream: None }
         } else {
             // A server that takes no handshake any more may have changed its era.
-            self.initialize(http, bounds).await.inspect_err(|_fault| self.origin.forget())?
+            self.initialize(bounds).await.inspect_err(|_fault| self.origin.forget())?
         };
-        tracing::debug!(url = self.origin.url, version = link.era.version(), "linked to a server");
+        tracing::debug!(url = self.origin.route.url, version = link.era.version(), "linked to a server");
         let link = Arc::new(link);
         self.link.store(Some(Arc::clone(&link)));
         Ok(link)
     }
 
-    async fn initialize(&self, http: &reqwest::Client, bounds: Bounds) -> Result<Link, UpstreamFault> {
+    async fn initialize(&self, bounds: Bounds) -> Result<Link, UpstreamFault> {
         let id = RequestId::from(0);
         let opening = post(Some(id.clone()), handshake::initialize_request(&id, self.capabilities.as_deref()), None)?;
-        let answer = exchange::exchange(http, &self.origin.url, opening, bounds, None).await?;
+        let answer = exchange::exchange(&self.origin.route, opening, bounds, None).await?;
         let result = match answer.response {
             Response::Result(result) => result,
             Response::Error(error) => {
@@ -322,23 +321,23 @@ impl Peer {
         };
         let era = handshake::read_initialize(&result).map_err(|fault| UpstreamFault::Invalid(fault.to_string()))?;
         let session = answer.session;
-        let at = At { http: http.clone(), url: self.origin.url.clone(), era, session: session.clone(), bounds };
+        let at = At { route: Arc::clone(&self.origin.route), era, session: session.clone(), bounds };
         let stream = Some(SessionStream::new(at, self.room.clone()));
         let link = Link { era, session, capabilities: handshake::legacy_capabilities(&result), stream };
         let done = post(None, handshake::initialized_notification(era), link.session.as_ref())?;
-        exchange::notify(http, &self.origin.url, done, bounds.timeout).await?;
+        exchange::notify(&self.origin.route, done, bounds.timeout).await?;
         if let Some(level) = self.level.load_full().filter(|_| link.logs()) {
-            let id = RequestId::Text("level".to_owned());
+            let id = RequestId::Text("level".into());
             let told = post(Some(id.clone()), level_request(era, &id, *level), link.session.as_ref())?;
-            if let Err(fault) = exchange::exchange(http, &self.origin.url, told, bounds, None).await {
-                tracing::debug!(url = self.origin.url, %fault, "a server does not take the level of its log");
+            if let Err(fault) = exchange::exchange(&self.origin.route, told, bounds, None).await {
+                tracing::debug!(url = self.origin.route.url, %fault, "a server does not take the level of its log");
             }
         }
         Ok(link)
     }
 }
 
-fn level_request(era: Era, id: &RequestId, level: Level) -> ServerRequest {
+pub(super) fn level_request(era: Era, id: &RequestId, level: Level) -> ServerRequest {
     list_request(era, id, (method::SET_LEVEL, &[("level", raw(level.word()))]), None, &Carried::default())
 }
 
@@ -357,24 +356,32 @@ fn says_session_gone(answer: &Result<Answer, UpstreamFault>) -> bool {
 
 fn post(id: Option<RequestId>, request: ServerRequest, session: Option<&HeaderValue>) -> Result<Post, UpstreamFault> {
     let bad = || UpstreamFault::Invalid("a header for this server cannot be written".to_owned());
-    let mut headers = Vec::with_capacity(request.headers.len() + 1);
+    let mut headers = route::headers([]);
     for (name, value) in request.headers {
-        let name = HeaderName::from_bytes(name.as_bytes()).map_err(|_| bad())?;
-        headers.push((name, HeaderValue::from_str(&value).map_err(|_| bad())?));
+        headers.append(header_named(&name).ok_or_else(bad)?, HeaderValue::try_from(value).map_err(|_| bad())?);
     }
     if let Some(session) = session {
-        headers.push((HeaderName::from_static(header_name::SESSION_ID), session.clone()));
+        headers.append(HeaderName::from_static(header_name::SESSION_ID), session.clone());
     }
-    Ok(Post { id, headers, body: Bytes::from(request.body), gate: None, resumes: false })
+    Ok(Post { id, headers, body: Bytes::from(request.body), gate: None, resumes: false, repeats: false })
+}
+
+/// Those of every request are there already.
+fn header_named(name: &str) -> Option<HeaderName> {
+    match name {
+        header_name::PROTOCOL_VERSION => Some(HeaderName::from_static(header_name::PROTOCOL_VERSION)),
+        header_name::METHOD => Some(HeaderName::from_static(header_name::METHOD)),
+        header_name::NAME => Some(HeaderName::from_static(header_name::NAME)),
+        name => HeaderName::from_bytes(name.as_bytes()).ok(),
+    }
 }
 
 #[cfg(test)]
 impl Peer {
     /// A peer that already remembers a modern server.
-    pub(super) fn linked_to_modern(url: &str) -> Self {
+    pub(super) fn linked_to_modern(origin: &Arc<Origin>, room: Room) -> Self {
         let link = Arc::new(Link { era: Era::Modern, session: None, capabilities: None, stream: None });
         let link = ArcSwapOption::new(Some(link));
-        let room = Room::new(bailiwick_runtime::Supervisor::new(bailiwick_runtime::Shutdown::new()));
-        Self { link, ..Self::new(Arc::new(Origin::new(url)), &Principal::Gateway, room) }
+        Self { link, ..Self::new(Arc::clone(origin), &Principal::Gateway, room) }
     }
 }

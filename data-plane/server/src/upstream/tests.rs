@@ -7,17 +7,21 @@ use bailiwick_proto::{Tier, mcp::Era};
 use serde_json::json;
 
 use super::*;
+use crate::fakes::loopback;
 use crate::fakes::server::{FakeServer, Mode, Speaks, raw_server, result_text};
 
 mod streams;
 
 fn upstream() -> Upstream {
-    let limits = UpstreamConfig { response_bytes_max: 256 * 1024, ..UpstreamConfig::default() };
-    Upstream::new(limits, &Supervisor::new(bailiwick_runtime::Shutdown::new())).unwrap()
+    upstream_within(UpstreamConfig { response_bytes_max: 256 * 1024, ..loopback() }, Means::default())
+}
+
+fn upstream_within(limits: UpstreamConfig, means: Means) -> Upstream {
+    Upstream::new(limits, &Supervisor::new(Shutdown::new()), means).unwrap()
 }
 
 fn server(url: &str) -> Server {
-    Server { name: "finance".into(), url: url.into(), timeout_ms: 10_000 }
+    Server { name: "finance".into(), url: url.into(), timeout_ms: 10_000, ..Server::default() }
 }
 
 fn call(arguments: &str) -> PermittedCall {
@@ -33,7 +37,7 @@ fn call(arguments: &str) -> PermittedCall {
     });
     let decision = Decision {
         reason: None,
-        policies: Vec::new(),
+        policies: Arc::default(),
         policy_error: None,
         revision: 1,
         rollout: None,
@@ -83,7 +87,7 @@ async fn ask_through(
 ) -> Result<(Response, u64), UpstreamFault> {
     let (heard, mut hearing) = tokio::sync::mpsc::channel(4);
     let (principal, permitted, id) = (principal(user), call(arguments), upstream.next_id());
-    let aside = Aside { gate: Some(gate), heard: Some(&heard) };
+    let aside = Aside { gate: Some(gate), heard: Some(&heard), ..Aside::default() };
     let mut answer = std::pin::pin!(upstream.call(server, &principal, &permitted, &id, aside));
     let patience = upstream.patience(server);
     let late = tokio::time::Instant::now() + patience;
@@ -226,8 +230,9 @@ async fn lengths_that_lie_and_broken_connections_are_faults() {
 async fn a_call_on_a_connection_that_breaks_is_not_sent_again() {
     let (address, count, stop) = raw_server(b"").await;
     let (upstream, url) = (upstream(), format!("http://{address}/mcp"));
-    let peer = Arc::new(Peer::linked_to_modern(&url));
-    upstream.known.lock().unwrap().peers.insert((url.clone(), principal("jane")), peer);
+    let known = upstream.known(&server(&url));
+    let peer = Arc::new(Peer::linked_to_modern(known.origin.as_ref().unwrap(), upstream.room.clone()));
+    known.peers().insert(principal("jane"), peer);
     assert!(ask(&upstream, &url).await.is_err());
     assert_eq!(count.load(Ordering::SeqCst), 1);
     stop.request();

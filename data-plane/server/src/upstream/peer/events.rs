@@ -9,6 +9,7 @@ use crate::{
     budget::Budget,
     upstream::{
         answer_stream::is_event_stream,
+        reply::Reply,
         sse::{Mark, SseReader},
     },
 };
@@ -21,7 +22,7 @@ const PER_SECOND_MAX: u64 = 10_000;
 /// See the file's header.
 #[derive(Debug)]
 pub(crate) struct Events {
-    response: reqwest::Response,
+    response: Reply,
     reader: SseReader,
     ready: VecDeque<Vec<u8>>,
     /// Bytes since the last event ended.
@@ -32,7 +33,7 @@ pub(crate) struct Events {
 
 impl Events {
     /// Of this response; `None` if it is no event stream.
-    pub(super) fn of(response: reqwest::Response, bytes_max: usize) -> Option<Self> {
+    pub(super) fn of(response: Reply, bytes_max: usize) -> Option<Self> {
         let is_stream = response.status().is_success() && is_event_stream(response.headers());
         let (reader, ready, flood) = (SseReader::default(), VecDeque::new(), Budget::new(PER_SECOND_MAX));
         is_stream.then_some(Self { response, reader, ready, unfinished: 0, bytes_max, flood })

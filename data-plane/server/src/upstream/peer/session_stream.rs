@@ -17,7 +17,7 @@ use std::{
 use bailiwick_data_plane_core::{forward::ServerRequest, handshake, relay};
 use bailiwick_proto::mcp::{Era, Incoming, Notification, Request, RequestId, method, read_incoming};
 use bailiwick_runtime::{OnEnd, Supervisor};
-use http::{HeaderMap, HeaderValue, StatusCode, header};
+use http::{HeaderValue, Method, StatusCode, header};
 use tokio::{
     sync::{Notify, OwnedSemaphorePermit, Semaphore, mpsc, watch},
     time::{Instant, sleep, sleep_until, timeout, timeout_at},
@@ -27,6 +27,7 @@ use super::{Bounds, Heard, events::Events, post};
 use crate::upstream::{
     answer_stream::{EVENT_STREAM, LAST_EVENT_ID},
     exchange::{self},
+    route::Route,
     sse::Mark,
 };
 
@@ -60,8 +61,7 @@ impl Room {
 /// A legacy server, and a session with it.
 #[derive(Clone, Debug)]
 pub(super) struct At {
-    pub(super) http: reqwest::Client,
-    pub(super) url: String,
+    pub(super) route: Arc<Route>,
     pub(super) era: Era,
     /// Of a server that wants one.
     pub(super) session: Option<HeaderValue>,
@@ -300,27 +300,27 @@ impl SessionStream {
             calls.next().filter(|_| users.calls.len() == 1 && request.method != method::PING).cloned()
         };
         let body = relay::unheard(&request);
-        let At { http, url, era, session, .. } = &self.at;
+        let At { route, era, session, .. } = &self.at;
         let heard = Heard { era: *era, session: session.clone(), message: Incoming::Request(request) };
         if call.is_some_and(|call| call.try_send(heard).is_ok()) {
             return;
         }
         let ServerRequest { headers, .. } = handshake::initialized_notification(*era);
         let Ok(post) = post(None, ServerRequest { headers, body }, session.as_ref()) else { return };
-        if let Err(fault) = exchange::notify(http, url, post, ANSWER_WAIT_MAX).await {
-            tracing::debug!(url, %fault, "a server did not take an answer");
+        if let Err(fault) = exchange::notify(route, post, ANSWER_WAIT_MAX).await {
+            tracing::debug!(url = route.url, %fault, "a server did not take an answer");
         }
     }
 
     async fn open(&self, mark: &mut Mark) -> Result<Events, Shut> {
-        let At { http, url, era, session, bounds } = &self.at;
+        let At { route, era, session, bounds } = &self.at;
         let request = handshake::initialized_notification(*era);
         let post = post(None, request, session.as_ref()).map_err(|_fault| Shut::Refused)?;
-        let mut headers: HeaderMap = post.headers.into_iter().collect();
+        let mut headers = post.headers;
         headers.insert(header::ACCEPT, EVENT_STREAM);
         let resumed = mark.last_id.take();
         headers.extend(resumed.clone().map(|last| (LAST_EVENT_ID, last)));
-        let sent = timeout(bounds.timeout, Box::pin(http.get(url).headers(headers).send())).await;
+        let sent = timeout(bounds.timeout, Box::pin(route.fetch(Method::GET, headers))).await;
         self.users().is_late = sent.is_err();
         let Ok(Ok(response)) = sent else {
             mark.last_id = resumed;
@@ -336,7 +336,7 @@ impl SessionStream {
             // It may be only the event that the server does not know any more.
             None if resumed.is_some() || may_come(status) => Err(Shut::Broken),
             None => {
-                tracing::debug!(url, %status, "a server has no stream for a session");
+                tracing::debug!(url = route.url, %status, "a server has no stream for a session");
                 Err(Shut::Refused)
             }
         }

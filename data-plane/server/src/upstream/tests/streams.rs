@@ -26,7 +26,7 @@ async fn call_as(
 ) -> Result<(Response, u64), UpstreamFault> {
     let gate = Gate::new(|| None);
     let (permitted, id) = (call("{}"), upstream.next_id());
-    let aside = Aside { gate: Some(&gate), heard: Some(heard) };
+    let aside = Aside { gate: Some(&gate), heard: Some(heard), ..Aside::default() };
     upstream.call(server, principal, &permitted, &id, aside).await
 }
 
@@ -159,7 +159,7 @@ async fn a_server_without_such_a_stream_is_asked_for_one_once_a_session() {
 async fn a_stream_that_breaks_is_opened_again_while_a_call_is_under_way_and_let_go_when_the_node_stops() {
     let stop = Shutdown::new();
     let supervisor = Supervisor::new(stop.clone());
-    let upstream = Upstream::new(UpstreamConfig::default(), &supervisor).unwrap();
+    let upstream = Upstream::new(loopback(), &supervisor, Means::default()).unwrap();
     let fake = FakeServer::start(Speaks::Legacy).await;
     fake.give_streams();
     fake.set(Mode::Hang);
@@ -230,8 +230,8 @@ async fn sessions_are_given_back_when_the_node_stops_and_a_server_that_hangs_doe
     ask(&upstream, &hanging.url).await.unwrap();
     hanging.hold_handshakes(true);
     upstream.close().await;
-    let closed: BTreeSet<_> =
+    let closed: std::collections::BTreeSet<_> =
         fake.seen("DELETE").iter().map(|seen| seen.headers["mcp-session-id"].to_str().unwrap().to_owned()).collect();
     assert_eq!(closed.len(), 2);
-    assert!(upstream.known.lock().unwrap().peers.is_empty());
+    assert!(upstream.table.all().iter().all(|known| known.peers().is_empty()));
 }

@@ -1,0 +1,81 @@
+//! Connections as they come in: each gets a place, or is closed at once.
+//!
+//! Called by `listener`. What is accepted is handed over as the operating system's own socket, so that it can be served
+//! (`connection`) by another runtime than the one that accepts. When accepting stops, those that wait in the system's
+//! queue are taken first: closing the listener would reset them.
+
+use std::{
+    net::{IpAddr, SocketAddr},
+    sync::Arc,
+    time::{Duration, Instant},
+};
+
+use bailiwick_runtime::Shutdown;
+use futures::FutureExt as _;
+use tokio::net::{TcpListener, TcpStream};
+
+use super::places::{Place, Places};
+use crate::metrics::{Metrics, Parting};
+
+/// Pause after a failed accept: usually no file descriptor is left.
+const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
+/// Connections taken from the queue at the very end: as many as wait there at most.
+const LAST_MAX: usize = 1_024;
+
+/// A connection that has a place.
+#[derive(Debug)]
+pub(super) struct Arrived {
+    pub(super) stream: std::net::TcpStream,
+    pub(super) from: IpAddr,
+    pub(super) place: Place,
+}
+
+/// Accepts until `stop` is requested; each connection goes to `hand_over`.
+pub(super) async fn accept(
+    listener: TcpListener,
+    places: &Arc<Places>,
+    metrics: &Metrics,
+    stop: &Shutdown,
+    hand_over: impl Fn(Arrived),
+) {
+    let admit = |(stream, from): (TcpStream, SocketAddr)| {
+        if let Some(arrived) = admit(stream, from, places, metrics) {
+            hand_over(arrived);
+        }
+    };
+    while let Some(accepted) = stop.or_stop(listener.accept()).await {
+        match accepted {
+            Ok(accepted) => admit(accepted),
+            Err(error) => {
+                tracing::warn!(%error, "a connection could not be accepted");
+                tokio::time::sleep(ACCEPT_PAUSE).await;
+            }
+        }
+    }
+    for _ in 0..LAST_MAX {
+        let Some(Ok(accepted)) = listener.accept().now_or_never() else { break };
+        admit(accepted);
+    }
+}
+
+fn admit(stream: TcpStream, from: SocketAddr, places: &Arc<Places>, metrics: &Metrics) -> Option<Arrived> {
+    let from = from.ip().to_canonical();
+    let arrival = places.arrive(from, Instant::now());
+    for _ in 0..arrival.gave_way {
+        metrics.parted(Parting::GaveWay);
+    }
+    let Some(place) = arrival.place else {
+        metrics.parted(Parting::Full);
+        tracing::debug!(%from, "every connection is taken, and nobody gives way");
+        return None;
+    };
+    // Answers are small; waiting to fill a packet would only delay them.
+    drop(stream.set_nodelay(true));
+    match stream.into_std() {
+        Ok(stream) => Some(Arrived { stream, from, place }),
+        Err(error) => {
+            tracing::debug!(%from, %error, "a connection was lost");
+            None
+        }
+    }
+}

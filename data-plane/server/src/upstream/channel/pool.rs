@@ -1,0 +1,488 @@
+//! The sessions of one server that is reached over channels: one for each caller, or one for all, begun when somebody
+//! needs it and ended when nobody does.
+//!
+//! Called by `channels`. A session takes a place, of which a server and a node have so many, until nothing of it is left.
+//! When all are taken, who came last waits, for a bounded time and among a bounded number, and the session that has been
+//! unused for longest gives way. Listening alone keeps no place: who listens is told that the stream broke, and listens
+//! again. A session that ends by itself is begun again at the next call, after a pause that grows while none of them
+//! answers anything; whoever calls meanwhile is refused at once. What was under way then is not asked again. A session
+//! that was given other secrets than there are now gives way to a new one. Deliberately absent: programs and HTTP
+//! (`stdio`, `sse_transport`).
+
+use std::{
+    collections::BTreeMap,
+    sync::{
+        Arc, Mutex, MutexGuard, PoisonError,
+        atomic::{AtomicBool, AtomicUsize, Ordering},
+    },
+    time::Duration,
+};
+
+use arc_swap::ArcSwapOption;
+use bailiwick_data_plane_core::relay::Level;
+use bailiwick_proto::v1::Server;
+use bailiwick_runtime::OnEnd;
+use futures::future::BoxFuture;
+use serde_json::value::RawValue;
+use tokio::{
+    sync::{Mutex as AsyncMutex, Notify, OwnedSemaphorePermit, Semaphore},
+    time::{Instant, sleep_until, timeout_at},
+};
+
+use super::{
+    Channel,
+    health::Health,
+    session::{Known, Session},
+};
+use crate::upstream::{
+    channels::Surroundings, credential::Credential, exchange::Bounds, fault::UpstreamFault, peer::Principal,
+    stdio,
+};
+
+/// Seats kept of one server, some hundred bytes each; beyond it those without a session are forgotten.
+const SEATS_MAX: usize = 4_096;
+/// Callers of one server that wait for a place. More are refused at once.
+const WAITING_MAX: usize = 256;
+/// A session that gives way has ended by then.
+const ENDING_MAX: Duration = Duration::from_secs(4);
+/// Sessions of one server over HTTP+SSE; each is a connection.
+const STREAMS_MAX: usize = 1_024;
+/// How long an unused one is kept.
+const STREAM_IDLE: Duration = Duration::from_secs(5 * 60);
+
+/// A channel that was just begun.
+pub(in crate::upstream) struct Begun {
+    pub(in crate::upstream) channel: Channel,
+    /// Moves its bytes until it is over and nothing of it is left; how it ended.
+    pub(in crate::upstream) run: BoxFuture<'static, Ending>,
+    /// The secrets it was given.
+    pub(in crate::upstream) secrets: Vec<(String, Credential)>,
+}
+
+/// How a channel ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(in crate::upstream) enum Ending {
+    /// It was to end.
+    Wished,
+    /// By itself, or because of what the server did.
+    ByItself,
+}
+
+/// See the file's header.
+#[derive(Debug)]
+pub(in crate::upstream) struct Pool {
+    pub(in crate::upstream) server: Server,
+    around: Arc<Surroundings>,
+    places: Arc<Semaphore>,
+    waiting: AtomicUsize,
+    seats: Mutex<BTreeMap<Principal, Arc<Seat>>>,
+    /// A session has nobody who uses it any more.
+    freed: Arc<Notify>,
+    health: Mutex<Health>,
+    /// The server once turned out to be a legacy one.
+    is_legacy: AtomicBool,
+    /// Another configuration took this one's place.
+    is_retired: AtomicBool,
+}
+
+/// One caller, or all.
+#[derive(Debug)]
+pub(in crate::upstream) struct Seat {
+    /// What the client behind it can be asked for: an object.
+    capabilities: Option<Box<RawValue>>,
+    pub(in crate::upstream) level: ArcSwapOption<Level>,
+    live: ArcSwapOption<Live>,
+    /// Held while a session is being begun, so that it happens once.
+    beginning: AsyncMutex<()>,
+}
+
+/// A session, and who uses it.
+#[derive(Debug)]
+pub(in crate::upstream) struct Live {
+    pub(in crate::upstream) session: Session,
+    secrets: Vec<(String, Credential)>,
+    used: Mutex<Used>,
+    freed: Arc<Notify>,
+}
+
+#[derive(Debug)]
+struct Used {
+    by: usize,
+    /// When the last one was done.
+    until: Instant,
+    is_over: bool,
+}
+
+/// Somebody uses a session, until this is dropped.
+#[derive(Debug)]
+pub(in crate::upstream) struct Use(Arc<Live>);
+
+impl std::ops::Deref for Use {
+    type Target = Session;
+
+    fn deref(&self) -> &Session {
+        &self.0.session
+    }
+}
+
+impl Drop for Use {
+    fn drop(&mut self) {
+        let mut used = self.0.used();
+        used.by -= 1;
+        used.until = Instant::now();
+        let is_last = used.by == 0;
+        if is_last && used.is_over {
+            self.0.session.channel.end();
+        }
+        drop(used);
+        if is_last {
+            self.0.freed.notify_waiters();
+        }
+    }
+}
+
+impl Live {
+    fn used(&self) -> MutexGuard<'_, Used> {
+        self.used.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn enter(self: &Arc<Self>) -> Option<Use> {
+        let mut used = self.used();
+        let is_there = !used.is_over && self.session.channel.is_open();
+        is_there.then(|| {
+            used.by += 1;
+            Use(Arc::clone(self))
+        })
+    }
+
+    /// Ends it once nobody uses it.
+    fn retire(&self) {
+        let mut used = self.used();
+        used.is_over = true;
+        if used.by == 0 {
+            self.session.channel.end();
+        }
+    }
+
+    /// Since when nobody uses it.
+    fn unused_since(&self) -> Option<Instant> {
+        let used = self.used();
+        (used.by == 0 && !used.is_over).then_some(used.until)
+    }
+
+    /// Ends it, if nobody has used it since.
+    fn gives_way(&self, since: Instant) -> bool {
+        let mut used = self.used();
+        let gives_way = used.by == 0 && !used.is_over && used.until <= since;
+        if gives_way {
+            used.is_over = true;
+            self.session.channel.end();
+        }
+        gives_way
+    }
+}
+
+impl Pool {
+    pub(in crate::upstream) fn new(server: Server, around: Arc<Surroundings>) -> Self {
+        let most = server.command.as_ref().map_or(STREAMS_MAX, |command| command.processes as usize);
+        Self {
+            server,
+            around,
+            places: Arc::new(Semaphore::new(most.max(1))),
+            waiting: AtomicUsize::new(0),
+            seats: Mutex::default(),
+            freed: Arc::default(),
+            health: Mutex::default(),
+            is_legacy: AtomicBool::new(false),
+            is_retired: AtomicBool::new(false),
+        }
+    }
+
+    fn seats(&self) -> MutexGuard<'_, BTreeMap<Principal, Arc<Seat>>> {
+        self.seats.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn health(&self) -> MutexGuard<'_, Health> {
+        self.health.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn is_shared(&self) -> bool {
+        self.server.command.as_ref().is_some_and(|command| command.shared)
+    }
+
+    fn idle(&self) -> Duration {
+        self.server.command.as_ref().map_or(STREAM_IDLE, |command| Duration::from_millis(command.idle_ms))
+    }
+
+    /// Where somebody sits.
+    pub(in crate::upstream) fn seat(&self, principal: &Principal) -> Arc<Seat> {
+        let principal = if self.is_shared() { &Principal::Gateway } else { principal };
+        let mut seats = self.seats();
+        if let Some(seat) = seats.get(principal) {
+            return Arc::clone(seat);
+        }
+        if seats.len() >= SEATS_MAX {
+            seats.retain(|_, seat| seat.live.load().as_ref().is_some_and(|live| live.session.channel.is_open()));
+        }
+        let capabilities = match principal {
+            Principal::Gateway => None,
+            Principal::Caller { capabilities, .. } => capabilities.clone(),
+        };
+        let seat = Arc::new(Seat {
+            capabilities: capabilities.and_then(|text| RawValue::from_string(text).ok()),
+            level: ArcSwapOption::empty(),
+            live: ArcSwapOption::empty(),
+            beginning: AsyncMutex::default(),
+        });
+        seats.insert(principal.clone(), Arc::clone(&seat));
+        seat
+    }
+
+    /// The session that is there, without beginning one.
+    pub(in crate::upstream) fn present(&self, seat: &Seat) -> Option<Use> {
+        let live = seat.live.load_full()?;
+        if !self.around.are_current(&live.secrets) {
+            live.retire();
+            return None;
+        }
+        live.enter()
+    }
+
+    /// A session, begun if there is none. Who only listens takes no place from anybody.
+    pub(in crate::upstream) async fn session(
+        self: &Arc<Self>,
+        seat: &Arc<Seat>,
+        bounds: Bounds,
+        only_listens: bool,
+    ) -> Result<Use, UpstreamFault> {
+        if let Some(present) = self.present(seat) {
+            return Ok(present);
+        }
+        let until = Instant::now() + bounds.timeout;
+        let _one_at_a_time = timeout_at(until, seat.beginning.lock()).await.map_err(|_elapsed| UpstreamFault::Busy)?;
+        if let Some(present) = self.present(seat) {
+            return Ok(present);
+        }
+        let knew = self.is_legacy.load(Ordering::Relaxed);
+        let begun = match self.placed(seat, until, bounds, only_listens).await {
+            // It may have ended because of what it was asked.
+            Err(UpstreamFault::Unreachable(_)) if !knew && self.is_legacy.load(Ordering::Relaxed) => {
+                self.placed(seat, until, bounds, only_listens).await
+            }
+            begun => begun,
+        };
+        let live = begun?;
+        let entered = live.enter().ok_or(UpstreamFault::SessionGone);
+        seat.live.store(Some(live));
+        entered
+    }
+
+    async fn placed(
+        self: &Arc<Self>,
+        seat: &Arc<Seat>,
+        until: Instant,
+        bounds: Bounds,
+        only_listens: bool,
+    ) -> Result<Arc<Live>, UpstreamFault> {
+        self.recover(until).await?;
+        let places = if only_listens { self.free_places()? } else { self.places(until).await? };
+        Box::pin(self.begin(seat, places, bounds)).await
+    }
+
+    /// Waits for the end of a short pause after a failure; during a long one nothing is begun.
+    async fn recover(&self, until: Instant) -> Result<(), UpstreamFault> {
+        let pause = self.health().pause();
+        match pause {
+            None => Ok(()),
+            Some((paused, _)) if paused <= until && paused <= Instant::now() + Health::WAITED_MAX => {
+                sleep_until(paused).await;
+                Ok(())
+            }
+            Some((_, failures)) => Err(UpstreamFault::Unreachable(format!(
+                "it ended {failures} times in a row without having answered anything; it is begun again after a pause"
+            ))),
+        }
+    }
+
+    fn free_places(&self) -> Result<Places, UpstreamFault> {
+        let own = Arc::clone(&self.places).try_acquire_owned().map_err(|_none| UpstreamFault::Busy)?;
+        let node = self.around.place(self.server.command.is_some()).map_err(|()| UpstreamFault::Busy)?;
+        Ok(Places { _own: own, _node: node })
+    }
+
+    /// Two places, one of the server's and one of the node's, waited for in turn with others.
+    async fn places(&self, until: Instant) -> Result<Places, UpstreamFault> {
+        // Who waits already comes first.
+        if self.waiting.load(Ordering::Relaxed) == 0
+            && let Ok(places) = self.free_places()
+        {
+            return Ok(places);
+        }
+        if self.waiting.fetch_add(1, Ordering::Relaxed) >= WAITING_MAX {
+            self.waiting.fetch_sub(1, Ordering::Relaxed);
+            return Err(UpstreamFault::Busy);
+        }
+        let waited = timeout_at(until, async {
+            let mut gave_way: Option<Instant> = None;
+            loop {
+                let (freed, changed) = (self.freed.notified(), self.around.freed.notified());
+                if let Ok(places) = self.free_places() {
+                    return places;
+                }
+                // What gave way needs a while to end; somebody else may take its place.
+                if gave_way.is_none_or(|at| at.elapsed() > ENDING_MAX) {
+                    let gives_way = self.give_way() || (self.places.available_permits() > 0 && self.around.give_way());
+                    gave_way = gives_way.then(Instant::now).or(gave_way);
+                }
+                tokio::select! {
+                    () = freed => {}
+                    () = changed => {}
+                    () = sleep_until(Instant::now() + ENDING_MAX) => {}
+                }
+            }
+        });
+        let waited = waited.await.map_err(|_elapsed| UpstreamFault::Busy);
+        self.waiting.fetch_sub(1, Ordering::Relaxed);
+        waited
+    }
+
+    /// The session that has been unused for longest ends.
+    pub(in crate::upstream) fn give_way(&self) -> bool {
+        let lives: Vec<_> = self.seats().values().filter_map(|seat| seat.live.load_full()).collect();
+        let unused = lives.iter().filter_map(|live| Some((live.unused_since()?, live)));
+        let longest = unused.min_by_key(|(since, _)| *since);
+        longest.is_some_and(|(since, live)| live.gives_way(since))
+    }
+
+    async fn begin(
+        self: &Arc<Self>,
+        seat: &Arc<Seat>,
+        places: Places,
+        bounds: Bounds,
+    ) -> Result<Arc<Live>, UpstreamFault> {
+        let known = if self.is_legacy.load(Ordering::Relaxed) { Known::Legacy } else { Known::Nothing };
+        let begun = self.begun().await?;
+        let (channel, secrets) = (begun.channel.clone(), begun.secrets);
+        self.keep(begun.channel.clone(), begun.run, places);
+        let level = seat.level.load_full().map(|level| *level);
+        let capabilities = seat.capabilities.as_deref();
+        let opened = Session::open(channel.clone(), known, capabilities, level, bounds).await;
+        let session = opened.inspect_err(|_fault| {
+            // A server that does not even greet. What it did to the channel itself, is counted when it ends.
+            if channel.is_open() {
+                self.failed();
+            }
+            // Some old programs end when they are asked what they do not know: the next one is not.
+            let may_be_old = known == Known::Nothing && !channel.is_open();
+            self.is_legacy.store(may_be_old, Ordering::Relaxed);
+            channel.end();
+        })?;
+        if session.era().is_modern() {
+            self.is_legacy.store(false, Ordering::Relaxed);
+        } else {
+            self.is_legacy.store(true, Ordering::Relaxed);
+        }
+        tracing::debug!(server = self.server.name, version = session.era().version(), "a session is begun");
+        let used = Mutex::new(Used { by: 0, until: Instant::now(), is_over: false });
+        let live = Arc::new(Live { session, secrets, used, freed: Arc::clone(&self.freed) });
+        self.reap_when_idle(&live);
+        if self.is_retired.load(Ordering::Relaxed) {
+            live.retire();
+        }
+        Ok(live)
+    }
+
+    async fn begun(&self) -> Result<Begun, UpstreamFault> {
+        let number = self.around.number();
+        match &self.server.command {
+            Some(command) => stdio::start(&self.server.name, command, number, &self.around),
+            None => Err(UpstreamFault::Unreachable("HTTP+SSE is not spoken here".to_owned())),
+        }
+    }
+
+    /// Moves a channel's bytes until nothing of it is left; then its place is free.
+    fn keep(self: &Arc<Self>, channel: Channel, run: BoxFuture<'static, Ending>, places: Places) {
+        let (pool, answered) = (Arc::clone(self), channel.answered());
+        self.around.supervisor.spawn("channel", OnEnd::Finish, async move {
+            let ending = run.await;
+            drop(places);
+            if ending == Ending::ByItself && channel.answered() <= answered + HANDSHAKE_ANSWERS {
+                pool.failed();
+            }
+            pool.freed.notify_waiters();
+            pool.around.freed.notify_waiters();
+        });
+    }
+
+    fn failed(&self) {
+        let failures = self.health().failed(Instant::now());
+        if failures == Health::TOLD_AT {
+            tracing::warn!(server = self.server.name, failures, "a server ends again and again; it is begun less often");
+        }
+    }
+
+    /// The server answered something.
+    pub(in crate::upstream) fn answered(&self) {
+        let failures = self.health().answered();
+        if failures >= Health::TOLD_AT {
+            tracing::info!(server = self.server.name, "a server that ended again and again answers");
+        }
+    }
+
+    fn reap_when_idle(&self, live: &Arc<Live>) {
+        let (live, idle) = (Arc::clone(live), self.idle());
+        self.around.supervisor.spawn("channel-idle", OnEnd::Finish, async move {
+            loop {
+                let since = live.unused_since().unwrap_or_else(Instant::now);
+                tokio::select! {
+                    () = live.session.channel.ended() => return,
+                    () = sleep_until(since + idle) => {}
+                }
+                let since = Instant::now().checked_sub(idle);
+                let is_unused = !live.session.channel.is_heard();
+                if is_unused && since.is_some_and(|since| live.gives_way(since)) {
+                    return;
+                }
+                if !is_unused {
+                    // Somebody listens: it is as good as used now.
+                    live.used().until = Instant::now();
+                }
+            }
+        });
+    }
+
+    /// Another configuration takes this one's place: sessions end once they are not used any more.
+    pub(in crate::upstream) fn retire(&self) {
+        self.is_retired.store(true, Ordering::Relaxed);
+        for seat in self.seats().values() {
+            if let Some(live) = seat.live.load_full() {
+                live.retire();
+            }
+        }
+    }
+
+    /// Ends all sessions, whoever uses them.
+    pub(in crate::upstream) fn end(&self) {
+        self.retire();
+        for seat in self.seats().values() {
+            if let Some(live) = seat.live.load_full() {
+                live.session.channel.end();
+            }
+        }
+    }
+
+    /// Whether nobody sits here.
+    pub(in crate::upstream) fn is_empty(&self) -> bool {
+        self.seats().values().all(|seat| seat.live.load().as_ref().is_none_or(|live| !live.session.channel.is_open()))
+    }
+}
+
+/// What a session is greeted with is answered twice at most, and its log's level once.
+const HANDSHAKE_ANSWERS: u64 = 3;
+
+/// A session's places, given back when nothing is left of it.
+#[derive(Debug)]
+struct Places {
+    _own: OwnedSemaphorePermit,
+    _node: Option<OwnedSemaphorePermit>,
+}

@@ -1,0 +1,152 @@
+//! One endpoint to measure, and the requests it gets: everything but the id is made once.
+//!
+//! Implements the client's side of MCP over Streamable HTTP as far as `tools/call` needs it: of 2026-07-28 a request
+//! that stands alone, of the legacy era a handshake for each connection and the session it gives.
+
+use std::{fmt, time::Duration};
+
+use anyhow::{Context as _, Result, bail};
+use bytes::Bytes;
+use clap::ValueEnum;
+use http::{HeaderMap, HeaderName, HeaderValue, Method, Request, Uri, header};
+use http_body_util::Full;
+use serde_json::{Value, json};
+
+const MODERN: &str = "2026-07-28";
+const LEGACY: &str = "2025-11-25";
+const VERSION_HEADER: HeaderName = HeaderName::from_static("mcp-protocol-version");
+pub(crate) const SESSION_HEADER: HeaderName = HeaderName::from_static("mcp-session-id");
+/// Longer than any server's own timeout.
+pub(crate) const CALL_WAIT_MAX: Duration = Duration::from_secs(60);
+/// Stands for the id while a request is made.
+const ID: &str = "\"id-goes-here\"";
+
+/// Which MCP is spoken.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub(crate) enum Era {
+    /// 2026-07-28: every request stands alone.
+    Modern,
+    /// 2025-11-25: a handshake, then a session, for each connection.
+    Legacy,
+}
+
+/// Which HTTP is spoken.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Http {
+    One,
+    Two,
+}
+
+/// What is called.
+#[derive(Clone, Debug)]
+pub(crate) struct Call {
+    pub(crate) tool: String,
+    pub(crate) arguments: Value,
+    pub(crate) era: Era,
+    pub(crate) http: Http,
+}
+
+/// A bearer token: not to be printed.
+#[derive(Clone, PartialEq, Eq)]
+pub(crate) struct Token(pub(crate) String);
+
+/// An endpoint, with its requests.
+#[derive(Clone, Debug)]
+pub(crate) struct Target {
+    pub(crate) name: String,
+    pub(crate) address: String,
+    pub(crate) era: Era,
+    pub(crate) http: Http,
+    uri: Uri,
+    headers: HeaderMap,
+    before_id: Bytes,
+    after_id: Bytes,
+}
+
+impl fmt::Debug for Token {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Token(…)")
+    }
+}
+
+impl Target {
+    pub(crate) fn new(name: &str, url: &str, token: Option<&Token>, call: &Call) -> Result<Self> {
+        let url: Uri = url.parse().with_context(|| format!("{name}: {url:?} is no URL"))?;
+        if url.scheme_str() != Some("http") {
+            bail!("{name}: only http:// URLs can be measured, not {url}");
+        }
+        let authority = url.authority().with_context(|| format!("{name}: {url} names no server"))?;
+        let address = format!("{}:{}", authority.host(), authority.port_u16().unwrap_or(80));
+        let mut headers = HeaderMap::new();
+        headers.insert(header::HOST, HeaderValue::from_str(authority.as_str())?);
+        headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("application/json"));
+        headers.insert(header::ACCEPT, HeaderValue::from_static("application/json, text/event-stream"));
+        if let Some(Token(token)) = token {
+            let mut value = HeaderValue::from_str(&format!("Bearer {token}")).context("the token is not a header")?;
+            value.set_sensitive(true);
+            headers.insert(header::AUTHORIZATION, value);
+        }
+        headers.insert(VERSION_HEADER, HeaderValue::from_static(if call.era == Era::Modern { MODERN } else { LEGACY }));
+        let uri = match call.http {
+            Http::One => url.path_and_query().map_or("/", |path| path.as_str()).parse()?,
+            Http::Two => url,
+        };
+        if call.http == Http::Two {
+            headers.remove(header::HOST);
+        }
+        let body = called(call).to_string();
+        let (before_id, after_id) = body.split_once(ID).context("a tool or argument named like the id's place")?;
+        let (before_id, after_id) = (Bytes::from(before_id.to_owned()), Bytes::from(after_id.to_owned()));
+        let mut target =
+            Self { name: name.to_owned(), address, era: call.era, http: call.http, uri, headers, before_id, after_id };
+        if call.era == Era::Modern {
+            target.headers.insert("mcp-method", HeaderValue::from_static("tools/call"));
+            target.headers.insert("mcp-name", HeaderValue::from_str(&call.tool).context("the tool's name")?);
+        }
+        Ok(target)
+    }
+
+    /// A call under an id that no other of this run has.
+    pub(crate) fn call(&self, id: u64, session: Option<&HeaderValue>) -> Request<Full<Bytes>> {
+        let id = id.to_string();
+        let mut body = Vec::with_capacity(self.before_id.len() + id.len() + self.after_id.len());
+        body.extend_from_slice(&self.before_id);
+        body.extend_from_slice(id.as_bytes());
+        body.extend_from_slice(&self.after_id);
+        self.post(body.into(), session)
+    }
+
+    /// The messages that open a legacy session.
+    pub(crate) fn handshake(&self) -> (Request<Full<Bytes>>, impl FnOnce(&HeaderValue) -> Request<Full<Bytes>>) {
+        let client = json!({"name": "bailiwick-loadtest", "version": env!("CARGO_PKG_VERSION")});
+        let params = json!({"protocolVersion": LEGACY, "capabilities": {}, "clientInfo": client});
+        let initialize = json!({"jsonrpc": "2.0", "id": 0, "method": "initialize", "params": params});
+        let initialized = json!({"jsonrpc": "2.0", "method": "notifications/initialized"});
+        let opened = move |session: &HeaderValue| self.post(initialized.to_string().into(), Some(session));
+        (self.post(initialize.to_string().into(), None), opened)
+    }
+
+    fn post(&self, body: Bytes, session: Option<&HeaderValue>) -> Request<Full<Bytes>> {
+        let mut request = Request::new(Full::new(body));
+        *request.method_mut() = Method::POST;
+        *request.uri_mut() = self.uri.clone();
+        *request.headers_mut() = self.headers.clone();
+        if let Some(session) = session {
+            request.headers_mut().insert(SESSION_HEADER, session.clone());
+        }
+        request
+    }
+}
+
+fn called(call: &Call) -> Value {
+    let mut params = json!({"name": call.tool, "arguments": call.arguments});
+    if let (Era::Modern, Some(params)) = (call.era, params.as_object_mut()) {
+        let meta = json!({
+            "io.modelcontextprotocol/protocolVersion": MODERN,
+            "io.modelcontextprotocol/clientCapabilities": {},
+            "io.modelcontextprotocol/clientInfo": {"name": "bailiwick-loadtest", "version": env!("CARGO_PKG_VERSION")},
+        });
+        params.insert("_meta".to_owned(), meta);
+    }
+    json!({"jsonrpc": "2.0", "id": "id-goes-here", "method": "tools/call", "params": params})
+}

@@ -1,6 +1,6 @@
 //! Binding listeners, with errors that say which listener and what to do.
 
-use std::net::SocketAddr;
+use std::net::{SocketAddr, UdpSocket};
 
 use tokio::net::{TcpListener, TcpSocket};
 
@@ -44,4 +44,12 @@ pub fn tcp_with_untaken(
         socket.listen(BACKLOG)
     };
     bind().map_err(|source| BindError { what, key, addr, source })
+}
+
+/// A UDP socket for the listener named `what`.
+///
+/// # Errors
+/// [`BindError`] naming the listener, the address and the key.
+pub fn udp(what: &'static str, key: &'static str, addr: SocketAddr) -> Result<UdpSocket, BindError> {
+    UdpSocket::bind(addr).map_err(|source| BindError { what, key, addr, source })
 }

@@ -15,9 +15,11 @@ use crate::manifest::suggest;
 mod checks;
 mod virtual_server;
 mod command;
+mod openapi;
 mod transport;
 
 pub use command::{CommandSpec, Sharing, Transport, Variable};
+pub use openapi::OpenApiSpec;
 pub use transport::{BreakerSpec, CredentialSpec, LimitsSpec, RetrySpec, SecretRef, TlsSpec};
 
 pub use checks::{Fault, is_http_url, name_fault};
@@ -184,6 +186,9 @@ pub struct Endpoint {
     /// A program that data planes run, instead of a URL; it speaks MCP over its standard input and output.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub command: Option<CommandSpec>,
+    /// The URL is an HTTP API's; its operations are the server's tools.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub openapi: Option<OpenApiSpec>,
     /// Networks in which the server may be although they are not public, e.g. "10.2.0.0/16".
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub networks: Vec<String>,

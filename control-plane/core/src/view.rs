@@ -20,7 +20,7 @@ use crate::{
     Kind, ResourceRef, State, consent,
     event::{Change, Event},
     evolve,
-    resource::{CommandSpec, PolicySpec, ServerSpec},
+    resource::{CommandSpec, OpenApiSpec, PolicySpec, ServerSpec},
     rollout::Rollout,
     server::Server,
 };
@@ -125,6 +125,7 @@ pub fn server(name: &str, spec: &ServerSpec) -> v1::Server {
         timeout_ms: spec.timeout_ms(),
         command: spec.endpoint.command.as_ref().map(CommandSpec::view),
         transport: spec.endpoint.transport.view().to_owned(),
+        openapi: spec.endpoint.openapi.as_ref().map(OpenApiSpec::view),
         ..v1::Server::default()
     };
     spec.view_transport(&mut server);

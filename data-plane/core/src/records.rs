@@ -13,8 +13,6 @@ use bailiwick_proto::{
     Reason,
     mcp::{Era, RequestId},
 };
-use serde_json::Value;
-
 use crate::{admission::Decision, caller::Caller, edge::Call};
 
 /// Most policies named in one record. Each takes up to 100 bytes of a record of 32 KiB.
@@ -77,10 +75,9 @@ pub struct Attempt<'a> {
 /// A commitment to a payload that is JSON text, or to nothing.
 #[must_use]
 pub fn committed(salt: &[u8; SALT_BYTES], json: Option<&str>) -> Commitment {
-    let summary = match json.map(serde_json::from_str::<Value>) {
+    let summary = match json {
         None => "absent".to_owned(),
-        Some(Ok(value)) => commitment::summarise(&value),
-        Some(Err(_)) => "not JSON".to_owned(),
+        Some(json) => commitment::summarise(json).unwrap_or_else(|| "not JSON".to_owned()),
     };
     commitment::commitment(salt, json.unwrap_or_default().as_bytes(), summary)
 }

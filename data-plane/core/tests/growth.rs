@@ -184,7 +184,6 @@ fn compiling_costs_as_much_for_each_tool_however_many_there_are() {
     for shown in ["", "search"] {
         let few = cost_of_snapshot(SMALL, shown);
         let many = cost_of_snapshot(Size { tools_of_each: SMALL.tools_of_each * 8, ..SMALL }, shown);
-        println!("{shown:7} few {} many {}", few.count_total, many.count_total);
         assert_within("eight times the tools", &many, few.count_total * 9);
     }
 }
@@ -197,7 +196,6 @@ fn a_virtual_server_costs_what_is_behind_it_and_not_what_there_is() {
     };
     let (one, more) = (of(5, 5), of(50, 5));
     let (one_of_many, more_of_many) = (of(5, 40), of(50, 40));
-    println!("{one} {more} {one_of_many} {more_of_many}");
     let (added, added_of_many) = (more - one, more_of_many - one_of_many);
     assert!(added_of_many <= added + added / 8, "{added_of_many} for 45 virtual servers, {added} where there is less");
 }
@@ -210,7 +208,6 @@ fn who_there_is_costs_nothing_when_somebody_changes() {
     };
     let few = cost_of_delta(&entries(SMALL, ""), revoked());
     let many = cost_of_delta(&entries(Size { agents: 20_000, tools_of_each: 800, ..SMALL }, ""), revoked());
-    println!("few {} {} many {} {}", few.count_total, few.bytes_total, many.count_total, many.bytes_total);
     assert_within("200 times the agents", &many, few.count_total * 2 + 100);
 }
 
@@ -222,7 +219,6 @@ fn a_changed_policy_makes_no_tool_anew() {
     };
     let whole = cost_of_snapshot(SMALL, "search");
     let change = cost_of_delta(&entries(SMALL, "search"), changed());
-    println!("whole {} change {}", whole.count_total, change.count_total);
     assert_within("a change of a policy", &change, whole.count_total);
 }
 
@@ -232,7 +228,6 @@ fn a_list_of_tools_is_copied_once() {
     let (cost, body) = list(&config);
     let listed: serde_json::Value = serde_json::from_slice(&body).unwrap();
     assert_eq!(listed["result"]["tools"].as_array().map(Vec::len), Some(1_000));
-    println!("{cost:?} for {} bytes", body.len());
     let large = cost.bytes_max;
     let body = u64::try_from(body.len()).unwrap();
     assert!(large <= body + body / 2, "at most {large} bytes are held for a body of {body}");

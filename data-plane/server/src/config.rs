@@ -63,6 +63,8 @@ pub struct DataPlaneConfig {
     pub master_key: MasterKeyConfig,
     /// The files with the certificate that clients see, and its key. Without them the MCP listener speaks plain text.
     pub tls: Option<CertificateFiles>,
+    /// HTTP/3 at the same port, UDP; only with `tls`.
+    pub http3: bool,
     /// Networks of balancers, as `address/bits`. Whoever connects from there must say for whom, by the PROXY protocol.
     pub proxy_protocol: Vec<String>,
     /// Browser origins that may call, besides loopback ones, as `scheme://host[:port]`.
@@ -137,6 +139,7 @@ impl Default for DataPlaneConfig {
             join_token_file: None,
             master_key: MasterKeyConfig::default(),
             tls: None,
+            http3: false,
             proxy_protocol: Vec::new(),
             allowed_origins: Vec::new(),
             spool_bytes_max: 256 * 1024 * 1024,
@@ -199,6 +202,7 @@ impl DataPlaneConfig {
         );
         let urls = self.control_plane.check();
         require(urls.is_ok(), "control_plane", urls.err().unwrap_or_default());
+        require(!self.http3 || self.tls.is_some(), "http3", "needs a certificate: set `tls`".to_owned());
         for network in &self.proxy_protocol {
             let read = network.parse::<Network>();
             require(read.is_ok(), "proxy_protocol", read.err().map(|fault| fault.to_string()).unwrap_or_default());
@@ -320,6 +324,7 @@ mod tests {
             node: "Node 1".into(),
             region: "a.b".into(),
             control_plane: "127.0.0.1:8431".into(),
+            http3: true,
             proxy_protocol: vec!["10.0.0.0/8".into(), "10.0.0.1/8".into()],
             allowed_origins: vec!["https://app.example/path".into(), "https://app.example".into()],
             connections_max: 0,
@@ -336,6 +341,7 @@ mod tests {
                 "node",
                 "region",
                 "control_plane",
+                "http3",
                 "proxy_protocol",
                 "allowed_origins",
                 "spool_bytes_max",

@@ -1,7 +1,7 @@
-//! The MCP listener: HTTP/1.1 and HTTP/2 at `/mcp/{virtual-server}`.
+//! The MCP listener: HTTP/1.1, HTTP/2 and HTTP/3 at `/mcp/{virtual-server}`.
 //!
 //! Started by `role`. Connections are accepted as long as there are places (`accept`, `places`), and each is served in a
-//! task of its own (`connection`); a request comes in by `visit`, past `guard`, and POSTs go to `endpoint`. Shutdown has
+//! task of its own (`connection`, `quic`); a request comes in by `visit`, past `guard`, and POSTs go to `endpoint`. Shutdown has
 //! three stages: while the node drains, connections are accepted and every answer tells its client to come back
 //! elsewhere; then no more are accepted, busy ones finish their requests and idle ones close a moment later, so that
 //! what was just sent on one is answered; at the very end whoever still has not taken its answer is cut.
@@ -22,6 +22,7 @@ mod metadata;
 mod patience;
 mod places;
 mod proxy_protocol;
+mod quic;
 mod room;
 mod terms;
 mod visit;
@@ -155,10 +156,22 @@ pub(crate) async fn serve(
         let following = terms::follow(certificate, Arc::clone(&metrics), stages.late.clone());
         supervisor.spawn("tls-certificate", OnEnd::Finish, following);
     }
+    let socket = terms.quic.clone().zip(terms.udp.as_ref().and_then(|socket| socket.try_clone().ok()));
     let serving = Arc::new(Serving::new(gateway, Arc::clone(&places), terms));
     let accepting = accept::accept(listener, &places, &metrics, &stages.stop, |arrived| {
         supervisor.spawn("mcp-connection", OnEnd::Finish, Arc::clone(&serving).serve(arrived));
     });
+    let endpoint = socket.and_then(|(config, socket)| match quic::open(socket, config) {
+        Ok(endpoint) => Some(endpoint),
+        Err(error) => {
+            tracing::error!(%error, "HTTP/3 cannot be served");
+            None
+        }
+    });
+    if let Some(endpoint) = endpoint.clone() {
+        let accepting = quic::accept(endpoint, Arc::clone(&serving), supervisor.clone(), stages.stop.clone());
+        supervisor.spawn("mcp-quic", OnEnd::Finish, accepting);
+    }
     let draining = async {
         stages.draining.requested().await;
         places.drain();
@@ -181,6 +194,9 @@ pub(crate) async fn serve(
             places.end_all();
             places.empty().await;
         }
+    }
+    if let Some(endpoint) = endpoint {
+        quic::close(&endpoint).await;
     }
 }
 

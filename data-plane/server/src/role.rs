@@ -160,6 +160,7 @@ pub async fn serve(
     let mcp = listen::tcp_with_untaken("MCP", "data_plane.listen", config.listen, listener::UNTAKEN_BYTES_MAX)?;
     let operations = listen::tcp("data-plane operations", "data_plane.ops_listen", config.ops_listen).await?;
     let mcp_addr = mcp.local_addr().map_err(DataPlaneError::Address)?;
+    let terms = terms.at(mcp_addr)?;
     let ops_addr = operations.local_addr().map_err(DataPlaneError::Address)?;
     let opened = {
         let config = config.clone();

@@ -361,6 +361,7 @@ fn version_text(version: Version) -> Option<&'static str> {
         Version::HTTP_10 => Some("1.0"),
         Version::HTTP_11 => Some("1.1"),
         Version::HTTP_2 => Some("2"),
+        Version::HTTP_3 => Some("3"),
         _ => None,
     }
 }

@@ -4,8 +4,10 @@
 //! live outside the log, so erasing them erases the payload while every proof still verifies. The data plane commits;
 //! whoever is shown payload and salt checks. Absent: making and keeping salts.
 
+use std::fmt;
+
 use aws_lc_rs::{constant_time, hmac};
-use serde_json::Value;
+use serde::de::{Deserialize, Deserializer, IgnoredAny, MapAccess, SeqAccess, Visitor};
 
 use crate::record::Commitment;
 
@@ -36,42 +38,127 @@ fn mac(salt: &[u8; SALT_BYTES], payload: &[u8]) -> hmac::Tag {
     hmac::sign(&hmac::Key::new(hmac::HMAC_SHA256, salt), payload)
 }
 
-/// The shape of a value in a few words: no values, no names, nothing below the first level but types.
-/// `object: 3 members (1 array, 2 strings)`, `array: 2 items (2 numbers)`, `string: 12 characters`, `number`.
+/// The shape of a JSON text in a few words: no values, no names, nothing below the first level but types.
+/// `object: 3 members (1 array, 2 strings)`, `array: 2 items (2 numbers)`, `string: 12 characters`, `number`. `None` for
+/// what is not JSON. The text is read once and nothing of it is kept.
 #[must_use]
-pub fn summarise(value: &Value) -> String {
-    match value {
-        Value::Object(members) => counted("object", members.len(), "member", &types(members.values())),
-        Value::Array(items) => counted("array", items.len(), "item", &types(items.iter())),
-        Value::String(text) => counted("string", text.chars().count(), "character", ""),
-        Value::Null | Value::Bool(_) | Value::Number(_) => type_name(value).to_owned(),
+pub fn summarise(json: &str) -> Option<String> {
+    let mut reader = serde_json::Deserializer::from_str(json);
+    let summary = reader.deserialize_any(Outline).ok()?;
+    reader.end().ok()?;
+    Some(summary)
+}
+
+/// The types of JSON, in the order of their names.
+const TYPES: [&str; 6] = ["array", "boolean", "null", "number", "object", "string"];
+
+fn counted(what: &str, count: usize, unit: &str) -> String {
+    let plural = if count == 1 { "" } else { "s" };
+    format!("{what}: {count} {unit}{plural}")
+}
+
+/// How many there are, and how many of each type: ` (1 array, 2 strings)`.
+fn all_counted(what: &str, unit: &str, of_each: [usize; TYPES.len()]) -> String {
+    let mut text = counted(what, of_each.iter().sum(), unit);
+    let mut before = " (";
+    for (name, count) in TYPES.iter().zip(of_each).filter(|(_, count)| *count > 0) {
+        let plural = if count == 1 { "" } else { "s" };
+        for part in [before, count.to_string().as_str(), " ", name, plural] {
+            text.push_str(part);
+        }
+        before = ", ";
+    }
+    if before == ", " {
+        text.push(')');
+    }
+    text
+}
+
+/// Reads a value of which only the type is of interest: its place in [`TYPES`].
+struct TypeOf(usize);
+
+/// Reads a value into its summary.
+struct Outline;
+
+struct Typing;
+
+impl<'de> Deserialize<'de> for TypeOf {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        deserializer.deserialize_any(Typing).map(Self)
     }
 }
 
-fn counted(what: &str, count: usize, unit: &str, detail: &str) -> String {
-    let plural = if count == 1 { "" } else { "s" };
-    format!("{what}: {count} {unit}{plural}{detail}")
+impl<'de> Visitor<'de> for Typing {
+    type Value = usize;
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("a JSON value")
+    }
+    fn visit_seq<A: SeqAccess<'de>>(self, mut items: A) -> Result<usize, A::Error> {
+        while items.next_element::<IgnoredAny>()?.is_some() {}
+        Ok(0)
+    }
+    fn visit_bool<E>(self, _: bool) -> Result<usize, E> {
+        Ok(1)
+    }
+    fn visit_unit<E>(self) -> Result<usize, E> {
+        Ok(2)
+    }
+    fn visit_i64<E>(self, _: i64) -> Result<usize, E> {
+        Ok(3)
+    }
+    fn visit_u64<E>(self, _: u64) -> Result<usize, E> {
+        Ok(3)
+    }
+    fn visit_f64<E>(self, _: f64) -> Result<usize, E> {
+        Ok(3)
+    }
+    fn visit_map<A: MapAccess<'de>>(self, mut members: A) -> Result<usize, A::Error> {
+        while members.next_entry::<IgnoredAny, IgnoredAny>()?.is_some() {}
+        Ok(4)
+    }
+    fn visit_str<E>(self, _: &str) -> Result<usize, E> {
+        Ok(5)
+    }
 }
 
-/// How many of each type, in the order of their names: ` (1 array, 2 strings)`.
-fn types<'a>(values: impl Iterator<Item = &'a Value>) -> String {
-    let mut counts = std::collections::BTreeMap::new();
-    values.for_each(|value| *counts.entry(type_name(value)).or_insert(0_usize) += 1);
-    let words: Vec<_> = counts
-        .into_iter()
-        .map(|(name, count)| if count == 1 { format!("1 {name}") } else { format!("{count} {name}s") })
-        .collect();
-    if words.is_empty() { String::new() } else { format!(" ({})", words.join(", ")) }
-}
+impl<'de> Visitor<'de> for Outline {
+    type Value = String;
 
-const fn type_name(value: &Value) -> &'static str {
-    match value {
-        Value::Null => "null",
-        Value::Bool(_) => "boolean",
-        Value::Number(_) => "number",
-        Value::String(_) => "string",
-        Value::Array(_) => "array",
-        Value::Object(_) => "object",
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("a JSON value")
+    }
+    fn visit_seq<A: SeqAccess<'de>>(self, mut items: A) -> Result<String, A::Error> {
+        let mut of_each = [0; TYPES.len()];
+        while let Some(TypeOf(place)) = items.next_element()? {
+            of_each.iter_mut().skip(place).take(1).for_each(|count| *count += 1);
+        }
+        Ok(all_counted("array", "item", of_each))
+    }
+    fn visit_bool<E>(self, _: bool) -> Result<String, E> {
+        Ok("boolean".to_owned())
+    }
+    fn visit_unit<E>(self) -> Result<String, E> {
+        Ok("null".to_owned())
+    }
+    fn visit_i64<E>(self, _: i64) -> Result<String, E> {
+        Ok("number".to_owned())
+    }
+    fn visit_u64<E>(self, _: u64) -> Result<String, E> {
+        Ok("number".to_owned())
+    }
+    fn visit_f64<E>(self, _: f64) -> Result<String, E> {
+        Ok("number".to_owned())
+    }
+    fn visit_map<A: MapAccess<'de>>(self, mut members: A) -> Result<String, A::Error> {
+        let mut of_each = [0; TYPES.len()];
+        while let Some((IgnoredAny, TypeOf(place))) = members.next_entry()? {
+            of_each.iter_mut().skip(place).take(1).for_each(|count| *count += 1);
+        }
+        Ok(all_counted("object", "member", of_each))
+    }
+    fn visit_str<E>(self, text: &str) -> Result<String, E> {
+        Ok(counted("string", text.chars().count(), "character"))
     }
 }
 
@@ -102,14 +189,20 @@ mod tests {
     fn summaries_tell_shapes_but_neither_names_nor_values() {
         for (value, summary) in [
             (json!({"to": "bob", "cc": "eve", "n": [1]}), "object: 3 members (1 array, 2 strings)"),
+            (json!({"a": {"b": [{}]}, "c": -1, "d": {}}), "object: 3 members (1 number, 2 objects)"),
             (json!([1, 2.5, null, true]), "array: 4 items (1 boolean, 1 null, 2 numbers)"),
             (json!([]), "array: 0 items"),
+            (json!({}), "object: 0 members"),
             (json!("hello world!"), "string: 12 characters"),
             (json!("é"), "string: 1 character"),
             (json!(42), "number"),
             (json!(null), "null"),
+            (json!(false), "boolean"),
         ] {
-            assert_eq!(summarise(&value), summary);
+            assert_eq!(summarise(&value.to_string()).as_deref(), Some(summary));
+        }
+        for text in ["", "{", "{} {}", "nul", "[1,]"] {
+            assert_eq!(summarise(text), None, "{text}");
         }
     }
 }

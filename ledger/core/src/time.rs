@@ -12,12 +12,27 @@ const END_DAY: i64 = 2_932_897;
 /// RFC 3339 with microseconds, UTC, of microseconds since 1970. Times outside the years 0 to 9999 are clamped.
 #[must_use]
 pub fn format_ts(unix_micros: i64) -> String {
+    spell(unix_micros).iter().copied().map(char::from).collect()
+}
+
+/// The spelling as ASCII.
+fn spell(unix_micros: i64) -> [u8; 27] {
     let clamped = unix_micros.clamp(FIRST_DAY * DAY_MICROS, END_DAY * DAY_MICROS - 1);
     let (days, micros) = (clamped.div_euclid(DAY_MICROS), clamped.rem_euclid(DAY_MICROS));
     let (year, month, day) = civil_from_days(days);
     let (seconds, fraction) = (micros / 1_000_000, micros % 1_000_000);
     let (hour, minute, second) = (seconds / 3600, seconds / 60 % 60, seconds % 60);
-    format!("{year:04}-{month:02}-{day:02}T{hour:02}:{minute:02}:{second:02}.{fraction:06}Z")
+    let mut text = *b"0000-00-00T00:00:00.000000Z";
+    for (end, mut number) in
+        [(4, year), (7, month), (10, day), (13, hour), (16, minute), (19, second), (26, fraction)]
+    {
+        let digits = text.get_mut(..end).unwrap_or_default().iter_mut().rev();
+        for digit in digits.take_while(|byte| byte.is_ascii_digit()) {
+            *digit = b'0' + u8::try_from(number % 10).unwrap_or_default();
+            number /= 10;
+        }
+    }
+    text
 }
 
 /// Microseconds since 1970 of exactly what [`format_ts`] writes; `None` for any other spelling or impossible date.
@@ -30,7 +45,7 @@ pub fn parse_ts(text: &str) -> Option<i64> {
     let days = days_from_civil(number(0, 4)?, number(5, 7)?, number(8, 10)?);
     let seconds = number(11, 13)? * 3600 + number(14, 16)? * 60 + number(17, 19)?;
     let micros = days * DAY_MICROS + seconds * 1_000_000 + number(20, 26)?;
-    (format_ts(micros) == text).then_some(micros)
+    (spell(micros) == text.as_bytes()).then_some(micros)
 }
 
 /// Year, month and day of the proleptic Gregorian calendar. Years are counted from March, so that the leap day comes

@@ -95,13 +95,27 @@ fn endpoint_faults(endpoint: &Endpoint) -> Vec<Fault> {
             let message = "must be an http or https URL with a host and without user, password or fragment";
             vec![Fault::new("spec.endpoint.url", message)]
         }
-        None => host_fault(&endpoint.url).into_iter().collect(),
+        None => host_fault(&endpoint.url).into_iter().chain(openapi_faults(endpoint)).collect(),
         Some(command) => {
-            let alone = endpoint.url.is_empty() && endpoint.transport.is_default();
-            let both = (!alone).then(|| Fault::new("spec.endpoint.command", "stands without `url` and `transport`"));
+            let alone = endpoint.url.is_empty() && endpoint.transport.is_default() && endpoint.openapi.is_none();
+            let message = "stands without `url`, `transport` and `openapi`";
+            let both = (!alone).then(|| Fault::new("spec.endpoint.command", message));
             both.into_iter().chain(command.faults()).collect()
         }
     }
+}
+
+/// An API's URL is what its operations' paths are appended to.
+fn openapi_faults(endpoint: &Endpoint) -> Vec<Fault> {
+    let Some(openapi) = &endpoint.openapi else { return Vec::new() };
+    let mut faults = openapi.faults();
+    if endpoint.url.contains('?') {
+        faults.push(Fault::new("spec.endpoint.url", "of an API must be without a query"));
+    }
+    if !endpoint.transport.is_default() {
+        faults.push(Fault::new("spec.endpoint.transport", "is for MCP servers, which an API is not"));
+    }
+    faults
 }
 
 fn user_faults(spec: &UserSpec) -> Vec<Fault> {

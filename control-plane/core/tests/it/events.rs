@@ -57,6 +57,7 @@ pub(crate) fn lived() -> Vec<(u64, Vec<Event>)> {
     crate::revocations::one_of_each(&mut world);
     crate::reserves::one_of_each(&mut world);
     crate::rollouts::one_of_each(&mut world);
+    crate::secrets::one_for_servers(&mut world);
     world.changes
 }
 

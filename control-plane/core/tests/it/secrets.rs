@@ -28,6 +28,9 @@ fn rotate(world: &mut World, master: &str) -> Result<Decision, Rejection> {
 pub(crate) fn one_of_each(world: &mut World) {
     seal(world, "session_sealing", 1, OLD).unwrap();
     rotate(world, OLD).unwrap();
+}
+
+pub(crate) fn one_for_servers(world: &mut World) {
     world.run(Command::SetCredential { name: "finance-key".into() }).unwrap();
     world.run(Command::DeleteCredential { name: "finance-key".into() }).unwrap();
 }

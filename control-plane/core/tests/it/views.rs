@@ -62,6 +62,19 @@ fn a_view_reaches_data_planes_as_it_is_written() {
     assert_eq!(actions(&world.apply(&finance(view)).unwrap()), ["unchanged VirtualServer/finance"]);
 }
 
+/// As the first version with views wrote it: never edited.
+const SHIPPED: &str = r#"{"actor":"admin","name":"finance","request_id":"r-2","spec":{"naming":"plain","servers":[{"hide":["drop"],"server":"finance","tools":{"create_charge":{"description":"Takes money.","fixed":{"account":"shop","amount":7},"name":"charge","title":"Charge"}}},{"only":["post"],"server":"ledger"}],"tools":"search"},"time":"1795219200000000","type":"virtual_server_applied"}"#;
+
+#[test]
+fn the_event_of_a_view_is_written_and_read_as_it_was_shipped() {
+    let event = bailiwick_control_plane_core::stored::read(SHIPPED.as_bytes()).unwrap();
+    assert_eq!(serde_json_canonicalizer::to_string(&event).unwrap(), SHIPPED);
+    let recorded = bailiwick_control_plane_core::recorded(&event, 42).unwrap();
+    bailiwick_ledger_core::canonical::to_canonical(&recorded).unwrap();
+    let later = SHIPPED.replace(r#""hide""#, r#""conceal""#);
+    assert!(bailiwick_control_plane_core::stored::read(later.as_bytes()).is_err(), "an unknown part of a view is no less");
+}
+
 #[test]
 fn search_reaches_data_planes_in_one_word() {
     let mut world = world();

@@ -60,15 +60,7 @@ pub(super) async fn accept(
 
 fn admit(stream: TcpStream, from: SocketAddr, places: &Arc<Places>, metrics: &Metrics) -> Option<Arrived> {
     let from = from.ip().to_canonical();
-    let arrival = places.arrive(from, Instant::now());
-    for _ in 0..arrival.gave_way {
-        metrics.parted(Parting::GaveWay);
-    }
-    let Some(place) = arrival.place else {
-        metrics.parted(Parting::Full);
-        tracing::debug!(%from, "every connection is taken, and nobody gives way");
-        return None;
-    };
+    let place = place(from, places, metrics)?;
     // Answers are small; waiting to fill a packet would only delay them.
     drop(stream.set_nodelay(true));
     match stream.into_std() {
@@ -78,4 +70,17 @@ fn admit(stream: TcpStream, from: SocketAddr, places: &Arc<Places>, metrics: &Me
             None
         }
     }
+}
+
+/// A place for a connection from there, if there is one.
+pub(super) fn place(from: IpAddr, places: &Arc<Places>, metrics: &Metrics) -> Option<Place> {
+    let arrival = places.arrive(from, Instant::now());
+    for _ in 0..arrival.gave_way {
+        metrics.parted(Parting::GaveWay);
+    }
+    if arrival.place.is_none() {
+        metrics.parted(Parting::Full);
+        tracing::debug!(%from, "every connection is taken, and nobody gives way");
+    }
+    arrival.place
 }

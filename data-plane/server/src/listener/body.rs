@@ -19,7 +19,10 @@ use http::{HeaderMap, header};
 use http_body_util::BodyExt;
 use hyper::body::{Body, Frame, Incoming, SizeHint};
 
-use super::room::{CallerKey, Room, Taken};
+use super::{
+    quic,
+    room::{CallerKey, Room, Taken},
+};
 use crate::config::REQUEST_BYTES_MAX;
 
 /// Longest wait for a request's body.
@@ -28,12 +31,13 @@ const BODY_WAIT_MAX: Duration = Duration::from_secs(30);
 pub(crate) const BODY_ROOM_BYTES: usize = 512 * 1024 * 1024;
 
 /// What a client sends after the head of its request.
-#[derive(Debug)]
 pub(super) enum RequestBody {
     /// On a connection that is looked at now and then while nothing comes, so that waiting needs no clock of its own.
     Alone(Incoming),
     /// On a connection that others share.
     Shared(Incoming),
+    /// The same, over QUIC.
+    Quic(Box<quic::Asking>),
     #[cfg(test)]
     Whole(http_body_util::Full<Bytes>),
 }
@@ -47,6 +51,7 @@ impl Body for RequestBody {
             Self::Alone(body) | Self::Shared(body) => {
                 Pin::new(body).poll_frame(context).map(|frame| frame.map(|frame| frame.map_err(io::Error::other)))
             }
+            Self::Quic(asking) => quic::poll_body(asking, context),
             #[cfg(test)]
             Self::Whole(body) => {
                 Pin::new(body).poll_frame(context).map(|frame| frame.map(|frame| frame.map_err(io::Error::other)))
@@ -57,6 +62,8 @@ impl Body for RequestBody {
     fn is_end_stream(&self) -> bool {
         match self {
             Self::Alone(body) | Self::Shared(body) => body.is_end_stream(),
+            // Only reading tells.
+            Self::Quic(_) => false,
             #[cfg(test)]
             Self::Whole(body) => body.is_end_stream(),
         }
@@ -65,6 +72,7 @@ impl Body for RequestBody {
     fn size_hint(&self) -> SizeHint {
         match self {
             Self::Alone(body) | Self::Shared(body) => body.size_hint(),
+            Self::Quic(_) => SizeHint::default(),
             #[cfg(test)]
             Self::Whole(body) => body.size_hint(),
         }
@@ -102,6 +110,10 @@ pub(super) async fn read(
         pieces.extend_from_slice(&data);
     }
     let body = if pieces.is_empty() { whole } else { pieces.freeze() };
+    // Other libraries see to that themselves (RFC 9114 §4.1.2).
+    if length.is_some_and(|length| length != body.len()) || headers.get_all(header::CONTENT_LENGTH).iter().nth(1).is_some() {
+        return Err(Reason::RequestMalformed);
+    }
     Ok((body, taken))
 }
 

@@ -45,16 +45,16 @@ use super::{
 };
 use crate::metrics::{Counted, Parting};
 
-/// Probes of an HTTP/2 connection, so that a vanished client is noticed. HTTP/1 ends idle connections by itself.
-const KEEP_ALIVE: Duration = Duration::from_secs(20);
-/// Streams within one HTTP/2 connection.
+/// Probes of an HTTP/2 or HTTP/3 connection, so that a vanished client is noticed. HTTP/1 ends idle connections by itself.
+pub(super) const KEEP_ALIVE: Duration = Duration::from_secs(20);
+/// Requests at once on one HTTP/2 or HTTP/3 connection.
 pub(super) const STREAMS_MAX: u32 = 256;
 
 /// What every connection is served with; shared by reference.
 #[derive(Debug)]
 pub(super) struct Serving {
-    gateway: Arc<Gateway>,
-    places: Arc<Places>,
+    pub(super) gateway: Arc<Gateway>,
+    pub(super) places: Arc<Places>,
     http: auto::Builder<TokioExecutor>,
     terms: Terms,
 }
@@ -124,18 +124,23 @@ impl Serving {
         Ok((Wire::Tls(Box::new(stream)), client))
     }
 
-    async fn speak_http(&self, wire: Wire, client: IpAddr, control: &Arc<Control>) {
-        let unread_wait_max = self.gateway.unread_wait_max;
-        let stream = Patient::new(wire, HEAD_WAIT_MAX, unread_wait_max);
-        let owing = Owing::default();
-        let visit = Arc::new(Visit {
+    /// What a connection's requests have in common.
+    pub(super) fn visit(&self, client: IpAddr, control: &Arc<Control>) -> Arc<Visit> {
+        Arc::new(Visit {
             gateway: Arc::clone(&self.gateway),
             places: Arc::clone(&self.places),
             control: Arc::clone(control),
-            owing: owing.clone(),
+            owing: Owing::default(),
             client,
-            alternative: None,
-        });
+            alternative: self.terms.alternative.clone(),
+        })
+    }
+
+    async fn speak_http(&self, wire: Wire, client: IpAddr, control: &Arc<Control>) {
+        let unread_wait_max = self.gateway.unread_wait_max;
+        let stream = Patient::new(wire, HEAD_WAIT_MAX, unread_wait_max);
+        let visit = self.visit(client, control);
+        let owing = visit.owing.clone();
         let service = service_fn(move |request: Request<Incoming>| {
             let visit = Arc::clone(&visit);
             async move {

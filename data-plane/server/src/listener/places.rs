@@ -29,7 +29,7 @@ use super::room::CallerKey;
 const LOOK_EVERY: Duration = Duration::from_millis(10);
 
 /// What a connection is asked to do.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) enum Asked {
     GoOn,
     /// To take no more requests, and end when those under way are answered.
@@ -92,6 +92,25 @@ impl Control {
         if self.caller.load(Ordering::Relaxed) == 0 {
             self.caller.store(caller, Ordering::Relaxed);
         }
+    }
+
+    /// Requests share the connection, as is known before the first.
+    pub(super) fn share(&self) {
+        self.is_shared.store(true, Ordering::Relaxed);
+    }
+
+    /// Returns once the connection is asked more than it knows.
+    pub(super) async fn asked_beyond(&self, known: Asked) -> Asked {
+        std::future::poll_fn(|context| match self.poll_asked(context) {
+            asked if asked > known => Poll::Ready(asked),
+            _ => Poll::Pending,
+        })
+        .await
+    }
+
+    /// Whether nothing has been under way for so long, at `now`.
+    pub(super) fn is_idle_for(&self, wanted: Duration, now: u64) -> bool {
+        !self.is_busy() && u128::from(now.saturating_sub(self.last.load(Ordering::Relaxed))) >= wanted.as_millis()
     }
 
     pub(super) fn is_shared(&self) -> bool {
@@ -227,6 +246,11 @@ impl Places {
             }
         }
         give_way.len()
+    }
+
+    /// Whether more than half of the places are taken.
+    pub(super) fn is_crowded(&self) -> bool {
+        self.table().held.len() > self.places_max / 2
     }
 
     /// From now on whoever asks something is told to come back elsewhere.

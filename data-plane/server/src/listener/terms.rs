@@ -3,18 +3,28 @@
 //! Made at start by `role` from the configuration; followed by `connection`. The certificate is looked at for as long as
 //! the listener serves, and shown as it is at the time of each handshake.
 
-use std::sync::Arc;
+use std::{
+    net::{SocketAddr, UdpSocket},
+    sync::Arc,
+};
 
 use bailiwick_proto::address::Network;
 use bailiwick_runtime::{
     Shutdown,
+    listen::{self, BindError},
     served_certificate::{self, CertificateError, Look, ServedCertificate},
 };
 
+use http::HeaderValue;
+
+use super::quic;
 use crate::{config::DataPlaneConfig, metrics::Metrics};
 
 /// What is spoken within TLS, the better first.
 const ALPN: [&[u8]; 2] = [b"h2", b"http/1.1"];
+
+/// How long clients remember that HTTP/3 is spoken: no longer than an operator waits after turning it off.
+const REMEMBERED_SECONDS: u32 = 3_600;
 
 /// See the file's header.
 #[derive(Clone, Debug, Default)]
@@ -24,6 +34,12 @@ pub(crate) struct Terms {
     pub(super) tls: Option<Arc<rustls::ServerConfig>>,
     /// Whoever connects from there says for whom.
     pub(super) balancers: Vec<Network>,
+    /// HTTP/3 is spoken too.
+    pub(super) quic: Option<quinn::ServerConfig>,
+    /// At which socket.
+    pub(super) udp: Option<Arc<UdpSocket>>,
+    /// What clients are told of that.
+    pub(super) alternative: Option<HeaderValue>,
 }
 
 impl Terms {
@@ -31,7 +47,26 @@ impl Terms {
     pub(crate) fn of(config: &DataPlaneConfig) -> Result<Self, CertificateError> {
         let certificate = config.tls.clone().map(ServedCertificate::load).transpose()?;
         let tls = certificate.as_ref().map(|served| served.server_config(&ALPN, rustls::ALL_VERSIONS)).transpose()?;
-        Ok(Self { certificate, tls: tls.map(Arc::new), balancers: config.balancers() })
+        let quic = match certificate.as_ref().filter(|_| config.http3) {
+            Some(served) => {
+                let tls = served.server_config(&[quic::ALPN], &[&rustls::version::TLS13])?;
+                let unfit = |error| CertificateError::Unfit(rustls::Error::General(format!("{error}")));
+                Some(quic::server_config(tls).map_err(unfit)?)
+            }
+            None => None,
+        };
+        let (tls, balancers) = (tls.map(Arc::new), config.balancers());
+        Ok(Self { certificate, tls, balancers, quic, udp: None, alternative: None })
+    }
+
+    /// The same, with a socket for HTTP/3 at the port where TCP is accepted, if that is spoken.
+    pub(crate) fn at(mut self, tcp: SocketAddr) -> Result<Self, BindError> {
+        if self.quic.is_some() {
+            self.udp = Some(Arc::new(listen::udp("HTTP/3", "data_plane.listen", tcp)?));
+            let told = format!("h3=\":{}\"; ma={REMEMBERED_SECONDS}", tcp.port());
+            self.alternative = HeaderValue::try_from(told).ok();
+        }
+        Ok(self)
     }
 }
 

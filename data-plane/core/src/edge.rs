@@ -22,11 +22,13 @@ mod search;
 mod tasks;
 mod tools;
 
+use std::sync::LazyLock;
+
 use bailiwick_proto::{
     Reason,
     mcp::{self, Headers, MODERN_VERSIONS, Message, RequestId, code},
 };
-use serde_json::json;
+use serde_json::{json, value::RawValue};
 
 pub use calls::{Call, Completion, DeniedCall, PermittedCall, Retry, TOOL_NAME_BYTES_MAX};
 pub use introduction::Introduction;
@@ -161,18 +163,23 @@ fn is_modern(version: &str) -> bool {
 
 /// A body must be JSON, and the client must be able to read both forms of an answer.
 fn check_media(exchange: &Exchange<'_>, headers: &[(&str, &[u8])]) -> Result<(), HttpReply> {
-    let values = |wanted: &str| {
+    let values = |wanted: &'static str| {
         let same = move |(name, _): &&(&str, &[u8])| name.eq_ignore_ascii_case(wanted);
-        headers.iter().filter(same).filter_map(|(_, value)| std::str::from_utf8(value).ok()).collect::<Vec<_>>()
+        headers.iter().filter(same).filter_map(|(_, value)| std::str::from_utf8(value).ok())
     };
-    let essence = |value: &str| value.split(';').next().unwrap_or_default().trim().to_ascii_lowercase();
+    let is = |value: &str, kind: &str| {
+        value.split(';').next().unwrap_or_default().trim().eq_ignore_ascii_case(kind)
+    };
     let refuse = |status, message| Err(reply::malformed(exchange, status, code::INVALID_REQUEST, message, None));
-    match values("content-type").as_slice() {
-        [one] if essence(one) == "application/json" => {}
+    let mut types = values("content-type");
+    match (types.next(), types.next()) {
+        (Some(one), None) if is(one, "application/json") => {}
         _ => return refuse(415, "the content type must be application/json"),
     }
-    let accepted: Vec<String> = values("accept").iter().flat_map(|value| value.split(',')).map(essence).collect();
-    let accepts = |kind: &str, range: &str| accepted.iter().any(|one| one == kind || one == range || one == "*/*");
+    let accepts = |kind: &str, range: &str| {
+        let mut accepted = values("accept").flat_map(|value| value.split(','));
+        accepted.any(|one| is(one, kind) || is(one, range) || is(one, "*/*"))
+    };
     if !accepts("application/json", "application/*") || !accepts("text/event-stream", "text/*") {
         return refuse(406, "the client must accept application/json and text/event-stream");
     }
@@ -183,6 +190,9 @@ fn check_media(exchange: &Exchange<'_>, headers: &[(&str, &[u8])]) -> Result<(),
 pub fn governed_methods() -> impl Iterator<Item = &'static str> {
     calls::GOVERNED.into_iter().chain(tasks::GOVERNED)
 }
+
+/// What the gateway calls itself, as JSON.
+pub(crate) static SERVER_INFO: LazyLock<Box<RawValue>> = LazyLock::new(|| mcp::raw(&server_info()));
 
 /// What the gateway calls itself.
 pub(crate) fn server_info() -> serde_json::Value {

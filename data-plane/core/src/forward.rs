@@ -10,6 +10,8 @@
 
 pub mod tasks;
 
+use std::sync::LazyLock;
+
 use bailiwick_ledger_core::record::Status;
 use bailiwick_proto::{
     Reason,
@@ -21,7 +23,7 @@ use bailiwick_proto::{
 use serde_json::{json, value::RawValue};
 
 use crate::{
-    edge::{Call, Completion, HttpReply, PermittedCall, refuse_call, server_info},
+    edge::{Call, Completion, HttpReply, PermittedCall, SERVER_INFO, refuse_call},
     header_params,
     naming::Naming,
     operation::Ended,
@@ -136,9 +138,10 @@ pub fn list_request(
     capabilities: Option<&RawValue>,
     trace: &Carried,
 ) -> ServerRequest {
+    let carried = trace.to_members();
     let mut own = if era.is_modern() { Vec::from(own_meta(capabilities)) } else { Vec::new() };
-    own.extend(trace.to_members());
-    let meta = mcp::raw_object(own.iter().map(|(key, value)| (*key, &**value)));
+    own.extend(carried.iter().map(|(key, value)| (*key, &**value)));
+    let meta = mcp::raw_object(own.iter().copied());
     let members = params.iter().map(|(key, value)| (*key, &**value));
     let members: Vec<_> = members.chain((!own.is_empty()).then_some(("_meta", &*meta))).collect();
     let params = (!members.is_empty()).then(|| mcp::raw_object(members));
@@ -146,41 +149,38 @@ pub fn list_request(
 }
 
 /// What every modern request says about itself, and about the client behind it.
-pub(crate) fn own_meta(capabilities: Option<&RawValue>) -> [(&'static str, Box<RawValue>); 3] {
+pub(crate) fn own_meta(capabilities: Option<&RawValue>) -> [(&'static str, &RawValue); 3] {
+    static VERSION: LazyLock<Box<RawValue>> = LazyLock::new(|| mcp::raw(Era::Modern.version()));
+    static NOTHING: LazyLock<Box<RawValue>> = LazyLock::new(|| mcp::raw_object([]));
     [
-        (meta_key::PROTOCOL_VERSION, mcp::raw(Era::Modern.version())),
-        (meta_key::CLIENT_CAPABILITIES, capabilities.map_or_else(|| mcp::raw_object([]), ToOwned::to_owned)),
-        (meta_key::CLIENT_INFO, mcp::raw(&server_info())),
+        (meta_key::PROTOCOL_VERSION, &VERSION),
+        (meta_key::CLIENT_CAPABILITIES, capabilities.unwrap_or(&NOTHING)),
+        (meta_key::CLIENT_INFO, &SERVER_INFO),
     ]
 }
 
 fn meta(call: &Call, era: Era, id: &RequestId) -> Option<Box<RawValue>> {
     let sent = call.meta.as_deref().and_then(mcp::ordered_members).unwrap_or_default();
     let passed = |key: &str| !key.starts_with(meta_key::RESERVED_PREFIX) && key != meta_key::PROGRESS_TOKEN;
-    let mut all = if era.is_modern() { Vec::from(own_meta(call.capabilities.as_deref())) } else { Vec::new() };
-    if era.is_modern()
-        && let Some(level) = log_level(call)
-    {
-        all.push((meta_key::LOG_LEVEL, mcp::raw(&level)));
-    }
+    let level = if era.is_modern() { log_level(call).map(|level| mcp::raw(&level)) } else { None };
     // Under a token of this request's own: two clients may have chosen the same.
-    if sent.iter().any(|(key, _)| key == meta_key::PROGRESS_TOKEN) {
-        all.extend(RawValue::from_string(id.to_json()).ok().map(|id| (meta_key::PROGRESS_TOKEN, id)));
-    }
-    let all: Vec<_> = all
-        .iter()
-        .map(|(key, value)| (*key, &**value))
-        .chain(sent.iter().filter(|(key, _)| passed(key)).map(|(key, value)| (key.as_ref(), *value)))
-        .collect();
-    (!all.is_empty()).then(|| mcp::raw_object(all))
+    let wants_progress = sent.iter().any(|(key, _)| key == meta_key::PROGRESS_TOKEN);
+    let progress = if wants_progress { RawValue::from_string(id.to_json()).ok() } else { None };
+    let own = era.is_modern().then(|| own_meta(call.capabilities.as_deref()));
+    let wishes = [
+        level.as_deref().map(|level| (meta_key::LOG_LEVEL, level)),
+        progress.as_deref().map(|id| (meta_key::PROGRESS_TOKEN, id)),
+    ];
+    let passed_on = sent.iter().filter(|(key, _)| passed(key)).map(|(key, value)| (key.as_ref(), *value));
+    let mut all = own.into_iter().flatten().chain(wishes.into_iter().flatten()).chain(passed_on).peekable();
+    all.peek().is_some().then(|| mcp::raw_object(all))
 }
 
 /// From which level on log lines are wanted. A legacy client leaves that to the server, which a modern one leaves to us.
 fn log_level(call: &Call) -> Option<String> {
-    let meta = call.meta.as_deref().and_then(Members::of).unwrap_or_default();
     match call.era {
         Era::Legacy(_) => Some("info".to_owned()),
-        Era::Modern => meta.string(meta_key::LOG_LEVEL).ok().flatten(),
+        Era::Modern => call.meta.as_deref().and_then(Members::of)?.string(meta_key::LOG_LEVEL).ok().flatten(),
     }
 }
 

@@ -16,7 +16,7 @@ use serde::Deserialize;
 use serde_json::{Value, value::RawValue};
 
 use crate::{
-    edge::{server_info, without_tasks},
+    edge::{SERVER_INFO, without_tasks},
     forward::{ServerRequest, headers, own_meta, request},
 };
 
@@ -94,9 +94,9 @@ pub fn read_probe(http_status: u16, answer: Option<&Response>) -> Probe {
 /// them: the era has others.
 #[must_use]
 pub fn initialize_request(id: &RequestId, capabilities: Option<&RawValue>) -> ServerRequest {
-    let (version, info) = (raw(VERSION_2025_11_25), raw(&server_info()));
+    let version = raw(VERSION_2025_11_25);
     let capabilities = capabilities.map_or_else(|| raw_object([]), without_tasks);
-    let params = raw_object([("protocolVersion", &*version), ("capabilities", &*capabilities), ("clientInfo", &*info)]);
+    let params = raw_object([("protocolVersion", &*version), ("capabilities", &*capabilities), ("clientInfo", &**SERVER_INFO)]);
     ServerRequest { headers: Vec::new(), body: mcp::request_body(Some(id), method::INITIALIZE, Some(&params)) }
 }
 
@@ -157,8 +157,7 @@ pub fn tools_request(era: Era, id: &RequestId, cursor: Option<&str>) -> ServerRe
 }
 
 fn params(era: Era, members: &[(&str, &RawValue)]) -> Option<Box<RawValue>> {
-    let own = own_meta(None);
-    let meta = raw_object(own.iter().map(|(key, value)| (*key, &**value)));
+    let meta = raw_object(own_meta(None));
     let meta = era.is_modern().then_some(("_meta", &*meta));
     let all: Vec<_> = members.iter().copied().chain(meta).collect();
     (!all.is_empty()).then(|| raw_object(all))

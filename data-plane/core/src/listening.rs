@@ -31,7 +31,7 @@ pub use self::{
     words::{Hearer, Tasks},
 };
 
-use crate::{edge::server_info, forward::tasks::Seen, sealed::subscription::Subscription};
+use crate::{edge::SERVER_INFO, forward::tasks::Seen, sealed::subscription::Subscription};
 
 /// Equal changes within so long are told once: a person does not see the difference, a flood shrinks to four a second.
 pub const COALESCE_MS: u64 = 250;
@@ -390,8 +390,8 @@ impl Listening {
     /// The answer to a modern client's request ends its stream.
     fn farewell(&self) -> Option<Vec<u8>> {
         let Listener::Modern(id) = &self.listener else { return None };
-        let (id_json, kind, server) = (id_json(id), raw(RESULT_COMPLETE), raw(&server_info()));
-        let meta = raw_object([(meta_key::SUBSCRIPTION_ID, &*id_json), (meta_key::SERVER_INFO, &*server)]);
+        let (id_json, kind) = (id_json(id), raw(RESULT_COMPLETE));
+        let meta = raw_object([(meta_key::SUBSCRIPTION_ID, &*id_json), (meta_key::SERVER_INFO, &**SERVER_INFO)]);
         Some(mcp::result_body(id, &raw_object([("resultType", &*kind), ("_meta", &*meta)])))
     }
 }

@@ -5,7 +5,7 @@
 //! case, values exactly.
 //! Specification: MCP 2026-07-28 Streamable HTTP, "Request Metadata", "Value Encoding", "Server Validation".
 
-use std::collections::BTreeMap;
+use std::{borrow::Cow, collections::BTreeMap};
 
 use base64::{Engine as _, engine::general_purpose::STANDARD};
 
@@ -56,28 +56,29 @@ impl Headers {
     pub fn pick<'a>(all: impl IntoIterator<Item = (&'a str, &'a [u8])>) -> Result<Self, HeaderFault> {
         let mut picked = Self::default();
         for (name, value) in all {
-            let name = name.to_ascii_lowercase();
-            let param = name.strip_prefix(header_name::PARAM_PREFIX).map(ToOwned::to_owned);
-            let slot = match name.as_str() {
+            // Servers of HTTP have made it lower-case already.
+            let is_lower = !name.bytes().any(|byte| byte.is_ascii_uppercase());
+            let name = if is_lower { Cow::Borrowed(name) } else { Cow::Owned(name.to_ascii_lowercase()) };
+            let slot = match name.as_ref() {
                 header_name::PROTOCOL_VERSION => &mut picked.protocol_version,
                 header_name::SESSION_ID => &mut picked.session_id,
                 header_name::METHOD => &mut picked.method,
                 header_name::NAME => &mut picked.name,
                 _ => {
-                    if let Some(param) = param {
+                    if let Some(param) = name.strip_prefix(header_name::PARAM_PREFIX) {
                         let value = visible(&name, value)?;
                         if picked.params.len() >= PARAMS_MAX || value.len() > PARAM_BYTES_MAX {
                             return Err(HeaderFault::TooMuch);
                         }
-                        if picked.params.insert(param, value).is_some() {
-                            return Err(HeaderFault::Repeated(name));
+                        if picked.params.insert(param.to_owned(), value).is_some() {
+                            return Err(HeaderFault::Repeated(name.into_owned()));
                         }
                     }
                     continue;
                 }
             };
             if slot.replace(visible(&name, value)?).is_some() {
-                return Err(HeaderFault::Repeated(name));
+                return Err(HeaderFault::Repeated(name.into_owned()));
             }
         }
         Ok(picked)

@@ -22,7 +22,8 @@ use crate::{
 /// Stands where a valid session id goes.
 const SESSION: &str = "@session";
 /// Which seeds belong together: headers, message.
-const PAIRS: [(usize, usize); 9] = [(0, 0), (0, 1), (0, 4), (0, 7), (0, 9), (1, 2), (1, 3), (3, 5), (4, 6)];
+const PAIRS: [(usize, usize); 11] =
+    [(0, 0), (0, 1), (0, 4), (0, 7), (0, 9), (0, 14), (0, 15), (1, 2), (1, 3), (3, 5), (4, 6)];
 const STATUSES: [u16; 9] = [200, 202, 400, 403, 404, 406, 413, 415, 503];
 const FORWARDED: [&str; 7] =
     ["tools/call", "prompts/get", "resources/read", "completion/complete", "tasks/get", "tasks/update", "tasks/cancel"];
@@ -72,7 +73,10 @@ pub(crate) fn check(input: &[u8]) -> Checked {
             let arguments =
                 permitted.call.arguments.as_deref().map(|arguments| serde_json::from_str::<Value>(arguments.get()));
             let arguments = arguments.transpose().map_err(|_not_json| Broken("arguments are no JSON".to_owned()))?;
-            let written = value.get("params").and_then(|params| params.get("arguments"));
+            let params = value.get("params");
+            let is_wrapped = params.and_then(|params| params.get("name")) == Some(&Value::from("call_tool"));
+            let of_call = params.and_then(|params| params.get("arguments"));
+            let written = if is_wrapped { of_call.and_then(|of| of.get("arguments")) } else { of_call };
             promise(written == arguments.as_ref(), "other arguments than in the body")?;
             Ok(true)
         }
@@ -155,6 +159,7 @@ fn entries() -> Vec<v1::Entry> {
                 name: finance.into(),
                 servers: vec![finance.into()],
                 naming: "plain".into(),
+                tools: "search".into(),
                 ..v1::VirtualServer::default()
             }),
         ),

@@ -1,7 +1,7 @@
 //! What fuzzing starts from: texts as peers of both eras write them.
 
 /// Messages of clients and servers.
-pub(crate) const MESSAGES: [&str; 14] = [
+pub(crate) const MESSAGES: [&str; 16] = [
     r#"{"jsonrpc":"2.0","id":1,"method":"initialize","params":{"protocolVersion":"2025-11-25","capabilities":{"roots":{"listChanged":true},"elicitation":{}},"clientInfo":{"name":"c","version":"1"}}}"#,
     r#"{"jsonrpc":"2.0","id":"a","method":"tools/call","params":{"name":"query_data","arguments":{"q":"x","n":[1,2.5,-0,1e3]},"_meta":{"progressToken":7,"traceparent":"00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"}}}"#,
     r#"{"jsonrpc":"2.0","id":2,"method":"tools/call","params":{"name":"query_data","arguments":{},"_meta":{"io.modelcontextprotocol/protocolVersion":"2026-07-28","io.modelcontextprotocol/clientCapabilities":{"elicitation":{"form":{}}},"io.modelcontextprotocol/clientInfo":{"name":"c","version":"1"}}}}"#,
@@ -16,6 +16,8 @@ pub(crate) const MESSAGES: [&str; 14] = [
     r#"{"jsonrpc":"2.0","id":7,"error":{"code":-32602,"message":"no","data":{"x":1}}}"#,
     r#"{"jsonrpc":"2.0","id":null,"error":{"code":-32700,"message":"no"}}"#,
     r#"{"jsonrpc":"2.0","id":"s-1","method":"sampling/createMessage","params":{"messages":[],"maxTokens":1}}"#,
+    r#"{"jsonrpc":"2.0","id":8,"method":"tools/call","params":{"name":"call_tool","arguments":{"name":"query_data","arguments":{"q":[1.50]}}}}"#,
+    r#"{"jsonrpc":"2.0","id":9,"method":"tools/call","params":{"name":"search_tools","arguments":{"query":"queryData: all","limit":2,"offset":0}}}"#,
 ];
 
 /// JSON of all shapes.

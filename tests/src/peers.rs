@@ -38,7 +38,11 @@ fn install() -> Result<BTreeMap<String, String>> {
         .collect())
 }
 
-pub(crate) fn place(name: &str) -> Result<&'static str> {
+/// Where something installed is, by its variable.
+///
+/// # Errors
+/// When it is not installed.
+pub fn place(name: &str) -> Result<&'static str> {
     places()?.get(name).map(String::as_str).with_context(|| format!("{name} is not installed"))
 }
 

@@ -33,7 +33,9 @@ spec:
 ";
 
 fn server(name: &str, url: &str) -> String {
-    format!("---\napiVersion: bailiwick/v1\nkind: Server\nmetadata: {{name: {name}}}\nspec: {{endpoint: {{url: \"{url}\"}}}}\n")
+    format!(
+        "---\napiVersion: bailiwick/v1\nkind: Server\nmetadata: {{name: {name}}}\nspec: {{endpoint: {{url: \"{url}\"}}}}\n"
+    )
 }
 
 fn virtual_server(name: &str, spec: &str) -> String {
@@ -141,8 +143,7 @@ async fn sdk_clients_find_tools_of_many_servers_and_call_them() -> Result<()> {
 /// A tool that wants its region mirrored.
 fn by_region() -> Value {
     let mut tool = tool("by_region", "retrieval");
-    tool["inputSchema"]["properties"] =
-        json!({"region": {"type": "string", "x-mcp-header": "Region"}, "year": {"type": "integer", "x-mcp-header": "Year"}});
+    tool["inputSchema"]["properties"] = json!({"region": {"type": "string", "x-mcp-header": "Region"}, "year": {"type": "integer", "x-mcp-header": "Year"}});
     tool
 }
 
@@ -152,7 +153,9 @@ async fn what_reaches_a_server_agrees_in_headers_and_body_however_it_was_called(
     upstream.speak_modern(true);
     let deployment = Deployment::start(Shape::Processes).await?;
     let fixed = "{tools: search, servers: [{server: old, tools: {by_region: {name: here, fixed: {region: eu}}}}]}";
-    let manifests = server("old", upstream.url()) + &virtual_server("fixed", fixed) + &virtual_server("all", "{servers: [{server: old}]}");
+    let manifests = server("old", upstream.url())
+        + &virtual_server("fixed", fixed)
+        + &virtual_server("all", "{servers: [{server: old}]}");
     deployment.apply(&(manifests + PEOPLE))?;
     let fixed = clients(&deployment, "fixed", "retrieval", &["search_tools", "call_tool"]).await?;
     let all = clients(&deployment, "all", "retrieval", &["old__by_region"]).await?;
@@ -160,7 +163,8 @@ async fn what_reaches_a_server_agrees_in_headers_and_body_however_it_was_called(
         let mut legacy = client.clone();
         legacy.initialize().await?;
         let wrapped = json!({"name": "call_tool", "arguments": {"name": "here", "arguments": {"year": 2026}}});
-        for answer in [client.modern("tools/call", wrapped.clone()).await?, legacy.legacy("tools/call", wrapped).await?] {
+        for answer in [client.modern("tools/call", wrapped.clone()).await?, legacy.legacy("tools/call", wrapped).await?]
+        {
             let content = &answer.body["result"]["structuredContent"];
             ensure!(*content == json!({"year": 2026, "region": "eu"}), "{}", answer.text);
         }
@@ -175,7 +179,10 @@ async fn what_reaches_a_server_agrees_in_headers_and_body_however_it_was_called(
         for seen in upstream.seen().iter().skip(turn * 3) {
             let header = |name: &str| seen.headers.get(name).and_then(|value| value.to_str().ok()).map(str::to_owned);
             let body: Value = serde_json::from_str(&seen.body)?;
-            ensure!(header("mcp-name").as_deref() == Some("by_region") && body["params"]["name"] == "by_region", "{seen:?}");
+            ensure!(
+                header("mcp-name").as_deref() == Some("by_region") && body["params"]["name"] == "by_region",
+                "{seen:?}"
+            );
             ensure!(header("mcp-method").as_deref() == Some("tools/call"), "{seen:?}");
             ensure!(header("mcp-param-region").as_deref() == Some("eu"), "{seen:?}");
             ensure!(header("mcp-param-year").as_deref() == Some("2026"), "{seen:?}");
@@ -191,7 +198,8 @@ async fn what_reaches_a_server_agrees_in_headers_and_body_however_it_was_called(
 
 /// A modern `tools/call` of `call_tool`, by a client that can be asked and has tasks.
 async fn through(client: &McpClient, tool: &str, more: Value) -> Result<Value> {
-    let mut params = json!({"name": "call_tool", "arguments": {"name": tool, "arguments": {"n": 1}}, "_meta": modern_meta()});
+    let mut params =
+        json!({"name": "call_tool", "arguments": {"name": tool, "arguments": {"n": 1}}, "_meta": modern_meta()});
     params["_meta"]["io.modelcontextprotocol/clientCapabilities"] =
         json!({"elicitation": {}, "extensions": {TASKS: {}}});
     if let (Some(params), Value::Object(more)) = (params.as_object_mut(), more) {
@@ -239,7 +247,8 @@ async fn questions_progress_and_tasks_pass_through_call_tool() -> Result<()> {
     ensure!(again["result"]["structuredContent"] == given, "{again}");
 
     // Progress under the client's own token, before the answer.
-    let progress = r#"{"jsonrpc":"2.0","method":"notifications/progress","params":{"progressToken":$TOKEN,"progress":1}}"#;
+    let progress =
+        r#"{"jsonrpc":"2.0","method":"notifications/progress","params":{"progressToken":$TOKEN,"progress":1}}"#;
     let done = r#"{"jsonrpc":"2.0","id":$ID,"result":{"content":[]}}"#;
     let events = [progress, done].map(|event| format!("data: {event}\n\n")).to_vec();
     old.reply_once(Reply::Says(events, bailiwick_tests::scripted::End::Done));
@@ -263,7 +272,10 @@ async fn questions_progress_and_tasks_pass_through_call_tool() -> Result<()> {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_dead_server_hides_no_other_and_its_own_tools_fail_by_name() -> Result<()> {
-    let (alive, dead) = (ScriptedServer::start(vec![tool("read", "retrieval")]).await?, ScriptedServer::start(vec![tool("write", "retrieval")]).await?);
+    let (alive, dead) = (
+        ScriptedServer::start(vec![tool("read", "retrieval")]).await?,
+        ScriptedServer::start(vec![tool("write", "retrieval")]).await?,
+    );
     let deployment = Deployment::start(Shape::Processes).await?;
     let servers = server("alive", alive.url()) + &server("dead", dead.url());
     deployment.apply(&(servers + &virtual_server("many", "{servers: [{server: alive}, {server: dead}]}") + PEOPLE))?;

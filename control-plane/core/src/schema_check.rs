@@ -2,9 +2,9 @@
 //!
 //! Asked by `virtual_server` about arguments that a view fixes, against the parameters of an approved tool. Schemas come
 //! from servers, so nothing here is looked up elsewhere, no pattern of theirs is run, and the steps are counted. Where
-//! the answer depends on what is not read here (patterns, conditions, references elsewhere), it is that it is not known:
-//! then the server itself has to say. Specification: JSON Schema 2020-12 validation; unknown keywords and `format` are
-//! annotations.
+//! the answer depends on what is not read here (patterns, conditions, references elsewhere), it is that it is not
+//! known: then the server itself has to say. Specification: JSON Schema 2020-12 validation; unknown keywords and
+//! `format` are annotations.
 
 use serde_json::{Map, Value};
 
@@ -218,12 +218,15 @@ fn one_of_given(keywords: &Map<String, Value>, value: &Value) -> Fit {
         .and(|| Fit::of(is_const, || "must be the value under `const`".to_owned()))
 }
 
+/// Whether a number keeps to a bound.
+type Rule = fn(f64, f64) -> bool;
+
 fn number(keywords: &Map<String, Value>, value: &Value) -> Fit {
     // Fixed values are whole and of at most 53 bits, so nothing is lost here.
     let value = value.as_f64().unwrap_or_default();
     let bound = |keyword: &str| keywords.get(keyword).and_then(Value::as_f64);
-    let holds = |keyword, rule: fn(f64, f64) -> bool| bound(keyword).is_none_or(|bound| rule(value, bound));
-    let rules: [(&str, fn(f64, f64) -> bool); 5] = [
+    let holds = |keyword, rule: Rule| bound(keyword).is_none_or(|bound| rule(value, bound));
+    let rules: [(&str, Rule); 5] = [
         ("minimum", |value, bound| value >= bound),
         ("maximum", |value, bound| value <= bound),
         ("exclusiveMinimum", |value, bound| value > bound),
@@ -237,10 +240,13 @@ fn number(keywords: &Map<String, Value>, value: &Value) -> Fit {
 }
 
 fn sized(keywords: &Map<String, Value>, size: usize, [least, most]: [&str; 2], what: &str) -> Fit {
-    let bound = |keyword: &str| keywords.get(keyword).and_then(Value::as_u64).and_then(|size| usize::try_from(size).ok());
+    let bound =
+        |keyword: &str| keywords.get(keyword).and_then(Value::as_u64).and_then(|size| usize::try_from(size).ok());
     let (least, most) = (bound(least), bound(most));
     Fit::of(least.is_none_or(|least| size >= least), || format!("must have at least {} {what}", least.unwrap_or(0)))
-        .and(|| Fit::of(most.is_none_or(|most| size <= most), || format!("must have at most {} {what}", most.unwrap_or(0))))
+        .and(|| {
+            Fit::of(most.is_none_or(|most| size <= most), || format!("must have at most {} {what}", most.unwrap_or(0)))
+        })
 }
 
 /// Equal as JSON Schema has it: numbers by their value.

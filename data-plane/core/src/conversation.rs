@@ -8,13 +8,13 @@
 //! to the call that began last, and to nobody where different people share the channel. A question goes to the call
 //! that is under way, if there is one only, and nobody shares the channel; else it is answered here. Changes go to
 //! listeners. Everything else is nobody's. What is no message is read over, up to a bound: many programs write a greeting
-//! to their output. Deliberately absent: bytes, queues and time; what a client gets of it (`relay`).
+//! to their output. Half a message is the end: nobody knows what it was. Deliberately absent: bytes, queues and time; what a client gets of it (`relay`).
 //! Specification: MCP 2026-07-28 and 2025-11-25, transports, "stdio"; 2024-11-05, "HTTP with SSE".
 
 use std::collections::BTreeMap;
 
 use bailiwick_proto::mcp::{
-    self, Era, Incoming, Members, Notification, Request, RequestId, Response, meta_key, method, read_any,
+    self, Era, Incoming, Members, Notification, Request, RequestId, Response, ResponseFault, meta_key, method, read_any,
 };
 use serde_json::value::RawValue;
 
@@ -134,6 +134,9 @@ impl Conversation {
             Ok((_, Incoming::Notification(notification))) => self.notified(notification),
             Ok((_, Incoming::Request(request))) => self.asked(request),
             Err((fault, Some(id))) if self.under_way.contains_key(&id) => self.answered(id, Err(fault.to_string())),
+            Err((ResponseFault::Json(_), _)) if begins_as_message(message) => {
+                Said::Broken("the server says half of something")
+            }
             Err(_) => {
                 self.junk += 1;
                 if self.junk > JUNK_MAX {
@@ -186,6 +189,12 @@ impl Conversation {
     fn calls(&self) -> impl Iterator<Item = (&RequestId, &Asked)> {
         self.under_way.iter().filter(|(_, asked)| asked.of == Sort::Call)
     }
+}
+
+/// Whether what cannot be read was meant as a message: then it is not clear what became of it, and whose it was.
+fn begins_as_message(text: &[u8]) -> bool {
+    const KEY: &[u8] = br#""jsonrpc""#;
+    text.first() == Some(&b'{') && text.windows(KEY.len()).take(64).any(|window| window == KEY)
 }
 
 /// The id of the request that opened the subscription a notification belongs to.

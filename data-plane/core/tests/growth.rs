@@ -10,11 +10,7 @@ use std::sync::Arc;
 
 use allocation_counter::{AllocationInfo, measure};
 use aws_lc_rs::digest::{SHA256, digest};
-use bailiwick_data_plane_core::{
-    Caller, Catalogue, Config, Exchange, Step,
-    edge::handle,
-    sealed::SealingKeys,
-};
+use bailiwick_data_plane_core::{Caller, Catalogue, Config, Exchange, Step, edge::handle, sealed::SealingKeys};
 use bailiwick_proto::{
     config_digest,
     v1::{self, resource::Resource as Kind},
@@ -54,7 +50,8 @@ fn tool(server: &str, number: usize) -> v1::Entry {
 fn entries(size: Size, shown: &str) -> Vec<v1::Entry> {
     let mut all = Vec::new();
     for server in (0..size.servers).map(|number| format!("s{number}")) {
-        let known = v1::Server { name: server.clone(), url: "http://s.test/".into(), timeout_ms: 1, ..Default::default() };
+        let known =
+            v1::Server { name: server.clone(), url: "http://s.test/".into(), timeout_ms: 1, ..Default::default() };
         all.push(entry(format!("server/{server}"), Kind::Server(known)));
         all.extend((0..size.tools_of_each).map(|number| tool(&server, number)));
     }
@@ -72,7 +69,9 @@ fn entries(size: Size, shown: &str) -> Vec<v1::Entry> {
     }
     for number in 0..size.policies {
         let name = format!("policy-{number}");
-        let cedar = format!("permit (principal in Group::\"g{number}\", action in Action::\"call_tool\", resource in Server::\"s0\");");
+        let cedar = format!(
+            "permit (principal in Group::\"g{number}\", action in Action::\"call_tool\", resource in Server::\"s0\");"
+        );
         all.push(entry(format!("policy/{name}"), Kind::Policy(v1::Policy { name, cedar, version: 1 })));
     }
     all.push(entry("user/jane@example.com".into(), Kind::User(jane())));
@@ -129,7 +128,7 @@ fn cost_of_delta(entries: &[v1::Entry], changed: v1::Entry) -> AllocationInfo {
     after.push(changed.clone());
     let digest = config_digest::of_entries(&after).to_vec();
     let changes = vec![v1::EntryChange { key: changed.key, value: Some(changed.value) }];
-    let delta = v1::Delta { from: config.revision, to: 2, changes, digest, ..Default::default() };
+    let delta = v1::Delta { from: config.revision, to: 2, changes, digest };
     let mut applied = None;
     let cost = measure(|| applied = Some(catalogue.delta(&delta).unwrap()));
     assert!(applied.is_some_and(|applied| applied.revision == 2 && applied.refused.is_empty()));

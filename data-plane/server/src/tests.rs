@@ -3,6 +3,7 @@
 mod allocations;
 mod calls;
 mod edge;
+mod http3;
 mod lane;
 mod lifecycle;
 mod listener;

@@ -22,11 +22,13 @@ mod hearing;
 mod known;
 mod lease;
 mod metrics;
+mod openapi;
 mod peer;
 mod pool;
 mod reply;
 mod route;
 mod sse;
+mod sse_transport;
 mod stdio;
 mod tls;
 #[cfg(test)]
@@ -73,6 +75,7 @@ use self::{
     guard::{Resolver, System},
     known::{Known, Surroundings, Table},
     peer::{Peer, Room},
+    route::Route,
 };
 use crate::{config::UpstreamConfig, telemetry::Cause};
 
@@ -121,16 +124,17 @@ impl Upstream {
         let surroundings = Surroundings {
             limits: limits.clone(),
             networks: networks?.into(),
-            credentials: Arc::clone(&means.credentials),
+            credentials: means.credentials,
             resolver: means.resolver.unwrap_or_else(|| Arc::new(System)),
             supervisor: supervisor.clone(),
             closing: Shutdown::new(),
             metrics: means.metrics,
         };
+        let table = Arc::new(Table::new(surroundings));
         Ok(Self {
-            channels: Channels::new(limits.clone(), means.credentials, supervisor.clone()),
+            channels: Channels::new(limits.clone(), Arc::clone(&table), supervisor.clone()),
             limits,
-            table: Arc::new(Table::new(surroundings)),
+            table,
             next_id: AtomicU64::new(1),
             room: Room::new(supervisor.clone()),
             supervisor: supervisor.clone(),
@@ -159,6 +163,9 @@ impl Upstream {
         aside: Aside<'_>,
     ) -> Result<(Response, u64), UpstreamFault> {
         let bounds = self.call_bounds(server);
+        if server.openapi.is_some() {
+            return Box::pin(async { openapi::call(&*self.route(server)?, permitted, bounds, aside).await }).await;
+        }
         let request = |era| forward::call_request(permitted, era, id);
         if let Some(partner) = self.channels.partner(server, caller) {
             return Box::pin(partner.ask(id, request, (bounds, self.handshake_bounds(server)), aside)).await;
@@ -179,6 +186,9 @@ impl Upstream {
         id: &RequestId,
         request: impl Fn(Era) -> ServerRequest,
     ) -> Result<Response, UpstreamFault> {
+        if server.openapi.is_some() {
+            return Ok(openapi::enquired(&request(Era::Modern)));
+        }
         let bounds = self.handshake_bounds(server);
         if let Some(partner) = self.channels.partner(server, caller) {
             return Ok(Box::pin(partner.ask(id, request, (bounds, bounds), Aside::default())).await?.0);
@@ -193,6 +203,9 @@ impl Upstream {
         server: &Server,
         caller: &Principal,
     ) -> Result<Option<Box<RawValue>>, UpstreamFault> {
+        if server.openapi.is_some() {
+            return Ok(Some(openapi::capabilities()));
+        }
         if let Some(partner) = self.channels.partner(server, caller) {
             return Box::pin(partner.capabilities(self.handshake_bounds(server))).await;
         }
@@ -201,6 +214,9 @@ impl Upstream {
 
     /// The revision that a server is spoken to in, once that is known.
     pub(crate) fn era(&self, server: &Server, caller: &Principal) -> Option<Era> {
+        if server.openapi.is_some() {
+            return Some(Era::Modern);
+        }
         match self.channels.partner(server, caller) {
             Some(partner) => partner.era(),
             None => self.peer(server, caller).ok()?.era(),
@@ -215,6 +231,9 @@ impl Upstream {
         caller: &Principal,
         level: Level,
     ) -> Result<(), UpstreamFault> {
+        if server.openapi.is_some() {
+            return Ok(());
+        }
         if let Some(partner) = self.channels.partner(server, caller) {
             partner.want_level(level);
             return Box::pin(partner.tell_level(&self.next_id(), level, self.handshake_bounds(server))).await;
@@ -227,6 +246,9 @@ impl Upstream {
 
     /// The same, said to another node: no session is opened for it. Whether one is open that has to be told.
     pub(crate) fn want_level(&self, server: &Server, caller: &Principal, level: Level) -> bool {
+        if server.openapi.is_some() {
+            return false;
+        }
         match self.channels.partner(server, caller) {
             Some(partner) => partner.want_level(level),
             None => self.peer(server, caller).is_ok_and(|peer| peer.want_level(level)),
@@ -255,7 +277,7 @@ impl Upstream {
     /// Tells a legacy server that `caller` no longer waits for `id`. A modern one sees its stream close, and over a channel
     /// both were told when the request was given up.
     pub(crate) async fn cancel(&self, server: &Server, caller: &Principal, id: &RequestId) {
-        if self.channels.partner(server, caller).is_some() {
+        if server.openapi.is_some() || self.channels.partner(server, caller).is_some() {
             return;
         }
         let params = format!(r#"{{"requestId":{id},"reason":"cancelled"}}"#);
@@ -270,6 +292,9 @@ impl Upstream {
     /// All tools a server shows, as canonical definitions by name.
     pub(crate) async fn list_tools(&self, server: &Server) -> Result<Vec<ToolDefinition>, UpstreamFault> {
         let bounds = self.handshake_bounds(server);
+        if let Some(api) = &server.openapi {
+            return Box::pin(async { openapi::list(&*self.route(server)?, (server, api), bounds).await }).await;
+        }
         let partner = self.channels.partner(server, &Principal::Gateway);
         let mut list = ToolList::default();
         let mut cursor: Option<String> = None;
@@ -331,6 +356,13 @@ impl Upstream {
         self.give_back(self.table.all());
         known.peers().insert(key, Arc::clone(&peer));
         Ok(peer)
+    }
+
+    /// The way to a server, whatever it speaks.
+    fn route(&self, server: &Server) -> Result<Arc<Route>, UpstreamFault> {
+        let known = self.known(server);
+        let origin = known.origin.as_ref().map_err(UpstreamFault::clone)?;
+        Ok(Arc::clone(&origin.route))
     }
 
     fn known(&self, server: &Server) -> Arc<Known> {

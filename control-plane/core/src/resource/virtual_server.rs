@@ -235,7 +235,8 @@ impl ToolView {
         }
         for (parameter, value) in &self.fixed {
             if !is_recordable(value) {
-                let message = "must be a text, a whole number of at most 53 bits, true or false, or a list or mapping of these";
+                let message =
+                    "must be a text, a whole number of at most 53 bits, true or false, or a list or mapping of these";
                 fault(&format!("fixed.{parameter}"), message.to_owned());
             }
         }
@@ -335,10 +336,13 @@ mod tests {
     #[test]
     fn fixed_arguments_are_values_that_records_can_hold() {
         let fixed = |value: &Value| one("plain", json!({"server": "a", "tools": {"x": {"fixed": {"p": value}}}}));
-        for good in [json!("eu"), json!(7), json!(-7), json!(true), json!(["a", {"b": 1}]), json!({}), json!(INTEGER_MAX)] {
+        for good in
+            [json!("eu"), json!(7), json!(-7), json!(true), json!(["a", {"b": 1}]), json!({}), json!(INTEGER_MAX)]
+        {
             assert!(keys(fixed(&good)).is_empty(), "{good}");
         }
-        for bad in [json!(null), json!(0.5), json!(INTEGER_MAX + 1), json!(u64::MAX), json!([null]), json!({"a": 1.5})] {
+        for bad in [json!(null), json!(0.5), json!(INTEGER_MAX + 1), json!(u64::MAX), json!([null]), json!({"a": 1.5})]
+        {
             assert_eq!(keys(fixed(&bad)), ["spec.servers[0].tools.x.fixed.p"], "{bad}");
         }
     }

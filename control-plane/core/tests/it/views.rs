@@ -72,7 +72,10 @@ fn the_event_of_a_view_is_written_and_read_as_it_was_shipped() {
     let recorded = bailiwick_control_plane_core::recorded(&event, 42).unwrap();
     bailiwick_ledger_core::canonical::to_canonical(&recorded).unwrap();
     let later = SHIPPED.replace(r#""hide""#, r#""conceal""#);
-    assert!(bailiwick_control_plane_core::stored::read(later.as_bytes()).is_err(), "an unknown part of a view is no less");
+    assert!(
+        bailiwick_control_plane_core::stored::read(later.as_bytes()).is_err(),
+        "an unknown part of a view is no less"
+    );
 }
 
 #[test]
@@ -91,7 +94,10 @@ fn fixed_arguments_must_be_parameters_that_can_be_left_out_and_fit_them() {
         ("{account: 7}", ".account: must be of type string"),
         ("{account: x}", ".account: must have at least 2 characters"),
         ("{amount: 101}", ".amount: must keep to `maximum`: 100"),
-        ("{amount: 0.5}", ".amount: must be a text, a whole number of at most 53 bits, true or false, or a list or mapping of these"),
+        (
+            "{amount: 0.5}",
+            ".amount: must be a text, a whole number of at most 53 bits, true or false, or a list or mapping of these",
+        ),
     ] {
         assert_eq!(refused(&mut world(), &fixed(values)), [format!("{place}{problem}")], "{values}");
     }
@@ -160,12 +166,16 @@ fn given_names_collide_as_others_do_and_hidden_tools_do_not() {
         (["", ", tools: {query_data: {name: query_ledger}}"], None),
         (
             ["", ", only: [post], tools: {post: {name: query_data}}"],
-            Some("tool \"query_data\" of Server finance and tool \"post\" of Server ledger would both be \"query_data\""),
+            Some(
+                "tool \"query_data\" of Server finance and tool \"post\" of Server ledger would both be \"query_data\"",
+            ),
         ),
         ([", hide: [query_data], tools: {drop: {name: query_data}}", ", only: [post]"], None),
         (
             [", tools: {drop: {name: query_data}}", ", only: [post]"],
-            Some("tool \"drop\" of Server finance and tool \"query_data\" of Server finance would both be \"query_data\""),
+            Some(
+                "tool \"drop\" of Server finance and tool \"query_data\" of Server finance would both be \"query_data\"",
+            ),
         ),
     ] {
         let mut world = with_ledger();
@@ -214,6 +224,8 @@ fn a_view_is_rolled_out_in_stages_like_the_rest_of_its_virtual_server() {
     assert!(streamed(&world).views.is_empty(), "it does not count for all yet");
     let value = world.entries.get("rollout_change/1/virtual_server/finance").unwrap();
     let Some(Resource::RolloutChange(change)) = v1::Resource::decode(value).unwrap().resource else { panic!() };
-    let Some(Resource::VirtualServer(staged)) = v1::Resource::decode(&change.value[..]).unwrap().resource else { panic!() };
+    let Some(Resource::VirtualServer(staged)) = v1::Resource::decode(&change.value[..]).unwrap().resource else {
+        panic!()
+    };
     assert_eq!(staged.views[0].only, ["query_data"]);
 }

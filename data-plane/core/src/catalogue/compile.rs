@@ -195,7 +195,10 @@ impl Read {
                 search: (listed.tools == "search").then(|| search_index(&shown, before)),
                 fixes: shown.values().any(|exposed| exposed.view.as_ref().is_some_and(|view| !view.fixed.is_empty())),
                 tools: shown,
-                servers: behind.filter(|server| !self.denied_servers.contains(**server)).map(ToString::to_string).collect(),
+                servers: behind
+                    .filter(|server| !self.denied_servers.contains(**server))
+                    .map(ToString::to_string)
+                    .collect(),
                 naming: Naming::of(listed.naming == "plain", &listed.servers),
             };
             servers.insert(listed.name.clone(), server);

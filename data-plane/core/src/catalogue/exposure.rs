@@ -81,8 +81,7 @@ impl Face<'_> {
         let (tool, name) = (Arc::clone(tool), self.name.clone());
         let Some(said) = self.said else {
             let name_json = mcp::raw(&name);
-            let renamed =
-                members.iter().map(|(key, value)| (&**key, if key == "name" { &*name_json } else { *value }));
+            let renamed = members.iter().map(|(key, value)| (&**key, if key == "name" { &*name_json } else { *value }));
             return Ok(Some(ExposedTool { definition: mcp::raw_object(renamed), name, tool, view: None }));
         };
         if !names::is_client_tool_name(&name) && !said.name.is_empty() {

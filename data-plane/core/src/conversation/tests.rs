@@ -138,11 +138,22 @@ fn what_a_subscription_hears_says_whose_it_is() {
 #[test]
 fn what_is_no_message_is_read_over_until_it_is_too_much() {
     let mut conversation = legacy(false, &[(7, Sort::Call)]);
-    for junk in ["Server running on stdio", "{}", "[]", r#"{"level":30,"msg":"started"}"#, "\u{0}", "{\"jsonrpc\":"] {
+    for junk in ["Server running on stdio", "{}", "[]", r#"{"level":30,"msg":"started"}"#, "\u{0}", "{\"json\":"] {
         check(&mut conversation, junk, "nothing");
     }
     let broken = (0..=JUNK_MAX).find(|_| matches!(conversation.heard(b"debug"), Said::Broken(_)));
     assert_eq!(broken, Some(JUNK_MAX - 6));
+}
+
+#[test]
+fn half_a_message_ends_the_channel() {
+    for half in [
+        r#"{"jsonrpc":"2.0","id":7,"result":{"content"{"jsonrpc":"2.0","id":8,"result":{}}"#,
+        r#"{"id":7,"jsonrpc":"2.0""#,
+        r#"{"jsonrpc":"2.0","id":7,"result":{}} trailing"#,
+    ] {
+        check(&mut legacy(false, &[(7, Sort::Call), (8, Sort::Call)]), half, "broken");
+    }
 }
 
 #[test]

@@ -157,7 +157,8 @@ pub(super) fn call(
     if let (Era::Modern, Some(tool)) = (era, decision.tool()) {
         let mirrored = view.map_or(&tool.header_params, |view| &view.header_params);
         // Of a tool that is called through another, a client knows no headers.
-        let checked = if is_direct { header_params::check(mirrored, headers, call.arguments.as_deref()) } else { Ok(()) };
+        let checked =
+            if is_direct { header_params::check(mirrored, headers, call.arguments.as_deref()) } else { Ok(()) };
         if let Err(fault) = checked {
             return Step::Respond(reply::plain_error(400, code::HEADER_MISMATCH, &fault.to_string(), Some(&call.id)));
         }

@@ -155,9 +155,10 @@ impl Query {
         let admission = Admission::of(config, caller, now_unix);
         // Without authority nothing is permitted, and nothing has to be asked.
         let found = admission.stands(virtual_server).then(|| index.find(&self.words));
-        let permitted = found.into_iter().flatten().filter(|exposed| {
-            admission.admit(Wanted { virtual_server, what: What::Tool(&exposed.name) }).permits()
-        });
+        let permitted = found
+            .into_iter()
+            .flatten()
+            .filter(|exposed| admission.admit(Wanted { virtual_server, what: What::Tool(&exposed.name) }).permits());
         let (mut shown, mut bytes, mut goes_on) = (Vec::new(), 0_usize, false);
         for exposed in permitted.skip(self.offset) {
             let definition = exposed.definition.get();

@@ -63,11 +63,12 @@ pub struct LeftOut {
     pub why: &'static str,
 }
 
-/// The tools of a document.
+/// The tools of a document. The gateway itself sets the header `shown`, if it shows the API a credential: clients do not
+/// see it.
 ///
 /// # Errors
 /// Why the whole document is of no use.
-pub fn tools(text: &str) -> Result<Listed, DocumentFault> {
+pub fn tools(text: &str, shown: Option<&str>) -> Result<Listed, DocumentFault> {
     let document = Document::read(text)?;
     let mut listed = Listed::default();
     let mut found: BTreeMap<String, v1::ToolDefinition> = BTreeMap::new();
@@ -86,7 +87,7 @@ pub fn tools(text: &str) -> Result<Listed, DocumentFault> {
             if operations > OPERATIONS_MAX {
                 return Err(DocumentFault::TooMany);
             }
-            let operation = Operation { document: &document, method, path, item, operation };
+            let operation = Operation { document: &document, shown, method, path, item, operation };
             match operation.tool(&mut nodes) {
                 Ok(tool) => {
                     let name = tool.name.clone();
@@ -118,6 +119,8 @@ impl Listed {
 
 struct Operation<'d> {
     document: &'d Document,
+    /// In lower case.
+    shown: Option<&'d str>,
     method: Method,
     path: &'d str,
     item: &'d Value,
@@ -239,6 +242,7 @@ impl<'d> Operation<'d> {
         let place = match said.get("in").and_then(Value::as_str) {
             Some("path") => Place::Path,
             Some("query") => Place::Query,
+            Some("header") if self.shown.is_some_and(|shown| name.eq_ignore_ascii_case(shown)) => return Ok(None),
             Some("header") if !is_header_of_ours(name) => Place::Header,
             Some("header" | "cookie") if !required => return Ok(None),
             Some("header") => return Err("it needs a header that clients may not choose"),

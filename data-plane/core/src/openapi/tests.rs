@@ -11,7 +11,7 @@ fn document(paths: Value) -> Value {
 }
 
 fn definitions(document: &Value) -> Vec<Value> {
-    let listed = tools(&document.to_string()).unwrap();
+    let listed = tools(&document.to_string(), None).unwrap();
     listed.tools.iter().map(|tool| serde_json::from_str(&tool.json).unwrap()).collect()
 }
 
@@ -26,7 +26,7 @@ fn left_out(path: &str, method: &str, operation: Value) -> &'static str {
     let good = json!({"get": {"operationId": "good"}});
     let mut paths = json!({"/good": good});
     paths[path] = json!({method: operation});
-    let listed = tools(&document(paths).to_string()).unwrap();
+    let listed = tools(&document(paths).to_string(), None).unwrap();
     assert_eq!(listed.tools.len(), 1, "the others stay");
     listed.left_out[0].why
 }
@@ -71,7 +71,7 @@ fn petstore() -> Value {
 #[test]
 fn a_definition_never_changes_while_its_operation_does_not() {
     // Approved definitions are compared by their bytes: another form of the same would put every tool in quarantine.
-    let tools = tools(&petstore().to_string()).unwrap().tools;
+    let tools = tools(&petstore().to_string(), None).unwrap().tools;
     let names: Vec<_> = tools.iter().map(|tool| tool.name.as_str()).collect();
     assert_eq!(names, ["deletePet", "getPet", "replacePet"]);
     assert_eq!(
@@ -106,7 +106,7 @@ fn names_are_ids_or_method_and_path_and_fit() {
     let name = only("/a", "get", json!({"operationId": long}))["name"].as_str().unwrap().to_owned();
     assert_eq!(name.len(), 64);
     let twice = document(json!({"/a": {"get": {"operationId": "a"}}, "/b": {"get": {"operationId": "a"}}}));
-    assert_eq!(tools(&twice.to_string()).unwrap_err(), DocumentFault::Repeated("a".into()));
+    assert_eq!(tools(&twice.to_string(), None).unwrap_err(), DocumentFault::Repeated("a".into()));
 }
 
 #[test]
@@ -157,6 +157,18 @@ fn what_cannot_be_sent_in_one_sure_way_is_left_out() {
 }
 
 #[test]
+fn the_header_of_a_credential_is_not_a_clients_to_send() {
+    let parameters = json!([{"name": "X-Api-Key", "in": "header", "required": true, "schema": {}}]);
+    let document = document(json!({"/a": {"get": {"parameters": parameters}}})).to_string();
+    let input = |shown| -> Value {
+        let tool = tools(&document, shown).unwrap().tools.remove(0);
+        serde_json::from_str::<Value>(&tool.json).unwrap()["inputSchema"]["properties"].clone()
+    };
+    assert_eq!(input(None), json!({"X-Api-Key": {}}));
+    assert_eq!(input(Some("x-api-key")), json!({}));
+}
+
+#[test]
 fn documents_that_cannot_be_used_say_why() {
     for (text, why) in [
         ("{".to_owned(), "not JSON"),
@@ -168,11 +180,11 @@ fn documents_that_cannot_be_used_say_why() {
         (" ".repeat(DOCUMENT_BYTES_MAX + 1), "larger"),
         (format!("{}{}", "[".repeat(1_000), "]".repeat(1_000)), "nested"),
     ] {
-        let fault = tools(&text).unwrap_err().to_string();
+        let fault = tools(&text, None).unwrap_err().to_string();
         assert!(fault.contains(why), "{fault}");
     }
     let many: serde_json::Map<_, _> = (0..=OPERATIONS_MAX).map(|n| (format!("/{n}"), json!({"get": {}}))).collect();
-    assert_eq!(tools(&document(many.into()).to_string()).unwrap_err(), DocumentFault::TooMany);
+    assert_eq!(tools(&document(many.into()).to_string(), None).unwrap_err(), DocumentFault::TooMany);
 }
 
 #[test]
@@ -180,7 +192,7 @@ fn hostile_references_end() {
     let mut looping = document(json!({"/a": {"get": {"parameters": [{"$ref": "#/components/parameters/A"}]}}}));
     looping["components"]["parameters"] =
         json!({"A": {"$ref": "#/components/parameters/B"}, "B": {"$ref": "#/components/parameters/A"}});
-    assert!(tools(&looping.to_string()).is_err());
+    assert!(tools(&looping.to_string(), None).is_err());
     // A row of schemas, each of which refers to the next: read one after the other, not one inside the other.
     let schemas: serde_json::Map<_, _> = (0..20_000)
         .map(|n| (format!("S{n}"), json!({"items": {"$ref": format!("#/components/schemas/S{}", n + 1)}})))
@@ -189,14 +201,14 @@ fn hostile_references_end() {
         json!({"requestBody": {"content": {"application/json": {"schema": {"$ref": "#/components/schemas/S0"}}}}});
     let mut long = document(json!({"/a": {"post": operation}, "/b": {"get": {}}}));
     long["components"]["schemas"] = schemas.into();
-    let listed = tools(&long.to_string()).unwrap();
+    let listed = tools(&long.to_string(), None).unwrap();
     assert_eq!(listed.left_out[0].why, "its schemas are too large");
     // Many large schemas, which many operations use, are not multiplied.
     let wide: serde_json::Map<_, _> = (0..9_000).map(|n| (format!("p{n}"), json!({}))).collect();
     let paths: serde_json::Map<_, _> = (0..900).map(|n| (format!("/{n}"), json!({"post": operation}))).collect();
     let mut wide_document = document(paths.into());
     wide_document["components"]["schemas"] = json!({"S0": {"properties": wide}});
-    assert!(tools(&wide_document.to_string()).is_err(), "none is offered, and none of them took long");
+    assert!(tools(&wide_document.to_string(), None).is_err(), "none is offered, and none of them took long");
 }
 
 #[test]
@@ -335,7 +347,7 @@ proptest! {
 
     #[test]
     fn no_document_breaks_the_reader(text in r#"[\{\}\[\]:,"a-z$#/0-9 ]{0,200}"#) {
-        let _ = tools(&text);
-        let _ = tools(&format!(r##"{{"openapi":"3.1.0","paths":{{"/a":{{"get":{text}}}}}}}"##));
+        let _ = tools(&text, None);
+        let _ = tools(&format!(r##"{{"openapi":"3.1.0","paths":{{"/a":{{"get":{text}}}}}}}"##), None);
     }
 }

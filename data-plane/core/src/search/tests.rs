@@ -16,7 +16,8 @@ fn index(definitions: &[serde_json::Value]) -> Arc<SearchIndex> {
         tools: "search".into(),
         views: Vec::new(),
     };
-    let world = World([vec![server("shop"), entry("virtual_server/shop", Kind::VirtualServer(listed))], entries].concat());
+    let world =
+        World([vec![server("shop"), entry("virtual_server/shop", Kind::VirtualServer(listed))], entries].concat());
     Arc::clone(world.config().virtual_servers["shop"].search.as_ref().unwrap())
 }
 

@@ -1,5 +1,6 @@
 //! An MCP server of either era, well-behaved until told otherwise.
 
+pub(crate) mod secure;
 mod streams;
 
 use std::{
@@ -73,6 +74,7 @@ pub(crate) struct Seen {
     pub(crate) method: String,
     pub(crate) headers: HeaderMap,
     pub(crate) body: Value,
+    pub(crate) version: http::Version,
 }
 
 #[derive(Debug)]
@@ -108,6 +110,15 @@ impl Drop for FakeServer {
 
 impl FakeServer {
     pub(crate) async fn start(speaks: Speaks) -> Self {
+        Self::begin(speaks, None).await
+    }
+
+    /// The same behind TLS.
+    pub(crate) async fn start_secure(speaks: Speaks, config: Arc<rustls::ServerConfig>) -> Self {
+        Self::begin(speaks, Some(config)).await
+    }
+
+    async fn begin(speaks: Speaks, secure: Option<Arc<rustls::ServerConfig>>) -> Self {
         let state = Arc::new(Inner {
             speaks,
             mode: Mutex::new(Mode::Good),
@@ -121,14 +132,18 @@ impl FakeServer {
             answer: watch::Sender::new(None),
         });
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
-        let url = format!("http://{}/mcp", listener.local_addr().unwrap());
+        let scheme = if secure.is_some() { "https" } else { "http" };
+        let url = format!("{scheme}://{}/mcp", listener.local_addr().unwrap());
         let app = Router::new()
             .route("/mcp", get(streams::stream).post(handle).delete(streams::close))
             .with_state(Arc::clone(&state));
         let stop = Shutdown::new();
         let stopped = stop.clone();
         Supervisor::new(stop.clone()).spawn("fake-server", OnEnd::Finish, async move {
-            stopped.or_stop(axum::serve(listener, app).into_future()).await;
+            match secure {
+                None => drop(stopped.or_stop(axum::serve(listener, app).into_future()).await),
+                Some(config) => drop(stopped.or_stop(secure::serve(listener, config, app, stopped.clone())).await),
+            }
         });
         Self { url, state, stop }
     }
@@ -192,13 +207,18 @@ pub(crate) fn result_text(arguments: &str) -> String {
     )
 }
 
-async fn handle(State(server): State<Arc<Inner>>, headers: HeaderMap, body: Bytes) -> Response {
+async fn handle(
+    State(server): State<Arc<Inner>>,
+    version: http::Version,
+    headers: HeaderMap,
+    body: Bytes,
+) -> Response {
     let message: Value = serde_json::from_slice(&body).unwrap();
     let Some(method) = message["method"].as_str().map(str::to_owned) else {
         server.answer.send_replace(Some(message));
         return StatusCode::ACCEPTED.into_response();
     };
-    server.seen.lock().unwrap().push(Seen { method: method.clone(), headers: headers.clone(), body: message.clone() });
+    server.seen.lock().unwrap().push(Seen { method: method.clone(), headers: headers.clone(), body: message.clone(), version });
     let trouble = *server.trouble.lock().unwrap();
     if let Some(status) = trouble {
         return StatusCode::from_u16(status).unwrap().into_response();

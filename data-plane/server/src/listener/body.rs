@@ -51,7 +51,7 @@ impl Body for RequestBody {
             Self::Alone(body) | Self::Shared(body) => {
                 Pin::new(body).poll_frame(context).map(|frame| frame.map(|frame| frame.map_err(io::Error::other)))
             }
-            Self::Quic(asking) => quic::poll_body(asking, context),
+            Self::Quic(asking) => asking.poll_part(context),
             #[cfg(test)]
             Self::Whole(body) => {
                 Pin::new(body).poll_frame(context).map(|frame| frame.map(|frame| frame.map_err(io::Error::other)))

@@ -37,7 +37,9 @@ use super::{
     credential::{Credential, Credentials},
     exchange::Bounds,
     fault::UpstreamFault,
+    known::Table,
     peer::{Aside, Notifications, Principal},
+    route::Route,
 };
 use crate::config::UpstreamConfig;
 
@@ -52,6 +54,8 @@ pub(super) struct Surroundings {
     pub(super) supervisor: Supervisor,
     pub(super) config: UpstreamConfig,
     pub(super) credentials: Arc<Credentials>,
+    /// The ways to servers over HTTP.
+    table: Arc<Table>,
     /// Places for programs, of this node.
     places: Arc<Semaphore>,
     /// A place may be free.
@@ -64,6 +68,13 @@ impl Surroundings {
     /// For one channel.
     pub(super) fn number(&self) -> u64 {
         self.numbers.fetch_add(1, Ordering::Relaxed)
+    }
+
+    /// The way to a server over HTTP.
+    pub(super) fn route(&self, server: &Server) -> Result<Arc<Route>, UpstreamFault> {
+        let (known, _sessions_of_nobody) = self.table.find(server);
+        let origin = known.origin.as_ref().map_err(UpstreamFault::clone)?;
+        Ok(Arc::clone(&origin.route))
     }
 
     /// A place for a program, if that is what is begun.
@@ -102,12 +113,14 @@ pub(super) struct Partner {
 }
 
 impl Channels {
-    pub(super) fn new(config: UpstreamConfig, credentials: Arc<Credentials>, supervisor: Supervisor) -> Self {
+    pub(super) fn new(config: UpstreamConfig, table: Arc<Table>, supervisor: Supervisor) -> Self {
+        let credentials = Arc::clone(&table.surroundings.credentials);
         let places = Arc::new(Semaphore::new(config.command_processes_max));
         let around = Surroundings {
             supervisor,
             config,
             credentials,
+            table,
             places,
             freed: Notify::new(),
             numbers: AtomicU64::new(1),

@@ -117,7 +117,7 @@ async fn persist(route: &Route, mut post: Post, bounds: Bounds, ear: Option<&Ear
 }
 
 /// Whether what failed may be sent again.
-const fn may_repeat(fault: &UpstreamFault, has_left: bool, repeats: bool) -> bool {
+pub(super) const fn may_repeat(fault: &UpstreamFault, has_left: bool, repeats: bool) -> bool {
     match fault {
         UpstreamFault::Unreachable(_) => !has_left || repeats,
         UpstreamFault::Status(status) => repeats && is_of_proxy(*status),

@@ -55,6 +55,9 @@ impl Upstream {
 impl Hearing {
     /// The server's era, and what it offers to listen to.
     pub(crate) async fn offers(&self) -> Result<(Era, Offers), UpstreamFault> {
+        if self.server.openapi.is_some() {
+            return Ok((Era::Modern, Offers::default()));
+        }
         if let Some(partner) = &self.partner {
             return partner.offers(self.upstream.handshake_bounds(&self.server)).await;
         }
@@ -63,6 +66,9 @@ impl Hearing {
 
     /// Opens a stream.
     pub(crate) async fn open(&self, wishes: &Wishes) -> Result<Notifications, Closed> {
+        if self.server.openapi.is_some() {
+            return Err(Closed::Refused);
+        }
         let (id, bounds) = (self.upstream.next_id(), self.upstream.handshake_bounds(&self.server));
         if let Some(partner) = &self.partner {
             return partner.notifications(id, wishes, bounds).await;

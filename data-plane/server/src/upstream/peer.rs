@@ -8,7 +8,7 @@
 //! session's own stream too (`session_stream`). Specification: MCP 2026-07-28 versioning; 2025-11-25 transports, "Session
 //! Management".
 
-mod events;
+pub(super) mod events;
 mod listen;
 mod session_stream;
 

@@ -175,6 +175,7 @@ impl Route {
             headers.insert(shown.header.clone(), value);
         }
         headers.insert(header::USER_AGENT, USER_AGENT);
+        let is_empty = body.is_empty();
         let mut request = Request::new(Leaving::new(gate.cloned(), body));
         *request.method_mut() = method;
         *request.headers_mut() = headers;
@@ -183,6 +184,10 @@ impl Route {
                 Some(line) => (line, false),
                 None => (self.pool.connect().await.map_err(unsent)?, true),
             };
+            // Nothing is read of an empty body, so the gate is asked here.
+            if let (true, Some(reason)) = (is_empty, gate.and_then(Gate::keeps)) {
+                return Err(unsent(UpstreamFault::Withheld(reason)));
+            }
             self.fit(&mut request, &line, paths);
             let mut error = match line.send(request).await {
                 Ok(response) => {

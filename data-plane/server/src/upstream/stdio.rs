@@ -36,6 +36,8 @@ use crate::warden;
 const OWN_BINARY: &str = "/proc/self/exe";
 /// Where a program runs, if its manifest does not say.
 const DIRECTORY: &str = "/";
+/// Longest wait for what a program said before it ended.
+const REST_MAX: Duration = Duration::from_secs(1);
 /// Longest wait for a warden to end; it needs its two waits, and a moment for finding who is left.
 const ENDING_MAX: Duration = warden::GRACE.saturating_add(warden::TERM_WAIT).saturating_add(Duration::from_secs(3));
 
@@ -111,9 +113,18 @@ async fn ended(
     channel: Channel,
     server: String,
 ) -> Ending {
-    // The pipes close with it.
-    let fault = moved.await;
     let group = child.id().and_then(|id| i32::try_from(id).ok()).and_then(Pid::from_raw);
+    let mut moved = Box::pin(moved);
+    let fault = tokio::select! {
+        fault = &mut moved => fault,
+        _ = child.wait() => {
+            // What it said last is still there; if it is not over then, somebody holds on to its output.
+            let rest = timeout(REST_MAX, &mut moved).await;
+            Some(rest.ok().flatten().unwrap_or_else(|| UpstreamFault::Unreachable("it ended".to_owned())))
+        }
+    };
+    // The pipes close.
+    drop(moved);
     let ending = if fault.is_some() { Ending::ByItself } else { Ending::Wished };
     if let Some(fault) = fault {
         tracing::debug!(server, %fault, "a program is ended");

@@ -8,9 +8,13 @@ use serde_json::json;
 
 use super::*;
 use crate::fakes::loopback;
-use crate::fakes::server::{FakeServer, Mode, Speaks, raw_server, result_text};
+use crate::fakes::server::{FakeServer, Mode, Speaks, raw_server, result_text, secure};
 
+mod api;
+mod bad;
+mod isolation;
 mod streams;
+mod transport;
 
 fn upstream() -> Upstream {
     upstream_within(UpstreamConfig { response_bytes_max: 256 * 1024, ..loopback() }, Means::default())
@@ -25,6 +29,10 @@ fn server(url: &str) -> Server {
 }
 
 fn call(arguments: &str) -> PermittedCall {
+    call_of(arguments, None)
+}
+
+fn call_of(arguments: &str, definition: Option<Box<RawValue>>) -> PermittedCall {
     let tool = Arc::new(Tool {
         server: "finance".into(),
         name: "query_data".into(),
@@ -33,7 +41,7 @@ fn call(arguments: &str) -> PermittedCall {
         cost: None,
         quarantined: false,
         header_params: Vec::new(),
-        definition: None,
+        definition,
     });
     let decision = Decision {
         reason: None,

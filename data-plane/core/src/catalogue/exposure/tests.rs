@@ -121,7 +121,8 @@ fn two_tools_that_are_given_one_name_are_both_left_out() {
 
 #[test]
 fn a_changed_view_is_shown_and_an_unchanged_one_is_taken_over() {
-    let titled = |title: &str| seen("plain", vec![finance(vec![ToolView { title: title.into(), ..view("query_data") }])]);
+    let titled =
+        |title: &str| seen("plain", vec![finance(vec![ToolView { title: title.into(), ..view("query_data") }])]);
     let mut catalogue = Catalogue::new();
     let first = titled("One").apply(&mut catalogue, 1).config;
     let policy = crate::fixture::policy("other", 1, "permit (principal, action, resource);");
@@ -134,7 +135,55 @@ fn a_changed_view_is_shown_and_an_unchanged_one_is_taken_over() {
     assert!(Arc::ptr_eq(&of(&first).tool, &of(&last).tool));
 }
 
+/// Schemas as hostile servers might write them: keywords anywhere, of any type.
+fn any_schema() -> impl Strategy<Value = Value> {
+    let word = "properties|required|p|q|\\$ref|#|#/properties/p|anyOf|type|x-mcp-header|a/b";
+    let leaf =
+        prop_oneof![any::<bool>().prop_map(Value::from), any::<i8>().prop_map(Value::from), word.prop_map(Value::from)];
+    leaf.prop_recursive(4, 24, 4, move |inner| {
+        prop_oneof![
+            prop::collection::vec(inner.clone(), 0..4).prop_map(Value::from),
+            prop::collection::btree_map(word, inner, 0..5).prop_map(|members| members.into_iter().collect()),
+        ]
+    })
+}
+
 proptest! {
+    #[test]
+    fn whatever_a_definition_says_what_is_fixed_is_not_in_what_is_shown_and_nothing_else_is_lost(
+        schema in any_schema(),
+        properties in prop::option::of(prop::collection::btree_map("[pqr]", any_schema(), 0..4)),
+    ) {
+        let mut definition = json!({"name": "query_data", "inputSchema": schema});
+        if let (Some(schema), Some(properties)) = (definition["inputSchema"].as_object_mut(), properties) {
+            schema.insert("properties".into(), properties.into_iter().collect());
+        }
+        let pinned = Tool {
+            server: "finance".into(),
+            name: "query_data".into(),
+            hash: String::new(),
+            tier: bailiwick_proto::Tier::Retrieval,
+            cost: None,
+            quarantined: false,
+            definition: Some(mcp::raw(&definition)),
+            header_params: Vec::new(),
+        };
+        let said = ToolView { fixed: r#"{"p":1}"#.into(), ..view("query_data") };
+        let face = Face { name: "query_data".into(), said: Some(&said) };
+        let Ok(exposed) = face.show(&Arc::new(pinned)) else { return Ok(()) };
+        let shown: Value = serde_json::from_str(exposed.unwrap().definition.get()).unwrap();
+        let properties = shown["inputSchema"]["properties"].as_object().unwrap();
+        prop_assert!(!properties.contains_key("p"));
+        prop_assert!(!shown["inputSchema"]["required"].as_array().is_some_and(|all| all.contains(&"p".into())));
+        let approved = definition["inputSchema"].as_object().unwrap();
+        for (key, value) in approved.iter().filter(|(key, _)| !["properties", "required"].contains(&key.as_str())) {
+            prop_assert_eq!(&shown["inputSchema"][key], value);
+        }
+        for (name, parameter) in approved["properties"].as_object().unwrap().iter().filter(|(name, _)| *name != "p") {
+            prop_assert_eq!(&properties[name], parameter);
+        }
+    }
+
     /// However servers come and go, a tool of one that stays keeps its name, which is one that any client takes.
     #[test]
     fn names_do_not_depend_on_other_servers(

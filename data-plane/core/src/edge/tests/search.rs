@@ -3,7 +3,10 @@
 
 use std::collections::BTreeSet;
 
-use bailiwick_proto::{mcp::{Era, RequestId}, v1::resource::Resource as Kind};
+use bailiwick_proto::{
+    mcp::{Era, RequestId},
+    v1::resource::Resource as Kind,
+};
 use serde_json::json;
 
 use super::*;
@@ -52,7 +55,10 @@ fn searches_find_definitions_in_pages() {
         let all = found(&client, is_modern, "{}");
         assert_eq!(names(&all), ["by_region", "create_charge", "drop_ledger", "query_data"]);
         assert_eq!(all["tools"][3], definition("query_data"));
-        assert_eq!(names(&found(&client, is_modern, r#"{"query":"charge for data"}"#)), ["create_charge", "query_data"]);
+        assert_eq!(
+            names(&found(&client, is_modern, r#"{"query":"charge for data"}"#)),
+            ["create_charge", "query_data"]
+        );
         let page = found(&client, is_modern, r#"{"limit":3}"#);
         assert_eq!((names(&page).len(), &page["nextOffset"]), (3, &json!(3)));
         let rest = found(&client, is_modern, r#"{"limit":3,"offset":3}"#);

@@ -3,11 +3,7 @@
 use bailiwick_proto::mcp::{Era, RequestId};
 
 use super::*;
-use crate::{
-    fixture::finance_with,
-    forward::call_request,
-    records::Attempt,
-};
+use crate::{fixture::finance_with, forward::call_request, records::Attempt};
 
 /// `by_region` with its region fixed, and `query_data` under another name.
 fn viewed() -> Client {
@@ -31,8 +27,7 @@ fn permitted(step: Step) -> PermittedCall {
 }
 
 fn modern_call(client: &Client, headers: &[(&str, &str)], name: &str, arguments: &str) -> Step {
-    let standard =
-        [("MCP-Protocol-Version", "2026-07-28"), ("Mcp-Method", "tools/call"), ("Mcp-Name", name)];
+    let standard = [("MCP-Protocol-Version", "2026-07-28"), ("Mcp-Method", "tools/call"), ("Mcp-Name", name)];
     let params = format!(r#""name":"{name}","arguments":{arguments}"#);
     client.send(&[&standard, headers].concat(), &modern_body("tools/call", &params))
 }
@@ -46,7 +41,8 @@ fn legacy_call(client: &Client, name: &str, arguments: &str) -> Step {
 #[test]
 fn fixed_arguments_are_those_that_are_sent_mirrored_and_recorded_in_both_eras() {
     let client = viewed();
-    for step in [modern_call(&client, &[], "by_region", r#"{"n":1}"#), legacy_call(&client, "by_region", r#"{"n":1}"#)] {
+    for step in [modern_call(&client, &[], "by_region", r#"{"n":1}"#), legacy_call(&client, "by_region", r#"{"n":1}"#)]
+    {
         let permitted = permitted(step);
         assert_eq!(permitted.call.recorded().unwrap().get(), r#"{"n":1,"region":"eu"}"#);
         let request = call_request(&permitted, Era::Modern, &RequestId::Integer("7".into()));

@@ -36,7 +36,7 @@ use super::{
 };
 use crate::upstream::{
     channels::Surroundings, credential::Credential, exchange::Bounds, fault::UpstreamFault, peer::Principal,
-    stdio,
+    sse_transport, stdio,
 };
 
 /// Seats kept of one server, some hundred bytes each; beyond it those without a session are forgotten.
@@ -396,7 +396,7 @@ impl Pool {
         let number = self.around.number();
         match &self.server.command {
             Some(command) => stdio::start(&self.server.name, command, number, &self.around),
-            None => Err(UpstreamFault::Unreachable("HTTP+SSE is not spoken here".to_owned())),
+            None => sse_transport::start(&self.server, number, &self.around).await,
         }
     }
 

@@ -33,7 +33,7 @@ pub(crate) struct Events {
 
 impl Events {
     /// Of this response; `None` if it is no event stream.
-    pub(super) fn of(response: Reply, bytes_max: usize) -> Option<Self> {
+    pub(in crate::upstream) fn of(response: Reply, bytes_max: usize) -> Option<Self> {
         let is_stream = response.status().is_success() && is_event_stream(response.headers());
         let (reader, ready, flood) = (SseReader::default(), VecDeque::new(), Budget::new(PER_SECOND_MAX));
         is_stream.then_some(Self { response, reader, ready, unfinished: 0, bytes_max, flood })
@@ -41,7 +41,7 @@ impl Events {
 
     /// The data of the next one; `None` when the stream is over, or not worth being followed any more. Can be asked
     /// again when it was not waited for to the end.
-    pub(super) async fn next(&mut self) -> Option<Vec<u8>> {
+    pub(in crate::upstream) async fn next(&mut self) -> Option<Vec<u8>> {
         loop {
             if let Some(ready) = self.ready.pop_front() {
                 return Some(ready);

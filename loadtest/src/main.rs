@@ -33,6 +33,7 @@ struct Cli {
 #[derive(Debug, Subcommand)]
 enum Command {
     Mcp(Box<mcp::Args>),
+    Idle(mcp::idle::Args),
     Upstream(upstream::Args),
     RawProxy(raw_proxy::Args),
     #[cfg(feature = "control-plane")]
@@ -53,6 +54,7 @@ fn main() -> ExitCode {
 fn run(command: Command) -> Result<()> {
     match command {
         Command::Mcp(args) => mcp::run(&args),
+        Command::Idle(args) => mcp::idle::run(&args),
         Command::Upstream(args) => upstream::run(&args),
         Command::RawProxy(args) => raw_proxy::run(&args),
         #[cfg(feature = "control-plane")]

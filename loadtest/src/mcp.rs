@@ -9,6 +9,7 @@ mod check;
 mod children;
 mod connection;
 mod figures;
+pub(crate) mod idle;
 mod markdown;
 mod pacing;
 mod plot;
@@ -57,6 +58,9 @@ pub(crate) struct Args {
     /// The tool to call.
     #[arg(long, default_value = "tool-0000")]
     tool: String,
+    /// List the tools (the first page) instead of calling one.
+    #[arg(long, conflicts_with_all = ["tool", "arguments", "tools_at"])]
+    list: bool,
     /// Its arguments, as JSON.
     #[arg(long, default_value = "{}")]
     arguments: String,
@@ -243,6 +247,7 @@ fn prepare(args: &Args) -> Result<Run> {
     let target = |(name, url, trusted): &(String, String, bool)| {
         let at = args.tools_at.iter().find(|at| at.name == *name);
         let tool = at.map_or(&args.tool, |at| &at.value).clone();
+        let tool = (!args.list).then_some(tool);
         let call = Call { tool, arguments: arguments.clone(), era: args.era, http };
         Target::new(name, url, token.as_ref().filter(|_| *trusted), &call)
     };

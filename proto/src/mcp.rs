@@ -22,8 +22,8 @@ pub use message::{
 };
 pub use raw::{MemberFault, Members, ordered_members, push_string, raw, raw_object, to_raw};
 pub use response::{
-    ERROR_MESSAGE_CHARS_MAX, Incoming, Response, ResponseFault, RpcError, error_body, raw_error_body, read_any, read_incoming,
-    read_response, request_body, result_body,
+    ERROR_MESSAGE_CHARS_MAX, Incoming, Response, ResponseFault, RpcError, error_body, raw_error_body, read_any,
+    read_incoming, read_response, request_body, result_body,
 };
 pub use strict::{JSON_DEPTH_MAX, StrictFault, check_json};
 

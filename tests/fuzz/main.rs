@@ -1,4 +1,5 @@
-//! Fuzzing of everything that reads bytes of strangers: messages, headers, event streams, envelopes, the edge.
+//! Fuzzing of everything that reads bytes of strangers: messages, headers, event streams, envelopes, the edge,
+//! OpenAPI documents.
 //!
 //!   fuzz --seconds 60 [--seed N] [--target NAME]   so long, all targets in turn or one; what was tried is told
 //!   fuzz --cases 100000 [--seed N] [--target NAME] so many cases of each target
@@ -12,6 +13,7 @@
 mod edge;
 mod envelopes;
 mod mutate;
+mod openapi;
 mod oracles;
 mod seeds;
 #[path = "../../data-plane/server/src/upstream/sse.rs"]

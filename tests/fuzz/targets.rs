@@ -15,7 +15,7 @@ use serde_json::{Value, value::RawValue};
 use crate::{
     edge, envelopes,
     mutate::{Random, changed},
-    oracles, seeds,
+    openapi, oracles, seeds,
     sse::{Mark, SseReader},
 };
 
@@ -34,7 +34,7 @@ pub(crate) struct Target {
     pub(crate) check: fn(&[u8]) -> Checked,
 }
 
-pub(crate) const TARGETS: [Target; 8] = [
+pub(crate) const TARGETS: [Target; 9] = [
     Target { name: "json", seeds: json_or_message, check: json },
     Target { name: "message", seeds: a_message, check: message },
     Target { name: "answer", seeds: a_message, check: answer },
@@ -43,6 +43,7 @@ pub(crate) const TARGETS: [Target; 8] = [
     Target { name: "envelope", seeds: envelopes::one, check: envelopes::check },
     Target { name: "wishes", seeds: a_message, check: wishes },
     Target { name: "edge", seeds: edge::one, check: edge::check },
+    Target { name: "openapi", seeds: openapi::one, check: openapi::check },
 ];
 
 /// What a case is about.

@@ -138,6 +138,36 @@ impl PeerServer {
         Ok(server)
     }
 
+    /// The same over HTTP+SSE; its endpoint is that of the stream.
+    ///
+    /// # Errors
+    /// When it does not start.
+    pub async fn everything_over_sse() -> Result<Self> {
+        let port = free_port()?.to_string();
+        let mut command = Command::new(place("PEER_NODE")?);
+        command.arg(place("PEER_EVERYTHING")?).arg("sse").env("PORT", &port);
+        let child = command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null()).spawn()?;
+        let server = Self { child, url: format!("http://127.0.0.1:{port}/sse") };
+        let listens = format!("http://127.0.0.1:{port}/");
+        eventually("server-everything over SSE", async || reqwest::get(&listens).await.ok()).await?;
+        Ok(server)
+    }
+
+    /// A server on the official Python SDK over HTTP+SSE.
+    ///
+    /// # Errors
+    /// When it does not start.
+    pub async fn python_over_sse() -> Result<Self> {
+        let port = free_port()?.to_string();
+        let mut command = Command::new(place("PEER_PYTHON")?);
+        command.args(["tests/peers/stdio_sdk_server.py", "--sse", &port]).current_dir(repository());
+        let child = command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null()).spawn()?;
+        let server = Self { child, url: format!("http://127.0.0.1:{port}/sse") };
+        let listens = format!("http://127.0.0.1:{port}/");
+        eventually("the Python server over SSE", async || reqwest::get(&listens).await.ok()).await?;
+        Ok(server)
+    }
+
     /// A server of both eras on npm `@modelcontextprotocol/server`.
     ///
     /// # Errors

@@ -142,7 +142,7 @@ pub struct Offer {
     /// Keys that verify tokens.
     pub token_keys: VerifyingKeys,
     /// By name.
-    pub servers: BTreeMap<String, v1::Server>,
+    pub servers: BTreeMap<String, Arc<v1::Server>>,
     /// By server, then by the tool's own name. Includes tools that are not shown.
     pub tools: BTreeMap<(String, String), Arc<Tool>>,
     /// By name.

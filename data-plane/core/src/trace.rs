@@ -166,6 +166,14 @@ impl Carried {
         (meta.is_some() || !all.is_empty()).then(|| mcp::raw_object(all))
     }
 
+    /// Whether [`Self::within`] would leave this `_meta` as it is.
+    #[must_use]
+    pub fn leaves(&self, meta: Option<&RawValue>) -> bool {
+        // A word that stands elsewhere in it costs a rewriting that changes nothing.
+        let names_one = |meta: &RawValue| mcp::meta_key::TRACE.iter().any(|key| meta.get().contains(key));
+        *self == Self::default() && !meta.is_some_and(names_one)
+    }
+
     /// As members of a `_meta`.
     #[must_use]
     pub fn to_members(&self) -> Vec<(&'static str, Box<RawValue>)> {

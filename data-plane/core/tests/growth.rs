@@ -221,13 +221,21 @@ fn a_changed_policy_makes_no_tool_anew() {
     assert_within("a change of a policy", &change, whole.count_total);
 }
 
+/// Most allocations of a list that its caller has asked for before: for each tool, and for all that is around them.
+const OF_EACH: u64 = 2;
+const AROUND: u64 = 64;
+
 #[test]
-fn a_list_of_tools_is_copied_once() {
+fn a_list_of_tools_is_copied_once_and_costs_little_when_it_is_asked_for_again() {
     let (_, config) = catalogue(&entries(Size { tools_of_each: 1_000, ..SMALL }, ""));
-    let (cost, body) = list(&config);
+    let (first, body) = list(&config);
+    let (again, same) = list(&config);
+    assert_eq!(body, same);
     let listed: serde_json::Value = serde_json::from_slice(&body).unwrap();
     assert_eq!(listed["result"]["tools"].as_array().map(Vec::len), Some(1_000));
-    let large = cost.bytes_max;
     let body = u64::try_from(body.len()).unwrap();
-    assert!(large <= body + body / 2, "at most {large} bytes are held for a body of {body}");
+    for cost in [first, again] {
+        assert!(cost.bytes_max <= body + body / 2, "{} bytes are held for a body of {body}", cost.bytes_max);
+    }
+    assert_within("a list that is asked for again", &again, OF_EACH * 1_000 + AROUND);
 }

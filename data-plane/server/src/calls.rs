@@ -136,7 +136,7 @@ impl Calls {
     pub(crate) async fn carry(
         &self,
         asked: Asked,
-        permitted: PermittedCall,
+        permitted: Arc<PermittedCall>,
         cancel: Shutdown,
         outlet: Outlet,
     ) -> HttpReply {
@@ -190,7 +190,8 @@ impl Calls {
         };
         let status = status_word(outcome.status);
         self.metrics.called(status);
-        tracing::info!(
+        // The record tells it; a line for each call would cost as much as all the rest.
+        tracing::debug!(
             request_id = asked.request_id,
             user = asked.caller.user,
             agent = asked.caller.agent,
@@ -227,14 +228,20 @@ impl Calls {
         admit(&config, &asked.caller, wanted, unix_seconds()).reason
     }
 
-    async fn forward(&self, asked: &Asked, permitted: &PermittedCall, cancel: &Shutdown, outlet: &Outlet) -> Forwarded {
+    async fn forward(
+        &self,
+        asked: &Asked,
+        permitted: &Arc<PermittedCall>,
+        cancel: &Shutdown,
+        outlet: &Outlet,
+    ) -> Forwarded {
         let Some(server) = asked.config.servers.get(permitted.found.server()) else {
             return self.answered(asked, permitted, Err(UpstreamFault::Unreachable("not configured".to_owned())));
         };
         let mut forwarding = Forwarding {
             calls: self,
             asked,
-            permitted: permitted.clone(),
+            permitted: Arc::clone(permitted),
             server,
             principal: principal(&asked.caller, &permitted.call),
             id: self.upstream.next_id(),

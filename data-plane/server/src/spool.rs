@@ -167,7 +167,8 @@ impl Spool {
         if self.poisoned || self.sync.failed() {
             return Err(SpoolError::Poisoned);
         }
-        let mut frames = Vec::new();
+        let bytes = records.iter().map(|record| frame::FRAME_HEADER_BYTES + record.as_ref().len()).sum();
+        let mut frames = Vec::with_capacity(bytes);
         if !records.iter().all(|record| frame::encode(&mut frames, record.as_ref())) {
             return Err(SpoolError::RecordSize);
         }

@@ -73,12 +73,12 @@ impl ToolReports {
     }
 
     /// Whether all reports were taken.
-    async fn report_all(&self, servers: Vec<Server>) -> bool {
+    async fn report_all(&self, servers: Vec<Arc<Server>>) -> bool {
         let taken = stream::iter(servers).map(|server| self.report(server)).buffer_unordered(SERVERS_AT_ONCE);
         taken.fold(true, |all, taken| async move { all && taken }).await
     }
 
-    async fn report(&self, server: Server) -> bool {
+    async fn report(&self, server: Arc<Server>) -> bool {
         let (tools, error) = match self.upstream.list_tools(&server).await {
             Ok(tools) => (tools, String::new()),
             Err(fault) => {
@@ -86,7 +86,7 @@ impl ToolReports {
                 (Vec::new(), fault.to_string())
             }
         };
-        let request = ReportToolsRequest { node: self.node.clone(), server: server.name, tools, error };
+        let request = ReportToolsRequest { node: self.node.clone(), server: server.name.clone(), tools, error };
         let mut client = self.client.clone();
         match tokio::time::timeout(REPORT_WAIT_MAX, client.report_tools(request)).await {
             Ok(Ok(_)) => true,

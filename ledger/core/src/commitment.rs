@@ -4,7 +4,7 @@
 //! live outside the log, so erasing them erases the payload while every proof still verifies. The data plane commits;
 //! whoever is shown payload and salt checks. Absent: making and keeping salts.
 
-use std::fmt;
+use std::fmt::{self, Write as _};
 
 use aws_lc_rs::{constant_time, hmac};
 use serde::de::{Deserialize, Deserializer, IgnoredAny, MapAccess, SeqAccess, Visitor};
@@ -52,9 +52,21 @@ pub fn summarise(json: &str) -> Option<String> {
 /// The types of JSON, in the order of their names.
 const TYPES: [&str; 6] = ["array", "boolean", "null", "number", "object", "string"];
 
+/// Room for a summary.
+const SUMMARY_BYTES_EXPECTED: usize = 96;
+
 fn counted(what: &str, count: usize, unit: &str) -> String {
-    let plural = if count == 1 { "" } else { "s" };
-    format!("{what}: {count} {unit}{plural}")
+    let mut text = String::with_capacity(SUMMARY_BYTES_EXPECTED);
+    push(&mut text, format_args!("{what}: {count} {unit}{}", plural(count)));
+    text
+}
+
+const fn plural(count: usize) -> &'static str {
+    if count == 1 { "" } else { "s" }
+}
+
+fn push(text: &mut String, words: fmt::Arguments<'_>) {
+    let _writing_to_a_text_cannot_fail = text.write_fmt(words);
 }
 
 /// How many there are, and how many of each type: ` (1 array, 2 strings)`.
@@ -62,10 +74,7 @@ fn all_counted(what: &str, unit: &str, of_each: [usize; TYPES.len()]) -> String 
     let mut text = counted(what, of_each.iter().sum(), unit);
     let mut before = " (";
     for (name, count) in TYPES.iter().zip(of_each).filter(|(_, count)| *count > 0) {
-        let plural = if count == 1 { "" } else { "s" };
-        for part in [before, count.to_string().as_str(), " ", name, plural] {
-            text.push_str(part);
-        }
+        push(&mut text, format_args!("{before}{count} {name}{}", plural(count)));
         before = ", ";
     }
     if before == ", " {

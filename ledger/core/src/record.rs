@@ -32,6 +32,8 @@ pub const VERSION: u8 = 1;
 /// Largest record: every field of a call with generous names fits in a tenth of it, and an event with a long policy
 /// text still does; two records fit in a NATS message of 64 KiB and any record in an entry bundle (65,535 bytes).
 pub const RECORD_BYTES_MAX: usize = 32 * 1024;
+/// Room for a record before any of it is written: most have less.
+const RECORD_BYTES_EXPECTED: usize = 1536;
 /// Longest name of a node: a DNS label.
 pub const NODE_NAME_BYTES_MAX: usize = 63;
 
@@ -245,7 +247,11 @@ impl Record {
         self.check()?;
         // Fields stand in canonical order and hold texts; of an event only its writer knows what it holds.
         let bytes = match self.control {
-            None => serde_json::to_vec(self).map_err(RecordError::Malformed)?,
+            None => {
+                let mut bytes = Vec::with_capacity(RECORD_BYTES_EXPECTED);
+                serde_json::to_writer(&mut bytes, self).map_err(RecordError::Malformed)?;
+                bytes
+            }
             Some(_) => canonical::to_canonical(&serde_json::to_value(self).map_err(RecordError::Malformed)?)?,
         };
         check_size(&bytes)?;

@@ -23,8 +23,7 @@ fn spell(unix_micros: i64) -> [u8; 27] {
     let (seconds, fraction) = (micros / 1_000_000, micros % 1_000_000);
     let (hour, minute, second) = (seconds / 3600, seconds / 60 % 60, seconds % 60);
     let mut text = *b"0000-00-00T00:00:00.000000Z";
-    for (end, mut number) in
-        [(4, year), (7, month), (10, day), (13, hour), (16, minute), (19, second), (26, fraction)]
+    for (end, mut number) in [(4, year), (7, month), (10, day), (13, hour), (16, minute), (19, second), (26, fraction)]
     {
         let digits = text.get_mut(..end).unwrap_or_default().iter_mut().rev();
         for digit in digits.take_while(|byte| byte.is_ascii_digit()) {

@@ -95,6 +95,22 @@ impl Connection {
         Err(Unanswered::Refused(format!("{}: {text}", head.status())))
     }
 
+    /// Opens the stream of a legacy session; it lasts as long as what comes back is kept.
+    pub(crate) async fn listen(&self) -> Result<Incoming> {
+        let request = self.target.listen(self.session.borrow().as_ref());
+        let mut held = self.sender.lock().await;
+        let answer = match held.as_mut().context("no connection")? {
+            Sender::One(sender) => timeout(CALL_WAIT_MAX, sender.send_request(request)).await,
+            Sender::Two(sender) => timeout(CALL_WAIT_MAX, sender.send_request(request)).await,
+        };
+        let answer = answer.context("no answer in time")??;
+        if answer.status() != StatusCode::OK {
+            let (head, body) = read(answer).await?;
+            bail!("{}: {}", head.status(), String::from_utf8_lossy(&body));
+        }
+        Ok(answer.into_body())
+    }
+
     async fn exchange(&self, request: Request<Full<Bytes>>) -> Result<(Response<()>, Bytes)> {
         match timeout(CALL_WAIT_MAX, self.exchange_unbounded(request)).await {
             Ok(answered) => answered,

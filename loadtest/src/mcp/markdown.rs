@@ -19,12 +19,13 @@ pub(crate) fn of(report: &Report, with_plots: bool) -> String {
         ),
     };
     let mut text = format!(
-        "# Load on MCP endpoints\n\n{} × {}, Linux {}; bailiwick-loadtest {}.\nHTTP/{}, {} era, {} rounds of {} s each \
+        "# Load on MCP endpoints\n\n{} × {}, Linux {}; bailiwick-loadtest {}.\n`{}`, HTTP/{}, {} era, {} rounds of {} s each \
          after {} s of warming up{pinned}.\n",
         machine.processors,
         machine.processor,
         machine.kernel,
         report.version,
+        settings.method,
         settings.http,
         settings.era,
         settings.rounds,

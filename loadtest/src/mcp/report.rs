@@ -36,6 +36,8 @@ pub(crate) struct Settings {
     pub(crate) http: u8,
     pub(crate) streams: u32,
     pub(crate) era: String,
+    /// `tools/call` or `tools/list`.
+    pub(crate) method: String,
     pub(crate) rounds: u32,
     pub(crate) seconds: f64,
     pub(crate) warm_up: f64,
@@ -53,6 +55,7 @@ impl Report {
                 Era::Legacy => "legacy",
             }
             .to_owned(),
+            method: if args.list { "tools/list" } else { "tools/call" }.to_owned(),
             rounds: args.rounds,
             seconds: args.seconds,
             warm_up: args.warm_up,

@@ -40,7 +40,8 @@ pub(crate) enum Http {
 /// What is called.
 #[derive(Clone, Debug)]
 pub(crate) struct Call {
-    pub(crate) tool: String,
+    /// Of `tools/call`; otherwise the tools are listed.
+    pub(crate) tool: Option<String>,
     pub(crate) arguments: Value,
     pub(crate) era: Era,
     pub(crate) http: Http,
@@ -100,8 +101,10 @@ impl Target {
         let mut target =
             Self { name: name.to_owned(), address, era: call.era, http: call.http, uri, headers, before_id, after_id };
         if call.era == Era::Modern {
-            target.headers.insert("mcp-method", HeaderValue::from_static("tools/call"));
-            target.headers.insert("mcp-name", HeaderValue::from_str(&call.tool).context("the tool's name")?);
+            target.headers.insert("mcp-method", HeaderValue::from_static(method(call)));
+            if let Some(tool) = &call.tool {
+                target.headers.insert("mcp-name", HeaderValue::from_str(tool).context("the tool's name")?);
+            }
         }
         Ok(target)
     }
@@ -126,6 +129,15 @@ impl Target {
         (self.post(initialize.to_string().into(), None), opened)
     }
 
+    /// Opens the stream of a legacy session on which a server tells of changes.
+    pub(crate) fn listen(&self, session: Option<&HeaderValue>) -> Request<Full<Bytes>> {
+        let mut request = self.post(Bytes::new(), session);
+        *request.method_mut() = Method::GET;
+        request.headers_mut().insert(header::ACCEPT, HeaderValue::from_static("text/event-stream"));
+        request.headers_mut().remove(header::CONTENT_TYPE);
+        request
+    }
+
     fn post(&self, body: Bytes, session: Option<&HeaderValue>) -> Request<Full<Bytes>> {
         let mut request = Request::new(Full::new(body));
         *request.method_mut() = Method::POST;
@@ -139,7 +151,10 @@ impl Target {
 }
 
 fn called(call: &Call) -> Value {
-    let mut params = json!({"name": call.tool, "arguments": call.arguments});
+    let mut params = match &call.tool {
+        Some(tool) => json!({"name": tool, "arguments": call.arguments}),
+        None => json!({}),
+    };
     if let (Era::Modern, Some(params)) = (call.era, params.as_object_mut()) {
         let meta = json!({
             "io.modelcontextprotocol/protocolVersion": MODERN,
@@ -148,5 +163,9 @@ fn called(call: &Call) -> Value {
         });
         params.insert("_meta".to_owned(), meta);
     }
-    json!({"jsonrpc": "2.0", "id": "id-goes-here", "method": "tools/call", "params": params})
+    json!({"jsonrpc": "2.0", "id": "id-goes-here", "method": method(call), "params": params})
+}
+
+const fn method(call: &Call) -> &'static str {
+    if call.tool.is_some() { "tools/call" } else { "tools/list" }
 }

@@ -61,7 +61,7 @@ fn head(reader: &mut impl std::io::BufRead) -> Option<usize> {
 }
 
 fn target(url: &str) -> Target {
-    let call = Call { tool: "t".to_owned(), arguments: json!({}), era: Era::Modern, http: Http::One };
+    let call = Call { tool: Some("t".to_owned()), arguments: json!({}), era: Era::Modern, http: Http::One };
     Target::new("gateway", url, Some(&Token("secret".to_owned())), &call).unwrap()
 }
 
@@ -77,6 +77,7 @@ fn report(round: Round) -> Report {
         http: 1,
         streams: 1,
         era: "modern".to_owned(),
+        method: "tools/call".to_owned(),
         rounds: 1,
         seconds: 0.8,
         warm_up: 0.0,

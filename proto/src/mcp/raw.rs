@@ -58,7 +58,8 @@ impl<'a> Members<'a> {
     /// Whether `jsonrpc` is "2.0".
     pub(super) fn is_version_2(&self) -> bool {
         self.get("jsonrpc").is_some_and(|version| {
-            version.get() == r#""2.0""# || serde_json::from_str::<Cow<'_, str>>(version.get()).is_ok_and(|version| version == "2.0")
+            version.get() == r#""2.0""#
+                || serde_json::from_str::<Cow<'_, str>>(version.get()).is_ok_and(|version| version == "2.0")
         })
     }
 

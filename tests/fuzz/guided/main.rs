@@ -12,6 +12,8 @@ mod edge;
 mod envelopes;
 #[path = "../mutate.rs"]
 mod mutate;
+#[path = "../openapi.rs"]
+mod openapi;
 #[path = "../oracles.rs"]
 mod oracles;
 #[path = "../seeds.rs"]

@@ -54,6 +54,13 @@ impl Bench {
         Self::start_with(name, command, people, &[]).await
     }
 
+    /// A server over HTTP+SSE.
+    async fn over_sse(name: &str, url: &str) -> Result<Self> {
+        let deployment = Deployment::start(Shape::Processes).await?;
+        deployment.apply(&manifests(name, &format!("{{url: {url:?}, transport: sse}}"), 2))?;
+        Ok(Self { deployment, name: name.to_owned() })
+    }
+
     async fn start_with(name: &str, command: &str, people: usize, environment: &[(&str, &str)]) -> Result<Self> {
         let python = place("PEER_PYTHON")?;
         let allowed = ["stdio_server.py", "stdio_sdk_server.py"].map(|file| format!("[{python:?}, {:?}]", script(file)));

@@ -1,7 +1,7 @@
 //! Other people's servers as programs, under other people's clients of both eras.
 
 use anyhow::{Context, Result, ensure};
-use bailiwick_tests::peers::{SdkClient, place};
+use bailiwick_tests::peers::{PeerServer, SdkClient, place};
 use serde_json::{Value, json};
 
 use super::{Bench, python, text};
@@ -49,6 +49,28 @@ async fn everything_else_works(bench: &Bench) -> Result<()> {
     let prompt = client.legacy("prompts/get", json!({"name": "simple-prompt"})).await?;
     ensure!(prompt.body.pointer("/result/messages/0").is_some(), "{prompt:?}");
     Ok(())
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_everything_server_works_over_sse() -> Result<()> {
+    let server = PeerServer::everything_over_sse().await?;
+    let bench = Bench::over_sse("everything", &server.url).await?;
+    sdk_clients_call(&bench, "echo", r#"{"message": "hi"}"#, "Echo: hi").await?;
+    everything_else_works(&bench).await?;
+
+    // Its sessions are gone with it; there are others when it is back.
+    let client = bench.client(0).await?;
+    drop(server);
+    let gone = client.call("echo", json!({"message": "hi"})).await?;
+    ensure!(gone.reason() == "upstream_unreachable", "{gone:?}");
+    Ok(())
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_server_on_the_python_sdk_works_over_sse() -> Result<()> {
+    let server = PeerServer::python_over_sse().await?;
+    let bench = Bench::over_sse("sdk", &server.url).await?;
+    sdk_clients_call(&bench, "add", r#"{"a": 2, "b": 3}"#, "5").await
 }
 
 #[tokio::test(flavor = "multi_thread")]

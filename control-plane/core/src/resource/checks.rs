@@ -70,6 +70,7 @@ fn server_faults(spec: &ServerSpec) -> Vec<Fault> {
     let mut faults = Vec::new();
     faults.extend(endpoint_faults(&spec.endpoint));
     faults.extend(spec.transport_faults());
+    faults.extend(only_over_http(spec));
     if spec.timeout.as_deref().is_some_and(|timeout| timeout_ms(timeout).is_none()) {
         let message = "must be a whole number with a unit, from \"1ms\" to \"10m\", e.g. \"30s\"";
         faults.push(Fault::new("spec.timeout", message));
@@ -103,6 +104,22 @@ fn endpoint_faults(endpoint: &Endpoint) -> Vec<Fault> {
             both.into_iter().chain(command.faults()).collect()
         }
     }
+}
+
+/// A program has no connections.
+fn only_over_http(spec: &ServerSpec) -> Vec<Fault> {
+    if spec.endpoint.command.is_none() {
+        return Vec::new();
+    }
+    let said = [
+        ("spec.endpoint.networks", !spec.endpoint.networks.is_empty()),
+        ("spec.credential", spec.credential.is_some()),
+        ("spec.limits", spec.limits.is_some()),
+        ("spec.breaker", spec.breaker.is_some()),
+        ("spec.retry", spec.retry.is_some()),
+    ];
+    let message = "is for servers over HTTP, which a program is not";
+    said.into_iter().filter(|(_, is_said)| *is_said).map(|(key, _)| Fault::new(key, message)).collect()
 }
 
 /// An API's URL is what its operations' paths are appended to.
@@ -211,6 +228,14 @@ mod tests {
         for bad in ["http://0x7f.1/", "http://127.1/", "http://2130706433/", "http://0177.0.0.1/", "http://a.example./"] {
             assert!(host_fault(bad).is_some(), "{bad}");
         }
+    }
+
+    #[test]
+    fn what_is_for_connections_is_refused_for_programs() {
+        let text = r#"{"endpoint": {"command": {"program": "/s"}, "networks": ["10.0.0.0/8"]}, "credential": {"secret": "a"},
+            "limits": {}, "breaker": {}, "retry": {"attempts": 2}}"#;
+        let keys: Vec<_> = server_faults(&serde_json::from_str(text).unwrap()).into_iter().map(|fault| fault.key).collect();
+        assert_eq!(keys, ["spec.endpoint.networks", "spec.credential", "spec.limits", "spec.breaker", "spec.retry"]);
     }
 
     #[test]

@@ -78,7 +78,7 @@ fn contents(entries: &Entries, overlay: &Overlay, offer: Arc<Offer>) -> Contents
 pub(super) struct Read {
     issuer: Option<v1::Issuer>,
     token_keys: Vec<v1::TokenKey>,
-    pub(super) servers: BTreeMap<String, v1::Server>,
+    pub(super) servers: BTreeMap<String, Arc<v1::Server>>,
     denied_servers: BTreeSet<String>,
     pub(super) pinned: Vec<v1::Tool>,
     pub(super) listed: Vec<v1::VirtualServer>,
@@ -102,7 +102,7 @@ impl Read {
                 if denied {
                     self.denied_servers.insert(server.name.clone());
                 }
-                self.servers.insert(server.name.clone(), server);
+                self.servers.insert(server.name.clone(), Arc::new(server));
             }
             Kind::Tool(mut tool) => {
                 belongs("tool", &format!("{}/{}", tool.server, tool.name))?;

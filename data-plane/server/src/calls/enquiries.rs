@@ -5,7 +5,7 @@
 //! `listing` in the core decides. Several servers are asked at the same time, and each is waited for on its own: one that
 //! is slow or dead costs its own time, hides no other, and is told of in the log and in a metric.
 
-use std::time::Duration;
+use std::{sync::Arc, time::Duration};
 
 use bailiwick_data_plane_core::{
     admission::{Admission, SpoolLevel, node_gate},
@@ -60,7 +60,7 @@ impl Calls {
     }
 
     /// What a server says that it can do: nothing, if it does not say so in time.
-    async fn can_do(&self, server: Server, principal: &Principal) -> Box<RawValue> {
+    async fn can_do(&self, server: Arc<Server>, principal: &Principal) -> Box<RawValue> {
         let told = in_time(INTRODUCTION_WAIT_MAX, self.upstream.capabilities(&server, principal)).await;
         let told = told.unwrap_or_else(|fault| {
             tracing::warn!(server = server.name, %fault, "a server does not say what it can do");
@@ -109,7 +109,7 @@ impl Calls {
         level.reply()
     }
 
-    async fn tell_level(&self, server: Server, principal: &Principal, level: Level) {
+    async fn tell_level(&self, server: Arc<Server>, principal: &Principal, level: Level) {
         let told = in_time(INTRODUCTION_WAIT_MAX, self.upstream.set_level(&server, principal, level)).await;
         if let Err(fault) = told {
             tracing::warn!(server = server.name, %fault, "a server does not take the level of its log");
@@ -196,7 +196,7 @@ impl Calls {
         answer.map_err(|fault| fault.reason())
     }
 
-    fn servers(&self, asked: &Asked, virtual_server: &str) -> Vec<Server> {
+    fn servers(&self, asked: &Asked, virtual_server: &str) -> Vec<Arc<Server>> {
         let behind = asked.config.virtual_servers.get(virtual_server).map(|server| &server.servers);
         let servers = behind.into_iter().flatten().filter_map(|name| asked.config.servers.get(name));
         servers.cloned().collect()

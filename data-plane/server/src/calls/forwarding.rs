@@ -55,8 +55,8 @@ pub(super) struct Forwarding<'a> {
     pub(super) calls: &'a Calls,
     pub(super) asked: &'a Asked,
     /// What is sent: from round to round with more input.
-    pub(super) permitted: PermittedCall,
-    pub(super) server: &'a Server,
+    pub(super) permitted: Arc<PermittedCall>,
+    pub(super) server: &'a Arc<Server>,
     pub(super) principal: Principal,
     /// Of the request to the server.
     pub(super) id: RequestId,
@@ -113,7 +113,8 @@ impl Forwarding<'_> {
                 return Err(UpstreamFault::Invalid("the server asks the client too often".to_owned()));
             }
             let input = self.gather(input, &mut open).await?;
-            self.permitted.call.retry = input.retry(self.permitted.call.retry.salient);
+            let salient = self.permitted.call.retry.salient;
+            Arc::make_mut(&mut self.permitted).call.retry = input.retry(salient);
             self.id = self.calls.upstream.next_id();
         }
         Err(UpstreamFault::Invalid("the server asks for input again and again".to_owned()))
@@ -121,10 +122,14 @@ impl Forwarding<'_> {
 
     /// One round, told as an operation of its own: its span is the one that asks the server.
     async fn told(&mut self, open: &mut Open) -> Result<Said, UpstreamFault> {
-        let PermittedCall { call, found, .. } = &mut self.permitted;
+        let PermittedCall { call, found, .. } = self.permitted.as_ref();
         let mut asks = self.asked.cause.ask(Operation::forwarded(call, found, &self.id), &self.server.url);
         asks.takes(call);
-        call.meta = asks.carry_on().within(call.meta.as_deref());
+        let carried = asks.carry_on();
+        if !carried.leaves(call.meta.as_deref()) {
+            let meta = carried.within(call.meta.as_deref());
+            Arc::make_mut(&mut self.permitted).call.meta = meta;
+        }
         let said = self.once(open).await;
         asks.speaks(self.calls.upstream.era(self.server, &self.principal));
         asks.answered(said.as_ref().map(|said| &said.response).map_err(UpstreamFault::reason));
@@ -133,7 +138,7 @@ impl Forwarding<'_> {
 
     async fn once(&self, open: &mut Open) -> Result<Said, UpstreamFault> {
         let spent = open.spent.take();
-        let mut passage = Passage::begin(self.way(), self.permitted.clone(), self.gate.clone(), spent);
+        let mut passage = Passage::begin(self.way(), Arc::clone(&self.permitted), self.gate.clone(), spent);
         loop {
             let next = tokio::select! {
                 biased;
@@ -217,7 +222,7 @@ impl Forwarding<'_> {
     fn way(&self) -> Way {
         Way {
             upstream: Arc::clone(&self.calls.upstream),
-            server: self.server.clone(),
+            server: Arc::clone(self.server),
             principal: self.principal.clone(),
             id: self.id.clone(),
         }

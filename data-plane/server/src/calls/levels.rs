@@ -83,7 +83,7 @@ impl Levels {
         }
     }
 
-    fn tell_server(&self, server: Server, principal: Principal, level: Level) {
+    fn tell_server(&self, server: Arc<Server>, principal: Principal, level: Level) {
         let Ok(place) = Arc::clone(&self.telling).try_acquire_owned() else { return };
         let upstream = Arc::clone(&self.upstream);
         self.supervisor.spawn("log-level", OnEnd::Finish, async move {

@@ -34,7 +34,7 @@ pub(super) type Answered = Result<(Response, u64), UpstreamFault>;
 #[derive(Clone, Debug)]
 pub(super) struct Way {
     pub(super) upstream: Arc<Upstream>,
-    pub(super) server: Server,
+    pub(super) server: Arc<Server>,
     pub(super) principal: Principal,
     pub(super) id: RequestId,
 }
@@ -100,7 +100,7 @@ impl Way {
 
 impl Passage {
     /// The first round, or one more of which earlier ones took this much.
-    pub(super) fn begin(way: Way, permitted: PermittedCall, gate: Gate, spent: Option<Spent>) -> Self {
+    pub(super) fn begin(way: Way, permitted: Arc<PermittedCall>, gate: Gate, spent: Option<Spent>) -> Self {
         let (heard, hearing) = mpsc::channel(HEARD_MAX);
         let patience = way.upstream.patience(&way.server);
         let first = || Spent { relay: Relay::new(&permitted.call, patience), began: Instant::now() };

@@ -5,14 +5,14 @@
 //! queue are taken first: closing the listener would reset them.
 
 use std::{
+    io,
     net::{IpAddr, SocketAddr},
     sync::Arc,
     time::{Duration, Instant},
 };
 
 use bailiwick_runtime::Shutdown;
-use futures::FutureExt as _;
-use tokio::net::{TcpListener, TcpStream};
+use tokio::net::TcpListener;
 
 use super::places::{Place, Places};
 use crate::metrics::{Metrics, Parting};
@@ -38,37 +38,28 @@ pub(super) async fn accept(
     stop: &Shutdown,
     hand_over: impl Fn(Arrived),
 ) {
-    let admit = |(stream, from): (TcpStream, SocketAddr)| {
-        if let Some(arrived) = admit(stream, from, places, metrics) {
-            hand_over(arrived);
+    let admit = |stream: io::Result<std::net::TcpStream>, from: SocketAddr| {
+        let from = from.ip().to_canonical();
+        let Some(place) = place(from, places, metrics) else { return };
+        match stream {
+            Ok(stream) => hand_over(Arrived { stream, from, place }),
+            Err(error) => tracing::debug!(%from, %error, "a connection was lost"),
         }
     };
     while let Some(accepted) = stop.or_stop(listener.accept()).await {
         match accepted {
-            Ok(accepted) => admit(accepted),
+            Ok((stream, from)) => admit(stream.into_std(), from),
             Err(error) => {
                 tracing::warn!(%error, "a connection could not be accepted");
                 tokio::time::sleep(ACCEPT_PAUSE).await;
             }
         }
     }
+    // The system itself is asked: what the runtime knows of the queue is a moment old.
+    let Ok(listener) = listener.into_std() else { return };
     for _ in 0..LAST_MAX {
-        let Some(Ok(accepted)) = listener.accept().now_or_never() else { break };
-        admit(accepted);
-    }
-}
-
-fn admit(stream: TcpStream, from: SocketAddr, places: &Arc<Places>, metrics: &Metrics) -> Option<Arrived> {
-    let from = from.ip().to_canonical();
-    let place = place(from, places, metrics)?;
-    // Answers are small; waiting to fill a packet would only delay them.
-    drop(stream.set_nodelay(true));
-    match stream.into_std() {
-        Ok(stream) => Some(Arrived { stream, from, place }),
-        Err(error) => {
-            tracing::debug!(%from, %error, "a connection was lost");
-            None
-        }
+        let Ok((stream, from)) = listener.accept() else { break };
+        admit(stream.set_nonblocking(true).map(|()| stream), from);
     }
 }
 

@@ -96,6 +96,8 @@ impl Serving {
         let metrics = &self.gateway.metrics;
         let _counted = Counted::of(&metrics.connections);
         let Ok(stream) = TcpStream::from_std(stream) else { return };
+        // Answers are small; waiting to fill a packet would only delay them.
+        drop(stream.set_nodelay(true));
         let opening = timeout(HEAD_WAIT_MAX, self.open(stream, from, &place));
         let Some(opened) = place.control.unless_ended(opening).await else { return };
         match opened.unwrap_or(Err(NotOpened::TooLong)) {

@@ -310,13 +310,14 @@ async fn carry(
         served.replied(&reply);
         return finish(gateway, reply, caller);
     };
-    let overloaded = refuse_call(&permitted.call, &asked.request_id, Reason::NodeOverloaded, &[]);
+    let permitted = Arc::new(*permitted);
+    let (cut, request_id) = (Arc::clone(&permitted), asked.request_id.clone());
     let cancel = gateway.abort.child();
     let (outlet, mut before) = mpsc::channel(BEFORE_MAX);
     let (reply, mut answered) = oneshot::channel();
     let (task_calls, task_cancel) = (Arc::clone(calls), cancel.clone());
     gateway.supervisor.spawn("call", OnEnd::Finish, async move {
-        let carried = Box::pin(task_calls.carry(asked, *permitted, task_cancel, Outlet(outlet))).await;
+        let carried = Box::pin(task_calls.carry(asked, permitted, task_cancel, Outlet(outlet))).await;
         served.replied(&carried);
         // The client may have gone; the outcome is recorded all the same.
         drop(reply.send(carried));
@@ -329,7 +330,10 @@ async fn carry(
             let counted = gateway.metrics.stream(StreamKind::Call);
             stream(gateway, first, before, answered, (guard, counted))
         }
-        reply = &mut answered => finish(gateway, reply.unwrap_or(overloaded), caller),
+        reply = &mut answered => {
+            let lost = |_lost| refuse_call(&cut.call, &request_id, Reason::NodeOverloaded, &[]);
+            finish(gateway, reply.unwrap_or_else(lost), caller)
+        }
     }
 }
 

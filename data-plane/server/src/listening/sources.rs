@@ -32,7 +32,7 @@ use crate::{
 
 /// One server.
 struct Heard {
-    server: Server,
+    server: Arc<Server>,
     hearing: Arc<Hearing>,
     /// Once it is known what the server offers.
     source: Option<Source>,

@@ -315,3 +315,6 @@ impl Drop for Asked<'_> {
     }
 }
 
+
+#[cfg(test)]
+mod tests;

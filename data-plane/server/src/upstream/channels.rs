@@ -24,7 +24,7 @@ use bailiwick_proto::{
     mcp::{Era, RequestId, Response},
     v1::Server,
 };
-use bailiwick_runtime::Supervisor;
+use bailiwick_runtime::{OnEnd, Supervisor};
 use http::HeaderValue;
 use serde_json::value::RawValue;
 use tokio::{
@@ -38,6 +38,7 @@ use super::{
     exchange::Bounds,
     fault::UpstreamFault,
     known::Table,
+    metrics::OfServer,
     peer::{Aside, Notifications, Principal},
     route::Route,
 };
@@ -70,9 +71,17 @@ impl Surroundings {
         self.numbers.fetch_add(1, Ordering::Relaxed)
     }
 
+    /// What is counted of a server.
+    pub(super) fn metrics(&self, server: &str) -> OfServer {
+        self.table.surroundings.metrics.of(server)
+    }
+
     /// The way to a server over HTTP.
     pub(super) fn route(&self, server: &Server) -> Result<Arc<Route>, UpstreamFault> {
-        let (known, _sessions_of_nobody) = self.table.find(server);
+        let (known, forgotten) = self.table.find(server);
+        if !forgotten.is_empty() {
+            self.supervisor.spawn("closing-sessions", OnEnd::Finish, super::close(forgotten));
+        }
         let origin = known.origin.as_ref().map_err(UpstreamFault::clone)?;
         Ok(Arc::clone(&origin.route))
     }
@@ -187,8 +196,9 @@ impl Partner {
             }
             asked => asked,
         };
-        if asked.is_ok() {
-            self.pool.answered();
+        match &asked {
+            Ok(_) => self.pool.answered(),
+            Err(fault) => self.pool.fault(fault),
         }
         asked
     }

@@ -12,6 +12,7 @@ use prometheus_client::{
 };
 
 use super::fault::UpstreamFault;
+use crate::metrics::Counted;
 
 /// A server.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
@@ -26,6 +27,13 @@ pub(crate) struct FaultLabel {
     reason: &'static str,
 }
 
+/// A server, and how a session with it ended.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+pub(crate) struct EndLabel {
+    server: String,
+    how: &'static str,
+}
+
 /// Of all servers; cheap to clone.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct UpstreamMetrics {
@@ -33,6 +41,8 @@ pub(crate) struct UpstreamMetrics {
     faults: Family<FaultLabel, Counter>,
     repeated: Family<ServerLabel, Counter>,
     left_alone: Family<ServerLabel, Gauge<i64, AtomicI64>>,
+    sessions: Family<ServerLabel, Gauge<i64, AtomicI64>>,
+    ends: Family<EndLabel, Counter>,
 }
 
 /// Of one server.
@@ -43,6 +53,8 @@ pub(super) struct OfServer {
     repeated: Counter,
     left_alone: Gauge<i64, AtomicI64>,
     faults: Family<FaultLabel, Counter>,
+    sessions: Family<ServerLabel, Gauge<i64, AtomicI64>>,
+    ends: Family<EndLabel, Counter>,
 }
 
 impl UpstreamMetrics {
@@ -56,6 +68,10 @@ impl UpstreamMetrics {
         registry.register(&named("requests_repeated"), repeated, self.repeated.clone());
         let left_alone = "1 while a server is left alone, because its connections failed again and again";
         registry.register(&named("left_alone"), left_alone, self.left_alone.clone());
+        let sessions = "Programs that run as a server, or streams of one over HTTP+SSE";
+        registry.register(&named("sessions"), sessions, self.sessions.clone());
+        let ends = "Those that ended: because nobody needed them (wished), or by themselves (itself)";
+        registry.register(&named("sessions_ended"), ends, self.ends.clone());
     }
 
     pub(super) fn of(&self, server: &str) -> OfServer {
@@ -66,6 +82,8 @@ impl UpstreamMetrics {
             repeated: self.repeated.get_or_create(&label).clone(),
             left_alone: self.left_alone.get_or_create(&label).clone(),
             faults: self.faults.clone(),
+            sessions: self.sessions.clone(),
+            ends: self.ends.clone(),
         }
     }
 
@@ -75,6 +93,8 @@ impl UpstreamMetrics {
         self.faults.clear();
         self.repeated.clear();
         self.left_alone.clear();
+        self.sessions.clear();
+        self.ends.clear();
     }
 }
 
@@ -89,6 +109,17 @@ impl OfServer {
 
     pub(super) fn left_alone(&self, is_left: bool) {
         self.left_alone.set(i64::from(is_left));
+    }
+
+    /// A session over a channel is there, until this is dropped.
+    pub(super) fn session(&self) -> Counted {
+        Counted::of(&self.sessions.get_or_create(&ServerLabel { server: self.server.clone() }))
+    }
+
+    /// One has ended.
+    pub(super) fn ended(&self, by_itself: bool) {
+        let how = if by_itself { "itself" } else { "wished" };
+        self.ends.get_or_create(&EndLabel { server: self.server.clone(), how }).inc();
     }
 
     /// Counts what was the server's doing, or the way to it.

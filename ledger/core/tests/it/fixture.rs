@@ -162,7 +162,11 @@ pub(crate) fn intent(ts: String) -> Record {
             policies: vec![PolicyRef { name: "finance-reads".into(), version: 11 }],
             would_be: None,
         }),
-        args: Some(commitment::commitment(&[3; 32], b"arguments", commitment::summarise(&arguments.to_string()).unwrap())),
+        args: Some(commitment::commitment(
+            &[3; 32],
+            b"arguments",
+            commitment::summarise(&arguments.to_string()).unwrap(),
+        )),
         ..call(Kind::CallIntent, ts)
     }
 }

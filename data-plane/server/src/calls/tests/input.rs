@@ -64,7 +64,7 @@ async fn a_legacy_client_is_asked_on_its_stream_whatever_the_server_speaks() {
         scene.server.set(mode);
         let (asked, permitted) = scene.asking(LEGACY);
         let (caller, (outlet, mut before)) = (asked.caller.clone(), mpsc::channel(16));
-        let carried = scene.calls.carry(asked, permitted, Shutdown::new(), Outlet(outlet));
+        let carried = scene.calls.carry(asked, Arc::new(permitted), Shutdown::new(), Outlet(outlet));
         let (reply, ()) = tokio::join!(Box::pin(carried), async {
             let question: Value = serde_json::from_slice(&before.recv().await.unwrap()).unwrap();
             assert_eq!(

@@ -35,7 +35,7 @@ use super::{
     session::{Known, Session},
 };
 use crate::upstream::{
-    channels::Surroundings, credential::Credential, exchange::Bounds, fault::UpstreamFault, peer::Principal,
+    channels::Surroundings, credential::Credential, exchange::Bounds, fault::UpstreamFault, metrics::OfServer, peer::Principal,
     sse_transport, stdio,
 };
 
@@ -79,6 +79,7 @@ pub(in crate::upstream) struct Pool {
     /// A session has nobody who uses it any more.
     freed: Arc<Notify>,
     health: Mutex<Health>,
+    metrics: OfServer,
     /// The server once turned out to be a legacy one.
     is_legacy: AtomicBool,
     /// Another configuration took this one's place.
@@ -185,9 +186,11 @@ impl Live {
 impl Pool {
     pub(in crate::upstream) fn new(server: Server, around: Arc<Surroundings>) -> Self {
         let most = server.command.as_ref().map_or(STREAMS_MAX, |command| command.processes as usize);
+        let metrics = around.metrics(&server.name);
         Self {
             server,
             around,
+            metrics,
             places: Arc::new(Semaphore::new(most.max(1))),
             waiting: AtomicUsize::new(0),
             seats: Mutex::default(),
@@ -402,10 +405,11 @@ impl Pool {
 
     /// Moves a channel's bytes until nothing of it is left; then its place is free.
     fn keep(self: &Arc<Self>, channel: Channel, run: BoxFuture<'static, Ending>, places: Places) {
-        let (pool, answered) = (Arc::clone(self), channel.answered());
+        let (pool, answered, counted) = (Arc::clone(self), channel.answered(), self.metrics.session());
         self.around.supervisor.spawn("channel", OnEnd::Finish, async move {
             let ending = run.await;
-            drop(places);
+            drop((places, counted));
+            pool.metrics.ended(ending == Ending::ByItself);
             if ending == Ending::ByItself && channel.answered() <= answered + HANDSHAKE_ANSWERS {
                 pool.failed();
             }
@@ -417,14 +421,21 @@ impl Pool {
     fn failed(&self) {
         let failures = self.health().failed(Instant::now());
         if failures == Health::TOLD_AT {
+            self.metrics.left_alone(true);
             tracing::warn!(server = self.server.name, failures, "a server ends again and again; it is begun less often");
         }
+    }
+
+    /// A request got no usable answer.
+    pub(in crate::upstream) fn fault(&self, fault: &UpstreamFault) {
+        self.metrics.fault(fault);
     }
 
     /// The server answered something.
     pub(in crate::upstream) fn answered(&self) {
         let failures = self.health().answered();
         if failures >= Health::TOLD_AT {
+            self.metrics.left_alone(false);
             tracing::info!(server = self.server.name, "a server that ended again and again answers");
         }
     }

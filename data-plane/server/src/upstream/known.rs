@@ -72,6 +72,12 @@ pub(super) struct Table {
     is_swept: AtomicBool,
 }
 
+impl Drop for Table {
+    fn drop(&mut self) {
+        self.surroundings.closing.request();
+    }
+}
+
 impl Table {
     pub(super) fn new(surroundings: Surroundings) -> Self {
         Self {

@@ -73,7 +73,8 @@ async fn serve(mut stream: TcpStream, does: Does) {
         }
         Does::Flood(answer) => {
             drop(stream.read(&mut request).await);
-            while stream.write_all(answer).await.is_ok() {}
+            let much = answer.repeat(100);
+            while stream.write_all(&much).await.is_ok() {}
         }
     }
 }

@@ -177,6 +177,7 @@ async fn a_stream_that_breaks_is_opened_again_while_a_call_is_under_way_and_let_
         } => {}
     }
     eventually("let go", || fake.streams() == 0).await;
+    upstream.close().await;
     supervisor.ended().await.unwrap();
 }
 

@@ -10,8 +10,6 @@ from topology import LOOPBACK, listen, named, of_role, url
 REPOSITORY = pathlib.Path(__file__).resolve().parent.parent.parent
 DRAIN_MILLISECONDS = 5_000
 MASTER_KEY_BYTES = 32
-# A cluster for trying things out: MCP servers run beside it.
-SERVER_NETWORKS = ["127.0.0.0/8", "::1/128"]
 
 
 def toml(sections):
@@ -36,6 +34,12 @@ def make_master_key(folder):
     path = master_key_file(folder)
     if not path.exists():
         write_secret(path, secrets.token_hex(MASTER_KEY_BYTES) + "\n")
+
+
+def server_networks(nodes):
+    """Where MCP servers may be: a cluster for trying things out has them on the machines that it runs on."""
+    hosts = {node["address"] for node in nodes} - {LOOPBACK}
+    return ["127.0.0.0/8", "::1/128", *sorted(f"{host}/32" for host in hosts)]
 
 
 def config_of(node, nodes, folder):
@@ -77,7 +81,7 @@ def config_of(node, nodes, folder):
     master_key = {"file": str(master_key_file(folder))}
     sections = {"nats": nats, "master_key": master_key, node["role"].replace("-", "_"): own}
     if node["role"] == "data-plane":
-        sections["data_plane.upstream"] = {"allowed_networks": SERVER_NETWORKS}
+        sections["data_plane.upstream"] = {"allowed_networks": server_networks(nodes)}
     return toml(sections)
 
 

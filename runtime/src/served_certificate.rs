@@ -2,8 +2,8 @@
 //!
 //! Used by listeners that end TLS for clients who are no members of the cluster; members' own certificates are
 //! `identity`. Whoever renews the files (a person, certbot, cert-manager) need not tell anybody: [`follow`] looks at
-//! them now and then. Connections that exist go on as they are. What cannot be used never replaces what can: a pair whose
-//! parts do not fit is looked at once more, since two files are rarely written at once, and then told.
+//! them now and then. Connections that exist go on as they are. What cannot be used never replaces what can: a pair
+//! whose parts do not fit is looked at once more, since two files are rarely written at once, and then told.
 
 use std::{
     fmt, io,

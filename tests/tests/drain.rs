@@ -1,5 +1,5 @@
-//! A rolling restart loses no call, with real processes: every data plane is stopped and started again, one by one, while
-//! clients of both eras call over HTTP/1.1 and HTTP/2, going round over the nodes without asking
+//! A rolling restart loses no call, with real processes: every data plane is stopped and started again, one by one,
+//! while clients of both eras call over HTTP/1.1 and HTTP/2, going round over the nodes without asking
 //! which of them are ready. A client tries the next node only where its connection was refused.
 
 #![expect(clippy::indexing_slicing, reason = "a test that panics fails, as it should")]

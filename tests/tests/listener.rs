@@ -1,5 +1,5 @@
-//! The listener with real processes: TLS whose certificate is renewed while calls go on, connections of both versions of
-//! HTTP and both eras, a balancer that says for whom it connects, and somebody who takes every place there is.
+//! The listener with real processes: TLS whose certificate is renewed while calls go on, connections of both versions
+//! of HTTP and both eras, a balancer that says for whom it connects, and somebody who takes every place there is.
 
 use std::{
     net::SocketAddr,

@@ -186,7 +186,7 @@ async fn operations_of_an_api_are_tools_and_calls_are_its_requests() -> Result<(
     ensure!(call(&reader, "deleteItem", json!({"id": "1"})).await?.code() == Some(403));
     eventually("the records of what was called", async || {
         let records = deployment.audit(&["--tool", "getItem", "--kind", "call.outcome"]).ok()?;
-        let statuses: Vec<&str> = records.iter().filter_map(|record| record["status"].as_str()).collect();
+        let statuses: Vec<&str> = records.iter().filter_map(|record| record["outcome"]["status"].as_str()).collect();
         ["ok", "tool_error", "error"].iter().all(|status| statuses.contains(status)).then_some(())
     })
     .await?;

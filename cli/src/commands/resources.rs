@@ -240,7 +240,11 @@ fn overview(items: &[Value]) -> String {
     };
     let headers: Vec<&str> = std::iter::once("NAME").chain(columns.iter().map(|(header, _)| *header)).collect();
     let row = |item: &Value| {
-        let cells = columns.iter().map(|(_, path)| text(item, path));
+        let cells = columns.iter().map(|(_, path)| match *path {
+            // A program has none.
+            "spec.endpoint.url" if text(item, path).is_empty() => text(item, "spec.endpoint.command.program"),
+            path => text(item, path),
+        });
         std::iter::once(text(item, "metadata.name")).chain(cells).collect()
     };
     table(&headers, &items.iter().map(row).collect::<Vec<_>>())

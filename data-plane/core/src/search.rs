@@ -28,6 +28,9 @@ const WORD_CHARS_MAX: usize = 32;
 const PREFIX_CHARS_MIN: usize = 3;
 /// Most words that one beginning stands for.
 const PREFIX_WORDS_MAX: usize = 64;
+/// Most places that are looked at for one word of a query: more than the tools of any virtual server, so a word that all
+/// of them have is found in all.
+const POSTINGS_MAX: usize = 100_000;
 
 /// What a word counts where it stands.
 const IN_NAME: u32 = 8;
@@ -70,40 +73,47 @@ impl SearchIndex {
         words.extend(words_of(query).take(QUERY_WORDS_MAX));
         let mut found: Vec<(u64, usize)> = match words.is_empty() {
             true => (0..self.tools.len()).map(|tool| (0, tool)).collect(),
-            false => self.scores(&words).into_iter().map(|(tool, score)| (score, tool)).collect(),
+            false => self.scores(&words),
         };
         found.sort_unstable_by(|(a, first), (b, second)| b.cmp(a).then(first.cmp(second)));
         found.into_iter().filter_map(|(_, tool)| self.tools.get(tool))
     }
 
-    fn scores(&self, words: &BTreeSet<String>) -> BTreeMap<usize, u64> {
-        // For each tool: the sum of what counts, and how many of the words do.
-        let mut sums = BTreeMap::<usize, (u64, u64)>::new();
+    /// Of each tool that has any of the words: the sum of what they count, times how many of them it has.
+    fn scores(&self, words: &BTreeSet<String>) -> Vec<(u64, usize)> {
+        let mut sums = vec![(0_u64, 0_u64); self.tools.len()];
+        let mut best = vec![0_u64; self.tools.len()];
         for word in words {
-            for (tool, score) in self.scores_of(word) {
-                let (sum, number) = sums.entry(tool).or_default();
-                *sum = sum.saturating_add(score);
-                *number += 1;
+            self.score(word, &mut best);
+            for ((sum, number), best) in sums.iter_mut().zip(&mut best) {
+                *sum = sum.saturating_add(*best);
+                *number += u64::from(*best > 0);
+                *best = 0;
             }
         }
-        sums.into_iter().map(|(tool, (sum, number))| (tool, sum.saturating_mul(number))).collect()
+        let scored = sums.into_iter().map(|(sum, number)| sum.saturating_mul(number)).zip(0..);
+        scored.filter(|(score, _)| *score > 0).collect()
     }
 
-    /// What one word counts for each tool: the best of what it stands for.
-    fn scores_of(&self, word: &str) -> BTreeMap<usize, u64> {
-        let is_beginning = word.chars().count() >= PREFIX_CHARS_MIN;
-        let begun = self.words.range(word.to_owned()..).take_while(|(known, _)| known.starts_with(word));
-        let meant = begun.filter(|(known, _)| is_beginning || *known == word).take(PREFIX_WORDS_MAX);
-        let mut best = BTreeMap::new();
+    /// What one word counts for each tool: the best of what it stands for. What few tools have comes first, so that a
+    /// beginning of very many words costs no more than the ones that say most.
+    fn score(&self, word: &str, best: &mut [u64]) {
+        let words_max = if word.chars().count() < PREFIX_CHARS_MIN { 1 } else { PREFIX_WORDS_MAX };
+        let begun = self.words.range(word.to_owned()..).take(words_max);
+        let mut meant: Vec<(&String, &Vec<Posting>)> =
+            begun.take_while(|(known, _)| *known == word || (words_max > 1 && known.starts_with(word))).collect();
+        meant.sort_by_key(|(known, postings)| (*known != word, postings.len()));
+        let mut left = POSTINGS_MAX;
         for (known, postings) in meant {
-            let share = if known == word { 2 } else { 1 };
+            let Some(rest) = left.checked_sub(postings.len()) else { return };
+            left = rest;
+            let counts = self.rarity(postings.len()) * if known == word { 2 } else { 1 };
             for Posting { tool, weight } in postings {
-                let score = u64::from(*weight) * share * self.rarity(postings.len());
-                let entry = best.entry(*tool).or_insert(score);
-                *entry = score.max(*entry);
+                if let Some(best) = best.get_mut(*tool) {
+                    *best = (u64::from(*weight) * counts).max(*best);
+                }
             }
         }
-        best
     }
 
     /// What a word counts that so many tools have: 1 if all have it, 1 more each time half as many do.

@@ -35,7 +35,6 @@ use bailiwick_ledger_core::record::{Binding, Commitment, DecisionRecord, Effect,
 use bailiwick_proto::{Reason, names::SERVER_NAME_CHARS_MAX};
 use bailiwick_runtime::{Shutdown, Supervisor};
 use bailiwick_token::Claims;
-use serde_json::value::RawValue;
 
 use self::forwarding::{Forwarding, Said, principal};
 use crate::{
@@ -116,7 +115,7 @@ impl Calls {
             "call denied"
         );
         let attempt = asked.attempt(&call, &decision);
-        let args = self.commit(&asked.request_id, "args", call.recorded().as_deref().map(RawValue::get));
+        let args = self.committed(asked, &call);
         match self.recorder.denied(attempt.denied(now_ts(), reason, args)).await {
             Ok(_) => reply,
             Err(unrecorded) => refuse_call(&call, &asked.request_id, unrecorded, &[]),
@@ -126,7 +125,7 @@ impl Calls {
     /// Records that this node could not take a permitted call on; the reply to send.
     pub(crate) async fn refuse(&self, asked: &Asked, permitted: &PermittedCall, reason: Reason) -> HttpReply {
         let PermittedCall { call, decision, .. } = permitted;
-        let args = self.commit(&asked.request_id, "args", call.recorded().as_deref().map(RawValue::get));
+        let args = self.committed(asked, call);
         let recorded = self.recorder.denied(asked.attempt(call, decision).denied(now_ts(), reason, args)).await;
         refuse_call(call, &asked.request_id, recorded.err().unwrap_or(reason), &decision.policies)
     }
@@ -144,7 +143,7 @@ impl Calls {
         let tier = permitted.found.tier();
         let attempt = asked.attempt(call, decision);
         let refuse = |reason| refuse_call(call, &asked.request_id, reason, &decision.policies);
-        let args = self.commit(&asked.request_id, "args", call.recorded().as_deref().map(RawValue::get));
+        let args = self.committed(&asked, call);
         // How full the spool is, the recorder asks itself.
         if let Some(reason) = node_gate(tier, self.state.freshness(), SpoolLevel::Free) {
             return self.refuse(&asked, &permitted, reason).await;
@@ -310,6 +309,10 @@ impl Calls {
         if let Err(error) = self.recorder.outcome(record, tier).await {
             tracing::warn!(%error, "the outcome of an unsent call is not recorded; the next run declares it unknown");
         }
+    }
+
+    fn committed(&self, asked: &Asked, call: &Call) -> Commitment {
+        self.commit(&asked.request_id, "args", call.recorded().as_ref().map(|recorded| recorded.get()))
     }
 
     fn commit(&self, request_id: &str, field: &str, json: Option<&str>) -> Commitment {

@@ -1,10 +1,10 @@
 //! The MCP listener: HTTP/1.1, HTTP/2 and HTTP/3 at `/mcp/{virtual-server}`.
 //!
-//! Started by `role`. Connections are accepted as long as there are places (`accept`, `places`), and each is served in a
-//! task of its own (`connection`, `quic`); a request comes in by `visit`, past `guard`, and POSTs go to `endpoint`. Shutdown has
-//! three stages: while the node drains, connections are accepted and every answer tells its client to come back
-//! elsewhere; then no more are accepted, busy ones finish their requests and idle ones close a moment later, so that
-//! what was just sent on one is answered; at the very end whoever still has not taken its answer is cut.
+//! Started by `role`. Connections are accepted as long as there are places (`accept`, `places`), and each is served in
+//! a task of its own (`connection`, `quic`); a request comes in by `visit`, past `guard`, and POSTs go to `endpoint`.
+//! Shutdown has three stages: while the node drains, connections are accepted and every answer tells its client to
+//! come back elsewhere; then no more are accepted, busy ones finish their requests and idle ones close a moment later,
+//! so that what was just sent on one is answered; at the very end whoever still has not taken its answer is cut.
 //! GET is for legacy clients with a session, who listen to changes (`listening`); DELETE is 405: no session is stored
 //! here. Deliberately absent: what a message means (`data-plane/core`). Specification: MCP 2026-07-28 and
 //! 2025-11-25 Streamable HTTP; RFC 9728.
@@ -92,8 +92,8 @@ pub(crate) struct Gateway {
     pub(crate) slots: Arc<Semaphore>,
     /// For requests' bodies.
     pub(crate) body_room: Arc<Room>,
-    /// For large answers that their clients have not taken. Apart from the other, so that clients that take nothing keep
-    /// nobody from asking.
+    /// For large answers that their clients have not taken. Apart from the other, so that clients that take nothing
+    /// keep nobody from asking.
     pub(crate) answer_room: Arc<Room>,
     /// What callers are told apart by.
     pub(crate) caller_keys: RandomState,

@@ -4,9 +4,9 @@
 //! a member of the cluster; read what was kept on disk; then register this run with the control plane, open its chain,
 //! follow the configuration and the revocation lane. Until a configuration is in force and the chain is open every
 //! request gets 503, and until the first lease no call is let through. A run that reaches no control plane begins with
-//! what was kept (`kept`, `registration`) and lets through what needs no lease. Stop: say so, and go on for a moment, so that
-//! balancers notice; accept nothing more and let calls under way finish, within a bound; close the chain and hand over its last records; then the rest. Calls that do not
-//! finish in time are recorded as unknown.
+//! what was kept (`kept`, `registration`) and lets through what needs no lease. Stop: say so, and go on for a moment,
+//! so that balancers notice; accept nothing more and let calls under way finish, within a bound; close the chain and
+//! hand over its last records; then the rest. Calls that do not finish in time are recorded as unknown.
 
 mod opening;
 

@@ -340,7 +340,9 @@ impl Underway {
 
 impl Drop for Underway {
     fn drop(&mut self) {
-        self.finish(&Ended::without_answer(CANCELLED));
+        if self.operation.is_some() {
+            self.finish(&Ended::without_answer(CANCELLED));
+        }
     }
 }
 

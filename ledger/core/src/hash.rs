@@ -32,8 +32,8 @@ pub fn to_hex(hash: &Hash) -> String {
 #[must_use]
 pub fn from_hex(text: &str) -> Option<Hash> {
     let mut hash = [0; HASH_BYTES];
-    hex::decode_to_slice(text, &mut hash).ok()?;
-    (to_hex(&hash) == text).then_some(hash)
+    let is_lower = text.bytes().all(|byte| matches!(byte, b'0'..=b'9' | b'a'..=b'f'));
+    (is_lower && hex::decode_to_slice(text, &mut hash).is_ok()).then_some(hash)
 }
 
 /// Reads exactly 32 bytes.

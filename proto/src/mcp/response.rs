@@ -9,12 +9,15 @@ use serde_json::value::RawValue;
 
 use super::{
     message::{Message, MessageFault, Notification, Request, RequestId, read_message},
-    raw::{Members, is_object, raw},
+    raw::{Members, is_object, push_string, raw},
     strict::{StrictFault, check_json},
 };
 
 /// Longest error message taken over from a server; beyond that it is cut.
 pub const ERROR_MESSAGE_CHARS_MAX: usize = 1024;
+
+/// What a message has beside its id and its parts.
+const ENVELOPE_BYTES: usize = 32;
 
 /// A JSON-RPC error.
 #[derive(Clone, Debug)]
@@ -172,13 +175,13 @@ fn read_error(error: &RawValue) -> Result<RpcError, ResponseFault> {
 /// A successful answer.
 #[must_use]
 pub fn result_body(id: &RequestId, result: &RawValue) -> Vec<u8> {
-    format!(r#"{{"jsonrpc":"2.0","id":{id},"result":{}}}"#, result.get()).into_bytes()
+    message(Some(id), &[r#""result":"#, result.get()])
 }
 
 /// An error of somebody else's, as it was written.
 #[must_use]
 pub fn raw_error_body(id: &RequestId, error: &RawValue) -> Vec<u8> {
-    format!(r#"{{"jsonrpc":"2.0","id":{id},"error":{}}}"#, error.get()).into_bytes()
+    message(Some(id), &[r#""error":"#, error.get()])
 }
 
 /// A refusal. Without an id where none could be read; MCP ids are never null.
@@ -193,9 +196,28 @@ pub fn error_body(id: Option<&RequestId>, error: &RpcError) -> Vec<u8> {
 /// A request, or a notification when there is no id.
 #[must_use]
 pub fn request_body(id: Option<&RequestId>, method: &str, params: Option<&RawValue>) -> Vec<u8> {
-    let id = id.map(|id| format!(r#""id":{id},"#)).unwrap_or_default();
-    let params = params.map(|params| format!(r#","params":{}"#, params.get())).unwrap_or_default();
-    format!(r#"{{"jsonrpc":"2.0",{id}"method":{}{params}}}"#, raw(method)).into_bytes()
+    let mut name = String::with_capacity(method.len() + 2);
+    push_string(&mut name, method);
+    match params {
+        Some(params) => message(id, &[r#""method":"#, &name, r#","params":"#, params.get()]),
+        None => message(id, &[r#""method":"#, &name]),
+    }
+}
+
+/// A message of these parts.
+fn message(id: Option<&RequestId>, parts: &[&str]) -> Vec<u8> {
+    let id = id.map(RequestId::to_json);
+    let long = parts.iter().map(|part| part.len()).sum::<usize>() + id.as_ref().map_or(0, String::len);
+    let mut text = String::with_capacity(long + ENVELOPE_BYTES);
+    text.push_str(r#"{"jsonrpc":"2.0","#);
+    if let Some(id) = &id {
+        for part in [r#""id":"#, id, ","] {
+            text.push_str(part);
+        }
+    }
+    parts.iter().for_each(|part| text.push_str(part));
+    text.push('}');
+    text.into_bytes()
 }
 
 #[cfg(test)]

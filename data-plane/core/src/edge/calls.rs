@@ -6,6 +6,8 @@
 //! nothing of its arguments. Specification: MCP 2026-07-28 and 2025-11-25: tools, prompts, resources, completion;
 //! 2026-07-28: multi round-trip requests.
 
+use std::borrow::Cow;
+
 use bailiwick_proto::{
     Reason,
     mcp::{Era, Headers, Members, Request, RequestId, code, method, raw, raw_object},
@@ -298,15 +300,15 @@ impl Call {
 
     /// The parameters whose commitment is recorded: of a tool its arguments, otherwise all that says what is asked.
     #[must_use]
-    pub fn recorded(&self) -> Option<Box<RawValue>> {
-        // A server's own id of a task stands in the result of the call that began it, too.
-        let name = raw(self.task.as_ref().map_or(&self.name, |task| &task.id));
+    pub fn recorded(&self) -> Option<Cow<'_, RawValue>> {
         let key = match self.what() {
-            What::Tool(_) => return self.arguments.clone(),
+            What::Tool(_) => return self.arguments.as_deref().map(Cow::Borrowed),
             What::Prompt(_) => "name",
             What::Resource(_) | What::Template(_) => "uri",
             What::Task { .. } | What::NoTask => "taskId",
         };
+        // A server's own id of a task stands in the result of the call that began it, too.
+        let name = raw(self.task.as_ref().map_or(&self.name, |task| &task.id));
         let completion = self.completion.as_ref();
         let responses = self.retry.responses.as_deref().filter(|_| key == "taskId");
         let members = [
@@ -316,6 +318,6 @@ impl Call {
             completion.and_then(|completion| Some(("context", completion.context.as_deref()?))),
             responses.map(|responses| ("inputResponses", responses)),
         ];
-        Some(raw_object(members.into_iter().flatten()))
+        Some(Cow::Owned(raw_object(members.into_iter().flatten())))
     }
 }

@@ -89,6 +89,18 @@ fn what_is_searched_is_kept_as_long_as_the_tools_stay_what_they_are() {
     assert!(index(&world().with(listed("")).apply(&mut catalogue, 4).config).is_none());
 }
 
+#[test]
+fn a_beginning_of_very_many_words_costs_bounded_work_and_still_finds_the_rare_ones() {
+    let mut index = SearchIndex { tools: shop().tools.clone(), words: BTreeMap::new() };
+    for number in 0..PREFIX_WORDS_MAX {
+        let postings = vec![Posting { tool: 0, weight: 1 }; 10_000];
+        index.words.insert(format!("common{number:03}"), postings);
+    }
+    index.words.insert("common".into(), vec![Posting { tool: 3, weight: 1 }; 1]);
+    index.words.insert("common000rare".into(), vec![Posting { tool: 2, weight: 1 }; 2]);
+    assert_eq!(found(&index, "common"), ["weather", "refundPayment", "create_charge"]);
+}
+
 proptest! {
     #[test]
     fn any_query_finds_each_tool_at_most_once_and_always_in_the_same_order(query in "(\\PC|[a-z_ ]){0,40}") {

@@ -79,8 +79,8 @@ impl Body for RequestBody {
     }
 }
 
-/// Reads a body, as far as `room` goes; what was taken of it is given back with the second part. What comes in one piece
-/// is not copied.
+/// Reads a body, as far as `room` goes; what was taken of it is given back with the second part. What comes in one
+/// piece is not copied.
 pub(super) async fn read(
     headers: &HeaderMap,
     mut body: RequestBody,

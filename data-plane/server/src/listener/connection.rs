@@ -2,8 +2,8 @@
 //!
 //! Called by `listener` for what `accept` hands over, in a task of its own on any runtime. A connection ends when its
 //! client does, when the client stalls (`patience`, `delivery`), when it has to give its place to somebody (`places`),
-//! and at shutdown once its requests are answered. First comes what the operator wants of it (`Terms`): the PROXY protocol,
-//! TLS. HTTP/1.1 and HTTP/2 are told apart by the first bytes.
+//! and at shutdown once its requests are answered. First comes what the operator wants of it (`Terms`): the PROXY
+//! protocol, TLS. HTTP/1.1 and HTTP/2 are told apart by the first bytes.
 
 use std::{
     convert::Infallible,
@@ -45,7 +45,8 @@ use super::{
 };
 use crate::metrics::{Counted, Parting};
 
-/// Probes of an HTTP/2 or HTTP/3 connection, so that a vanished client is noticed. HTTP/1 ends idle connections by itself.
+/// Probes of an HTTP/2 or HTTP/3 connection, so that a vanished client is noticed. HTTP/1 ends idle connections by
+/// itself.
 pub(super) const KEEP_ALIVE: Duration = Duration::from_secs(20);
 /// Requests at once on one HTTP/2 or HTTP/3 connection.
 pub(super) const STREAMS_MAX: u32 = 256;

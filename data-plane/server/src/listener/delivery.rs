@@ -27,8 +27,8 @@ use super::{
     room::{CallerKey, Taken},
 };
 
-/// Bytes of an answer that are handed to a connection at once: what it has taken it keeps until it is sent, and a client
-/// has to take so many within its patience.
+/// Bytes of an answer that are handed to a connection at once: what it has taken it keeps until it is sent, and a
+/// client has to take so many within its patience.
 const PIECE_BYTES_MAX: usize = 16 * 1024;
 /// Looks at a connection in the time a client may let an answer wait.
 const LOOKS: u32 = 4;
@@ -131,7 +131,8 @@ enum Content {
     Events(Pin<Box<dyn Stream<Item = Bytes> + Send>>),
 }
 
-/// What an answer has beside its bytes while it is on its way. Most answers are small, go over HTTP/1 and have none of it.
+/// What an answer has beside its bytes while it is on its way. Most answers are small, go over HTTP/1 and have none of
+/// it.
 #[derive(Debug, Default)]
 struct Delivery {
     line: Option<Line>,

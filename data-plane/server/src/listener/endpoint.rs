@@ -246,8 +246,8 @@ async fn bring(calls: &Calls, asked: &Asked, answer: Answer) -> HttpReply {
     answer_taken(&asked.request_id, taken)
 }
 
-/// Who asks, by the configuration in force now, or as soon as that is what their token was granted under; or the refusal
-/// to send.
+/// Who asks, by the configuration in force now, or as soon as that is what their token was granted under; or the
+/// refusal to send.
 async fn ask(
     visit: &Visit,
     calls: &Calls,

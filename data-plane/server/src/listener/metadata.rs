@@ -1,7 +1,7 @@
 //! Protected-resource metadata and the challenges that point at it.
 //!
-//! Called by `visit` and `endpoint`. Everything derives from the configured MCP URL, never from the request, so nobody can make a
-//! client look for its authorization server elsewhere.
+//! Called by `visit` and `endpoint`. Everything derives from the configured MCP URL, never from the request, so nobody
+//! can make a client look for its authorization server elsewhere.
 //! Specification: RFC 9728 §3 and §5.1; RFC 6750 §3; MCP 2026-07-28 authorization.
 
 use bailiwick_data_plane_core::caller::SCOPE_TOOLS;

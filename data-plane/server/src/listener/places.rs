@@ -1,9 +1,9 @@
 //! Connections have places, and who may have one when all are taken.
 //!
 //! `accept` takes a place for each connection, `connection` keeps it. Each place has a [`Control`], by which its
-//! connection is asked to finish or told to end, and which says whether it is idle. When all places are taken, a look at
-//! them (`fairness`) finds who gives way to the newcomer, or that nobody does; a look takes a while, so it makes room for
-//! several and does not happen for every newcomer. At shutdown everybody is asked to finish here.
+//! connection is asked to finish or told to end, and which says whether it is idle. When all places are taken, a look
+//! at them (`fairness`) finds who gives way to the newcomer, or that nobody does; a look takes a while, so it makes
+//! room for several and does not happen for every newcomer. At shutdown everybody is asked to finish here.
 
 mod fairness;
 

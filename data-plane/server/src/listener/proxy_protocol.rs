@@ -2,8 +2,8 @@
 //!
 //! Read by `connection` before anything else, and only on connections from networks that the operator names: from those
 //! it is required, because a connection without it would count as the balancer's own; from others it is not read,
-//! because anybody could write it. Strict: what is not exactly a header ends the connection. Nothing after the header is
-//! consumed. Only the address is taken; what else a header may tell (TLS names, unique ids) is skipped.
+//! because anybody could write it. Strict: what is not exactly a header ends the connection. Nothing after the header
+//! is consumed. Only the address is taken; what else a header may tell (TLS names, unique ids) is skipped.
 //! Specification: HAProxy, "The PROXY protocol, versions 1 & 2" (2020/03/05).
 
 use std::{

@@ -2,10 +2,11 @@
 //!
 //! Started by `listener` where the operator wants it. A connection has a place like any other (`places`), a client's
 //! address is asked for a proof before that when places become few, and requests of a connection are tasks of their own
-//! that end with it. Nothing is taken before the handshake has ended (0-RTT): it could be sent again by others. When the
-//! node drains, a client is told to open no more requests (GOAWAY, with an id that gives up none that it has sent), and
-//! the connection closes when it has been idle for a moment. A fault of the library ends one connection, never the node.
-//! Absent: the PROXY protocol, which has no form for UDP. Specification: RFC 9114; RFC 9000; RFC 9001 §9.2.
+//! that end with it. Nothing is taken before the handshake has ended (0-RTT): it could be sent again by others. When
+//! the node drains, a client is told to open no more requests (GOAWAY, with an id that gives up none that it has
+//! sent), and the connection closes when it has been idle for a moment. A fault of the library ends one connection,
+//! never the node. Absent: the PROXY protocol, which has no form for UDP. Specification: RFC 9114; RFC 9000; RFC 9001
+//! §9.2.
 
 mod streams;
 

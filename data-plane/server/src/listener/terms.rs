@@ -1,7 +1,7 @@
 //! On which terms connections are served: what the operator says of TLS and of balancers.
 //!
-//! Made at start by `role` from the configuration; followed by `connection`. The certificate is looked at for as long as
-//! the listener serves, and shown as it is at the time of each handshake.
+//! Made at start by `role` from the configuration; followed by `connection`. The certificate is looked at for as long
+//! as the listener serves, and shown as it is at the time of each handshake.
 
 use std::{
     net::{SocketAddr, UdpSocket},

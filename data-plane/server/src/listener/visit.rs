@@ -23,8 +23,8 @@ use super::{
     room::SMALL_BYTES_MAX,
 };
 
-/// Where MCP endpoints lie; what follows is a virtual server's name. Names have no letters that would be escaped, so one
-/// that is written with escapes is the name of none.
+/// Where MCP endpoints lie; what follows is a virtual server's name. Names have no letters that would be escaped, so
+/// one that is written with escapes is the name of none.
 const ENDPOINTS: &str = "/mcp/";
 
 /// What the requests of one connection have in common.

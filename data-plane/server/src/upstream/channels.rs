@@ -46,6 +46,8 @@ use crate::config::UpstreamConfig;
 
 /// Servers remembered; beyond it those that nobody uses are forgotten. As many as there can be.
 const POOLS_MAX: usize = 1_024;
+/// Descriptions of one server that are remembered: the one in force, and one that is being looked at.
+const DESCRIPTIONS_MAX: usize = 2;
 /// Longest wait for all programs to end; what is left then is killed when this node ends.
 const ENDING_MAX: Duration = Duration::from_secs(8);
 
@@ -111,7 +113,7 @@ impl Surroundings {
 #[derive(Debug)]
 pub(super) struct Channels {
     around: Arc<Surroundings>,
-    pools: Mutex<BTreeMap<String, Arc<Pool>>>,
+    pools: Mutex<BTreeMap<String, Vec<Arc<Pool>>>>,
 }
 
 /// A server over a channel, as one caller meets it.
@@ -143,32 +145,42 @@ impl Channels {
         if server.command.is_none() && server.transport.is_empty() {
             return None;
         }
-        let pool = self.pool(server);
+        let pool = self.pool(server, *principal == Principal::Gateway);
         let seat = pool.seat(principal);
         Some(Partner { pool, seat })
     }
 
-    fn pool(&self, server: &Server) -> Arc<Pool> {
+    /// The sessions with a server as it is described. One that is only looked at may be described otherwise than the one
+    /// that is called, so for a while there are two; once a caller comes, there is one.
+    fn pool(&self, server: &Server, only_looks: bool) -> Arc<Pool> {
         let mut pools = self.pools.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some(pool) = pools.get(&server.name) {
-            if pool.server == *server {
-                return Arc::clone(pool);
+        if pools.len() >= POOLS_MAX && !pools.contains_key(&server.name) {
+            pools.retain(|_, described| !described.iter().all(|pool| pool.is_empty()));
+        }
+        let described = pools.entry(server.name.clone()).or_default();
+        let found = described.iter().position(|pool| pool.server == *server);
+        let pool = match found {
+            Some(found) => described.remove(found),
+            None => {
+                let pool = Arc::new(Pool::new(server.clone(), Arc::clone(&self.around)));
+                self.around.pools.lock().unwrap_or_else(PoisonError::into_inner).push(Arc::downgrade(&pool));
+                pool
             }
-            pool.retire();
+        };
+        let kept = if only_looks { DESCRIPTIONS_MAX - 1 } else { 0 };
+        while described.len() > kept {
+            described.remove(0).retire();
         }
-        if pools.len() >= POOLS_MAX {
-            pools.retain(|_, pool| !pool.is_empty());
-        }
-        let pool = Arc::new(Pool::new(server.clone(), Arc::clone(&self.around)));
-        self.around.pools.lock().unwrap_or_else(PoisonError::into_inner).push(Arc::downgrade(&pool));
-        pools.insert(server.name.clone(), Arc::clone(&pool));
+        described.push(Arc::clone(&pool));
         pool
     }
 
     /// Ends all: nobody is called any more. Returns when nothing of any program is left, within a bound.
     pub(super) async fn close(&self) {
-        let pools = std::mem::take(&mut *self.pools.lock().unwrap_or_else(PoisonError::into_inner));
-        pools.values().for_each(|pool| pool.end());
+        drop(std::mem::take(&mut *self.pools.lock().unwrap_or_else(PoisonError::into_inner)));
+        // Those too that are not called any more, but are not over yet.
+        let pools = std::mem::take(&mut *self.around.pools.lock().unwrap_or_else(PoisonError::into_inner));
+        pools.iter().filter_map(Weak::upgrade).for_each(|pool| pool.end());
         let all = u32::try_from(self.around.config.command_processes_max).unwrap_or(u32::MAX);
         if tokio::time::timeout(ENDING_MAX, self.around.places.acquire_many(all)).await.is_err() {
             tracing::warn!("not all programs ended in time");

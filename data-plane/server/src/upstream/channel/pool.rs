@@ -43,6 +43,9 @@ use crate::upstream::{
 const SEATS_MAX: usize = 4_096;
 /// Callers of one server that wait for a place. More are refused at once.
 const WAITING_MAX: usize = 256;
+/// Sessions of one person and agent with one server, one for each set of capabilities of their clients. Clients that
+/// declare yet others cannot be asked there: or somebody who declares something new each time would take all places.
+const VARIANTS_MAX: usize = 4;
 /// A session that gives way has ended by then.
 const ENDING_MAX: Duration = Duration::from_secs(4);
 /// Sessions of one server over HTTP+SSE; each is a connection.
@@ -142,6 +145,12 @@ impl Drop for Use {
     }
 }
 
+impl Seat {
+    fn is_taken(&self) -> bool {
+        self.live.load().as_ref().is_some_and(|live| live.session.channel.is_open())
+    }
+}
+
 impl Live {
     fn used(&self) -> MutexGuard<'_, Used> {
         self.used.lock().unwrap_or_else(PoisonError::into_inner)
@@ -224,8 +233,12 @@ impl Pool {
         if let Some(seat) = seats.get(principal) {
             return Arc::clone(seat);
         }
+        let principal = &among_few(&seats, principal);
+        if let Some(seat) = seats.get(principal) {
+            return Arc::clone(seat);
+        }
         if seats.len() >= SEATS_MAX {
-            seats.retain(|_, seat| seat.live.load().as_ref().is_some_and(|live| live.session.channel.is_open()));
+            seats.retain(|_, seat| seat.is_taken());
         }
         let capabilities = match principal {
             Principal::Gateway => None,
@@ -276,6 +289,9 @@ impl Pool {
         };
         let live = begun?;
         let entered = live.enter().ok_or(UpstreamFault::SessionGone);
+        if self.is_retired.load(Ordering::Relaxed) {
+            live.retire();
+        }
         seat.live.store(Some(live));
         entered
     }
@@ -321,8 +337,9 @@ impl Pool {
         {
             return Ok(places);
         }
-        if self.waiting.fetch_add(1, Ordering::Relaxed) >= WAITING_MAX {
-            self.waiting.fetch_sub(1, Ordering::Relaxed);
+        let before = self.waiting.fetch_add(1, Ordering::Relaxed);
+        let _waits = Waits(&self.waiting);
+        if before >= WAITING_MAX {
             return Err(UpstreamFault::Busy);
         }
         let waited = timeout_at(until, async {
@@ -344,9 +361,7 @@ impl Pool {
                 }
             }
         });
-        let waited = waited.await.map_err(|_elapsed| UpstreamFault::Busy);
-        self.waiting.fetch_sub(1, Ordering::Relaxed);
-        waited
+        waited.await.map_err(|_elapsed| UpstreamFault::Busy)
     }
 
     /// The session that has been unused for longest ends.
@@ -364,9 +379,9 @@ impl Pool {
         bounds: Bounds,
     ) -> Result<Arc<Live>, UpstreamFault> {
         let known = if self.is_legacy.load(Ordering::Relaxed) { Known::Legacy } else { Known::Nothing };
-        let begun = self.begun().await?;
-        let (channel, secrets) = (begun.channel.clone(), begun.secrets);
-        self.keep(begun.channel.clone(), begun.run, places);
+        let Begun { channel, run, secrets } = self.begun().await?;
+        self.keep(channel.clone(), run, places);
+        let mut unowned = Unowned(Some(channel.clone()));
         let level = seat.level.load_full().map(|level| *level);
         let capabilities = seat.capabilities.as_deref();
         let opened = Session::open(channel.clone(), known, capabilities, level, bounds).await;
@@ -378,8 +393,8 @@ impl Pool {
             // Some old programs end when they are asked what they do not know: the next one is not.
             let may_be_old = known == Known::Nothing && !channel.is_open();
             self.is_legacy.store(may_be_old, Ordering::Relaxed);
-            channel.end();
         })?;
+        unowned.0 = None;
         if session.era().is_modern() {
             self.is_legacy.store(false, Ordering::Relaxed);
         } else {
@@ -389,9 +404,6 @@ impl Pool {
         let used = Mutex::new(Used { by: 0, until: Instant::now(), is_over: false });
         let live = Arc::new(Live { session, secrets, used, freed: Arc::clone(&self.freed) });
         self.reap_when_idle(&live);
-        if self.is_retired.load(Ordering::Relaxed) {
-            live.retire();
-        }
         Ok(live)
     }
 
@@ -484,12 +496,41 @@ impl Pool {
 
     /// Whether nobody sits here.
     pub(in crate::upstream) fn is_empty(&self) -> bool {
-        self.seats().values().all(|seat| seat.live.load().as_ref().is_none_or(|live| !live.session.channel.is_open()))
+        !self.seats().values().any(|seat| seat.is_taken())
     }
+}
+
+/// The principal, or the same without anything it could be asked for, if its person and agent have enough sessions.
+fn among_few(seats: &BTreeMap<Principal, Arc<Seat>>, principal: &Principal) -> Principal {
+    let Principal::Caller { user, agent, .. } = principal else { return principal.clone() };
+    let plain = Principal::Caller { user: user.clone(), agent: agent.clone(), capabilities: None };
+    let is_theirs = |one: &Principal| matches!(one, Principal::Caller { user: of, agent: through, .. } if of == user && through == agent);
+    let theirs = seats.range(plain.clone()..).take_while(|(one, _)| is_theirs(one));
+    if theirs.filter(|(_, seat)| seat.is_taken()).count() >= VARIANTS_MAX { plain } else { principal.clone() }
 }
 
 /// What a session is greeted with is answered twice at most, and its log's level once.
 const HANDSHAKE_ANSWERS: u64 = 3;
+
+/// Somebody waits for a place, until this is dropped.
+struct Waits<'a>(&'a AtomicUsize);
+
+impl Drop for Waits<'_> {
+    fn drop(&mut self) {
+        self.0.fetch_sub(1, Ordering::Relaxed);
+    }
+}
+
+/// A channel of which no session has come yet: without one it ends, also when nobody waits for it any more.
+struct Unowned(Option<Channel>);
+
+impl Drop for Unowned {
+    fn drop(&mut self) {
+        if let Some(channel) = &self.0 {
+            channel.end();
+        }
+    }
+}
 
 /// A session's places, given back when nothing is left of it.
 #[derive(Debug)]

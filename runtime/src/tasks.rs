@@ -50,19 +50,10 @@ impl Supervisor {
     where
         F: Future<Output = ()> + Send + 'static,
     {
-        #[expect(clippy::disallowed_methods, reason = "this is the one place that spawns")]
-        let running = tokio::spawn(task);
-        let (shutdown, failed) = (self.shutdown.clone(), Arc::clone(&self.failed));
+        let end = End { supervisor: self.clone(), name, on_end, is_reached: false };
         self.tracker.spawn(async move {
-            let ended_early = match running.await {
-                Ok(()) => on_end == OnEnd::Critical && !shutdown.is_requested(),
-                Err(error) => error.is_panic(),
-            };
-            if ended_early {
-                tracing::error!(task = name, "task ended unexpectedly; stopping");
-                failed.get_or_init(|| name);
-                shutdown.request();
-            }
+            task.await;
+            end.reached();
         });
     }
 
@@ -75,6 +66,34 @@ impl Supervisor {
         self.tracker.close();
         self.tracker.wait().await;
         self.failed.get().map_or(Ok(()), |name| Err(TaskFailed(name)))
+    }
+}
+
+/// Travels with a task and is dropped when that ends, however it ends.
+struct End {
+    supervisor: Supervisor,
+    name: &'static str,
+    on_end: OnEnd,
+    /// The task came to its end by itself.
+    is_reached: bool,
+}
+
+impl End {
+    fn reached(mut self) {
+        self.is_reached = true;
+    }
+}
+
+impl Drop for End {
+    fn drop(&mut self) {
+        let Supervisor { shutdown, failed, .. } = &self.supervisor;
+        let is_early = self.is_reached && self.on_end == OnEnd::Critical && !shutdown.is_requested();
+        // A task that is neither at its end nor panicking is dropped with its runtime.
+        if is_early || (!self.is_reached && std::thread::panicking()) {
+            tracing::error!(task = self.name, "task ended unexpectedly; stopping");
+            failed.get_or_init(|| self.name);
+            shutdown.request();
+        }
     }
 }
 

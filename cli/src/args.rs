@@ -3,8 +3,8 @@
 mod cluster;
 mod revoke;
 mod rollout;
-mod upstream;
 mod secret;
+mod upstream;
 
 use std::{path::PathBuf, time::Duration};
 
@@ -16,8 +16,8 @@ pub(crate) use self::cluster::{
 };
 pub(crate) use self::revoke::RevokeArgs;
 pub(crate) use self::rollout::{RolloutCommand, RolloutStatusArgs, RolloutStepArgs, StagesArgs};
-pub(crate) use self::upstream::{Place, Upstream};
 pub(crate) use self::secret::{SecretCommand, SecretDeleteArgs, SecretListArgs, SecretSetArgs};
+pub(crate) use self::upstream::{Place, Upstream};
 
 /// Longest life of an admin-issued token.
 const TTL_MAX: Duration = Duration::from_secs(30 * 24 * 3600);

@@ -1,5 +1,5 @@
-//! `bailiwick-loadtest`: load on MCP endpoints with honest latencies, and what a control plane, a disk and a large state
-//! cost.
+//! `bailiwick-loadtest`: load on MCP endpoints with honest latencies, and what a control plane, a disk and a large
+//! state cost.
 //!
 //! `mcp` measures several targets in turns within one run: a server itself, the same through a bare reverse proxy, and
 //! through a gateway. `upstream` and `raw-proxy` are the two processes that such a run may start for itself. The other

@@ -1,8 +1,8 @@
 //! Load on MCP endpoints: several targets by turns, in one run.
 //!
 //! A run is a list of scenarios (so many callers at their own pace, or calls at a given rate). In each scenario the
-//! targets take turns in short rounds, every round beginning with another one, so that a machine that drifts affects all
-//! alike; ratios are taken within a round, and their median is what counts. A refused or failed call fails the run:
+//! targets take turns in short rounds, every round beginning with another one, so that a machine that drifts affects
+//! all alike; ratios are taken within a round, and their median is what counts. A refused or failed call fails the run:
 //! errors are faster than answers, and figures with errors in them mean nothing.
 
 mod check;
@@ -17,6 +17,7 @@ mod processes;
 mod report;
 mod round;
 mod target;
+mod tls;
 
 use std::{fs, path::PathBuf, str::FromStr, time::Duration};
 
@@ -55,6 +56,9 @@ pub(crate) struct Args {
     /// A file with the bearer token.
     #[arg(long, value_name = "FILE", conflicts_with = "token")]
     token_file: Option<PathBuf>,
+    /// Certificates in PEM that are trusted instead of the system's, for https URLs.
+    #[arg(long, value_name = "FILE")]
+    ca: Option<PathBuf>,
     /// The tool to call.
     #[arg(long, default_value = "tool-0000")]
     tool: String,
@@ -248,7 +252,7 @@ fn prepare(args: &Args) -> Result<Run> {
         let at = args.tools_at.iter().find(|at| at.name == *name);
         let tool = at.map_or(&args.tool, |at| &at.value).clone();
         let tool = (!args.list).then_some(tool);
-        let call = Call { tool, arguments: arguments.clone(), era: args.era, http };
+        let call = Call { tool, arguments: arguments.clone(), era: args.era, http, ca: args.ca.clone() };
         Target::new(name, url, token.as_ref().filter(|_| *trusted), &call)
     };
     let targets = urls.iter().map(target).collect::<Result<Vec<_>>>()?;

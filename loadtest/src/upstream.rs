@@ -40,10 +40,12 @@ pub(crate) struct Args {
     #[arg(long, value_enum, default_value_t = Form::Json)]
     answers: Form,
     /// How long the text of a call's result is.
-    #[arg(long, value_name = "BYTES", default_value_t = 256, value_parser = clap::value_parser!(u32).range(0..=1 << 20))]
+    #[arg(long, value_name = "BYTES", default_value_t = 256)]
+    #[arg(value_parser = clap::value_parser!(u32).range(0..=1 << 20))]
     answer_bytes: u32,
     /// How long a call takes.
-    #[arg(long, value_name = "MICROSECONDS", default_value_t = 0, value_parser = clap::value_parser!(u64).range(0..=60_000_000))]
+    #[arg(long, value_name = "MICROSECONDS", default_value_t = 0)]
+    #[arg(value_parser = clap::value_parser!(u64).range(0..=60_000_000))]
     delay_us: u64,
     #[command(flatten)]
     serving: Serving,

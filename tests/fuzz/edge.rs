@@ -139,7 +139,12 @@ fn entries() -> Vec<v1::Entry> {
         ),
         (
             "server/finance",
-            Kind::Server(v1::Server { name: finance.into(), url: "http://finance.test/mcp".into(), timeout_ms: 1000, ..v1::Server::default() }),
+            Kind::Server(v1::Server {
+                name: finance.into(),
+                url: "http://finance.test/mcp".into(),
+                timeout_ms: 1000,
+                ..v1::Server::default()
+            }),
         ),
         (
             "tool/finance/query_data",

@@ -1,5 +1,5 @@
 //! Fuzzing of everything that reads bytes of strangers: messages, headers, event streams, envelopes, the edge,
-//! OpenAPI documents.
+//! OpenAPI documents, what programs say.
 //!
 //!   fuzz --seconds 60 [--seed N] [--target NAME]   so long, all targets in turn or one; what was tried is told
 //!   fuzz --cases 100000 [--seed N] [--target NAME] so many cases of each target
@@ -10,6 +10,7 @@
 //! which is checked against something written independently. Exit 0 when all held, 1 with the case that did not, 2 on
 //! wrong usage.
 
+mod conversation;
 mod edge;
 mod envelopes;
 mod mutate;

@@ -13,7 +13,7 @@ use bailiwick_proto::mcp::{
 use serde_json::{Value, value::RawValue};
 
 use crate::{
-    edge, envelopes,
+    conversation, edge, envelopes,
     mutate::{Random, changed},
     openapi, oracles, seeds,
     sse::{Mark, SseReader},
@@ -34,7 +34,7 @@ pub(crate) struct Target {
     pub(crate) check: fn(&[u8]) -> Checked,
 }
 
-pub(crate) const TARGETS: [Target; 9] = [
+pub(crate) const TARGETS: [Target; 10] = [
     Target { name: "json", seeds: json_or_message, check: json },
     Target { name: "message", seeds: a_message, check: message },
     Target { name: "answer", seeds: a_message, check: answer },
@@ -44,6 +44,7 @@ pub(crate) const TARGETS: [Target; 9] = [
     Target { name: "wishes", seeds: a_message, check: wishes },
     Target { name: "edge", seeds: edge::one, check: edge::check },
     Target { name: "openapi", seeds: openapi::one, check: openapi::check },
+    Target { name: "conversation", seeds: conversation::one, check: conversation::check },
 ];
 
 /// What a case is about.

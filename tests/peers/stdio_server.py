@@ -23,11 +23,11 @@ OPTIONS = set(sys.argv[1:])
 VERSION = "2024-11-05" if "--old" in OPTIONS else "2025-11-25"
 OUT = sys.stdout.buffer
 LOCK = threading.Lock()
-STATE = {"remembered": None, "level": None, "cancelled": []}
+STATE = {"remembered": None, "level": None, "cancelled": [], "subscribed": []}
 WAITING = {}
 
 TOOLS = """about remember crash hang flood_out long_line half flood_err junk wrong_id twice family bomb progress log ask
-tell_secret cancelled slow broken_json""".split()
+tell_secret cancelled slow broken_json announce""".split()
 
 
 def say(message):
@@ -141,6 +141,11 @@ def call(request):
         sys.stderr.write(f"the secret is {os.environ.get('TOKEN')}\n")
         sys.stderr.flush()
         text(request, "told")
+    elif name == "announce":
+        say({"jsonrpc": "2.0", "method": "notifications/prompts/list_changed"})
+        for uri in STATE["subscribed"]:
+            say({"jsonrpc": "2.0", "method": "notifications/resources/updated", "params": {"uri": uri}})
+        text(request, json.dumps(STATE["subscribed"]))
     elif name == "cancelled":
         text(request, json.dumps(STATE["cancelled"]))
     else:
@@ -156,7 +161,8 @@ def handle(message):
     elif method == "initialize":
         say({"jsonrpc": "2.0", "id": message["id"], "result": {
             "protocolVersion": VERSION,
-            "capabilities": {"tools": {"listChanged": True}, "logging": {}},
+            "capabilities": {"tools": {"listChanged": True}, "logging": {}, "prompts": {"listChanged": True},
+                             "resources": {"subscribe": True, "listChanged": True}},
             "serverInfo": {"name": "scripted", "version": "1"}}})
     elif method == "tools/list":
         tools = [{"name": name, "inputSchema": {"type": "object"}, "annotations": {"readOnlyHint": True}}
@@ -164,6 +170,16 @@ def handle(message):
         say({"jsonrpc": "2.0", "id": message["id"], "result": {"tools": tools}})
     elif method == "logging/setLevel":
         STATE["level"] = message["params"]["level"]
+        say({"jsonrpc": "2.0", "id": message["id"], "result": {}})
+    elif method == "prompts/list":
+        say({"jsonrpc": "2.0", "id": message["id"], "result": {"prompts": [{"name": "greet"}]}})
+    elif method == "resources/list":
+        say({"jsonrpc": "2.0", "id": message["id"], "result": {"resources": [{"name": "a", "uri": "memo://host/a"}]}})
+    elif method == "resources/subscribe":
+        STATE["subscribed"].append(message["params"]["uri"])
+        say({"jsonrpc": "2.0", "id": message["id"], "result": {}})
+    elif method == "resources/unsubscribe":
+        STATE["subscribed"].remove(message["params"]["uri"])
         say({"jsonrpc": "2.0", "id": message["id"], "result": {}})
     elif method == "tools/call":
         threading.Thread(target=call, args=(message,), daemon=True).start()

@@ -12,7 +12,7 @@ use std::{
 
 use anyhow::{Context, Result, bail, ensure};
 use bailiwick_tests::{Deployment, McpClient, ScriptedServer, Shape, eventually, scripted::tool};
-use serde_json::json;
+use serde_json::{Value, json};
 use tokio::sync::watch;
 
 const PEOPLE: &str = "---
@@ -113,15 +113,21 @@ async fn clients(deployment: &Deployment) -> Result<Vec<McpClient>> {
     let mut clients = Vec::new();
     for _ in 0..OF_EACH {
         for version in 1..=2 {
-            let http = reqwest::Client::builder().no_proxy();
-            let http = if version == 2 { http.http2_prior_knowledge() } else { http.http1_only() };
-            let modern = McpClient { http: http.build()?, ..McpClient::new(&deployment.mcp[0], "shop", &token) };
+            // Each with connections of its own: a client that waits for another's does not learn why there is none.
+            let client = || {
+                let http = reqwest::Client::builder().no_proxy();
+                let http = if version == 2 { http.http2_prior_knowledge() } else { http.http1_only() };
+                Ok::<_, anyhow::Error>(McpClient {
+                    http: http.build()?,
+                    ..McpClient::new(&deployment.mcp[0], "shop", &token)
+                })
+            };
+            let (modern, mut legacy) = (client()?, client()?);
             eventually("the tool is there", async || {
                 let listed = modern.modern("tools/list", json!({})).await.ok()?;
                 (listed.tools() == ["read"]).then_some(())
             })
             .await?;
-            let mut legacy = modern.clone();
             legacy.initialize().await?;
             clients.extend([modern, legacy]);
         }
@@ -165,9 +171,16 @@ async fn a_rolling_restart_under_load_loses_no_call() -> Result<()> {
     restarted?;
     let answered: usize = load.answered.iter().map(|calls| calls.load(Ordering::SeqCst)).sum();
     println!("{answered} calls answered, none lost; {} connections refused", load.refused.load(Ordering::SeqCst));
+    let (seen, out) = (server.seen().len(), deployment.data().join("export"));
+    ensure!(seen == answered, "{seen} calls were made of {answered}");
+    let path = out.to_str().context("path")?.to_owned();
     eventually("every call has an outcome", async || {
-        let of = |kind: &str| deployment.audit(&["--kind", kind, "--limit", "1000"]).map(|found| found.len());
-        (of("call.intent").ok()? == of("call.outcome").ok()?).then_some(())
+        drop(std::fs::remove_dir_all(&out));
+        deployment.cli_ok(&["ledger", "export", &deployment.ledger, &path]).ok()?;
+        let said = deployment.cli_ok(&["ledger", "verify", &path, "-o", "json"]).ok()?;
+        let report: Value = serde_json::from_str(&said).ok()?;
+        let all = |kind: &str| report["kinds"][kind] == answered;
+        (all("call.intent") && all("call.outcome")).then_some(())
     })
     .await
 }

@@ -1,7 +1,5 @@
-//! How servers are reached, with real processes: what they are shown, where they may be, and that a secret that was set
-//! once is in no place where it can be read again.
-
-#![expect(clippy::indexing_slicing, reason = "a test that panics fails, as it should")]
+//! How servers are reached, with real processes: what they are shown, where they may be, and that a secret that was
+//! set once is in no place where it can be read again.
 
 use std::{fs, path::Path};
 
@@ -35,7 +33,9 @@ spec: {cedar: 'permit (principal, action, resource);'}
 ";
 
 fn shop(url: &str, rest: &str) -> String {
-    format!("---\napiVersion: bailiwick/v1\nkind: Server\nmetadata: {{name: shop}}\nspec: {{endpoint: {{url: '{url}'}}{rest}}}\n")
+    format!(
+        "---\napiVersion: bailiwick/v1\nkind: Server\nmetadata: {{name: shop}}\nspec: {{endpoint: {{url: '{url}'}}{rest}}}\n"
+    )
 }
 
 fn set(deployment: &Deployment, name: &str, value: &str) -> Result<()> {
@@ -100,7 +100,10 @@ async fn a_sealed_secret_reaches_its_server_and_nobody_else() -> Result<()> {
         listed.to_string(),
     ];
     ensure!(told.iter().all(|text| !text.contains("hush-hush")), "a secret was told");
-    ensure!(told[1].contains("credential_set") && told[1].contains("credential_deleted"), "the ledger knows who did it");
+    ensure!(
+        told[1].contains("credential_set") && told[1].contains("credential_deleted"),
+        "the ledger knows who did it"
+    );
     let found = holding(&deployment.data(), b"hush-hush")?;
     ensure!(found.is_empty(), "a secret lies in clear in {found:?}");
     Ok(())
@@ -125,7 +128,9 @@ async fn a_server_is_called_only_where_it_may_be_and_its_faults_are_told_by_name
     let server = ScriptedServer::start_at("127.0.0.1", vec![tool("read", "retrieval")]).await?;
     let nothing = [("BAILIWICK_DATA_PLANE__UPSTREAM__ALLOWED_NETWORKS", "[]")];
     let deployment = Deployment::start_with(Shape::Processes, &nothing).await?;
-    for (spelling, told) in [("http://2130706433/mcp", "IPv4"), ("http://0x7f.1/mcp", "IPv4"), ("http://h./mcp", "host")] {
+    for (spelling, told) in
+        [("http://2130706433/mcp", "IPv4"), ("http://0x7f.1/mcp", "IPv4"), ("http://h./mcp", "host")]
+    {
         let refused = deployment.apply(&shop(spelling, "")).unwrap_err().to_string();
         ensure!(refused.contains("spec.endpoint.url") && refused.contains(told), "{refused}");
     }
@@ -134,10 +139,14 @@ async fn a_server_is_called_only_where_it_may_be_and_its_faults_are_told_by_name
     fs::write(&file, shop(server.url(), "") + PEOPLE)?;
     let applied = deployment.cli(&["apply", "-f", &file.display().to_string()])?;
     let warned = String::from_utf8_lossy(&applied.stderr).into_owned();
-    ensure!(applied.status.success() && warned.contains("loopback") && warned.contains("endpoint.networks"), "{warned}");
+    ensure!(
+        applied.status.success() && warned.contains("loopback") && warned.contains("endpoint.networks"),
+        "{warned}"
+    );
     ensure!(server.seen().is_empty());
 
-    let allowed = shop(server.url(), ", breaker: {faults: 3, pause: 1m}").replace("url:", "networks: [127.0.0.0/8], url:");
+    let allowed =
+        shop(server.url(), ", breaker: {faults: 3, pause: 1m}").replace("url:", "networks: [127.0.0.0/8], url:");
     deployment.apply(&allowed)?;
     let client = McpClient::new(&deployment.mcp[0], "shop", &deployment.token("shop", "destructive")?);
     until(&client, "the tool works", |answer| answer.code().is_none()).await?;

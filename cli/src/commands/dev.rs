@@ -230,7 +230,8 @@ fn manifests(args: &DevArgs) -> Result<Vec<ManifestFile>, Failure> {
     let mut files = read(&args.files)?;
     if !args.upstream.is_empty() {
         let directory = std::env::current_dir().map_err(Failure::refused)?;
-        files.push(ManifestFile { name: "--upstream".to_owned(), text: upstream_manifests(&args.upstream, &directory) });
+        files
+            .push(ManifestFile { name: "--upstream".to_owned(), text: upstream_manifests(&args.upstream, &directory) });
     }
     Ok(files)
 }

@@ -1,9 +1,9 @@
-//! Credentials: secrets that data planes show to servers, by name. Here is that there is one, and who set it; what it is,
-//! lies sealed beside it (`secret`).
+//! Credentials: secrets that data planes show to servers, by name. Here is that there is one, and who set it; what it
+//! is, lies sealed beside it (`secret`).
 //!
 //! Setting and deleting are events of their own, so the ledger records who did it, while a ciphertext can be forgotten
-//! once a later edition voids it. The word comes first and the sealing after it: what was announced and not sealed is not
-//! delivered, and what was deleted is not delivered from that moment on, even where the ciphertext is still there.
+//! once a later edition voids it. The word comes first and the sealing after it: what was announced and not sealed is
+//! not delivered, and what was deleted is not delivered from that moment on, even where the ciphertext is still there.
 //! Called by `command`, `state`, `apply` and `show`. Absent: sealing, opening and delivering (server, `vault`).
 
 use bailiwick_proto::names;

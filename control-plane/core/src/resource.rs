@@ -13,10 +13,10 @@ use serde::{Deserialize, Serialize};
 use crate::manifest::suggest;
 
 mod checks;
-mod virtual_server;
 mod command;
 mod openapi;
 mod transport;
+mod virtual_server;
 
 pub use command::{CommandSpec, Sharing, Transport, Variable};
 pub use openapi::OpenApiSpec;
@@ -255,6 +255,7 @@ pub struct PolicySpec {
 
 /// The spec of a resource that can be applied.
 #[derive(Clone, Debug, PartialEq, Eq)]
+#[expect(clippy::large_enum_variant, reason = "as many are held as one apply has manifests, for as long as that takes")]
 pub enum Spec {
     /// Of a `Server`.
     Server(ServerSpec),

@@ -64,6 +64,7 @@ impl Plan {
 /// A resource as it is to be.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(tag = "kind", content = "spec")]
+#[expect(clippy::large_enum_variant, reason = "there is one rollout at a time, of a few resources")]
 pub enum Staged {
     /// An existing server: its tools' tiers and costs, its timeout.
     Server(ServerSpec),

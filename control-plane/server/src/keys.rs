@@ -64,7 +64,10 @@ impl Keys {
 
 /// The sealing key as data planes get it, with what they show to servers.
 pub(super) fn sealing_frame(id: String, key: Vec<u8>, credentials: Vec<v1::NamedSecret>) -> Frame {
-    Frame::encode(config_frame::Frame::Keys(v1::Keys { session_sealing: vec![v1::SealingKey { id, key }], credentials }))
+    Frame::encode(config_frame::Frame::Keys(v1::Keys {
+        session_sealing: vec![v1::SealingKey { id, key }],
+        credentials,
+    }))
 }
 
 /// The public half of a signing key, as the domain registers it.

@@ -33,9 +33,9 @@ pub struct Decision {
     /// The rollout whose candidate decided, where this node is in its share.
     pub rollout: Option<Arc<str>>,
     /// The agent's owner, where the agent is known.
-    pub owner: Option<String>,
+    pub owner: Option<Arc<str>>,
     /// The agent's project, where the agent is known.
-    pub project: Option<String>,
+    pub project: Option<Arc<str>>,
     /// What was wanted as its server has it, where it is known on this virtual server.
     pub found: Option<Found>,
 }
@@ -129,8 +129,8 @@ impl<'c> Admission<'c> {
             policy_error: None,
             revision: config.revision,
             rollout: config.staging.as_ref().map(|staging| Arc::clone(&staging.rollout)),
-            owner: parties.agent.as_ref().map(|agent| agent.owner.clone()),
-            project: parties.agent.as_ref().map(|agent| agent.project.clone()),
+            owner: parties.agent.as_ref().map(|agent| Arc::clone(&agent.owner)),
+            project: parties.agent.as_ref().map(|agent| Arc::clone(&agent.project)),
             found: None,
         };
         match standing(parties, caller, virtual_server, found.as_ref(), *now_unix) {

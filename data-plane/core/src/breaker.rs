@@ -1,7 +1,8 @@
-//! When a server that fails is left alone, and when what failed is tried again. Sans-I/O: time and chance are arguments.
+//! When a server that fails is left alone, and when what failed is tried again. Sans-I/O: time and chance are
+//! arguments.
 //!
-//! A server whose connections fail so many times in a row is not asked for a pause; then one request is let through, and
-//! what becomes of it decides: the server is asked again, or left alone for twice as long. Called by the server's
+//! A server whose connections fail so many times in a row is not asked for a pause; then one request is let through,
+//! and what becomes of it decides: the server is asked again, or left alone for twice as long. Called by the server's
 //! connector for each request, which says what counts as a fault: never what a server answers.
 
 use std::time::Duration;
@@ -110,8 +111,8 @@ impl Breaker {
     }
 }
 
-/// The pause before the next attempt after `times` others: doubled each time, and between three quarters and all of that,
-/// so that those who failed together do not come back together.
+/// The pause before the next attempt after `times` others: doubled each time, and between three quarters and all of
+/// that, so that those who failed together do not come back together.
 #[must_use]
 pub fn backoff(pause: Duration, times: u32, chance: u8) -> Duration {
     let whole = pause.saturating_mul(1 << times.min(DOUBLINGS_MAX)).min(PAUSE_MAX);
@@ -141,7 +142,9 @@ mod tests {
     #[test]
     fn faults_in_a_row_open_it_and_an_answer_between_them_does_not_let_them_count() {
         let mut breaker = Breaker::new(3, PAUSE);
-        for verdict in [Verdict::Failed, Verdict::Failed, Verdict::Answered, Verdict::Failed, Verdict::Unknown, Verdict::Failed] {
+        for verdict in
+            [Verdict::Failed, Verdict::Failed, Verdict::Answered, Verdict::Failed, Verdict::Unknown, Verdict::Failed]
+        {
             assert_eq!(breaker.pass(at(0)), Ok(Pass::Usual));
             breaker.ended(Pass::Usual, verdict, at(0), 0);
         }

@@ -7,9 +7,10 @@
 //! that is its token, what is heard of a subscription to the request that opened it. A log line has no address: it goes
 //! to the call that began last, and to nobody where different people share the channel. A question goes to the call
 //! that is under way, if there is one only, and nobody shares the channel; else it is answered here. Changes go to
-//! listeners. Everything else is nobody's. What is no message is read over, up to a bound: many programs write a greeting
-//! to their output. Half a message is the end: nobody knows what it was. Deliberately absent: bytes, queues and time; what a client gets of it (`relay`).
-//! Specification: MCP 2026-07-28 and 2025-11-25, transports, "stdio"; 2024-11-05, "HTTP with SSE".
+//! listeners. Everything else is nobody's. What is no message is read over, up to a bound: many programs write a
+//! greeting to their output. Half a message is the end: nobody knows what it was. Deliberately absent: bytes, queues
+//! and time; what a client gets of it (`relay`). Specification: MCP 2026-07-28 and 2025-11-25, transports, "stdio";
+//! 2024-11-05, "HTTP with SSE".
 
 use std::collections::BTreeMap;
 

@@ -167,9 +167,7 @@ fn check_media(exchange: &Exchange<'_>, headers: &[(&str, &[u8])]) -> Result<(),
         let same = move |(name, _): &&(&str, &[u8])| name.eq_ignore_ascii_case(wanted);
         headers.iter().filter(same).filter_map(|(_, value)| std::str::from_utf8(value).ok())
     };
-    let is = |value: &str, kind: &str| {
-        value.split(';').next().unwrap_or_default().trim().eq_ignore_ascii_case(kind)
-    };
+    let is = |value: &str, kind: &str| value.split(';').next().unwrap_or_default().trim().eq_ignore_ascii_case(kind);
     let refuse = |status, message| Err(reply::malformed(exchange, status, code::INVALID_REQUEST, message, None));
     let mut types = values("content-type");
     match (types.next(), types.next()) {

@@ -96,7 +96,8 @@ pub fn read_probe(http_status: u16, answer: Option<&Response>) -> Probe {
 pub fn initialize_request(id: &RequestId, capabilities: Option<&RawValue>) -> ServerRequest {
     let version = raw(VERSION_2025_11_25);
     let capabilities = capabilities.map_or_else(|| raw_object([]), without_tasks);
-    let params = raw_object([("protocolVersion", &*version), ("capabilities", &*capabilities), ("clientInfo", &**SERVER_INFO)]);
+    let params =
+        raw_object([("protocolVersion", &*version), ("capabilities", &*capabilities), ("clientInfo", &**SERVER_INFO)]);
     ServerRequest { headers: Vec::new(), body: mcp::request_body(Some(id), method::INITIALIZE, Some(&params)) }
 }
 

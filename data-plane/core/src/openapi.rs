@@ -1,13 +1,13 @@
 //! HTTP APIs that are described by OpenAPI 3.0 or 3.1, as servers with tools.
 //!
-//! Each operation is a tool ([`tools`]), a call of it is one HTTP request ([`request`]), and what the API answers is the
-//! tool's result ([`answer`]). How arguments become a request (`Binding`) stands in the tool's definition, so it is
+//! Each operation is a tool ([`tools`]), a call of it is one HTTP request ([`request`]), and what the API answers is
+//! the tool's result ([`answer`]). How arguments become a request (`Binding`) stands in the tool's definition, so it is
 //! approved with it: a document that changes later changes nothing that is called until somebody accepts it. Names, and
 //! all else, are pure functions of the operation, whatever else the document holds. Called by the server's
-//! `upstream::openapi`. What cannot be sent in one sure way is left out, with a reason, and never guessed. Documents are
-//! strangers' text: sizes, references and recursion are bounded. Deliberately absent: documents in YAML, other documents
-//! that one refers to, `servers` and `securitySchemes` (the manifest says where an API is and what it is shown), cookies,
-//! multipart bodies, callbacks. Specification: OpenAPI 3.0.4 and 3.1.1; MCP, "Tools".
+//! `upstream::openapi`. What cannot be sent in one sure way is left out, with a reason, and never guessed. Documents
+//! are strangers' text: sizes, references and recursion are bounded. Deliberately absent: documents in YAML, other
+//! documents that one refers to, `servers` and `securitySchemes` (the manifest says where an API is and what it is
+//! shown), cookies, multipart bodies, callbacks. Specification: OpenAPI 3.0.4 and 3.1.1; MCP, "Tools".
 
 mod answer;
 mod document;

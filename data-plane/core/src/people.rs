@@ -33,9 +33,9 @@ pub struct User {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Agent {
     /// The person who answers for it.
-    pub owner: String,
+    pub owner: Arc<str>,
     /// Its project.
-    pub project: String,
+    pub project: Arc<str>,
     /// Highest tier it may ever use.
     pub ceiling: Tier,
     /// False while paused or retired.
@@ -139,7 +139,7 @@ impl People {
         let key = format!("agent/{name}");
         let Kind::Agent(agent) = read(&key, self.entries.get(&key)?).ok()? else { return None };
         let (ceiling, active) = (agent.ceiling.parse().ok()?, agent.active && !self.denies(&key));
-        Some(Agent { owner: agent.owner, project: agent.project, ceiling, active })
+        Some(Agent { owner: agent.owner.into(), project: agent.project.into(), ceiling, active })
     }
 
     /// The consent of this id.
@@ -270,10 +270,11 @@ mod tests {
     #[test]
     fn parties_that_were_asked_for_before_are_those_of_these_names_and_this_revision() {
         let before = people(&world(), &[]);
+        let shared = before.clone();
         let asked = |people: &People, user: &str| people.parties(user, "coder", "c-1");
         let jane = asked(&before, "jane@example.com");
         assert!(jane.user.is_some() && jane.agent.is_some() && jane.owner_groups == ["finance"]);
-        assert!(Arc::ptr_eq(&jane, &asked(&before.clone(), "jane@example.com")), "unpacked once");
+        assert!(Arc::ptr_eq(&jane, &asked(&shared, "jane@example.com")), "unpacked once");
         let eve = asked(&before, "eve@example.com");
         assert!(eve.user.is_none() && eve.consent.is_some(), "the same consent, brought by somebody else");
         assert_eq!(asked(&before, "jane@example.com"), jane);

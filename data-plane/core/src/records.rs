@@ -5,6 +5,7 @@
 //! commitments. Texts from outside are bounded here, so that a record always fits its limit.
 //! Deliberately absent: the chain, the spool and the clock (`data-plane/server`).
 
+use crate::{admission::Decision, caller::Caller, edge::Call};
 use bailiwick_ledger_core::{
     commitment::{self, SALT_BYTES},
     record::{Binding, Commitment, DecisionRecord, Effect, Kind, Outcome, PolicyRef, Record, Trace},
@@ -13,7 +14,6 @@ use bailiwick_proto::{
     Reason,
     mcp::{Era, RequestId},
 };
-use crate::{admission::Decision, caller::Caller, edge::Call};
 
 /// Most policies named in one record. Each takes up to 100 bytes of a record of 32 KiB.
 pub const POLICIES_MAX: usize = 128;
@@ -119,8 +119,8 @@ impl Attempt<'_> {
             rollout: decision.rollout.as_deref().map(str::to_owned),
             user: Some(caller.user.clone()),
             agent: Some(caller.agent.clone()),
-            owner: decision.owner.clone(),
-            project: Some(decision.project.as_ref().unwrap_or(&caller.project).clone()),
+            owner: decision.owner.as_deref().map(str::to_owned),
+            project: Some(decision.project.as_deref().unwrap_or(&caller.project).to_owned()),
             client: Some(caller.client.clone()),
             session: Some(caller.session.clone()),
             consent: Some(caller.consent.clone()),

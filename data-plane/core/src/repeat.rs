@@ -1,8 +1,9 @@
 //! What may be sent to a server a second time: that doing it twice is doing it once.
 //!
-//! Asked by the server's connector where a manifest allows retries, after a connection broke and nothing was answered. A
-//! tool's approved definition decides (`readOnlyHint`, `idempotentHint`), never what the server shows since; a tool that
-//! says nothing is never called twice. Prompts and resources are read. What begins a task begins another each time.
+//! Asked by the server's connector where a manifest allows retries, after a connection broke and nothing was answered.
+//! A tool's approved definition decides (`readOnlyHint`, `idempotentHint`), never what the server shows since; a tool
+//! that says nothing is never called twice. Prompts and resources are read. What begins a task begins another each
+//! time.
 
 use bailiwick_proto::mcp::Members;
 use serde_json::value::RawValue;

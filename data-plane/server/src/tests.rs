@@ -81,7 +81,8 @@ impl Node {
             drain_delay_ms: 0,
             drain_ms: 3_000,
             calls_max: CALLS_MAX,
-            upstream: UpstreamConfig { response_bytes_max: 1024 * 1024, ..crate::fakes::loopback() },
+            // Servers that hang are asked again and again here.
+            upstream: UpstreamConfig { response_bytes_max: 1024 * 1024, breaker_faults: 0, ..crate::fakes::loopback() },
             ..DataPlaneConfig::default()
         };
         let running = serve(configured(config), stream.clone(), shutdown.clone()).await.unwrap();

@@ -1,12 +1,12 @@
 //! The upstream connector: this node as a client of MCP servers, in both eras.
 //!
-//! Called by `calls` (forwarding), `config_client` and `tool_reports` (what does a server show?). One origin per server, as
-//! its manifest describes it, remembers the era, one peer per server and caller the legacy session; everything else is
-//! per request. The caller's token never comes here. A call is sent once; it is sent a second time only when the server
-//! says that it does not know the session, which means that it did not process the call, and where its manifest allows
-//! it (`exchange`). How a server is reached, `route` says. Sessions that are not needed any more are given
-//! back, as far as servers take them in time. Deliberately absent: what is sent and what an answer means
-//! (`data-plane/core`). Specification: MCP 2026-07-28 and 2025-11-25, transports and lifecycle.
+//! Called by `calls` (forwarding), `config_client` and `tool_reports` (what does a server show?). One origin per
+//! server, as its manifest describes it, remembers the era, one peer per server and caller the legacy session;
+//! everything else is per request. The caller's token never comes here. A call is sent once; it is sent a second time
+//! only when the server says that it does not know the session, which means that it did not process the call, and
+//! where its manifest allows it (`exchange`). How a server is reached, `route` says. Sessions that are not needed any
+//! more are given back, as far as servers take them in time. Deliberately absent: what is sent and what an answer
+//! means (`data-plane/core`). Specification: MCP 2026-07-28 and 2025-11-25, transports and lifecycle.
 
 mod answer_stream;
 mod attempt;
@@ -30,9 +30,9 @@ mod route;
 mod sse;
 mod sse_transport;
 mod stdio;
-mod tls;
 #[cfg(test)]
 mod tests;
+mod tls;
 
 use std::{
     sync::{
@@ -60,6 +60,14 @@ use futures::{StreamExt as _, stream};
 use http::HeaderValue;
 use serde_json::value::RawValue;
 
+use self::{
+    channels::{Channels, Partner},
+    exchange::{Answer, Bounds},
+    guard::{Resolver, System},
+    known::{Known, Surroundings, Table},
+    peer::{Peer, Room},
+    route::Route,
+};
 pub(crate) use self::{
     credential::Credentials,
     exchange::Heard,
@@ -68,14 +76,6 @@ pub(crate) use self::{
     hearing::Hearing,
     metrics::UpstreamMetrics,
     peer::{Aside, Notifications, Principal},
-};
-use self::{
-    channels::{Channels, Partner},
-    exchange::{Answer, Bounds},
-    guard::{Resolver, System},
-    known::{Known, Surroundings, Table},
-    peer::{Peer, Room},
-    route::Route,
 };
 use crate::{config::UpstreamConfig, telemetry::Cause};
 
@@ -152,8 +152,8 @@ impl Upstream {
         RequestId::from(self.next_id.fetch_add(1, Ordering::Relaxed))
     }
 
-    /// Forwards a permitted call of `caller` under `id`, unless a gate keeps it when it could leave; the server's answer
-    /// and its length in bytes. Whoever listens ends it when it takes too long.
+    /// Forwards a permitted call of `caller` under `id`, unless a gate keeps it when it could leave; the server's
+    /// answer and its length in bytes. Whoever listens ends it when it takes too long.
     pub(crate) async fn call(
         &self,
         server: &Server,
@@ -223,8 +223,8 @@ impl Upstream {
         }
     }
 
-    /// From which level on a caller wants a server's log: told to a legacy server that keeps one, in this session and in
-    /// those that come after it.
+    /// From which level on a caller wants a server's log: told to a legacy server that keeps one, in this session and
+    /// in those that come after it.
     pub(crate) async fn set_level(
         &self,
         server: &Server,
@@ -274,8 +274,8 @@ impl Upstream {
         self.peer(server, caller)?.answer(body, session, ANSWER_WAIT_MAX).await
     }
 
-    /// Tells a legacy server that `caller` no longer waits for `id`. A modern one sees its stream close, and over a channel
-    /// both were told when the request was given up.
+    /// Tells a legacy server that `caller` no longer waits for `id`. A modern one sees its stream close, and over a
+    /// channel both were told when the request was given up.
     pub(crate) async fn cancel(&self, server: &Server, caller: &Principal, id: &RequestId) {
         if server.openapi.is_some() || self.channels.partner(server, caller).is_some() {
             return;
@@ -400,8 +400,8 @@ impl Upstream {
 async fn close(servers: Vec<Arc<Known>>) {
     let peers = servers.iter().flat_map(|known| std::mem::take(&mut *known.peers()).into_values());
     let peers: Vec<Arc<Peer>> = peers.collect();
-    let all = stream::iter(peers)
-        .for_each_concurrent(CLOSING_MAX, |peer| async move { peer.close(CLOSING_WAIT_MAX).await });
+    let all =
+        stream::iter(peers).for_each_concurrent(CLOSING_MAX, |peer| async move { peer.close(CLOSING_WAIT_MAX).await });
     if tokio::time::timeout(CLOSING_WAIT_MAX, Box::pin(all)).await.is_err() {
         tracing::debug!("not all sessions could be given back in time");
     }

@@ -16,7 +16,13 @@ use hyper::{
     rt::Executor,
 };
 use hyper_util::rt::{TokioIo, TokioTimer};
-use tokio::{net::TcpStream, sync::Mutex, task::spawn_local, time::timeout};
+use tokio::{
+    io::{AsyncRead, AsyncWrite},
+    net::TcpStream,
+    sync::Mutex,
+    task::spawn_local,
+    time::timeout,
+};
 
 use super::target::{CALL_WAIT_MAX, Era, Http, SESSION_HEADER, Target};
 
@@ -165,8 +171,21 @@ async fn connect(target: &Target) -> Result<Sender> {
     let stream =
         stream.context("no connection in time")?.with_context(|| format!("cannot reach {}", target.address))?;
     stream.set_nodelay(true)?;
+    match &target.secure {
+        None => shake_hands(stream, target.http).await,
+        Some(secure) => {
+            let stream = timeout(CALL_WAIT_MAX, secure.connect(stream)).await;
+            shake_hands(stream.context("no TLS in time")??, target.http).await
+        }
+    }
+}
+
+async fn shake_hands<S>(stream: S, http: Http) -> Result<Sender>
+where
+    S: AsyncRead + AsyncWrite + Unpin + 'static,
+{
     let stream = TokioIo::new(stream);
-    Ok(match target.http {
+    Ok(match http {
         Http::One => {
             let (sender, connection) = http1::handshake(stream).await?;
             spawn_local(connection);

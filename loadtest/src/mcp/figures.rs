@@ -1,7 +1,8 @@
 //! What the rounds of one scenario come to: for each target its figures, and between targets the ratios.
 //!
-//! Figures of a target are of all its rounds together (percentiles over all calls; the median of throughput). Ratios are
-//! taken within a round, where both sides met the same machine, and of them the median, the least and the most are told.
+//! Figures of a target are of all its rounds together (percentiles over all calls; the median of throughput). Ratios
+//! are taken within a round, where both sides met the same machine, and of them the median, the least and the most are
+//! told.
 
 use std::collections::BTreeMap;
 

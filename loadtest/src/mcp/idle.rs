@@ -1,7 +1,7 @@
 //! Streams on which nothing happens: what each of many legacy sessions that listen costs a server.
 //!
-//! Every stream is a session of its own over a connection of its own, as with that many clients. One token may have only
-//! so many streams at a gateway, so a file holds several, and streams take them in turns.
+//! Every stream is a session of its own over a connection of its own, as with that many clients. One token may have
+//! only so many streams at a gateway, so a file holds several, and streams take them in turns.
 
 use std::{fs, path::PathBuf, rc::Rc, time::Duration};
 
@@ -57,7 +57,7 @@ pub(crate) fn run(args: &Args) -> Result<()> {
     };
     let tokens: Vec<Token> =
         tokens.lines().filter(|line| !line.is_empty()).map(|line| Token(line.to_owned())).collect();
-    let call = Call { tool: None, arguments: json!({}), era: Era::Legacy, http: Http::One };
+    let call = Call { tool: None, arguments: json!({}), era: Era::Legacy, http: Http::One, ca: None };
     let target = |token| Target::new(&args.pid.name, &args.url, token, &call).map(Rc::new);
     let targets = match tokens.as_slice() {
         [] => vec![target(None)?],

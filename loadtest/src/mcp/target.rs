@@ -3,7 +3,7 @@
 //! Implements the client's side of MCP over Streamable HTTP as far as `tools/call` needs it: of 2026-07-28 a request
 //! that stands alone, of the legacy era a handshake for each connection and the session it gives.
 
-use std::{fmt, time::Duration};
+use std::{fmt, path::PathBuf, time::Duration};
 
 use anyhow::{Context as _, Result, bail};
 use bytes::Bytes;
@@ -11,6 +11,8 @@ use clap::ValueEnum;
 use http::{HeaderMap, HeaderName, HeaderValue, Method, Request, Uri, header};
 use http_body_util::Full;
 use serde_json::{Value, json};
+
+use super::tls::{Secure, secure};
 
 const MODERN: &str = "2026-07-28";
 const LEGACY: &str = "2025-11-25";
@@ -45,6 +47,8 @@ pub(crate) struct Call {
     pub(crate) arguments: Value,
     pub(crate) era: Era,
     pub(crate) http: Http,
+    /// Certificates that are trusted instead of the system's.
+    pub(crate) ca: Option<PathBuf>,
 }
 
 /// A bearer token: not to be printed.
@@ -58,6 +62,8 @@ pub(crate) struct Target {
     pub(crate) address: String,
     pub(crate) era: Era,
     pub(crate) http: Http,
+    /// Of an https URL.
+    pub(crate) secure: Option<Secure>,
     uri: Uri,
     headers: HeaderMap,
     before_id: Bytes,
@@ -73,11 +79,13 @@ impl fmt::Debug for Token {
 impl Target {
     pub(crate) fn new(name: &str, url: &str, token: Option<&Token>, call: &Call) -> Result<Self> {
         let url: Uri = url.parse().with_context(|| format!("{name}: {url:?} is no URL"))?;
-        if url.scheme_str() != Some("http") {
-            bail!("{name}: only http:// URLs can be measured, not {url}");
-        }
         let authority = url.authority().with_context(|| format!("{name}: {url} names no server"))?;
-        let address = format!("{}:{}", authority.host(), authority.port_u16().unwrap_or(80));
+        let (secure, port) = match url.scheme_str() {
+            Some("http") => (None, 80),
+            Some("https") => (Some(secure(authority.host(), call.http, call.ca.as_deref())?), 443),
+            _ => bail!("{name}: {url} is neither http nor https"),
+        };
+        let address = format!("{}:{}", authority.host(), authority.port_u16().unwrap_or(port));
         let mut headers = HeaderMap::new();
         headers.insert(header::HOST, HeaderValue::from_str(authority.as_str())?);
         headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("application/json"));
@@ -98,8 +106,17 @@ impl Target {
         let body = called(call).to_string();
         let (before_id, after_id) = body.split_once(ID).context("a tool or argument named like the id's place")?;
         let (before_id, after_id) = (Bytes::from(before_id.to_owned()), Bytes::from(after_id.to_owned()));
-        let mut target =
-            Self { name: name.to_owned(), address, era: call.era, http: call.http, uri, headers, before_id, after_id };
+        let mut target = Self {
+            name: name.to_owned(),
+            address,
+            era: call.era,
+            http: call.http,
+            secure,
+            uri,
+            headers,
+            before_id,
+            after_id,
+        };
         if call.era == Era::Modern {
             target.headers.insert("mcp-method", HeaderValue::from_static(method(call)));
             if let Some(tool) = &call.tool {

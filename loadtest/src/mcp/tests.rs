@@ -61,7 +61,7 @@ fn head(reader: &mut impl std::io::BufRead) -> Option<usize> {
 }
 
 fn target(url: &str) -> Target {
-    let call = Call { tool: Some("t".to_owned()), arguments: json!({}), era: Era::Modern, http: Http::One };
+    let call = Call { tool: Some("t".to_owned()), arguments: json!({}), era: Era::Modern, http: Http::One, ca: None };
     Target::new("gateway", url, Some(&Token("secret".to_owned())), &call).unwrap()
 }
 

@@ -35,7 +35,7 @@ impl Slices {
         let objects = match (resource(statement), statement.action_constraint()) {
             (Some(uid), _) => vec![Some(uid)],
             (None, ActionConstraint::Any) => vec![None],
-            (None, ActionConstraint::Eq(uid)) => vec![Some(uid.clone())],
+            (None, ActionConstraint::Eq(uid)) => vec![Some(uid)],
             // A request is about one action and its group: a list that holds both is met under the group alone.
             (None, ActionConstraint::In(uids)) => match uids.iter().find(|uid| is_group(uid)) {
                 Some(group) => vec![Some(group.clone())],

@@ -6,6 +6,8 @@
 
 #![no_main]
 
+#[path = "../conversation.rs"]
+mod conversation;
 #[path = "../edge.rs"]
 mod edge;
 #[path = "../envelopes.rs"]

@@ -57,7 +57,8 @@ async fn a_program_that_ends_again_and_again_is_left_alone_for_a_while() -> Resu
     let bench = Bench::start("scripted", &python("stdio_server.py", &[], "")?, 1).await?;
     let client = bench.client(0).await?;
     // The same server, of which only this is different now.
-    let crashing = super::manifests("scripted", &format!("{{command: {}}}", python("stdio_server.py", &["--crash"], "")?), 1);
+    let crashing =
+        super::manifests("scripted", &format!("{{command: {}}}", python("stdio_server.py", &["--crash"], "")?), 1);
     bench.deployment.apply(&crashing)?;
     let mut starts = 0;
     for _ in 0..40 {

@@ -3,9 +3,11 @@
 
 #![expect(clippy::indexing_slicing, reason = "a test that panics fails, as it should")]
 
+mod dev;
 mod ends;
 mod faults;
 mod peers;
+mod secrets;
 mod sharing;
 
 use std::{fs, path::Path};
@@ -27,7 +29,8 @@ fn script(name: &str) -> String {
 
 /// A `command` that runs a Python script, with these arguments and what else the manifest says.
 fn python(file: &str, args: &[&str], more: &str) -> Result<String> {
-    let args: Vec<String> = [&[script(file).as_str()][..], args].concat().iter().map(|arg| json!(arg).to_string()).collect();
+    let args: Vec<String> =
+        [&[script(file).as_str()][..], args].concat().iter().map(|arg| json!(arg).to_string()).collect();
     let more = if more.is_empty() { String::new() } else { format!(", {more}") };
     Ok(format!("{{program: {:?}, args: [{}]{more}}}", place("PEER_PYTHON")?, args.join(", ")))
 }
@@ -63,7 +66,8 @@ impl Bench {
 
     async fn start_with(name: &str, command: &str, people: usize, environment: &[(&str, &str)]) -> Result<Self> {
         let python = place("PEER_PYTHON")?;
-        let allowed = ["stdio_server.py", "stdio_sdk_server.py"].map(|file| format!("[{python:?}, {:?}]", script(file)));
+        let allowed =
+            ["stdio_server.py", "stdio_sdk_server.py"].map(|file| format!("[{python:?}, {:?}]", script(file)));
         let node = format!("[{:?}, {:?}]", place("PEER_NODE")?, place("PEER_EVERYTHING")?);
         let allowed = format!("[{}, {node}]", allowed.join(", "));
         let mut all = vec![("BAILIWICK_DATA_PLANE__UPSTREAM__COMMANDS", allowed.as_str())];
@@ -95,7 +99,8 @@ impl Bench {
 
 /// The text of a tool's answer, whether it came alone or at the end of a stream.
 fn text(answer: &Answer) -> Result<String> {
-    let last = || answer.text.lines().rev().find_map(|line| serde_json::from_str::<Value>(line.strip_prefix("data: ")?).ok());
+    let last =
+        || answer.text.lines().rev().find_map(|line| serde_json::from_str::<Value>(line.strip_prefix("data: ")?).ok());
     let body = if answer.body.is_null() { last().unwrap_or_default() } else { answer.body.clone() };
     let text = body.pointer("/result/content/0/text").and_then(Value::as_str);
     Ok(text.with_context(|| format!("no text: {answer:?}"))?.to_owned())

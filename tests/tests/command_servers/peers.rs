@@ -82,7 +82,8 @@ async fn a_modern_server_on_the_python_sdk_works_as_a_program() -> Result<()> {
     meta["progressToken"] = json!("mine");
     let call = json!({"jsonrpc": "2.0", "id": 1, "method": "tools/call",
         "params": {"name": "work", "arguments": {"steps": 3}, "_meta": meta}});
-    let headers = [("mcp-protocol-version", bailiwick_tests::mcp::MODERN), ("mcp-method", "tools/call"), ("mcp-name", "work")];
+    let headers =
+        [("mcp-protocol-version", bailiwick_tests::mcp::MODERN), ("mcp-method", "tools/call"), ("mcp-name", "work")];
     let answer = client.raw(call.to_string(), &headers).await?;
     ensure!(text(&answer)? == "done" && answer.text.contains(r#""progressToken":"mine""#), "{answer:?}");
     let prompts = client.modern("prompts/list", json!({})).await?;
@@ -96,7 +97,8 @@ async fn a_program_s_question_reaches_the_client_and_its_answer_the_program() ->
     let client = bench.client(0).await?;
     let mut meta = bailiwick_tests::mcp::modern_meta();
     meta["io.modelcontextprotocol/clientCapabilities"] = json!({"elicitation": {}});
-    let headers = [("mcp-protocol-version", bailiwick_tests::mcp::MODERN), ("mcp-method", "tools/call"), ("mcp-name", "ask")];
+    let headers =
+        [("mcp-protocol-version", bailiwick_tests::mcp::MODERN), ("mcp-method", "tools/call"), ("mcp-name", "ask")];
     let call = |more: Value| {
         let mut params = json!({"name": "ask", "arguments": {}, "_meta": meta.clone()});
         params.as_object_mut().unwrap().extend(more.as_object().unwrap().clone());

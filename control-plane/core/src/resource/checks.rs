@@ -225,7 +225,8 @@ mod tests {
         for good in ["http://127.0.0.1/", "http://[::1]:80/", "https://a.example/", "http://localhost:1/"] {
             assert_eq!(host_fault(good), None, "{good}");
         }
-        for bad in ["http://0x7f.1/", "http://127.1/", "http://2130706433/", "http://0177.0.0.1/", "http://a.example./"] {
+        for bad in ["http://0x7f.1/", "http://127.1/", "http://2130706433/", "http://0177.0.0.1/", "http://a.example./"]
+        {
             assert!(host_fault(bad).is_some(), "{bad}");
         }
     }
@@ -234,7 +235,8 @@ mod tests {
     fn what_is_for_connections_is_refused_for_programs() {
         let text = r#"{"endpoint": {"command": {"program": "/s"}, "networks": ["10.0.0.0/8"]}, "credential": {"secret": "a"},
             "limits": {}, "breaker": {}, "retry": {"attempts": 2}}"#;
-        let keys: Vec<_> = server_faults(&serde_json::from_str(text).unwrap()).into_iter().map(|fault| fault.key).collect();
+        let keys: Vec<_> =
+            server_faults(&serde_json::from_str(text).unwrap()).into_iter().map(|fault| fault.key).collect();
         assert_eq!(keys, ["spec.endpoint.networks", "spec.credential", "spec.limits", "spec.breaker", "spec.retry"]);
     }
 

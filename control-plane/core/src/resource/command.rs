@@ -1,9 +1,9 @@
 //! Servers that are not reached over Streamable HTTP: programs that data planes run, and HTTP+SSE.
 //!
-//! A program is code on the machine of a data plane. So a manifest can only wish for it: each node's operator says which
-//! programs may be run there (`upstream.commands`), and what could make one of them into another (the search path,
-//! variables that loaders and interpreters obey) cannot be set here. Called by `checks` and `view`. Absent: running
-//! anything (`data-plane/server`).
+//! A program is code on the machine of a data plane. So a manifest can only wish for it: each node's operator says
+//! which programs may be run there (`upstream.commands`), and what could make one of them into another (the search
+//! path, variables that loaders and interpreters obey) cannot be set here. Called by `checks` and `view`. Absent:
+//! running anything (`data-plane/server`).
 
 use std::collections::BTreeMap;
 
@@ -25,9 +25,28 @@ const PROCESSES_MAX: u32 = 256;
 const IDLE_MS_DEFAULT: u64 = 300_000;
 /// Variables that make a program run other code than its own: of the loader, of shells and interpreters.
 const LOADING: [&str; 22] = [
-    "PATH", "ENV", "BASH_ENV", "IFS", "SHELLOPTS", "NODE_OPTIONS", "NODE_PATH", "PYTHONPATH", "PYTHONHOME",
-    "PYTHONSTARTUP", "PYTHONINSPECT", "PERL5OPT", "PERL5LIB", "PERL5DB", "RUBYOPT", "RUBYLIB", "JAVA_TOOL_OPTIONS",
-    "JDK_JAVA_OPTIONS", "_JAVA_OPTIONS", "CLASSPATH", "GCONV_PATH", "DENO_DIR",
+    "PATH",
+    "ENV",
+    "BASH_ENV",
+    "IFS",
+    "SHELLOPTS",
+    "NODE_OPTIONS",
+    "NODE_PATH",
+    "PYTHONPATH",
+    "PYTHONHOME",
+    "PYTHONSTARTUP",
+    "PYTHONINSPECT",
+    "PERL5OPT",
+    "PERL5LIB",
+    "PERL5DB",
+    "RUBYOPT",
+    "RUBYLIB",
+    "JAVA_TOOL_OPTIONS",
+    "JDK_JAVA_OPTIONS",
+    "_JAVA_OPTIONS",
+    "CLASSPATH",
+    "GCONV_PATH",
+    "DENO_DIR",
 ];
 /// Beginnings of such names.
 const LOADING_PREFIXES: [&str; 3] = ["LD_", "DYLD_", "BAILIWICK_"];
@@ -255,7 +274,8 @@ mod tests {
         let spec = command(r#"{"program": "/s", "env": {"A": "x", "TOKEN": {"secret": "github"}}, "sharing": "all"}"#);
         assert_eq!(spec.secrets().collect::<Vec<_>>(), ["github"]);
         let view = spec.view();
-        let variables: Vec<_> = view.env.iter().map(|v| (v.name.as_str(), v.value.as_str(), v.secret.as_str())).collect();
+        let variables: Vec<_> =
+            view.env.iter().map(|v| (v.name.as_str(), v.value.as_str(), v.secret.as_str())).collect();
         assert_eq!(variables, [("A", "x", ""), ("TOKEN", "", "github")]);
         assert!(view.shared && spec.faults().is_empty());
     }

@@ -1,7 +1,8 @@
 //! How data planes reach a server: where it may be, who it is, what it is shown, and how much of it is asked at once.
 //!
-//! All of it is optional and says less than the data plane's own configuration would without it. Secrets are named, never
-//! written: `secret` keeps them. Called by `checks`, `apply` and `view`. Absent: doing any of it (`data-plane/server`).
+//! All of it is optional and says less than the data plane's own configuration would without it. Secrets are named,
+//! never written: `secret` keeps them. Called by `checks`, `apply` and `view`. Absent: doing any of it
+//! (`data-plane/server`).
 
 use bailiwick_proto::{address::Network, names, v1};
 use schemars::JsonSchema;
@@ -31,10 +32,35 @@ const HEADER_DEFAULT: &str = "authorization";
 const SCHEME_DEFAULT: &str = "Bearer";
 /// Headers that HTTP, MCP or tracing use themselves.
 const TAKEN: [&str; 29] = [
-    "accept", "accept-charset", "accept-encoding", "age", "allow", "baggage", "connection", "content-encoding",
-    "content-length", "content-type", "date", "expect", "forwarded", "host", "http2-settings", "keep-alive",
-    "last-event-id", "max-forwards", "origin", "range", "referer", "te", "traceparent", "tracestate", "trailer",
-    "transfer-encoding", "upgrade", "user-agent", "via",
+    "accept",
+    "accept-charset",
+    "accept-encoding",
+    "age",
+    "allow",
+    "baggage",
+    "connection",
+    "content-encoding",
+    "content-length",
+    "content-type",
+    "date",
+    "expect",
+    "forwarded",
+    "host",
+    "http2-settings",
+    "keep-alive",
+    "last-event-id",
+    "max-forwards",
+    "origin",
+    "range",
+    "referer",
+    "te",
+    "traceparent",
+    "tracestate",
+    "trailer",
+    "transfer-encoding",
+    "upgrade",
+    "user-agent",
+    "via",
 ];
 /// Beginnings of such headers.
 const TAKEN_PREFIXES: [&str; 6] = ["mcp-", "access-control-", "proxy-", "sec-", "x-forwarded-", "bailiwick-"];
@@ -147,7 +173,8 @@ impl ServerSpec {
             };
             server.breaker_pause_ms = ms(&breaker.pause);
         }
-        server.retry = self.retry.as_ref().map(|retry| v1::Retry { attempts: retry.attempts, pause_ms: ms(&retry.pause) });
+        server.retry =
+            self.retry.as_ref().map(|retry| v1::Retry { attempts: retry.attempts, pause_ms: ms(&retry.pause) });
         server.tls = self.endpoint.tls.as_ref().map(|tls| v1::Tls {
             ca: tls.ca.clone().unwrap_or_default(),
             server_name: tls.server_name.clone().unwrap_or_default(),
@@ -173,8 +200,13 @@ impl ServerSpec {
         }
         if let Some(tls) = &self.endpoint.tls {
             let is_pem = tls.ca.as_deref().is_none_or(|ca| ca.len() <= CA_BYTES_MAX && holds_certificates(ca));
-            require(is_pem, "endpoint.tls.ca", "must be certificates in PEM (-----BEGIN CERTIFICATE-----), at most 16 KiB");
-            let is_name = tls.server_name.as_deref().is_none_or(|name| name.parse::<bailiwick_proto::address::Host>().is_ok());
+            require(
+                is_pem,
+                "endpoint.tls.ca",
+                "must be certificates in PEM (-----BEGIN CERTIFICATE-----), at most 16 KiB",
+            );
+            let is_name =
+                tls.server_name.as_deref().is_none_or(|name| name.parse::<bailiwick_proto::address::Host>().is_ok());
             require(is_name, "endpoint.tls.server_name", "must be a name, or an address as in a URL");
             let is_secret = tls.client.as_ref().is_none_or(|client| names::is_resource_name(&client.secret));
             require(is_secret, "endpoint.tls.client.secret", SECRET_RULE);
@@ -193,7 +225,11 @@ impl ServerSpec {
         require(is_time(&limits.idle), "limits.idle", TIME_RULE);
         let are_some = limits.connections.is_none_or(|most| (1..=CONNECTIONS_MAX).contains(&most));
         require(are_some, "limits.connections", "must be from 1 to 100000");
-        require(limits.waiting.is_none_or(|most| most <= CONNECTIONS_MAX), "limits.waiting", "must be from 0 to 100000");
+        require(
+            limits.waiting.is_none_or(|most| most <= CONNECTIONS_MAX),
+            "limits.waiting",
+            "must be from 0 to 100000",
+        );
         let breaker = self.breaker.clone().unwrap_or_default();
         require(breaker.faults.is_none_or(|faults| faults <= FAULTS_MAX), "breaker.faults", "must be from 0 to 1000");
         require(is_time(&breaker.pause), "breaker.pause", TIME_RULE);
@@ -277,7 +313,11 @@ mod tests {
         said.view_transport(&mut server);
         assert_eq!((server.connect_timeout_ms, server.connections, server.waiting), (2_000, 3, Some(0)));
         assert_eq!((server.breaker_faults, server.retry.unwrap().attempts), (u32::MAX, 2));
-        let shown = |header: &str, scheme: &str| v1::Credential { secret: "key".into(), header: header.into(), scheme: scheme.into() };
+        let shown = |header: &str, scheme: &str| v1::Credential {
+            secret: "key".into(),
+            header: header.into(),
+            scheme: scheme.into(),
+        };
         assert_eq!(server.credential.unwrap(), shown("authorization", "Bearer"));
         let other = spec(r#""credential": {"secret": "key", "header": "X-API-Key"}"#).credential.unwrap();
         assert_eq!(other.view(), shown("x-api-key", ""));
@@ -310,7 +350,9 @@ mod tests {
     fn certificates_are_told_from_keys_and_prose() {
         let certificate = "subject=x\n-----BEGIN CERTIFICATE-----\nAAA+/=\n-----END CERTIFICATE-----\n";
         assert!(holds_certificates(certificate) && holds_certificates(&certificate.repeat(2)));
-        for bad in ["", "x", "-----BEGIN CERTIFICATE-----\nAA\n", "-----BEGIN PRIVATE KEY-----\nAA\n-----END PRIVATE KEY-----"] {
+        for bad in
+            ["", "x", "-----BEGIN CERTIFICATE-----\nAA\n", "-----BEGIN PRIVATE KEY-----\nAA\n-----END PRIVATE KEY-----"]
+        {
             assert!(!holds_certificates(bad), "{bad}");
         }
         assert!(!holds_certificates(&format!("{certificate}-----BEGIN PRIVATE KEY-----\n")));

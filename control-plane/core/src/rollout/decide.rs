@@ -132,7 +132,7 @@ fn unstageable(state: &State, manifest: &Manifest) -> Option<Problem> {
             }
             Some(known) if known.spec.endpoint != spec.endpoint => {
                 let message = "where a Server is cannot be rolled out in stages: its tools are approved for all nodes";
-                Some(manifest.problem("spec.endpoint.url", message))
+                Some(manifest.problem("spec.endpoint", message))
             }
             Some(_) => None,
         },

@@ -70,9 +70,8 @@ impl AdminService {
         actor: String,
         request: v1::PinToolsRequest,
     ) -> Result<v1::ApplyResponse, Status> {
-        let known = self.domain.read(|state| {
-            Some(view::server(&request.server, &state.servers.get(&request.server)?.spec))
-        });
+        let known =
+            self.domain.read(|state| Some(view::server(&request.server, &state.servers.get(&request.server)?.spec)));
         let discovered = match known {
             Some(server) => self.colleagues.discover(server).await.and_then(Result::ok),
             None => None,

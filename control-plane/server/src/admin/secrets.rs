@@ -1,9 +1,9 @@
 //! SetSecret, DeleteSecret and ListSecrets: what data planes show to servers.
 //!
-//! The value is sealed here, on the leader, and from then on is nowhere in clear but in the vaults of control planes and
-//! with data planes. First the word that there is one is committed, which the ledger records, then the sealing; deleting
-//! commits the word and then seals nothing under the name, which voids the ciphertext there was. Asked again, both go on
-//! where they broke off. No answer, error or log line holds a value.
+//! The value is sealed here, on the leader, and from then on is nowhere in clear but in the vaults of control planes
+//! and with data planes. First the word that there is one is committed, which the ledger records, then the sealing;
+//! deleting commits the word and then seals nothing under the name, which voids the ciphertext there was. Asked again,
+//! both go on where they broke off. No answer, error or log line holds a value.
 
 use bailiwick_control_plane_core::{
     Command, Rejection,

@@ -123,7 +123,7 @@ impl Contents {
     }
 
     /// The credentials that are announced and sealed.
-    fn credentials(&self) -> Vec<v1::NamedSecret> {
+    pub(super) fn credentials(&self) -> Vec<v1::NamedSecret> {
         let value = |name: &String| {
             let (_, plain) = self.held.get(&secret::name(COLUMN, name))?;
             (!plain.is_empty()).then(|| v1::NamedSecret { name: name.clone(), value: plain.to_vec() })

@@ -3,7 +3,7 @@
 use std::{fs, path::Path, time::Duration};
 
 use bailiwick_consensus::{Alone, Birth, Consensus, LogLength, Member, Options, RocksDisk, Timers};
-use bailiwick_control_plane_core::{member::FoundCluster, token_key::Issuer};
+use bailiwick_control_plane_core::{credential::COLUMN, member::FoundCluster, token_key::Issuer};
 use bailiwick_runtime::{MasterKeyConfig, metrics::Registry, private_file};
 use base64::{
     Engine as _,
@@ -250,6 +250,48 @@ async fn the_master_key_is_rotated_while_writes_go_on() {
         assert_eq!(again.revision, rotated.revision, "asked again under the same request id");
         vault.follow_files();
         assert_eq!(sealed_file::read(&local, &masters(NEW)).unwrap().as_slice(), b"local");
+    })
+    .await;
+}
+
+fn delivered(vault: &Vault) -> Vec<(String, String)> {
+    let delivered = vault.0.contents.lock().unwrap().credentials();
+    delivered.into_iter().map(|one| (one.name, String::from_utf8(one.value).unwrap())).collect()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_secret_for_servers_is_delivered_as_long_as_it_is_announced_and_its_ciphertext_goes_with_it() {
+    let folder = tempfile::tempdir().unwrap();
+    let vault = Vault::new(masters(OLD), Vec::new());
+    let kept = on_a_node(folder.path(), async |domain, _| {
+        found(domain).await;
+        vault.create_missing(domain).await.unwrap();
+        let pair = |value: &str| vec![("key".to_owned(), value.to_owned())];
+        let announce = Command::SetCredential { name: "key".into() };
+        vault.put(domain, COLUMN, "key", b"one").await.unwrap();
+        assert_eq!(delivered(&vault), [], "nobody announced it");
+        domain.write(announce.clone(), caller()).await.unwrap();
+        domain.read(|state| vault.take_in(state)).unwrap();
+        assert_eq!(delivered(&vault), pair("one"));
+        vault.put(domain, COLUMN, "key", b"two").await.unwrap();
+        assert_eq!(delivered(&vault), pair("two"));
+        let sealed = domain.read(|state| state.secrets[&secret::name(COLUMN, "key")].sealed.clone());
+        domain.write(Command::DeleteCredential { name: "key".into() }, caller()).await.unwrap();
+        domain.read(|state| vault.take_in(state)).unwrap();
+        assert_eq!(delivered(&vault), [], "from the word on");
+        vault.void(domain, COLUMN, "key").await.unwrap();
+        assert_ne!(domain.read(|state| state.secrets[&secret::name(COLUMN, "key")].sealed.clone()), sealed);
+        domain.write(announce, caller()).await.unwrap();
+        domain.read(|state| vault.take_in(state)).unwrap();
+        assert_eq!(delivered(&vault), [], "announced again, it has no value yet");
+        vault.put(domain, COLUMN, "key", b"three").await.unwrap();
+        pair("three")
+    });
+    let kept = kept.await;
+    let again = Vault::new(masters(OLD), Vec::new());
+    on_a_node(folder.path(), async |domain, _| {
+        domain.read(|state| again.take_in(state)).unwrap();
+        assert_eq!(delivered(&again), kept, "a restart forgets nothing");
     })
     .await;
 }

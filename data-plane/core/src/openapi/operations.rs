@@ -1,12 +1,12 @@
 //! Operations as tools: names, input schemas, annotations and bindings.
 //!
-//! A tool's name is its `operationId`, or method and path; what does not fit into a name gets a hash of the whole at its
-//! end. Input has a property for each parameter, under its own name unless two places have a parameter of that name, and
-//! `body` for the body. Nothing else is accepted. GET and HEAD are read-only, PUT and DELETE idempotent, DELETE is
-//! destructive; of the others a document says nothing, so they count as MCP has it where nothing is said. An operation
-//! that cannot be sent in one sure way is left out; so is one with credentials or transport's own headers as required
-//! parameters, for those are not a client's to choose. Specification: OpenAPI 3.1.1, "Operation Object", "Parameter
-//! Object".
+//! A tool's name is its `operationId`, or method and path; what does not fit into a name gets a hash of the whole at
+//! its end. Input has a property for each parameter, under its own name unless two places have a parameter of that
+//! name, and `body` for the body. Nothing else is accepted. GET and HEAD are read-only, PUT and DELETE idempotent,
+//! DELETE is destructive; of the others a document says nothing, so they count as MCP has it where nothing is said. An
+//! operation that cannot be sent in one sure way is left out; so is one with credentials or transport's own headers as
+//! required parameters, for those are not a client's to choose. Specification: OpenAPI 3.1.1, "Operation Object",
+//! "Parameter Object".
 
 use std::collections::BTreeMap;
 

@@ -306,9 +306,10 @@ fn what_servers_send_is_carried_up_to_its_bound() {
 fn the_longest_ask_is_an_id_that_is_read() {
     let (keys, caller) = (keys(&[1]), fixture::caller());
     let ask = |id| Ask { server: "s".repeat(32), id, waiter: u64::MAX };
-    for id in
-        [RequestId::Text("x".repeat(SERVER_ID_BYTES_MAX - 2).into()), RequestId::Integer("9".repeat(SERVER_ID_BYTES_MAX).into())]
-    {
+    for id in [
+        RequestId::Text("x".repeat(SERVER_ID_BYTES_MAX - 2).into()),
+        RequestId::Integer("9".repeat(SERVER_ID_BYTES_MAX).into()),
+    ] {
         let text = ask(id.clone()).seal(&keys, &caller, NOW, NONCE).unwrap();
         let json = raw(&text);
         assert!(json.get().len() <= ID_BYTES_MAX, "{}", json.get().len());

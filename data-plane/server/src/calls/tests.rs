@@ -121,7 +121,13 @@ impl Scene {
     }
 
     async fn carry(&self, (asked, permitted): (Asked, PermittedCall)) -> HttpReply {
-        Box::pin(self.calls.carry(asked, Arc::new(permitted), Shutdown::new(), Outlet(tokio::sync::mpsc::channel(16).0))).await
+        Box::pin(self.calls.carry(
+            asked,
+            Arc::new(permitted),
+            Shutdown::new(),
+            Outlet(tokio::sync::mpsc::channel(16).0),
+        ))
+        .await
     }
 
     /// The lease from now on.

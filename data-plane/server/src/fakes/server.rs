@@ -207,18 +207,18 @@ pub(crate) fn result_text(arguments: &str) -> String {
     )
 }
 
-async fn handle(
-    State(server): State<Arc<Inner>>,
-    version: http::Version,
-    headers: HeaderMap,
-    body: Bytes,
-) -> Response {
+async fn handle(State(server): State<Arc<Inner>>, version: http::Version, headers: HeaderMap, body: Bytes) -> Response {
     let message: Value = serde_json::from_slice(&body).unwrap();
     let Some(method) = message["method"].as_str().map(str::to_owned) else {
         server.answer.send_replace(Some(message));
         return StatusCode::ACCEPTED.into_response();
     };
-    server.seen.lock().unwrap().push(Seen { method: method.clone(), headers: headers.clone(), body: message.clone(), version });
+    server.seen.lock().unwrap().push(Seen {
+        method: method.clone(),
+        headers: headers.clone(),
+        body: message.clone(),
+        version,
+    });
     let trouble = *server.trouble.lock().unwrap();
     if let Some(status) = trouble {
         return StatusCode::from_u16(status).unwrap().into_response();

@@ -111,7 +111,8 @@ pub(super) async fn read(
     }
     let body = if pieces.is_empty() { whole } else { pieces.freeze() };
     // Other libraries see to that themselves (RFC 9114 §4.1.2).
-    if length.is_some_and(|length| length != body.len()) || headers.get_all(header::CONTENT_LENGTH).iter().nth(1).is_some() {
+    let told_twice = headers.get_all(header::CONTENT_LENGTH).iter().nth(1).is_some();
+    if told_twice || length.is_some_and(|length| length != body.len()) {
         return Err(Reason::RequestMalformed);
     }
     Ok((body, taken))

@@ -1,9 +1,10 @@
 //! One request to an MCP endpoint: authenticate, read, decide, and either answer or carry a call through.
 //!
-//! Called by `listener`. A call runs in a task of its own; when the client goes away, this handler is dropped and the
-//! call is told to stop waiting for the server. Refusals of authenticated callers are recorded; so are refusals of
-//! authentic tokens, within a budget, because whoever holds an expired token must not be able to fill the spool.
-//! Everybody else is counted and logged only.
+//! Called by `visit`. A call runs in a task of its own; when the client goes away, this handler is dropped and the
+//! call is told to stop waiting for the server. Refusals of authenticated callers are recorded; who is one, `asking`
+//! says.
+
+mod asking;
 
 use std::{
     sync::Arc,
@@ -25,25 +26,23 @@ use http::{HeaderMap, HeaderValue, Method, StatusCode, Version, header};
 use serde_json::json;
 use tokio::sync::{mpsc, oneshot};
 
+use self::asking::{ask, record_refused};
 use super::{
     Gateway,
     answer::{self, Response},
     body::{self, RequestBody},
-    event_stream, metadata,
+    event_stream,
     room::CallerKey,
     visit::Visit,
 };
 use crate::{
-    auth::NotAuthenticated,
-    calls::{Asked, Calls, NotBrought, Outlet, RequestDenial, Who, unix_seconds},
+    calls::{Asked, Calls, NotBrought, Outlet, unix_seconds},
     listening,
     metrics::{Counted, StreamKind},
     random,
-    telemetry::{Cause, Underway, Wire},
+    telemetry::{Underway, Wire},
 };
 
-/// Longest wait for the configuration that a token was granted under: deltas take milliseconds.
-const CATCH_UP_WAIT_MAX: Duration = Duration::from_secs(2);
 /// Longest wait for a slot when too many calls are under way.
 const SLOT_WAIT_MAX: Duration = Duration::from_secs(2);
 /// A body that is there so soon came with its head: nothing that counts can have changed.
@@ -246,54 +245,6 @@ async fn bring(calls: &Calls, asked: &Asked, answer: Answer) -> HttpReply {
     answer_taken(&asked.request_id, taken)
 }
 
-/// Who asks, by the configuration in force now, or as soon as that is what their token was granted under; or the
-/// refusal to send.
-async fn ask(
-    visit: &Visit,
-    calls: &Calls,
-    virtual_server: &str,
-    headers: &HeaderMap,
-    request_id: &str,
-    arrived: Instant,
-) -> Result<Asked, Box<Response>> {
-    let gateway = &visit.gateway;
-    let asked = ask_now(visit, calls, virtual_server, headers, request_id, arrived).await?;
-    let min_revision = asked.caller.min_revision;
-    if min_revision <= asked.config.revision {
-        return Ok(asked);
-    }
-    if Box::pin(gateway.state.reaches(min_revision, CATCH_UP_WAIT_MAX)).await {
-        return ask_now(visit, calls, virtual_server, headers, request_id, arrived).await;
-    }
-    tracing::info!(request_id, min_revision, held = asked.config.revision, "this node is behind the token");
-    Box::pin(record_refused(calls, &asked, virtual_server, Reason::ConfigStale)).await;
-    gateway.metrics.refused(Reason::ConfigStale);
-    Err(Box::new(not_ready()))
-}
-
-async fn ask_now(
-    visit: &Visit,
-    calls: &Calls,
-    virtual_server: &str,
-    headers: &HeaderMap,
-    request_id: &str,
-    arrived: Instant,
-) -> Result<Asked, Box<Response>> {
-    let gateway = &visit.gateway;
-    let Some(config) = gateway.state.config() else { return Err(Box::new(not_ready())) };
-    let config_age_ms = gateway.state.age_ms();
-    match gateway.authenticator.authenticate(&config, virtual_server, headers, unix_seconds()) {
-        Ok(caller) => {
-            let (request_id, cause) = (request_id.to_owned(), Cause::default());
-            Ok(Asked { config, caller, request_id, config_age_ms, arrived, cause })
-        }
-        Err(refused) => {
-            let denial = Denial { config: &config, virtual_server, request_id, config_age_ms };
-            Err(Box::new(Box::pin(unauthenticated(visit, calls, &denial, refused)).await))
-        }
-    }
-}
-
 /// Runs the call in a task of its own, with a slot. The answer is one JSON body, unless the server has something to say
 /// before it: then all of it is a stream of events.
 async fn carry(
@@ -355,63 +306,6 @@ fn stream(
         drop(body.send(reply.body));
     });
     event_stream::Parts { first: Some(first), before, answer, guard }.respond()
-}
-
-/// What a refusal before any message was read is recorded with.
-struct Denial<'a> {
-    config: &'a Config,
-    virtual_server: &'a str,
-    request_id: &'a str,
-    config_age_ms: u64,
-}
-
-async fn unauthenticated(visit: &Visit, calls: &Calls, denial: &Denial<'_>, refused: NotAuthenticated) -> Response {
-    let (gateway, client) = (&visit.gateway, visit.client);
-    let NotAuthenticated { reason, claims } = refused;
-    gateway.metrics.refused(reason);
-    let Denial { request_id, virtual_server, .. } = denial;
-    tracing::info!(%reason, request_id, virtual_server, %client, "not authenticated");
-    if let Some(claims) = &claims
-        && gateway.attributed_denials.take(1)
-    {
-        let record = RequestDenial {
-            who: Who::Claims(claims),
-            virtual_server: denial.virtual_server,
-            request_id: denial.request_id,
-            reason,
-            revision: denial.config.revision,
-            config_age_ms: denial.config_age_ms,
-        };
-        if let Err(unrecorded) = calls.deny_request(record).await {
-            tracing::warn!(%unrecorded, "a refusal is not recorded");
-        }
-    }
-    let status = match reason {
-        Reason::ScopeInsufficient => StatusCode::FORBIDDEN,
-        Reason::ConfigStale => return not_ready(),
-        _ => StatusCode::UNAUTHORIZED,
-    };
-    let challenge = metadata::challenge(denial.config.issuer.as_ref(), denial.virtual_server, reason);
-    let body = refusal_body(code::DENIED, reason, denial.request_id);
-    let mut response = answer::json(status, body);
-    if let Ok(challenge) = HeaderValue::from_str(&challenge) {
-        response.headers_mut().insert(header::WWW_AUTHENTICATE, challenge);
-    }
-    response
-}
-
-async fn record_refused(calls: &Calls, asked: &Asked, virtual_server: &str, reason: Reason) {
-    let record = RequestDenial {
-        who: Who::Caller(&asked.caller),
-        virtual_server,
-        request_id: &asked.request_id,
-        reason,
-        revision: asked.config.revision,
-        config_age_ms: asked.config_age_ms,
-    };
-    if let Err(unrecorded) = calls.deny_request(record).await {
-        tracing::warn!(%unrecorded, "a refusal is not recorded");
-    }
 }
 
 fn body_refused(reason: Reason, request_id: &str, version: Version) -> Response {

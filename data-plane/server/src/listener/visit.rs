@@ -5,7 +5,7 @@
 //! every answer tells its client to come back elsewhere.
 //! Specification: RFC 9112 §3.2 and §9.6; RFC 9113 §6.8; RFC 7838 (`Alt-Svc`).
 
-use std::{net::IpAddr, sync::Arc, time::Instant};
+use std::{borrow::Cow, net::IpAddr, sync::Arc, time::Instant};
 
 use bailiwick_proto::Reason;
 use http::{HeaderMap, HeaderValue, Method, Request, StatusCode, Uri, Version, header};
@@ -23,8 +23,7 @@ use super::{
     room::SMALL_BYTES_MAX,
 };
 
-/// Where MCP endpoints lie; what follows is a virtual server's name. Names have no letters that would be escaped, so
-/// one that is written with escapes is the name of none.
+/// Where MCP endpoints lie; what follows is a virtual server's name.
 const ENDPOINTS: &str = "/mcp/";
 
 /// What the requests of one connection have in common.
@@ -87,7 +86,7 @@ impl Visit {
         body: RequestBody,
     ) -> Response {
         let origin = headers.get(header::ORIGIN);
-        if let Err(refusal) = self.check(uri, headers, origin) {
+        if let Some(refusal) = self.turned_away(uri, headers, origin) {
             return refusal;
         }
         if !self.gateway.has_started() {
@@ -97,7 +96,10 @@ impl Visit {
             Some(answer) => answer,
             None => match uri.path().strip_prefix(ENDPOINTS) {
                 Some(virtual_server) if !virtual_server.is_empty() && !virtual_server.contains('/') => {
-                    let head = Head { virtual_server, version, headers, arrived };
+                    let Some(virtual_server) = unescaped(virtual_server) else {
+                        return answer::text(StatusCode::BAD_REQUEST, "the path is not UTF-8\n");
+                    };
+                    let head = Head { virtual_server: &virtual_server, version, headers, arrived };
                     endpoint::handle(self, method, head, body).await
                 }
                 _ => metadata::answer(&self.gateway, method, uri.path()),
@@ -109,27 +111,69 @@ impl Visit {
         answer
     }
 
-    /// Whether the request may come in at all.
-    fn check(&self, uri: &Uri, headers: &HeaderMap, origin: Option<&HeaderValue>) -> Result<(), Response> {
+    /// What a request gets that may not come in at all.
+    fn turned_away(&self, uri: &Uri, headers: &HeaderMap, origin: Option<&HeaderValue>) -> Option<Response> {
         // With two of them, the one that is checked need not be the one that counts (RFC 9112 §3.2).
         if [header::HOST, header::ORIGIN].iter().any(|name| headers.get_all(name).iter().nth(1).is_some()) {
-            return Err(answer::text(StatusCode::BAD_REQUEST, "a header that may stand once is repeated\n"));
+            return Some(answer::text(StatusCode::BAD_REQUEST, "a header that may stand once is repeated\n"));
         }
         let guard = &self.gateway.guard;
         if origin.is_none() && !guard.bound_to_loopback {
-            return Ok(());
+            return None;
         }
         let config = self.gateway.state.config();
         let mcp_url = config.as_ref().and_then(|config| config.issuer.as_ref()).map(|issuer| issuer.mcp_url.as_str());
         let host = headers.get(header::HOST).and_then(|host| host.to_str().ok());
         let host = uri.authority().map(http::uri::Authority::as_str).or(host);
-        guard.check(origin.map(HeaderValue::as_bytes), host, mcp_url).map_err(|turned| {
-            let message = match turned {
-                Turned::Origin => "this origin may not call this gateway\n",
-                Turned::Host => "this gateway is not known under this host name\n",
-            };
-            tracing::debug!(?turned, client = %self.client, "a request was turned away");
-            answer::text(StatusCode::FORBIDDEN, message)
-        })
+        let turned = guard.check(origin.map(HeaderValue::as_bytes), host, mcp_url).err()?;
+        let message = match turned {
+            Turned::Origin => "this origin may not call this gateway\n",
+            Turned::Host => "this gateway is not known under this host name\n",
+        };
+        tracing::debug!(?turned, client = %self.client, "a request was turned away");
+        Some(answer::text(StatusCode::FORBIDDEN, message))
+    }
+}
+
+/// A part of a path as it was meant. `None` if it is no text. What is no escape stands for itself (RFC 3986 §2.1).
+fn unescaped(part: &str) -> Option<Cow<'_, str>> {
+    let Some((plain, escaped)) = part.split_once('%') else { return Some(Cow::Borrowed(part)) };
+    let mut bytes = plain.as_bytes().to_vec();
+    for piece in escaped.split('%') {
+        let value = piece.get(..2).filter(|digits| digits.bytes().all(|digit| digit.is_ascii_hexdigit()));
+        match value.and_then(|digits| u8::from_str_radix(digits, 16).ok()) {
+            Some(byte) => {
+                bytes.push(byte);
+                bytes.extend_from_slice(piece.get(2..).unwrap_or_default().as_bytes());
+            }
+            None => {
+                bytes.push(b'%');
+                bytes.extend_from_slice(piece.as_bytes());
+            }
+        }
+    }
+    String::from_utf8(bytes).ok().map(Cow::Owned)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_name_has_the_meaning_that_its_escapes_have() {
+        for (part, expected) in [
+            ("finance", Some("finance")),
+            ("f%69nance", Some("finance")),
+            ("%66%69", Some("fi")),
+            ("a%2Fb", Some("a/b")),
+            ("%c3%a4", Some("ä")),
+            ("%ff", None),
+            ("%", Some("%")),
+            ("a%2", Some("a%2")),
+            ("%+1", Some("%+1")),
+            ("%zz%41", Some("%zzA")),
+        ] {
+            assert_eq!(unescaped(part).as_deref(), expected, "{part}");
+        }
     }
 }

@@ -64,12 +64,7 @@ impl AnswerStream<'_> {
         Err(UpstreamFault::Invalid("the answer comes in too many pieces".to_owned()))
     }
 
-    async fn read_piece(
-        &self,
-        mut piece: Reply,
-        mark: &mut Mark,
-        read: &mut usize,
-    ) -> Result<Ended, UpstreamFault> {
+    async fn read_piece(&self, mut piece: Reply, mark: &mut Mark, read: &mut usize) -> Result<Ended, UpstreamFault> {
         let mut reader = SseReader::default();
         loop {
             let chunk = match piece.chunk().await {

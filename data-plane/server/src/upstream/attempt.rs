@@ -1,10 +1,10 @@
 //! Whether a server is asked at all just now, and what each request says of that.
 //!
-//! Called by `exchange` around every request that has an answer; `breaker` in the core decides. A fault is: no connection,
-//! an untrusted certificate, a connection that breaks before the answer is whole, no head of an answer within the time of
-//! a call, and HTTP 502, 503 and 504, with which a proxy says the same. Whatever else a server answers shows that it is
-//! there: errors of tools and of MCP, other statuses, answers that are invalid or too large. What this node keeps back
-//! says nothing. While a server is well this costs two loads of a flag.
+//! Called by `exchange` around every request that has an answer; `breaker` in the core decides. A fault is: no
+//! connection, an untrusted certificate, a connection that breaks before the answer is whole, no head of an answer
+//! within the time of a call, and HTTP 502, 503 and 504, with which a proxy says the same. Whatever else a server
+//! answers shows that it is there: errors of tools and of MCP, other statuses, answers that are invalid or too large.
+//! What this node keeps back says nothing. While a server is well this costs two loads of a flag.
 
 use std::{
     sync::{
@@ -61,9 +61,9 @@ impl Standing {
         let pass = match &self.breaker {
             Some(breaker) if self.is_troubled.load(Ordering::Acquire) => {
                 let mut breaker = breaker.lock().unwrap_or_else(PoisonError::into_inner);
-                breaker.pass(began.saturating_duration_since(self.began)).map_err(|wait| {
-                    UpstreamFault::Suspended(u64::try_from(wait.as_millis()).unwrap_or(u64::MAX))
-                })?
+                breaker
+                    .pass(began.saturating_duration_since(self.began))
+                    .map_err(|wait| UpstreamFault::Suspended(u64::try_from(wait.as_millis()).unwrap_or(u64::MAX)))?
             }
             Some(_) | None => Pass::Usual,
         };
@@ -97,7 +97,9 @@ impl Attempt<'_> {
         self.verdict = match answer {
             Ok(answer) if is_of_proxy(answer.status.as_u16()) => Verdict::Failed,
             Err(UpstreamFault::Status(status)) if is_of_proxy(*status) => Verdict::Failed,
-            Err(UpstreamFault::Unreachable(_) | UpstreamFault::Untrusted(_) | UpstreamFault::Broken(_)) => Verdict::Failed,
+            Err(UpstreamFault::Unreachable(_) | UpstreamFault::Untrusted(_) | UpstreamFault::Broken(_)) => {
+                Verdict::Failed
+            }
             Err(
                 UpstreamFault::Timeout(_)
                 | UpstreamFault::AddressRefused(_)
@@ -130,7 +132,8 @@ impl Drop for Attempt<'_> {
     fn drop(&mut self) {
         // Whoever waited gave up: because of the server, if it said nothing in all its time, or nearly: who waits may
         // have begun to count before.
-        let is_silent = self.verdict == Verdict::Unknown && !self.is_heard && self.began.elapsed() >= self.patience * 9 / 10;
+        let is_silent =
+            self.verdict == Verdict::Unknown && !self.is_heard && self.began.elapsed() >= self.patience * 9 / 10;
         if is_silent {
             let millis = u64::try_from(self.patience.as_millis()).unwrap_or(u64::MAX);
             self.standing.metrics.fault(&UpstreamFault::Timeout(millis));

@@ -1,10 +1,11 @@
 //! One channel of messages to a server, shared by all requests that are under way on it.
 //!
-//! Opened by `stdio` and `sse_transport`, which move the bytes; used by `session`. Whom a message is for, `conversation`
-//! in the core says; here are the queues. What leaves goes through one queue to one writer, which asks the gate of a
-//! call when its first byte could leave. A request is sent once. When the channel breaks, whoever waits learns it, and
-//! whether the request had left; when a request is given up, the server is told. Nobody who is slow in hearing what is
-//! said beside an answer holds the others up for more than a moment. Deliberately absent: what is asked (`session`).
+//! Opened by `stdio` and `sse_transport`, which move the bytes; used by `session`. Whom a message is for,
+//! `conversation` in the core says; here are the queues. What leaves goes through one queue to one writer, which asks
+//! the gate of a call when its first byte could leave. A request is sent once. When the channel breaks, whoever waits
+//! learns it, and whether the request had left; when a request is given up, the server is told. Nobody who is slow in
+//! hearing what is said beside an answer holds the others up for more than a moment. Deliberately absent: what is asked
+//! (`session`).
 
 use std::{
     collections::BTreeMap,
@@ -20,6 +21,7 @@ use http::HeaderValue;
 use tokio::sync::{mpsc, oneshot};
 
 pub(super) mod health;
+pub(super) mod live;
 pub(super) mod pool;
 pub(super) mod session;
 
@@ -314,7 +316,6 @@ impl Drop for Asked<'_> {
         }
     }
 }
-
 
 #[cfg(test)]
 mod tests;

@@ -1,7 +1,7 @@
 //! Servers that are reached over channels of messages, programs and HTTP+SSE: where a request to one of them goes.
 //!
-//! Called by `upstream` for every server that is no Streamable HTTP one, instead of a peer. Deliberately absent: sessions
-//! (`channel::pool`), and moving bytes (`stdio`, `sse_transport`).
+//! Called by `upstream` for every server that is no Streamable HTTP one, instead of a peer. Deliberately absent:
+//! sessions (`channel::pool`), and moving bytes (`stdio`, `sse_transport`).
 
 use std::{
     collections::BTreeMap,
@@ -33,7 +33,10 @@ use tokio::{
 };
 
 use super::{
-    channel::pool::{Pool, Seat, Use},
+    channel::{
+        live::{Seat, Use},
+        pool::Pool,
+    },
     credential::{Credential, Credentials},
     exchange::Bounds,
     fault::UpstreamFault,
@@ -150,8 +153,8 @@ impl Channels {
         Some(Partner { pool, seat })
     }
 
-    /// The sessions with a server as it is described. One that is only looked at may be described otherwise than the one
-    /// that is called, so for a while there are two; once a caller comes, there is one.
+    /// The sessions with a server as it is described. One that is only looked at may be described otherwise than the
+    /// one that is called, so for a while there are two; once a caller comes, there is one.
     fn pool(&self, server: &Server, only_looks: bool) -> Arc<Pool> {
         let mut pools = self.pools.lock().unwrap_or_else(PoisonError::into_inner);
         if pools.len() >= POOLS_MAX && !pools.contains_key(&server.name) {

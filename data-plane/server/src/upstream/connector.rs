@@ -1,7 +1,7 @@
 //! Connections to one server: name to addresses, looked at, then TCP and, for https, TLS, all within one time.
 //!
-//! Called by `pool` when no connection is there. Addresses are tried one after the other, each with its share of the time.
-//! No proxy is taken from the environment, and nothing is connected to that `guard` has not seen.
+//! Called by `pool` when no connection is there. Addresses are tried one after the other, each with its share of the
+//! time. No proxy is taken from the environment, and nothing is connected to that `guard` has not seen.
 
 use std::{
     io,

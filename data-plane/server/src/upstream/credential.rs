@@ -1,8 +1,9 @@
 //! What servers are shown, or given: secrets by name, as the control plane last delivered them.
 //!
-//! `config_state` puts them in, a route or a process looks one up each time it needs it. So a new value counts from the
-//! next request on, and what was deleted is gone: then nothing is sent at all. They are held in memory, and in the node's
-//! sealed snapshot; nothing here can be printed. Absent: sealing (control plane), which server needs which (manifests).
+//! `config_state` puts them in, a route or a process looks one up each time it needs it. So a new value counts from
+//! the next request on, and what was deleted is gone: then nothing is sent at all. They are held in memory, and in the
+//! node's sealed snapshot; nothing here can be printed. Absent: sealing (control plane), which server needs which
+//! (manifests).
 
 use std::{collections::BTreeMap, fmt, sync::Arc};
 

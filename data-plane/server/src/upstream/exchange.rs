@@ -126,12 +126,7 @@ pub(super) const fn may_repeat(fault: &UpstreamFault, has_left: bool, repeats: b
 }
 
 /// The answer, and whether anything of the request may have left.
-async fn once(
-    route: &Route,
-    post: Post,
-    bounds: Bounds,
-    ear: Option<&Ear>,
-) -> (Result<Answer, UpstreamFault>, bool) {
+async fn once(route: &Route, post: Post, bounds: Bounds, ear: Option<&Ear>) -> (Result<Answer, UpstreamFault>, bool) {
     let Some(id) = post.id else {
         return (Err(UpstreamFault::Invalid("a notification has no answer".to_owned())), false);
     };

@@ -1,8 +1,8 @@
 //! The last look before a call leaves: asked when its first byte could be written, not before.
 //!
-//! Connecting to a server and shaking hands with it may take seconds, in which a lease runs out. So the body of a call is
-//! a [`Leaving`] one: the HTTP client asks it for bytes once the connection stands, and then the gate decides. A call that
-//! is withheld so never reached the server whole, and no server acts on half a message. Made by `calls`.
+//! Connecting to a server and shaking hands with it may take seconds, in which a lease runs out. So the body of a call
+//! is a [`Leaving`] one: the HTTP client asks it for bytes once the connection stands, and then the gate decides. A
+//! call that is withheld so never reached the server whole, and no server acts on half a message. Made by `calls`.
 
 use std::{
     fmt,

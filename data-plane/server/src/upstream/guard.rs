@@ -2,10 +2,10 @@
 //!
 //! Called by `connector`, for every connection anew: a name is resolved once, every address it gives is looked at, and
 //! the connection goes to an address that was looked at, so a name that answers differently the second time gains
-//! nothing. One address that is not allowed refuses all: a name that mixes public and internal addresses is an attack or
-//! a mistake. Whom an address belongs to, `bailiwick_proto::address` says. What is not public is allowed by the server's
-//! manifest or by the node's operator; where a cloud tells machines its secrets, by the operator alone, address by
-//! address.
+//! nothing. One address that is not allowed refuses all: a name that mixes public and internal addresses is an attack
+//! or a mistake. Whom an address belongs to, `bailiwick_proto::address` says. What is not public is allowed by the
+//! server's manifest or by the node's operator; where a cloud tells machines its secrets, by the operator alone,
+//! address by address.
 
 use std::{
     fmt, io,
@@ -51,13 +51,13 @@ pub(super) struct Guard {
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub(super) enum Refused {
     #[error(
-        "{address} is not public ({what}); if the server may be there, say so in its manifest (endpoint.networks) or in \
-         the data plane's configuration (upstream.allowed_networks)"
+        "{address} is not public ({what}); if the server may be there, say so in its manifest (endpoint.networks) or \
+         in the data plane's configuration (upstream.allowed_networks)"
     )]
     Internal { address: IpAddr, what: &'static str },
     #[error(
-        "{0} is where a cloud keeps its machines' secrets; only the data plane's configuration can allow it, as that one \
-         address (upstream.allowed_networks)"
+        "{0} is where a cloud keeps its machines' secrets; only the data plane's configuration can allow it, as that \
+         one address (upstream.allowed_networks)"
     )]
     Metadata(IpAddr),
     #[error("the name has too many addresses")]

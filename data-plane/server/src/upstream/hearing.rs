@@ -4,7 +4,11 @@
 //! caller the first hears the session that the caller's calls are made in, and every further one has a session of its
 //! own, as long as it listens. Deliberately absent: what is wished for (`data-plane/core`).
 
-use std::{sync::Arc, time::Duration};
+use std::{
+    collections::BTreeSet,
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    time::Duration,
+};
 
 use bailiwick_data_plane_core::listening::{
     Wishes,
@@ -25,6 +29,8 @@ pub(crate) struct Hearing {
     peer: Result<Arc<Peer>, UpstreamFault>,
     /// Instead of the peer: all listeners hear the same session.
     partner: Option<Partner>,
+    /// What the partner's server was asked to tell of.
+    subscribed: Mutex<BTreeSet<String>>,
     shared: Option<(Arc<Known>, Principal)>,
 }
 
@@ -48,7 +54,8 @@ impl Upstream {
         };
         let shared = is_first.then(|| (known, principal.clone()));
         let partner = self.channels.partner(server, principal);
-        Hearing { upstream: Arc::clone(self), server: server.clone(), peer, partner, shared }
+        let subscribed = Mutex::default();
+        Hearing { upstream: Arc::clone(self), server: server.clone(), peer, partner, subscribed, shared }
     }
 }
 
@@ -77,12 +84,21 @@ impl Hearing {
         peer.notifications(id, wishes, bounds).await
     }
 
-    /// Nobody listens any more. A session of its own is given back.
+    /// Nobody listens any more. A session of its own is given back; in one that others use, what was asked for is.
     pub(crate) async fn close(&self) {
-        if self.shared.is_none() {
-            if let Ok(peer) = self.peer() {
-                peer.close(CLOSE_WAIT_MAX).await;
+        if self.partner.is_some() {
+            let subscribed = std::mem::take(&mut *self.subscribed());
+            for uri in subscribed {
+                if let Err(fault) = self.subscribe(&uri, false).await {
+                    tracing::debug!(%fault, "a server does not take a subscription back");
+                    return;
+                }
             }
+        }
+        if self.shared.is_none()
+            && let Ok(peer) = self.peer()
+        {
+            peer.close(CLOSE_WAIT_MAX).await;
         }
     }
 
@@ -90,9 +106,18 @@ impl Hearing {
     pub(crate) async fn subscribe(&self, uri: &str, wished: bool) -> Result<(), UpstreamFault> {
         let (id, bounds) = (self.upstream.next_id(), self.upstream.handshake_bounds(&self.server));
         if let Some(partner) = &self.partner {
+            if wished {
+                self.subscribed().insert(uri.to_owned());
+            } else {
+                self.subscribed().remove(uri);
+            }
             return partner.subscribe(&id, (uri, wished), bounds).await;
         }
         self.peer()?.subscribe(&id, (uri, wished), bounds).await
+    }
+
+    fn subscribed(&self) -> MutexGuard<'_, BTreeSet<String>> {
+        self.subscribed.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     fn peer(&self) -> Result<&Arc<Peer>, UpstreamFault> {

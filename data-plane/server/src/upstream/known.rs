@@ -1,9 +1,9 @@
 //! The servers this node has been asked to reach, each as its manifest describes it at the time.
 //!
-//! Called by `upstream` for every request; finding a server takes no lock. A server whose description changes is another
-//! one from then on: with connections, sessions and a standing of its own, so that nothing of before is shown to it or
-//! believed of it. For a moment there are two, while a control plane looks at what a changed server shows before that is
-//! in force; the one before is forgotten when a third comes. What is idle is swept away.
+//! Called by `upstream` for every request; finding a server takes no lock. A server whose description changes is
+//! another one from then on: with connections, sessions and a standing of its own, so that nothing of before is shown
+//! to it or believed of it. For a moment there are two, while a control plane looks at what a changed server shows
+//! before that is in force; the one before is forgotten when a third comes. What is idle is swept away.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -99,8 +99,10 @@ impl Table {
         if let Some(known) = found(&before, server) {
             return (known, Vec::new());
         }
-        let origin = Route::new(server, Arc::clone(&self.surroundings)).map(|route| Arc::new(Origin::new(Arc::new(route))));
-        let fresh = Arc::new(Known { server: server.clone(), origin, peers: Mutex::default(), heard: Mutex::default() });
+        let origin =
+            Route::new(server, Arc::clone(&self.surroundings)).map(|route| Arc::new(Origin::new(Arc::new(route))));
+        let fresh =
+            Arc::new(Known { server: server.clone(), origin, peers: Mutex::default(), heard: Mutex::default() });
         let (mut next, mut forgotten) = (BTreeMap::clone(&before), Vec::new());
         if next.len() >= SERVERS_MAX && !next.contains_key(&server.name) {
             forgotten.extend(std::mem::take(&mut next).into_values().flatten());
@@ -139,7 +141,11 @@ impl Table {
         self.surroundings.supervisor.spawn("idle-connections", OnEnd::Finish, async move {
             while closing.or_stop(tokio::time::sleep(SWEEP_EVERY)).await.is_some() {
                 let Some(table) = table.upgrade() else { return };
-                table.all().iter().filter_map(|known| known.origin.as_ref().ok()).for_each(|origin| origin.route.sweep());
+                table
+                    .all()
+                    .iter()
+                    .filter_map(|known| known.origin.as_ref().ok())
+                    .for_each(|origin| origin.route.sweep());
             }
         });
     }

@@ -1,7 +1,7 @@
 //! What a request holds while it is under way: a connection, and a place among those of its server.
 //!
-//! Both are given back when they are dropped, however the request ends. Places are counted per server, so one that hangs
-//! holds up its own callers and nobody else's.
+//! Both are given back when they are dropped, however the request ends. Places are counted per server, so one that
+//! hangs holds up its own callers and nobody else's.
 
 use std::{
     fmt,
@@ -80,7 +80,11 @@ struct Waiting<'a>(&'a AtomicUsize);
 impl<'a> Waiting<'a> {
     fn begin(places: &'a Places) -> Result<Self, UpstreamFault> {
         let counted = Self(&places.waiting);
-        if counted.0.fetch_add(1, Ordering::Relaxed) >= places.waiting_max { Err(UpstreamFault::Busy) } else { Ok(counted) }
+        if counted.0.fetch_add(1, Ordering::Relaxed) >= places.waiting_max {
+            Err(UpstreamFault::Busy)
+        } else {
+            Ok(counted)
+        }
     }
 }
 

@@ -167,10 +167,7 @@ impl Peer {
     }
 
     /// What the server says that it can do: an object.
-    pub(crate) async fn capabilities(
-        &self,
-        bounds: Bounds,
-    ) -> Result<Option<Box<RawValue>>, UpstreamFault> {
+    pub(crate) async fn capabilities(&self, bounds: Bounds) -> Result<Option<Box<RawValue>>, UpstreamFault> {
         Ok(self.link(bounds).await?.capabilities.clone())
     }
 
@@ -205,11 +202,7 @@ impl Peer {
     }
 
     /// Tells a legacy server that keeps a log the level that is wanted; opens a session where there is none.
-    pub(crate) async fn tell_level(
-        &self,
-        id: &RequestId,
-        bounds: Bounds,
-    ) -> Result<(), UpstreamFault> {
+    pub(crate) async fn tell_level(&self, id: &RequestId, bounds: Bounds) -> Result<(), UpstreamFault> {
         let (link, level) = (self.link(bounds).await?, self.level.load_full());
         let Some(level) = level.filter(|_| link.logs()) else { return Ok(()) };
         let request = |era| level_request(era, id, *level);
@@ -231,11 +224,7 @@ impl Peer {
     }
 
     /// Sends a notification to a legacy server that is linked; to any other, nothing.
-    pub(crate) async fn notify_legacy(
-        &self,
-        body: Vec<u8>,
-        timeout: Duration,
-    ) -> Result<(), UpstreamFault> {
+    pub(crate) async fn notify_legacy(&self, body: Vec<u8>, timeout: Duration) -> Result<(), UpstreamFault> {
         let Some(link) = self.link.load_full().filter(|link| !link.era.is_modern()) else { return Ok(()) };
         let ServerRequest { headers, .. } = handshake::initialized_notification(link.era);
         let post = post(None, ServerRequest { headers, body }, link.session.as_ref())?;

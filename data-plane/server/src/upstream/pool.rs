@@ -1,10 +1,10 @@
-//! The connections of one server: kept while they are of use, one after another where the server speaks HTTP/1.1, one for
-//! all where it chose HTTP/2.
+//! The connections of one server: kept while they are of use, one after another where the server speaks HTTP/1.1, one
+//! for all where it chose HTTP/2.
 //!
-//! Called by `route`. What was put back is looked at when it is taken out again: the HTTP implementation says whether a
-//! connection can take another request, which it cannot while anything of an earlier exchange may still come. A connection
-//! on which this node showed another certificate of its own than it would now is not used again. Each connection is a task
-//! that ends with whoever uses it, and with the node.
+//! Called by `route`. What was put back is looked at when it is taken out again: the HTTP implementation says whether
+//! a connection can take another request, which it cannot while anything of an earlier exchange may still come. A
+//! connection on which this node showed another certificate of its own than it would now is not used again. Each
+//! connection is a task that ends with whoever uses it, and with the node.
 
 use std::{
     fmt,

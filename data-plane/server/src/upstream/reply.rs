@@ -1,7 +1,7 @@
 //! A server's reply while it is read: its head at once, its body piece by piece.
 //!
-//! Made by `route`, read by `exchange`, `answer_stream` and streams. Dropped, its connection goes back to the pool, which
-//! uses it again only if all of the reply was read; its place among the requests under way is free from then on.
+//! Made by `route`, read by `exchange`, `answer_stream` and streams. Dropped, its connection goes back to the pool,
+//! which uses it again only if all of the reply was read; its place among the requests under way is free from then on.
 
 use bytes::Bytes;
 use http::{HeaderMap, StatusCode, response::Parts};

@@ -1,10 +1,10 @@
 //! One server as this node reaches it over HTTP: prepared once, used by every request.
 //!
-//! Made by `known` for each way a server is described; called by `exchange` and whoever opens streams. It joins what the
-//! manifest says of the transport: connections (`pool`), places (`lease`), when it is left alone (`attempt`), what it is
-//! shown (`credential`). A request is built here from MCP's own headers and nothing of the caller's. Redirects are not
-//! followed: what a server says elsewhere is not what was approved. A request is sent a second time by itself only when
-//! the connection turned out to be gone before any of it was written.
+//! Made by `known` for each way a server is described; called by `exchange` and whoever opens streams. It joins what
+//! the manifest says of the transport: connections (`pool`), places (`lease`), when it is left alone (`attempt`), what
+//! it is shown (`credential`). A request is built here from MCP's own headers and nothing of the caller's. Redirects
+//! are not followed: what a server says elsewhere is not what was approved. A request is sent a second time by itself
+//! only when the connection turned out to be gone before any of it was written.
 
 use std::{sync::Arc, time::Duration};
 
@@ -116,14 +116,16 @@ impl Route {
             Some(_) | None => return Err(unusable("its URL is neither http nor https")),
         };
         let authority = whole.authority().ok_or_else(|| unusable("its URL has no host"))?;
-        let host: Host = authority.host().parse().map_err(|fault| UpstreamFault::Unusable(format!("its host: {fault}")))?;
+        let host: Host =
+            authority.host().parse().map_err(|fault| UpstreamFault::Unusable(format!("its host: {fault}")))?;
         let port = authority.port_u16().unwrap_or(if is_https { 443 } else { 80 });
         let path = whole.path_and_query().map_or("/", |path| path.as_str());
         let path = path.parse().map_err(|_| unusable("its URL's path cannot be read"))?;
         let host_header = HeaderValue::from_str(authority.as_str()).map_err(|_| unusable("its host cannot be read"))?;
         let tls = is_https.then(|| Tls::new(server.tls.as_ref(), &host)).transpose()?;
         let networks: Result<Vec<Network>, _> = server.networks.iter().map(|network| network.parse()).collect();
-        let networks = networks.map_err(|fault: bailiwick_proto::address::NotANetwork| UpstreamFault::Unusable(fault.to_string()))?;
+        let networks = networks
+            .map_err(|fault: bailiwick_proto::address::NotANetwork| UpstreamFault::Unusable(fault.to_string()))?;
         let shown = server.credential.as_ref().map(Shown::new).transpose()?;
         let limits = &surroundings.limits;
         let or = |said: u64, otherwise: u64| Duration::from_millis(if said > 0 { said } else { otherwise });
@@ -142,7 +144,7 @@ impl Route {
         let pool = Arc::new(Pool::new(connector, idle, supervisor, closing, metrics.clone()));
         let connections = if server.connections > 0 { server.connections as usize } else { limits.connections };
         let waiting = server.waiting.map_or(limits.waiting, |waiting| waiting as usize);
-        let retry = server.retry.clone().unwrap_or_default();
+        let retry = server.retry.unwrap_or_default();
         Ok(Self {
             url: server.url.clone(),
             paths: Paths { path, whole },
@@ -264,7 +266,8 @@ fn answered(reply: Reply) -> Result<Reply, NoReply> {
 impl Shown {
     fn new(credential: &v1::Credential) -> Result<Self, UpstreamFault> {
         let header = HeaderName::from_bytes(credential.header.as_bytes());
-        let header = header.map_err(|_| UpstreamFault::Unusable("the header of its credential cannot be read".to_owned()))?;
+        let header =
+            header.map_err(|_| UpstreamFault::Unusable("the header of its credential cannot be read".to_owned()))?;
         let (secret, scheme) = (credential.secret.clone(), credential.scheme.clone());
         Ok(Self { secret, header, scheme, ready: ArcSwapOption::empty() })
     }
@@ -283,7 +286,8 @@ impl Shown {
         }
         text.extend_from_slice(credential.as_bytes());
         let value = HeaderValue::from_bytes(&text);
-        let mut value = value.map_err(|_| UpstreamFault::Unusable(format!("the secret `{}` cannot stand in a header", self.secret)))?;
+        let mut value = value
+            .map_err(|_| UpstreamFault::Unusable(format!("the secret `{}` cannot stand in a header", self.secret)))?;
         value.set_sensitive(true);
         self.ready.store(Some(Arc::new((credential, value.clone()))));
         Ok(value)

@@ -1,12 +1,13 @@
 //! A program on this machine as a server: started through a warden, spoken to over its standard input and output.
 //!
-//! Called by `channel::pool`. What may be run is the operator's to say, by path and, where they wish, by first arguments;
-//! nothing else is, and no shell reads anything. The program finds in its environment the operator's search path and what
-//! its manifest gives it, and three pipes; everything else of this node stays here. A line is a message, and has a bound.
-//! What it writes to its standard error goes to this node's log, for whoever turns debugging on, without the secrets it
-//! was given, cut and counted. Whatever it does with its output, it is read, so that it never waits for us, but no faster
-//! than is good for others. When its channel ends, its input ends; `warden` sees to the rest, and is killed with all of
-//! its group if even that takes too long. Specification: MCP 2026-07-28 and 2025-11-25 transports, "stdio".
+//! Called by `channel::pool`. What may be run is the operator's to say, by path and, where they wish, by first
+//! arguments; nothing else is, and no shell reads anything. The program finds in its environment the operator's search
+//! path and what its manifest gives it, and three pipes; everything else of this node stays here. A line is a message,
+//! and has a bound. What it writes to its standard error goes to this node's log, for whoever turns debugging on,
+//! without the secrets it was given, cut and counted. Whatever it does with its output, it is read, so that it never
+//! waits for us, but no faster than is good for others. When its channel ends, its input ends; `warden` sees to the
+//! rest, and is killed with all of its group if even that takes too long. Specification: MCP 2026-07-28 and 2025-11-25
+//! transports, "stdio".
 
 mod output;
 

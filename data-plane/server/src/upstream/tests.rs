@@ -13,6 +13,7 @@ use crate::fakes::server::{FakeServer, Mode, Speaks, raw_server, result_text, se
 mod api;
 mod bad;
 mod isolation;
+mod sse;
 mod streams;
 mod transport;
 

@@ -1,8 +1,8 @@
 //! TLS towards one server: whom it is believed to be, and who this node is to it.
 //!
-//! Called by `connector` for each connection. The server's certificate is checked against the certificates of its manifest,
-//! or else the system's, always; there is no way to leave that out. A client certificate comes from a sealed secret and is
-//! read again when that changes. TLS 1.2 and 1.3; HTTP/2 or HTTP/1.1, as the server chooses (ALPN).
+//! Called by `connector` for each connection. The server's certificate is checked against the certificates of its
+//! manifest, or else the system's, always; there is no way to leave that out. A client certificate comes from a sealed
+//! secret and is read again when that changes. TLS 1.2 and 1.3; HTTP/2 or HTTP/1.1, as the server chooses (ALPN).
 
 use std::sync::{Arc, LazyLock};
 
@@ -55,7 +55,9 @@ impl Tls {
             name => name.parse().map_err(|_| invalid("its name in `tls.server_name` cannot be read"))?,
         };
         let name = match host {
-            Host::Name(name) => ServerName::try_from(name).map_err(|_| invalid("its name cannot be in a certificate"))?,
+            Host::Name(name) => {
+                ServerName::try_from(name).map_err(|_| invalid("its name cannot be in a certificate"))?
+            }
             Host::Address(address) => ServerName::IpAddress(address.into()),
         };
         let roots = match said.ca.as_str() {

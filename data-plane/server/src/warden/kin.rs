@@ -1,8 +1,8 @@
 //! Whoever descends from this process: found and killed until nobody is left.
 //!
 //! Used by the warden alone, which is the reaper of all its descendants: whoever loses its parent becomes its child, so
-//! each is found from it, whatever group or session it moved to. A process is killed through a descriptor of its own that
-//! was checked once more, so that nobody else is hit who got its number meanwhile.
+//! each is found from it, whatever group or session it moved to. A process is killed through a descriptor of its own
+//! that was checked once more, so that nobody else is hit who got its number meanwhile.
 
 use std::{
     collections::{BTreeMap, BTreeSet},

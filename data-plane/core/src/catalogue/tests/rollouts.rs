@@ -91,6 +91,36 @@ fn a_candidate_that_cannot_be_used_is_refused_by_name_and_changes_nothing() {
     }
 }
 
+#[test]
+fn a_view_is_shown_by_the_share_alone_until_it_counts_for_all() {
+    let viewed = fixture::finance_with(|listed| {
+        listed.tools = "search".into();
+        listed.views = vec![v1::ServerView {
+            server: "finance".into(),
+            only: vec!["query_data".into()],
+            tools: vec![v1::ToolView { tool: "query_data".into(), name: "query".into(), ..v1::ToolView::default() }],
+            ..v1::ServerView::default()
+        }];
+    });
+    let names = |catalogue: &Catalogue| {
+        let config = catalogue.config();
+        let finance = &config.virtual_servers["finance"];
+        (finance.tools.keys().cloned().collect::<Vec<_>>(), finance.search.is_some())
+    };
+    let all = names(&at(NODE, &world()));
+    let seen = (vec!["query".to_owned()], true);
+    let staging = world().with(rollout(PLACES)).with(staged(&viewed));
+    assert_eq!(names(&at(NODE, &staging.clone().with(rollout(NOBODY)))), all);
+    let mut catalogue = at(NODE, &staging);
+    assert_eq!(names(&catalogue), seen);
+    let ended = world().with(viewed.clone());
+    let changes = vec![set(viewed.clone()), gone("rollout/7"), gone(&staged(&viewed).key)];
+    catalogue.delta(&delta(7, &ended, changes)).unwrap();
+    assert_eq!(names(&catalogue), seen);
+    catalogue.delta(&delta(8, &world(), vec![set(fixture::finance_with(|_| ()))])).unwrap();
+    assert_eq!(names(&catalogue), all);
+}
+
 fn none_may_other() -> v1::Entry {
     fixture::policy("zz-none", 9, r#"forbid (principal, action, resource);"#)
 }

@@ -28,7 +28,8 @@ pub(super) fn in_pieces(server: &Inner, message: &Value, count: usize) -> Respon
 
 /// A session's own stream, or the rest of an answer.
 pub(super) async fn stream(State(server): State<Arc<Inner>>, headers: HeaderMap) -> Response {
-    let seen = Seen { method: "GET".into(), headers: headers.clone(), body: Value::Null, version: http::Version::HTTP_11 };
+    let seen =
+        Seen { method: "GET".into(), headers: headers.clone(), body: Value::Null, version: http::Version::HTTP_11 };
     server.seen.lock().unwrap().push(seen);
     let events = [(header::CONTENT_TYPE, "text/event-stream")];
     let trouble = *server.trouble.lock().unwrap();
@@ -52,7 +53,12 @@ pub(super) async fn close(State(server): State<Arc<Inner>>, headers: HeaderMap) 
     let id = headers["mcp-session-id"].to_str().unwrap().to_owned();
     server.holds.subscribe().wait_for(|holds| !holds).await.unwrap();
     server.sessions.lock().unwrap().remove(&id);
-    server.seen.lock().unwrap().push(Seen { method: "DELETE".into(), headers, body: Value::Null, version: http::Version::HTTP_11 });
+    server.seen.lock().unwrap().push(Seen {
+        method: "DELETE".into(),
+        headers,
+        body: Value::Null,
+        version: http::Version::HTTP_11,
+    });
     StatusCode::NO_CONTENT
 }
 

@@ -49,10 +49,12 @@ mod tests {
     #[test]
     fn pauses_grow_to_a_bound_and_end_with_an_answer() {
         let (mut health, now) = (Health::default(), Instant::now());
-        let pauses: Vec<_> = (0..12).map(|_| {
-            health.failed(now);
-            health.until.unwrap() - now
-        }).collect();
+        let pauses: Vec<_> = (0..12)
+            .map(|_| {
+                health.failed(now);
+                health.until.unwrap() - now
+            })
+            .collect();
         assert_eq!(pauses[..4], [250, 500, 1000, 2000].map(Duration::from_millis));
         assert_eq!(pauses[11], PAUSE_MAX);
         assert_eq!((health.answered(), health.answered()), (12, 0));

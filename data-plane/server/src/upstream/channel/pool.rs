@@ -1,13 +1,15 @@
 //! The sessions of one server that is reached over channels: one for each caller, or one for all, begun when somebody
 //! needs it and ended when nobody does.
 //!
-//! Called by `channels`. A session takes a place, of which a server and a node have so many, until nothing of it is left.
-//! When all are taken, who came last waits, for a bounded time and among a bounded number, and the session that has been
-//! unused for longest gives way. Listening alone keeps no place: who listens is told that the stream broke, and listens
-//! again. A session that ends by itself is begun again at the next call, after a pause that grows while none of them
-//! answers anything; whoever calls meanwhile is refused at once. What was under way then is not asked again. A session
-//! that was given other secrets than there are now gives way to a new one. Deliberately absent: programs and HTTP
-//! (`stdio`, `sse_transport`).
+//! Called by `channels`. A session takes a place, of which a server and a node have so many, until nothing of it is
+//! left. When all are taken, who came last waits, for a bounded time and among a bounded number, and the session that
+//! has been unused for longest gives way. Listening alone keeps no place: who listens is told that the stream broke,
+//! and listens again. A session that ends by itself is begun again at the next call, after a pause that grows while
+//! none of them answers anything; whoever calls meanwhile is refused at once. What was under way then is not asked
+//! again. A session that was given other secrets than there are now gives way to a new one. Deliberately absent:
+//! programs and HTTP (`stdio`, `sse_transport`).
+
+mod places;
 
 use std::{
     collections::BTreeMap,
@@ -18,36 +20,28 @@ use std::{
     time::Duration,
 };
 
-use arc_swap::ArcSwapOption;
-use bailiwick_data_plane_core::relay::Level;
 use bailiwick_proto::v1::Server;
 use bailiwick_runtime::OnEnd;
 use futures::future::BoxFuture;
-use serde_json::value::RawValue;
 use tokio::{
-    sync::{Mutex as AsyncMutex, Notify, OwnedSemaphorePermit, Semaphore},
+    sync::{Notify, Semaphore},
     time::{Instant, sleep_until, timeout_at},
 };
 
+use self::places::Places;
 use super::{
     Channel,
     health::Health,
+    live::{Live, Seat, Unowned, Use, among_few},
     session::{Known, Session},
 };
 use crate::upstream::{
-    channels::Surroundings, credential::Credential, exchange::Bounds, fault::UpstreamFault, metrics::OfServer, peer::Principal,
-    sse_transport, stdio,
+    channels::Surroundings, credential::Credential, exchange::Bounds, fault::UpstreamFault, metrics::OfServer,
+    peer::Principal, sse_transport, stdio,
 };
 
 /// Seats kept of one server, some hundred bytes each; beyond it those without a session are forgotten.
 const SEATS_MAX: usize = 4_096;
-/// Callers of one server that wait for a place. More are refused at once.
-const WAITING_MAX: usize = 256;
-/// Sessions of one person and agent with one server, one for each set of capabilities of their clients. Clients that
-/// declare yet others cannot be asked there: or somebody who declares something new each time would take all places.
-const VARIANTS_MAX: usize = 4;
-/// A session that gives way has ended by then.
-const ENDING_MAX: Duration = Duration::from_secs(4);
 /// Sessions of one server over HTTP+SSE; each is a connection.
 const STREAMS_MAX: usize = 1_024;
 /// How long an unused one is kept.
@@ -87,109 +81,6 @@ pub(in crate::upstream) struct Pool {
     is_legacy: AtomicBool,
     /// Another configuration took this one's place.
     is_retired: AtomicBool,
-}
-
-/// One caller, or all.
-#[derive(Debug)]
-pub(in crate::upstream) struct Seat {
-    /// What the client behind it can be asked for: an object.
-    capabilities: Option<Box<RawValue>>,
-    pub(in crate::upstream) level: ArcSwapOption<Level>,
-    live: ArcSwapOption<Live>,
-    /// Held while a session is being begun, so that it happens once.
-    beginning: AsyncMutex<()>,
-}
-
-/// A session, and who uses it.
-#[derive(Debug)]
-pub(in crate::upstream) struct Live {
-    pub(in crate::upstream) session: Session,
-    secrets: Vec<(String, Credential)>,
-    used: Mutex<Used>,
-    freed: Arc<Notify>,
-}
-
-#[derive(Debug)]
-struct Used {
-    by: usize,
-    /// When the last one was done.
-    until: Instant,
-    is_over: bool,
-}
-
-/// Somebody uses a session, until this is dropped.
-#[derive(Debug)]
-pub(in crate::upstream) struct Use(Arc<Live>);
-
-impl std::ops::Deref for Use {
-    type Target = Session;
-
-    fn deref(&self) -> &Session {
-        &self.0.session
-    }
-}
-
-impl Drop for Use {
-    fn drop(&mut self) {
-        let mut used = self.0.used();
-        used.by -= 1;
-        used.until = Instant::now();
-        let is_last = used.by == 0;
-        if is_last && used.is_over {
-            self.0.session.channel.end();
-        }
-        drop(used);
-        if is_last {
-            self.0.freed.notify_waiters();
-        }
-    }
-}
-
-impl Seat {
-    fn is_taken(&self) -> bool {
-        self.live.load().as_ref().is_some_and(|live| live.session.channel.is_open())
-    }
-}
-
-impl Live {
-    fn used(&self) -> MutexGuard<'_, Used> {
-        self.used.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    fn enter(self: &Arc<Self>) -> Option<Use> {
-        let mut used = self.used();
-        let is_there = !used.is_over && self.session.channel.is_open();
-        is_there.then(|| {
-            used.by += 1;
-            Use(Arc::clone(self))
-        })
-    }
-
-    /// Ends it once nobody uses it.
-    fn retire(&self) {
-        let mut used = self.used();
-        used.is_over = true;
-        if used.by == 0 {
-            self.session.channel.end();
-        }
-    }
-
-    /// Since when nobody uses it.
-    fn unused_since(&self) -> Option<Instant> {
-        let used = self.used();
-        (used.by == 0 && !used.is_over).then_some(used.until)
-    }
-
-    /// Ends it, if nobody has used it since.
-    fn gives_way(&self, since: Instant) -> bool {
-        let mut used = self.used();
-        let gives_way = used.by == 0 && !used.is_over && used.until <= since;
-        if gives_way {
-            used.is_over = true;
-            self.session.channel.end();
-        }
-        gives_way
-    }
 }
 
 impl Pool {
@@ -244,12 +135,7 @@ impl Pool {
             Principal::Gateway => None,
             Principal::Caller { capabilities, .. } => capabilities.clone(),
         };
-        let seat = Arc::new(Seat {
-            capabilities: capabilities.and_then(|text| RawValue::from_string(text).ok()),
-            level: ArcSwapOption::empty(),
-            live: ArcSwapOption::empty(),
-            beginning: AsyncMutex::default(),
-        });
+        let seat = Arc::new(Seat::new(capabilities));
         seats.insert(principal.clone(), Arc::clone(&seat));
         seat
     }
@@ -323,55 +209,6 @@ impl Pool {
         }
     }
 
-    fn free_places(&self) -> Result<Places, UpstreamFault> {
-        let own = Arc::clone(&self.places).try_acquire_owned().map_err(|_none| UpstreamFault::Busy)?;
-        let node = self.around.place(self.server.command.is_some()).map_err(|()| UpstreamFault::Busy)?;
-        Ok(Places { _own: own, _node: node })
-    }
-
-    /// Two places, one of the server's and one of the node's, waited for in turn with others.
-    async fn places(&self, until: Instant) -> Result<Places, UpstreamFault> {
-        // Who waits already comes first.
-        if self.waiting.load(Ordering::Relaxed) == 0
-            && let Ok(places) = self.free_places()
-        {
-            return Ok(places);
-        }
-        let before = self.waiting.fetch_add(1, Ordering::Relaxed);
-        let _waits = Waits(&self.waiting);
-        if before >= WAITING_MAX {
-            return Err(UpstreamFault::Busy);
-        }
-        let waited = timeout_at(until, async {
-            let mut gave_way: Option<Instant> = None;
-            loop {
-                let (freed, changed) = (self.freed.notified(), self.around.freed.notified());
-                if let Ok(places) = self.free_places() {
-                    return places;
-                }
-                // What gave way needs a while to end; somebody else may take its place.
-                if gave_way.is_none_or(|at| at.elapsed() > ENDING_MAX) {
-                    let gives_way = self.give_way() || (self.places.available_permits() > 0 && self.around.give_way());
-                    gave_way = gives_way.then(Instant::now).or(gave_way);
-                }
-                tokio::select! {
-                    () = freed => {}
-                    () = changed => {}
-                    () = sleep_until(Instant::now() + ENDING_MAX) => {}
-                }
-            }
-        });
-        waited.await.map_err(|_elapsed| UpstreamFault::Busy)
-    }
-
-    /// The session that has been unused for longest ends.
-    pub(in crate::upstream) fn give_way(&self) -> bool {
-        let lives: Vec<_> = self.seats().values().filter_map(|seat| seat.live.load_full()).collect();
-        let unused = lives.iter().filter_map(|live| Some((live.unused_since()?, live)));
-        let longest = unused.min_by_key(|(since, _)| *since);
-        longest.is_some_and(|(since, live)| live.gives_way(since))
-    }
-
     async fn begin(
         self: &Arc<Self>,
         seat: &Arc<Seat>,
@@ -379,7 +216,13 @@ impl Pool {
         bounds: Bounds,
     ) -> Result<Arc<Live>, UpstreamFault> {
         let known = if self.is_legacy.load(Ordering::Relaxed) { Known::Legacy } else { Known::Nothing };
-        let Begun { channel, run, secrets } = self.begun().await?;
+        let begun = self.begun().await.inspect_err(|fault| {
+            // What this node keeps back says nothing of the server.
+            if !matches!(fault, UpstreamFault::NotAllowed(_) | UpstreamFault::NoCredential(_)) {
+                self.failed();
+            }
+        });
+        let Begun { channel, run, secrets } = begun?;
         self.keep(channel.clone(), run, places);
         let mut unowned = Unowned(Some(channel.clone()));
         let level = seat.level.load_full().map(|level| *level);
@@ -401,8 +244,7 @@ impl Pool {
             self.is_legacy.store(true, Ordering::Relaxed);
         }
         tracing::debug!(server = self.server.name, version = session.era().version(), "a session is begun");
-        let used = Mutex::new(Used { by: 0, until: Instant::now(), is_over: false });
-        let live = Arc::new(Live { session, secrets, used, freed: Arc::clone(&self.freed) });
+        let live = Arc::new(Live::new(session, secrets, Arc::clone(&self.freed)));
         self.reap_when_idle(&live);
         Ok(live)
     }
@@ -434,7 +276,11 @@ impl Pool {
         let failures = self.health().failed(Instant::now());
         if failures == Health::TOLD_AT {
             self.metrics.left_alone(true);
-            tracing::warn!(server = self.server.name, failures, "a server ends again and again; it is begun less often");
+            tracing::warn!(
+                server = self.server.name,
+                failures,
+                "a server ends again and again; it is begun less often"
+            );
         }
     }
 
@@ -468,7 +314,7 @@ impl Pool {
                 }
                 if !is_unused {
                     // Somebody listens: it is as good as used now.
-                    live.used().until = Instant::now();
+                    live.touch();
                 }
             }
         });
@@ -500,41 +346,5 @@ impl Pool {
     }
 }
 
-/// The principal, or the same without anything it could be asked for, if its person and agent have enough sessions.
-fn among_few(seats: &BTreeMap<Principal, Arc<Seat>>, principal: &Principal) -> Principal {
-    let Principal::Caller { user, agent, .. } = principal else { return principal.clone() };
-    let plain = Principal::Caller { user: user.clone(), agent: agent.clone(), capabilities: None };
-    let is_theirs = |one: &Principal| matches!(one, Principal::Caller { user: of, agent: through, .. } if of == user && through == agent);
-    let theirs = seats.range(plain.clone()..).take_while(|(one, _)| is_theirs(one));
-    if theirs.filter(|(_, seat)| seat.is_taken()).count() >= VARIANTS_MAX { plain } else { principal.clone() }
-}
-
 /// What a session is greeted with is answered twice at most, and its log's level once.
 const HANDSHAKE_ANSWERS: u64 = 3;
-
-/// Somebody waits for a place, until this is dropped.
-struct Waits<'a>(&'a AtomicUsize);
-
-impl Drop for Waits<'_> {
-    fn drop(&mut self) {
-        self.0.fetch_sub(1, Ordering::Relaxed);
-    }
-}
-
-/// A channel of which no session has come yet: without one it ends, also when nobody waits for it any more.
-struct Unowned(Option<Channel>);
-
-impl Drop for Unowned {
-    fn drop(&mut self) {
-        if let Some(channel) = &self.0 {
-            channel.end();
-        }
-    }
-}
-
-/// A session's places, given back when nothing is left of it.
-#[derive(Debug)]
-struct Places {
-    _own: OwnedSemaphorePermit,
-    _node: Option<OwnedSemaphorePermit>,
-}

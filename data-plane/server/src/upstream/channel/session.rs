@@ -31,10 +31,7 @@ use futures::{
 };
 use http::HeaderValue;
 use serde_json::value::RawValue;
-use tokio::{
-    sync::mpsc,
-    time::timeout,
-};
+use tokio::{sync::mpsc, time::timeout};
 
 use super::{Channel, Question};
 use crate::upstream::{
@@ -195,7 +192,12 @@ impl Session {
     }
 
     /// Tells a legacy server that keeps a log the level that is wanted.
-    pub(in crate::upstream) async fn tell_level(&self, id: &RequestId, level: Level, bounds: Bounds) -> Result<(), UpstreamFault> {
+    pub(in crate::upstream) async fn tell_level(
+        &self,
+        id: &RequestId,
+        level: Level,
+        bounds: Bounds,
+    ) -> Result<(), UpstreamFault> {
         if !self.logs() {
             return Ok(());
         }
@@ -286,11 +288,16 @@ impl Session {
         }
         let rpc_method = if wished { method::RESOURCES_SUBSCRIBE } else { method::RESOURCES_UNSUBSCRIBE };
         let request = list_request(self.era, id, (rpc_method, &[("uri", raw(uri))]), None, &Carried::default());
-        let (answer, _) = self.ask(id, request, bounds, Aside::default()).await?;
-        match &answer {
-            Response::Result(_) => Ok(()),
-            Response::Error(_) => Err(invalid(rpc_method, &answer)),
+        let taken = match self.ask(id, request, bounds, Aside::default()).await {
+            Ok((Response::Result(_), _)) => Ok(()),
+            Ok((answer, _)) => Err(invalid(rpc_method, &answer)),
+            Err(fault) => Err(fault),
+        };
+        if wished && taken.is_err() {
+            // The next one who wishes it asks again.
+            self.subscribed.lock().unwrap_or_else(PoisonError::into_inner).remove(uri);
         }
+        taken
     }
 }
 

@@ -41,14 +41,11 @@ async fn when_a_channel_breaks_only_what_had_left_may_have_happened() {
     let (channel, mut outgoing) = Channel::open(1, false);
     let (one, other) = (RequestId::from(1), RequestId::from(2));
     let fault = UpstreamFault::Unreachable("it ended".to_owned());
-    let (left, kept, ()) = tokio::join!(
-        channel.ask(question(&one, None), None),
-        channel.ask(question(&other, None), None),
-        async {
+    let (left, kept, ()) =
+        tokio::join!(channel.ask(question(&one, None), None), channel.ask(question(&other, None), None), async {
             assert_eq!(written(&channel, &mut outgoing).await["id"], 1);
             channel.broke(fault.clone());
-        }
-    );
+        });
     assert_eq!(left.unwrap_err(), fault);
     assert_eq!(kept.unwrap_err(), UpstreamFault::SessionGone);
     let later = channel.ask(question(&one, None), None).await;
@@ -94,16 +91,15 @@ async fn who_does_not_hear_what_is_said_beside_its_answer_holds_others_up_once()
     let asked = Question { heard: Some((Sort::Call, &heard)), ..question(&slow, None) };
     let log = br#"{"jsonrpc":"2.0","method":"notifications/message","params":{"level":"info","data":1}}"#;
     let began = tokio::time::Instant::now();
-    let (slow, quick, ()) =
-        tokio::join!(channel.ask(asked, None), channel.ask(question(&quick, None), None), async {
-            written(&channel, &mut outgoing).await;
-            written(&channel, &mut outgoing).await;
-            for _ in 0..100 {
-                channel.take(log).await.unwrap();
-            }
-            channel.take(&answer(&json!(2), &json!({}))).await.unwrap();
-            channel.take(&answer(&json!(1), &json!({}))).await.unwrap();
-        });
+    let (slow, quick, ()) = tokio::join!(channel.ask(asked, None), channel.ask(question(&quick, None), None), async {
+        written(&channel, &mut outgoing).await;
+        written(&channel, &mut outgoing).await;
+        for _ in 0..100 {
+            channel.take(log).await.unwrap();
+        }
+        channel.take(&answer(&json!(2), &json!({}))).await.unwrap();
+        channel.take(&answer(&json!(1), &json!({}))).await.unwrap();
+    });
     assert!(slow.is_ok() && quick.is_ok());
     assert!(began.elapsed() < 2 * SLOW_MAX, "{:?}", began.elapsed());
     assert!(deaf.try_recv().is_ok() && deaf.try_recv().is_err(), "the rest is missed");

@@ -47,10 +47,7 @@ pub(crate) enum Notifications {
 
 impl Peer {
     /// The server's era, and what it offers to listen to.
-    pub(in crate::upstream) async fn offers(
-        &self,
-        bounds: Bounds,
-    ) -> Result<(Era, Offers), UpstreamFault> {
+    pub(in crate::upstream) async fn offers(&self, bounds: Bounds) -> Result<(Era, Offers), UpstreamFault> {
         let link = self.link(bounds).await?;
         let capabilities = link.capabilities.as_deref().and_then(Members::of).unwrap_or_default();
         Ok((link.era, Offers::of(&capabilities)))
@@ -76,12 +73,7 @@ impl Peer {
     }
 
     /// At a modern server.
-    async fn subscriptions(
-        &self,
-        id: RequestId,
-        wishes: &Wishes,
-        bounds: Bounds,
-    ) -> Result<Notifications, Closed> {
+    async fn subscriptions(&self, id: RequestId, wishes: &Wishes, bounds: Bounds) -> Result<Notifications, Closed> {
         let wished = [("notifications", wishes.json())];
         let needs = wishes.needs();
         let request = list_request(Era::Modern, &id, (method::LISTEN, &wished), Some(&needs), &Carried::default());
@@ -121,7 +113,11 @@ impl Peer {
         let Some(session) = &link.session else { return };
         let headers = route::headers([(HeaderName::from_static(header_name::SESSION_ID), session.clone())]);
         let closed = tokio::time::timeout(timeout, Box::pin(self.origin.route.fetch(Method::DELETE, headers))).await;
-        tracing::debug!(url = self.origin.route.url, is_closed = matches!(closed, Ok(Ok(_))), "a session is given back");
+        tracing::debug!(
+            url = self.origin.route.url,
+            is_closed = matches!(closed, Ok(Ok(_))),
+            "a session is given back"
+        );
     }
 }
 

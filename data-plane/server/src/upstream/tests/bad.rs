@@ -1,5 +1,5 @@
-//! One bad server of every kind beside a good one: each fault has its name and its time, and the good one's callers notice
-//! nothing.
+//! One bad server of every kind beside a good one: each fault has its name and its time, and the good one's callers
+//! notice nothing.
 
 use bailiwick_runtime::OnEnd;
 use futures::future::join_all;
@@ -69,7 +69,8 @@ async fn serve(mut stream: TcpStream, does: Does) {
         Does::Nothing => std::future::pending().await,
         Does::Reset => drop(stream.set_zero_linger()),
         Does::Answer(answer) => {
-            while stream.read(&mut request).await.is_ok_and(|read| read > 0) && stream.write_all(answer).await.is_ok() {}
+            while stream.read(&mut request).await.is_ok_and(|read| read > 0) && stream.write_all(answer).await.is_ok() {
+            }
         }
         Does::Flood(answer) => {
             drop(stream.read(&mut request).await);
@@ -84,7 +85,8 @@ const HALF: &[u8] = b"HTTP/1.1 200 OK\r\ncontent-type: application/json\r\nconte
 const SHORT: &[u8] =
     b"HTTP/1.1 200 OK\r\ncontent-type: application/json\r\ncontent-length: 5\r\n\r\n{\"jsonrpc\":\"2.0\",\"id\":0,\"result\":{}}";
 const LONG: &[u8] = b"HTTP/1.1 200 OK\r\ncontent-type: application/json\r\ncontent-length: 99999999999\r\n\r\n{";
-const ELSEWHERE: &[u8] = b"HTTP/1.1 307 Temporary Redirect\r\nlocation: http://10.0.0.1/mcp\r\ncontent-length: 0\r\n\r\n";
+const ELSEWHERE: &[u8] =
+    b"HTTP/1.1 307 Temporary Redirect\r\nlocation: http://10.0.0.1/mcp\r\ncontent-length: 0\r\n\r\n";
 const HEADERS: &[u8] = b"HTTP/1.1 200 OK\r\nx-0123456789: 0123456789012345678901234567890123456789\r\n";
 const CONTINUES: &[u8] = b"HTTP/1.1 100 Continue\r\n\r\n";
 const EVENTS: &[u8] = b"HTTP/1.1 200 OK\r\ncontent-type: text/event-stream\r\n\r\ndata: {\"jsonrpc\":\"2.0\",\"method\":\"notifications/progress\",\"params\":{}}\n\n";
@@ -113,7 +115,9 @@ async fn one_bad_server_of_every_kind_leaves_the_good_one_unhurt() {
     for (number, (scheme, does, expected)) in table.into_iter().enumerate() {
         let bad = Bad::start(does).await;
         let name = format!("bad-{number}");
-        let to = Server { name, timeout_ms: 400, connect_timeout_ms: 300, breaker_faults: u32::MAX, ..server(&bad.url(scheme)) };
+        let timeout_ms = if expected == "upstream_timeout" { 400 } else { 10_000 };
+        let to =
+            Server { name, timeout_ms, connect_timeout_ms: 300, breaker_faults: u32::MAX, ..server(&bad.url(scheme)) };
         linked(&upstream, &to);
         let began = Instant::now();
         let callers = join_all((0..8).map(|_| ask_server(&upstream, &to)));
@@ -123,7 +127,7 @@ async fn one_bad_server_of_every_kind_leaves_the_good_one_unhurt() {
         for answer in callers {
             assert_eq!(answer.as_ref().unwrap_err().reason().as_str(), expected, "{scheme} {does:?}: {answer:?}");
         }
-        assert!(began.elapsed() < Duration::from_secs(5), "{does:?}");
+        assert!(began.elapsed() < Duration::from_secs(10), "{does:?}");
     }
 }
 

@@ -1,5 +1,5 @@
-//! Two people over the same connections, in any order, some of whom go away in the middle: what is one's never comes to the
-//! other.
+//! Two people over the same connections, in any order, some of whom go away in the middle: what is one's never comes
+//! to the other.
 
 use proptest::prelude::*;
 use tokio::time::timeout;

@@ -27,7 +27,8 @@ impl Resolver for Names {
         self.asked.fetch_add(1, Ordering::SeqCst);
         let mut answers = self.answers.lock().unwrap();
         let answer = if answers.len() > 1 { answers.pop_front() } else { answers.front().cloned() };
-        let addresses = answer.unwrap().into_iter().map(|address| SocketAddr::new(address.parse().unwrap(), port)).collect();
+        let addresses =
+            answer.unwrap().into_iter().map(|address| SocketAddr::new(address.parse().unwrap(), port)).collect();
         Box::pin(async move { io::Result::Ok(addresses) })
     }
 }
@@ -113,13 +114,18 @@ async fn a_server_is_shown_the_present_secret_and_asked_nothing_without_one() {
     let before = fake.seen("tools/call").len();
     assert_eq!(ask_server(&upstream, &bearer).await, Err(UpstreamFault::NoCredential("key".into())));
     assert_eq!(fake.seen("tools/call").len(), before);
-    assert!(fake.seen("server/discover").iter().all(|seen| seen.headers.contains_key("authorization") || seen.headers.contains_key("x-api-key")));
+    assert!(
+        fake.seen("server/discover")
+            .iter()
+            .all(|seen| seen.headers.contains_key("authorization") || seen.headers.contains_key("x-api-key"))
+    );
 }
 
 #[tokio::test]
 async fn a_server_whose_connections_fail_is_left_alone_until_it_answers_again() {
     let fake = FakeServer::start(Speaks::Modern).await;
-    let upstream = upstream_within(UpstreamConfig { breaker_faults: 3, breaker_pause_ms: 60, ..loopback() }, Means::default());
+    let upstream =
+        upstream_within(UpstreamConfig { breaker_faults: 3, breaker_pause_ms: 60, ..loopback() }, Means::default());
     ask(&upstream, &fake.url).await.unwrap();
     for mode in [Mode::ToolError, Mode::Status(500), Mode::Malformed, Mode::Huge, Mode::Redirect] {
         fake.set(mode);
@@ -146,7 +152,8 @@ async fn a_server_whose_connections_fail_is_left_alone_until_it_answers_again() 
 #[tokio::test]
 async fn silence_is_a_fault_and_a_client_that_goes_away_says_nothing() {
     let fake = FakeServer::start(Speaks::Modern).await;
-    let upstream = upstream_within(UpstreamConfig { breaker_faults: 2, breaker_pause_ms: 60_000, ..loopback() }, Means::default());
+    let upstream =
+        upstream_within(UpstreamConfig { breaker_faults: 2, breaker_pause_ms: 60_000, ..loopback() }, Means::default());
     let hasty = Server { timeout_ms: 100, ..server(&fake.url) };
     ask_server(&upstream, &hasty).await.unwrap();
     fake.set(Mode::Hang);

@@ -1,0 +1,135 @@
+//! Who asks: a caller with a good token, or the refusal to send.
+//!
+//! Called by `endpoint` before a request's body is read, and once more when that took long. A token may be newer than
+//! this node's configuration; then it waits for a moment. Refusals of authentic tokens are recorded within a budget,
+//! because whoever holds an expired token must not be able to fill the spool; everybody else is counted and logged
+//! only. Specification: RFC 6750 §3; RFC 9728 §5.1.
+
+use std::time::{Duration, Instant};
+
+use bailiwick_data_plane_core::Config;
+use bailiwick_proto::{Reason, mcp::code};
+use http::{HeaderMap, HeaderValue, StatusCode, header};
+
+use super::{
+    super::{
+        answer::{self, Response},
+        metadata,
+        visit::Visit,
+    },
+    not_ready, refusal_body,
+};
+use crate::{
+    auth::NotAuthenticated,
+    calls::{Asked, Calls, RequestDenial, Who, unix_seconds},
+    telemetry::Cause,
+};
+
+/// Longest wait for the configuration that a token was granted under: deltas take milliseconds.
+const CATCH_UP_WAIT_MAX: Duration = Duration::from_secs(2);
+
+/// Who asks, by the configuration in force now, or as soon as that is what their token was granted under; or the
+/// refusal to send.
+pub(super) async fn ask(
+    visit: &Visit,
+    calls: &Calls,
+    virtual_server: &str,
+    headers: &HeaderMap,
+    request_id: &str,
+    arrived: Instant,
+) -> Result<Asked, Box<Response>> {
+    let gateway = &visit.gateway;
+    let asked = ask_now(visit, calls, virtual_server, headers, request_id, arrived).await?;
+    let min_revision = asked.caller.min_revision;
+    if min_revision <= asked.config.revision {
+        return Ok(asked);
+    }
+    if Box::pin(gateway.state.reaches(min_revision, CATCH_UP_WAIT_MAX)).await {
+        return ask_now(visit, calls, virtual_server, headers, request_id, arrived).await;
+    }
+    tracing::info!(request_id, min_revision, held = asked.config.revision, "this node is behind the token");
+    Box::pin(record_refused(calls, &asked, virtual_server, Reason::ConfigStale)).await;
+    gateway.metrics.refused(Reason::ConfigStale);
+    Err(Box::new(not_ready()))
+}
+
+async fn ask_now(
+    visit: &Visit,
+    calls: &Calls,
+    virtual_server: &str,
+    headers: &HeaderMap,
+    request_id: &str,
+    arrived: Instant,
+) -> Result<Asked, Box<Response>> {
+    let gateway = &visit.gateway;
+    let Some(config) = gateway.state.config() else { return Err(Box::new(not_ready())) };
+    let config_age_ms = gateway.state.age_ms();
+    match gateway.authenticator.authenticate(&config, virtual_server, headers, unix_seconds()) {
+        Ok(caller) => {
+            let (request_id, cause) = (request_id.to_owned(), Cause::default());
+            Ok(Asked { config, caller, request_id, config_age_ms, arrived, cause })
+        }
+        Err(refused) => {
+            let denial = Denial { config: &config, virtual_server, request_id, config_age_ms };
+            Err(Box::new(Box::pin(unauthenticated(visit, calls, &denial, refused)).await))
+        }
+    }
+}
+
+/// What a refusal before any message was read is recorded with.
+struct Denial<'a> {
+    config: &'a Config,
+    virtual_server: &'a str,
+    request_id: &'a str,
+    config_age_ms: u64,
+}
+
+async fn unauthenticated(visit: &Visit, calls: &Calls, denial: &Denial<'_>, refused: NotAuthenticated) -> Response {
+    let (gateway, client) = (&visit.gateway, visit.client);
+    let NotAuthenticated { reason, claims } = refused;
+    gateway.metrics.refused(reason);
+    let Denial { request_id, virtual_server, .. } = denial;
+    tracing::info!(%reason, request_id, virtual_server, %client, "not authenticated");
+    if let Some(claims) = &claims
+        && gateway.attributed_denials.take(1)
+    {
+        let record = RequestDenial {
+            who: Who::Claims(claims),
+            virtual_server: denial.virtual_server,
+            request_id: denial.request_id,
+            reason,
+            revision: denial.config.revision,
+            config_age_ms: denial.config_age_ms,
+        };
+        if let Err(unrecorded) = calls.deny_request(record).await {
+            tracing::warn!(%unrecorded, "a refusal is not recorded");
+        }
+    }
+    let status = match reason {
+        Reason::ScopeInsufficient => StatusCode::FORBIDDEN,
+        Reason::ConfigStale => return not_ready(),
+        _ => StatusCode::UNAUTHORIZED,
+    };
+    let challenge = metadata::challenge(denial.config.issuer.as_ref(), denial.virtual_server, reason);
+    let body = refusal_body(code::DENIED, reason, denial.request_id);
+    let mut response = answer::json(status, body);
+    if let Ok(challenge) = HeaderValue::from_str(&challenge) {
+        response.headers_mut().insert(header::WWW_AUTHENTICATE, challenge);
+    }
+    response
+}
+
+/// Records that an authenticated caller's request was refused before it was understood.
+pub(super) async fn record_refused(calls: &Calls, asked: &Asked, virtual_server: &str, reason: Reason) {
+    let record = RequestDenial {
+        who: Who::Caller(&asked.caller),
+        virtual_server,
+        request_id: &asked.request_id,
+        reason,
+        revision: asked.config.revision,
+        config_age_ms: asked.config_age_ms,
+    };
+    if let Err(unrecorded) = calls.deny_request(record).await {
+        tracing::warn!(%unrecorded, "a refusal is not recorded");
+    }
+}

@@ -211,7 +211,7 @@ impl Engine {
         let mut all = PolicySet::new();
         let statements: BTreeMap<_, _> =
             policies.all().flat_map(PolicySet::policies).map(|statement| (statement.id(), statement)).collect();
-        statements.into_values().try_for_each(|statement| all.add(statement.clone())).map_err(text_of)?;
+        statements.into_values().try_for_each(|statement| all.add(statement.clone()).map_err(text_of))?;
         let tools = self.tools.values().flat_map(HashMap::values).flat_map(|tool| [&tool.tool, &tool.action]);
         let entities = self.entities(request, &wanted, self.named.values().flatten().chain(tools))?;
         let question = self.question(request, wanted)?;

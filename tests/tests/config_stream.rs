@@ -41,6 +41,7 @@ const FRAME_BYTES_MAX: usize = 32 * 1024 * 1024;
 struct Recording(Vec<Step>);
 
 #[derive(Debug)]
+#[expect(clippy::large_enum_variant, reason = "nearly all of them are the large one")]
 enum Step {
     /// It (re)connected, holding this revision.
     Opened(u64),

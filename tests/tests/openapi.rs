@@ -4,7 +4,7 @@
 
 use std::{
     fs,
-    sync::{Arc, Mutex},
+    sync::{Arc, Mutex, PoisonError},
 };
 
 use anyhow::{Context, Result, ensure};
@@ -76,7 +76,7 @@ impl Api {
     }
 
     fn asked(&self) -> Vec<Asked> {
-        self.asked.lock().unwrap().clone()
+        self.asked.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 }
 
@@ -84,7 +84,8 @@ async fn answer(State(asked): State<Log>, method: Method, uri: Uri, headers: Hea
     let header = |name: &str| headers.get(name).and_then(|value| value.to_str().ok()).unwrap_or_default().to_owned();
     let line = format!("{method} {uri}");
     let body = String::from_utf8_lossy(&body).into_owned();
-    asked.lock().unwrap().push(Asked { line, key: header("x-api-key"), authorization: header("authorization"), body });
+    let mut asked = asked.lock().unwrap_or_else(PoisonError::into_inner);
+    asked.push(Asked { line, key: header("x-api-key"), authorization: header("authorization"), body });
     match uri.path() {
         "/v1/items/missing" => (StatusCode::NOT_FOUND, Json(json!({"why": "no such item"}))).into_response(),
         "/v1/items/moved" => (StatusCode::FOUND, [("location", "http://127.0.0.1:9/")]).into_response(),

@@ -50,6 +50,12 @@ struct Verified {
     caller: Result<Arc<Caller>, Reason>,
 }
 
+impl Cache {
+    fn is_of(&self, config: &Config) -> bool {
+        std::ptr::eq(self.basis.as_ptr(), Arc::as_ptr(&config.offer))
+    }
+}
+
 impl Authenticator {
     /// The caller of a request to `virtual_server` at `now_unix` seconds.
     pub(crate) fn authenticate(
@@ -98,6 +104,10 @@ impl Authenticator {
         let caller = Caller::from_claims(&claims, virtual_server).map(Arc::new);
         let verified = Verified { claims: Arc::new(claims), caller };
         let mut cache = self.cache();
+        if !cache.is_of(config) {
+            // Verified with what others no longer go by: good for this request, and for no other.
+            return Ok(verified);
+        }
         if cache.tokens.len() >= TOKENS_MAX {
             cache.tokens.retain(|_, known| now_unix < known.claims.exp);
             if cache.tokens.len() >= TOKENS_MAX {
@@ -111,7 +121,7 @@ impl Authenticator {
     /// What is known of a token under the issuer and keys in force.
     fn known(&self, config: &Config, hash: &TokenHash) -> Option<Verified> {
         let mut cache = self.cache();
-        if !std::ptr::eq(cache.basis.as_ptr(), Arc::as_ptr(&config.offer)) {
+        if !cache.is_of(config) {
             let keys = format!("{:?}", config.token_keys);
             if cache.issuer != config.issuer || cache.keys != keys {
                 cache.tokens.clear();
@@ -271,6 +281,20 @@ mod tests {
         }
         let refused = authenticator.authenticate(&config(&[2]), "finance", &good, NOW).unwrap_err();
         assert_eq!(refused, NotAuthenticated { reason: Reason::TokenSignature, claims: None });
+    }
+
+    #[test]
+    fn a_token_that_was_verified_while_its_key_was_withdrawn_is_not_kept() {
+        let (before, after, authenticator) = (config(&[1]), config(&[2]), Authenticator::default());
+        let good = with_token(&claims(), 1);
+        let token = bearer(&good).unwrap();
+        let hash = || TokenHash::of(token);
+        assert!(authenticator.known(&before, &hash()).is_none(), "a request begins under the old keys");
+        assert!(authenticator.known(&after, &hash()).is_none(), "another one comes under the new");
+        let issuer = before.issuer.clone().unwrap();
+        assert!(authenticator.verify(&before, &issuer, "finance", (token, hash()), NOW).is_ok());
+        let refused = authenticator.authenticate(&after, "finance", &good, NOW).unwrap_err();
+        assert_eq!(refused.reason, Reason::TokenSignature);
     }
 
     #[test]

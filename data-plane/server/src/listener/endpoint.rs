@@ -45,7 +45,7 @@ use crate::{
 
 /// Longest wait for a slot when too many calls are under way.
 const SLOT_WAIT_MAX: Duration = Duration::from_secs(2);
-/// A body that is there so soon came with its head: nothing that counts can have changed.
+/// A body that is there so soon came with its head: under the same configuration, nothing that counts has changed.
 const AT_ONCE: Duration = Duration::from_millis(20);
 /// Messages before an answer that wait to be sent; the server waits when there are more.
 const BEFORE_MAX: usize = 16;
@@ -103,7 +103,9 @@ async fn post(visit: &Visit, head: Head<'_>, body: RequestBody) -> Response {
         }
     };
     // A body may come slowly; what was revoked or has expired meanwhile counts.
-    let mut asked = match arrived.elapsed() < AT_ONCE {
+    let now = gateway.state.config();
+    let is_in_force = now.is_some_and(|now| Arc::ptr_eq(&now.contents, &asked.config.contents));
+    let mut asked = match is_in_force && arrived.elapsed() < AT_ONCE {
         true => asked,
         false => match Box::pin(ask()).await {
             Ok(asked) => asked,

@@ -1,50 +1,22 @@
-//! Validation and compilation of policies, and the decision.
+//! Compilation of policies, and the decision.
 //!
-//! `validate` is the control plane's gate: it also asks whether what a policy names exists. `compile` is what data
-//! planes run on every configuration: bounds, syntax and schema. It does not ask about names, so that deleting a
-//! person or a tool never keeps a configuration from being applied: what is gone makes no requests and gets no calls.
+//! `compile` is what data planes run on every configuration: bounds, syntax and schema. It does not ask about names
+//! (`validation.rs` does), so that deleting a person or a tool never keeps a configuration from being applied: what is
+//! gone makes no requests and gets no calls.
 //! A compiled set never changes; share it in an `Arc`.
 
 use std::{collections::BTreeSet, sync::Arc};
 
 use crate::{
-    catalogue::{CatalogueTool, Universe, is_cost},
+    catalogue::{CatalogueTool, is_cost},
     cedar::{self, Checker, Engine, Evaluation, Findings, Placed, Statement},
-    references::{self, Literal},
+    references,
     request::{PolicyRef, Request, Use, Verdict},
-    schema::{self, ACTION, TOOL},
+    schema::{self, ACTION},
     settled::Settled,
     stack,
     text::{CATALOGUE, POLICIES_MAX, PolicyProblem, PolicyText},
 };
-
-/// Everything wrong with one policy text, in the order of its lines; empty when it may be accepted.
-///
-/// Checks the bounds, Cedar's syntax, strict validation against the schema that `catalogue` gives, and that every
-/// user, agent, server, tool and action the text names exists. Templates are refused, and so are statements that
-/// can never match: a `forbid` that forbids nothing is a mistake, and a dangerous one.
-#[must_use]
-pub fn validate(policy: &PolicyText, catalogue: &[CatalogueTool], universe: &dyn Universe) -> Vec<PolicyProblem> {
-    stack::for_compiling(|| problems_of(policy, catalogue, universe))
-}
-
-fn problems_of(policy: &PolicyText, catalogue: &[CatalogueTool], universe: &dyn Universe) -> Vec<PolicyProblem> {
-    let statements = match read(policy) {
-        Ok(statements) => statements,
-        Err(problems) => return problems,
-    };
-    let checker = Checker::new();
-    let literals: BTreeSet<Literal> = statements.iter().flat_map(Statement::literals).collect();
-    let names_tools = literals.iter().any(|literal| [TOOL, ACTION].contains(&literal.kind.as_str()));
-    let tools = catalogue.iter().filter(|_| names_tools).map(CatalogueTool::policy_name).collect();
-    let mut problems = references::unknown_names(policy, &literals, &tools, universe);
-    let Findings { errors, futile, about: _ } = check(&checker, policy, &statements);
-    // A statement with errors may look futile only because of them.
-    problems.extend(if errors.is_empty() { futile } else { errors });
-    problems.sort();
-    problems.dedup();
-    problems
-}
 
 /// A set of policies ready to decide: immutable, `Send + Sync`.
 #[derive(Debug)]
@@ -155,14 +127,14 @@ impl CompiledPolicies {
 }
 
 /// Bounds, then syntax: the parser meets no text that is out of bounds.
-fn read(policy: &PolicyText) -> Result<Vec<Statement>, Vec<PolicyProblem>> {
+pub(crate) fn read(policy: &PolicyText) -> Result<Vec<Statement>, Vec<PolicyProblem>> {
     policy.within_bounds().map_err(|problem| vec![problem])?;
     cedar::parse(policy)
 }
 
 /// What both the control plane and data planes check of a text that was read. All actions the text names count as
 /// declared: whether they exist is a question of names, not of types.
-fn check(checker: &Checker, policy: &PolicyText, statements: &[Statement]) -> Findings {
+pub(crate) fn check(checker: &Checker, policy: &PolicyText, statements: &[Statement]) -> Findings {
     let literals = statements.iter().flat_map(Statement::literals);
     let actions = literals
         .filter(|literal| literal.kind == ACTION && !schema::is_own_action(&literal.id))

@@ -1,6 +1,6 @@
 //! Policy: Cedar texts become one compiled set; a request and that set become a verdict.
 //!
-//! Called by `control-plane/core` (`validate`, before a policy is accepted) and `data-plane/core`
+//! Called by `control-plane/core` (`Reader`, before a policy is accepted) and `data-plane/core`
 //! (`CompiledPolicies::compile` when the configuration changes, `decide` on everything that is listed or used).
 //!
 //! Invariants: no policy means deny; a matching `forbid` beats every `permit`; a policy that fails while it is
@@ -19,10 +19,12 @@ mod schema;
 mod settled;
 mod stack;
 mod text;
+mod validation;
 
 pub use catalogue::{CatalogueTool, KnownNames, Universe, is_cost};
-pub use compiled::{CompiledPolicies, validate};
+pub use compiled::CompiledPolicies;
 pub use request::{PolicyRef, Request, RequestAgent, Use, Verdict};
 pub use text::{
     CATALOGUE, POLICIES_MAX, POLICY_NESTING_MAX, POLICY_OPERATORS_MAX, POLICY_TEXT_BYTES_MAX, PolicyProblem, PolicyText,
 };
+pub use validation::{Names, ReadPolicy, Reader, validate};

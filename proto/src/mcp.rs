@@ -20,7 +20,7 @@ pub use message::{
     Answered, ID_BYTES_MAX, METHOD_BYTES_MAX, Message, MessageFault, Notification, Reply, Request, RequestId,
     read_message,
 };
-pub use raw::{MemberFault, Members, ordered_members, push_string, raw, raw_object, to_raw};
+pub use raw::{MemberFault, Members, is_object, ordered_members, push_string, raw, raw_object, to_raw};
 pub use response::{
     ERROR_MESSAGE_CHARS_MAX, Incoming, Response, ResponseFault, RpcError, error_body, raw_error_body, read_any,
     read_incoming, read_response, request_body, result_body,

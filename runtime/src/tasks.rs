@@ -2,10 +2,17 @@
 //!
 //! Every task has a name and says what its end means. A critical task that ends before shutdown was requested, or
 //! any task that panics, takes the whole role down: half a process is worse than none. Waiting for the role's end
-//! is waiting for [`Supervisor::ended`].
+//! is waiting for [`Supervisor::ended`]. Work that one waits for and that has to be done all the same is
+//! [`Persistent`]: a task only once nobody waits.
 
-use std::sync::{Arc, OnceLock};
+use std::{
+    fmt,
+    pin::Pin,
+    sync::{Arc, OnceLock},
+    task::{Context, Poll},
+};
 
+use tokio::runtime::Handle;
 use tokio_util::task::TaskTracker;
 
 use crate::shutdown::Shutdown;
@@ -57,6 +64,14 @@ impl Supervisor {
         });
     }
 
+    /// Work for whoever waits for it; see [`Persistent`].
+    pub fn persist<F>(&self, name: &'static str, work: F) -> Persistent<F>
+    where
+        F: Future<Output: Send> + Send + 'static,
+    {
+        Persistent { work: Some(Box::pin(work)), name, supervisor: self.clone() }
+    }
+
     /// Returns once shutdown was requested and every task has ended.
     ///
     /// # Errors
@@ -66,6 +81,51 @@ impl Supervisor {
         self.tracker.close();
         self.tracker.wait().await;
         self.failed.get().map_or(Ok(()), |name| Err(TaskFailed(name)))
+    }
+}
+
+/// Work that is done while it is waited for, and goes on as a task of its own when it is dropped before its end.
+pub struct Persistent<F: Future<Output: Send> + Send + 'static> {
+    /// Until it is done.
+    work: Option<Pin<Box<F>>>,
+    name: &'static str,
+    supervisor: Supervisor,
+}
+
+impl<F: Future<Output: Send> + Send + 'static> Persistent<F> {
+    /// Goes on as a task of its own, which does `then` with what comes of it.
+    pub fn go_on(mut self, then: impl FnOnce(F::Output) + Send + 'static) {
+        if let Some(work) = self.work.take() {
+            self.supervisor.spawn(self.name, OnEnd::Finish, async move { then(work.await) });
+        }
+    }
+}
+
+impl<F: Future<Output: Send> + Send + 'static> fmt::Debug for Persistent<F> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Persistent").field("name", &self.name).finish_non_exhaustive()
+    }
+}
+
+impl<F: Future<Output: Send> + Send + 'static> Future for Persistent<F> {
+    type Output = F::Output;
+
+    fn poll(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<F::Output> {
+        let Some(work) = &mut self.work else { return Poll::Pending };
+        let polled = work.as_mut().poll(context);
+        if polled.is_ready() {
+            self.work = None;
+        }
+        polled
+    }
+}
+
+impl<F: Future<Output: Send> + Send + 'static> Drop for Persistent<F> {
+    fn drop(&mut self) {
+        // Work that panicked cannot go on, and without a runtime nothing can.
+        if let Some(work) = self.work.take().filter(|_| !std::thread::panicking() && Handle::try_current().is_ok()) {
+            self.supervisor.spawn(self.name, OnEnd::Finish, async move { drop(work.await) });
+        }
     }
 }
 
@@ -113,6 +173,27 @@ mod tests {
         let supervisor = Supervisor::new(Shutdown::new());
         supervisor.spawn("loud", OnEnd::Finish, async { panic!("on purpose") });
         assert_eq!(supervisor.ended().await, Err(TaskFailed("loud")));
+    }
+
+    #[tokio::test]
+    async fn work_that_nobody_waits_for_any_more_is_done_all_the_same() {
+        let supervisor = Supervisor::new(Shutdown::new());
+        let (go_on, gate) = tokio::sync::oneshot::channel();
+        let (done, is_done) = tokio::sync::oneshot::channel();
+        let mut work = supervisor.persist("work", async move {
+            gate.await.unwrap();
+            done.send(()).unwrap();
+        });
+        assert!(futures::poll!(&mut work).is_pending());
+        drop(work);
+        go_on.send(()).unwrap();
+        is_done.await.unwrap();
+        assert_eq!(supervisor.persist("more", async { 7 }).await, 7, "whoever waits gets what comes of it");
+        let (tell, told) = tokio::sync::oneshot::channel();
+        supervisor.persist("aside", async { 8 }).go_on(|number| tell.send(number).unwrap());
+        assert_eq!(told.await, Ok(8));
+        supervisor.shutdown().request();
+        assert_eq!(supervisor.ended().await, Ok(()), "it is waited for like any task");
     }
 
     #[tokio::test]

@@ -1,7 +1,8 @@
 //! What a program says, line by line, in a conversation with requests under way.
 //!
 //! Promised: an answer reaches a request that was under way, once, and only if an ordinary reader takes it for that
-//! request's; what is heard beside one reaches only who listens; and what was said before is not needed to read a line.
+//! request's; what is heard beside one reaches only who listens; what was said before is not needed to read a line; and
+//! lines are the same however what is said is cut into chunks.
 
 use std::collections::BTreeSet;
 
@@ -28,7 +29,11 @@ pub(crate) fn one(random: &mut Random) -> Vec<u8> {
 }
 
 pub(crate) fn check(input: &[u8]) -> Checked {
-    let Ok(lines) = Lines::new(LINE_MAX).feed(input) else { return Ok(false) };
+    let read = Lines::new(LINE_MAX).feed(input);
+    let mut reader = Lines::new(LINE_MAX);
+    let bytewise: Result<Vec<_>, _> = input.iter().map(|byte| reader.feed(&[*byte])).collect();
+    promise(bytewise.map(|lines| lines.concat()) == read, "other lines when they come byte by byte")?;
+    let Ok(lines) = read else { return Ok(false) };
     let mut accepted = false;
     for (shared, era) in [(false, Era::Legacy("2025-11-25")), (true, Era::Legacy("2025-11-25")), (false, Era::Modern)] {
         let mut conversation = Conversation::new(shared);

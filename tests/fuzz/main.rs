@@ -1,5 +1,5 @@
 //! Fuzzing of everything that reads bytes of strangers: messages, headers, event streams, envelopes, the edge,
-//! OpenAPI documents, what programs say.
+//! OpenAPI documents, what programs and balancers say, hosts and networks.
 //!
 //!   fuzz --seconds 60 [--seed N] [--target NAME]   so long, all targets in turn or one; what was tried is told
 //!   fuzz --cases 100000 [--seed N] [--target NAME] so many cases of each target
@@ -16,9 +16,15 @@ mod envelopes;
 mod mutate;
 mod openapi;
 mod oracles;
+mod places;
+mod proxy;
+#[path = "../../data-plane/server/src/listener/proxy_protocol.rs"]
+mod proxy_protocol;
 mod seeds;
 #[path = "../../data-plane/server/src/upstream/sse.rs"]
 mod sse;
+#[path = "../../data-plane/server/src/upstream/sse_transport/address.rs"]
+mod sse_address;
 mod targets;
 
 use std::{

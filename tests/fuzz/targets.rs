@@ -15,7 +15,7 @@ use serde_json::{Value, value::RawValue};
 use crate::{
     conversation, edge, envelopes,
     mutate::{Random, changed},
-    openapi, oracles, seeds,
+    openapi, oracles, places, proxy, seeds,
     sse::{Mark, SseReader},
 };
 
@@ -34,7 +34,7 @@ pub(crate) struct Target {
     pub(crate) check: fn(&[u8]) -> Checked,
 }
 
-pub(crate) const TARGETS: [Target; 10] = [
+pub(crate) const TARGETS: [Target; 14] = [
     Target { name: "json", seeds: json_or_message, check: json },
     Target { name: "message", seeds: a_message, check: message },
     Target { name: "answer", seeds: a_message, check: answer },
@@ -45,6 +45,10 @@ pub(crate) const TARGETS: [Target; 10] = [
     Target { name: "edge", seeds: edge::one, check: edge::check },
     Target { name: "openapi", seeds: openapi::one, check: openapi::check },
     Target { name: "conversation", seeds: conversation::one, check: conversation::check },
+    Target { name: "proxy", seeds: proxy::one, check: proxy::check },
+    Target { name: "host", seeds: places::a_host, check: places::host },
+    Target { name: "network", seeds: places::a_network, check: places::network },
+    Target { name: "sse-address", seeds: places::an_address, check: places::sse_address },
 ];
 
 /// What a case is about.

@@ -1,7 +1,8 @@
 //! `tasks-server`: an MCP server with the tools that the conformance suite's scenarios for tasks ask for, on the
 //! published Rust SDK (crate `rmcp`), which keeps the tasks.
 //!
-//! Started by the tests (`peers::PeerServer::tasks`); prints its URL and lives until it is killed. `greet` is answered
+//! Started by the tests (`peers::PeerServer::tasks`); prints its URL and lives until it is killed. With `--stdio` it
+//! speaks over its standard input and output instead, until its input ends. `greet` is answered
 //! at once; the others go on as tasks for clients that declare the extension, and `slow_compute` and
 //! `protocol_error_job` answer other clients when they are done. Specification: extension
 //! `io.modelcontextprotocol/tasks`; the tools, in the suite's `src/scenarios/server/tasks`.
@@ -9,7 +10,7 @@
 use std::{future::Future, time::Duration};
 
 use rmcp::{
-    ErrorData, RoleServer, ServerHandler,
+    ErrorData, RoleServer, ServerHandler, ServiceExt,
     model::{
         CallToolRequestParams, CallToolResponse, CallToolResult, CancelTaskParams, ClientCapabilities, ContentBlock,
         CreateTaskResult, GetTaskParams, GetTaskResult, Implementation, InputRequest, InputRequests,
@@ -19,7 +20,8 @@ use rmcp::{
     service::RequestContext,
     task_manager::{TaskContext, TaskExit, TaskManager, TaskOptions},
     transport::{
-        StreamableHttpServerConfig, StreamableHttpService, streamable_http_server::session::local::LocalSessionManager,
+        StreamableHttpServerConfig, StreamableHttpService, stdio,
+        streamable_http_server::session::local::LocalSessionManager,
     },
 };
 use serde_json::{Value, json};
@@ -206,6 +208,10 @@ impl ServerHandler for Tasks {
 #[tokio::main]
 async fn main() -> anyhow::Result<()> {
     let server = Tasks::default();
+    if std::env::args().any(|argument| argument == "--stdio") {
+        server.serve(stdio()).await?.waiting().await?;
+        return Ok(());
+    }
     let config = StreamableHttpServerConfig::default().with_legacy_session_mode(false);
     let mcp: StreamableHttpService<Tasks, LocalSessionManager> =
         StreamableHttpService::new(move || Ok(server.clone()), std::sync::Arc::default(), config);

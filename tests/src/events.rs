@@ -5,10 +5,12 @@ use std::time::Duration;
 use anyhow::{Context, Result, ensure};
 use reqwest::{RequestBuilder, Response};
 use serde_json::{Value, json};
+use tokio::time::{Instant, timeout_at};
 
 use crate::mcp::{MODERN, McpClient, modern_meta};
 
-/// Longest wait for an event; whatever is told is told within seconds, and a stream that ends says so at once.
+/// Longest wait for a message, however many comments keep the stream alive meanwhile: whatever is told is told within
+/// seconds, and a stream that ends says so at once.
 const EVENT_WAIT_MAX: Duration = Duration::from_secs(20);
 
 /// See the file's header. The stream is let go when this is dropped.
@@ -68,6 +70,7 @@ impl Events {
     /// # Errors
     /// When nothing comes for long, or the connection breaks.
     pub async fn next(&mut self) -> Result<Option<Value>> {
+        let deadline = Instant::now() + EVENT_WAIT_MAX;
         loop {
             while let Some(event) = self.event()? {
                 let field = |name: &str| event.lines().find_map(|line| line.strip_prefix(name)).map(str::trim);
@@ -76,8 +79,7 @@ impl Events {
                     return Ok(Some(serde_json::from_str(data)?));
                 }
             }
-            let chunk =
-                tokio::time::timeout(EVENT_WAIT_MAX, self.response.chunk()).await.context("no event comes")??;
+            let chunk = timeout_at(deadline, self.response.chunk()).await.context("no event comes")??;
             let Some(chunk) = chunk else { return Ok(None) };
             self.read.extend_from_slice(&chunk);
         }

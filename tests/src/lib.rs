@@ -4,25 +4,31 @@
 //! listens on free loopback ports, keeps its data in a temporary folder, and is stopped when dropped. Nothing here
 //! sleeps to synchronise: `eventually` polls a condition within a bound.
 
+pub mod certificates;
 pub mod cluster;
 pub mod collector;
 pub mod conformance;
 pub mod deployment;
 pub mod events;
+pub mod http3;
 pub mod knobs;
 pub mod load;
+pub mod manifests;
 pub mod mcp;
 pub mod namespaces;
 pub mod peers;
+pub mod records;
 pub mod scripted;
 pub mod task_server;
 pub mod upstream;
 pub mod wait;
 
+pub use certificates::{ServedCertificate, Trusted};
 pub use cluster::Member;
 pub use collector::Collector;
 pub use deployment::{Deployment, Shape};
 pub use events::Events;
+pub use http3::Http3Client;
 pub use knobs::Knobs;
 pub use load::{Callers, Writers};
 pub use mcp::{Answer, McpClient};

@@ -6,6 +6,8 @@ use anyhow::{Context, Result};
 use reqwest::{Client, RequestBuilder, StatusCode, header::HeaderMap};
 use serde_json::{Value, json};
 
+use crate::wait::eventually;
+
 /// The current, stateless revision.
 pub const MODERN: &str = "2026-07-28";
 /// The last revision with sessions.
@@ -22,6 +24,18 @@ pub struct Answer {
 }
 
 impl Answer {
+    /// What comes back to a request.
+    ///
+    /// # Errors
+    /// When nothing does.
+    pub async fn to(request: RequestBuilder) -> Result<Self> {
+        let response = request.send().await.context("send")?;
+        let (status, headers) = (response.status(), response.headers().clone());
+        let text = response.text().await.context("read")?;
+        let body = serde_json::from_str(&text).unwrap_or(Value::Null);
+        Ok(Self { status, headers, text, body })
+    }
+
     /// The JSON-RPC error code, if any.
     #[must_use]
     pub fn code(&self) -> Option<i64> {
@@ -72,6 +86,11 @@ impl McpClient {
     /// # Errors
     /// When nothing comes back.
     pub async fn raw(&self, body: impl Into<Vec<u8>>, headers: &[(&str, &str)]) -> Result<Answer> {
+        Answer::to(self.request(body, headers)).await
+    }
+
+    /// What [`Self::raw`] sends.
+    pub fn request(&self, body: impl Into<Vec<u8>>, headers: &[(&str, &str)]) -> RequestBuilder {
         let bearer = format!("Bearer {}", self.token);
         let mut all = vec![
             ("content-type", "application/json"),
@@ -84,11 +103,7 @@ impl McpClient {
         }
         let request = all.iter().filter(|(_, value)| !value.is_empty());
         let request = request.fold(self.http.post(&self.url), |request, (name, value)| request.header(*name, *value));
-        let response = request.body(body.into()).send().await.context("send")?;
-        let (status, headers) = (response.status(), response.headers().clone());
-        let text = response.text().await.context("read")?;
-        let body = serde_json::from_str(&text).unwrap_or(Value::Null);
-        Ok(Answer { status, headers, text, body })
+        request.body(body.into())
     }
 
     /// A POST of this body with the usual headers.
@@ -101,14 +116,45 @@ impl McpClient {
     ///
     /// # Errors
     /// When nothing comes back.
-    pub async fn modern(&self, method: &str, mut params: Value) -> Result<Answer> {
-        let name = params.get("name").or(params.get("uri")).and_then(Value::as_str).unwrap_or_default().to_owned();
+    pub async fn modern(&self, method: &str, params: Value) -> Result<Answer> {
+        self.declaring(json!({}), method, params).await
+    }
+
+    /// The same of a client with these capabilities.
+    ///
+    /// # Errors
+    /// When nothing comes back.
+    pub async fn declaring(&self, capabilities: Value, method: &str, params: Value) -> Result<Answer> {
+        Answer::to(self.modern_request(capabilities, method, params)).await
+    }
+
+    /// What [`Self::declaring`] sends. Members of the parameters' own `_meta` are kept.
+    pub fn modern_request(&self, capabilities: Value, method: &str, mut params: Value) -> RequestBuilder {
+        let subject = ["name", "uri", "taskId"].iter().find_map(|member| params.get(member)?.as_str());
+        let name = subject.unwrap_or_default().to_owned();
         if let Some(members) = params.as_object_mut() {
-            members.insert("_meta".to_owned(), modern_meta());
+            let mut meta = modern_meta();
+            if let Some(meta) = meta.as_object_mut() {
+                meta.insert("io.modelcontextprotocol/clientCapabilities".to_owned(), capabilities);
+                meta.extend(members.remove("_meta").and_then(|own| own.as_object().cloned()).unwrap_or_default());
+            }
+            members.insert("_meta".to_owned(), meta);
         }
         let body = json!({"jsonrpc": "2.0", "id": 1, "method": method, "params": params});
         let headers = [("mcp-protocol-version", MODERN), ("mcp-method", method), ("mcp-name", &name)];
-        self.raw(body.to_string(), &headers).await
+        self.request(body.to_string(), &headers)
+    }
+
+    /// Waits until the client is shown just these tools: a change is on its way to the data plane.
+    ///
+    /// # Errors
+    /// When it is not.
+    pub async fn until_listed(&self, tools: &[&str]) -> Result<()> {
+        eventually(&format!("{tools:?} at {}", self.url), async || {
+            let listed = self.modern("tools/list", json!({})).await.ok()?;
+            (listed.tools() == tools).then_some(())
+        })
+        .await
     }
 
     /// The legacy handshake; keeps the session for the requests that follow.

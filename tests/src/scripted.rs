@@ -29,6 +29,7 @@ use tokio::{net::TcpListener, sync::watch, task::JoinHandle};
 
 pub use self::streams::End;
 use self::streams::Telling;
+use crate::manifests;
 
 /// How `tools/call` is answered.
 #[derive(Clone, Debug)]
@@ -215,12 +216,9 @@ impl ScriptedServer {
     /// Manifests for it: a server and virtual server of this name, and a policy that permits all of its tools.
     #[must_use]
     pub fn manifests(&self, name: &str, naming: &str) -> String {
-        let url = &self.url;
-        format!(
-            "---\napiVersion: bailiwick/v1\nkind: Server\nmetadata: {{name: {name}}}\nspec: {{endpoint: {{url: \"{url}\"}}}}\n\
-             ---\napiVersion: bailiwick/v1\nkind: VirtualServer\nmetadata: {{name: {name}}}\nspec: {{naming: {naming}, servers: [{{server: {name}}}]}}\n\
-             ---\napiVersion: bailiwick/v1\nkind: Policy\nmetadata: {{name: {name}}}\nspec:\n  cedar: permit (principal, action, resource in Server::\"{name}\");\n"
-        )
+        manifests::server(name, &json!({"url": self.url}))
+            + &manifests::virtual_server(name, naming, name)
+            + &manifests::permits_all_of(name)
     }
 }
 

@@ -1,4 +1,4 @@
-//! A modern MCP server whose tools go on as tasks, which become what a test says.
+//! A modern MCP server whose tools go on as tasks, which become what a test says; over Streamable HTTP and HTTP+SSE.
 //!
 //! Runs inside the test. It remembers what it was asked under which id, so a test can say that it was not; whoever
 //! listens to a task is told what becomes of it. How the published implementations keep tasks, the conformance suite
@@ -14,15 +14,17 @@ use anyhow::Result;
 use axum::{
     Json, Router,
     body::Body,
-    extract::State,
+    extract::{Path, State},
     http::{HeaderMap, StatusCode, header},
     response::{IntoResponse, Response},
-    routing::post,
+    routing::{get, post},
 };
 use futures::StreamExt as _;
 use serde_json::{Value, json};
 use tokio::{net::TcpListener, sync::mpsc, task::JoinHandle};
 use tokio_stream::wrappers::UnboundedReceiverStream;
+
+use crate::manifests;
 
 /// The extension's name.
 pub const TASKS: &str = "io.modelcontextprotocol/tasks";
@@ -32,6 +34,8 @@ pub const TASKS: &str = "io.modelcontextprotocol/tasks";
 pub struct TaskServer {
     /// Its MCP endpoint.
     pub url: String,
+    /// The same over HTTP+SSE.
+    pub sse_url: String,
     kept: Arc<Mutex<Kept>>,
     task: JoinHandle<()>,
 }
@@ -43,6 +47,8 @@ struct Kept {
     tasks: BTreeMap<String, Value>,
     asked: Vec<Asked>,
     listeners: Vec<(Value, Vec<String>, mpsc::UnboundedSender<String>)>,
+    /// Over HTTP+SSE.
+    sessions: Vec<mpsc::UnboundedSender<String>>,
 }
 
 /// A request about a task, or for listening to tasks.
@@ -65,10 +71,14 @@ impl TaskServer {
     pub async fn start(tools: Vec<Value>) -> Result<Self> {
         let kept = Arc::new(Mutex::new(Kept { tools, ..Kept::default() }));
         let listener = TcpListener::bind(("127.0.0.1", 0)).await?;
-        let url = format!("http://{}/mcp", listener.local_addr()?);
-        let app = Router::new().route("/mcp", post(answer)).with_state(Arc::clone(&kept));
+        let base = format!("http://{}", listener.local_addr()?);
+        let app = Router::new()
+            .route("/mcp", post(over_http))
+            .route("/sse", get(begin_session))
+            .route("/messages/{session}", post(in_session))
+            .with_state(Arc::clone(&kept));
         let task = tokio::spawn(async move { drop(axum::serve(listener, app).await) });
-        Ok(Self { url, kept, task })
+        Ok(Self { url: format!("{base}/mcp"), sse_url: format!("{base}/sse"), kept, task })
     }
 
     /// This becomes of a task; whoever listens to it is told.
@@ -103,11 +113,7 @@ impl TaskServer {
     /// Manifests for it: a server, and a policy that permits all of its tools.
     #[must_use]
     pub fn manifests(&self, name: &str) -> String {
-        let url = &self.url;
-        format!(
-            "---\napiVersion: bailiwick/v1\nkind: Server\nmetadata: {{name: {name}}}\nspec: {{endpoint: {{url: \"{url}\"}}}}\n\
-             ---\napiVersion: bailiwick/v1\nkind: Policy\nmetadata: {{name: {name}}}\nspec:\n  cedar: permit (principal, action, resource in Server::\"{name}\");\n"
-        )
+        manifests::server(name, &json!({"url": self.url})) + &manifests::permits_all_of(name)
     }
 }
 
@@ -139,18 +145,63 @@ fn detail(id: &str, members: &Value) -> Value {
     all
 }
 
-async fn answer(State(kept): State<Arc<Mutex<Kept>>>, headers: HeaderMap, Json(message): Json<Value>) -> Response {
+/// What a message is answered with.
+enum Answer {
+    Now(StatusCode, Value),
+    /// Notifications, in the stream.
+    Streamed,
+    Nothing,
+}
+
+async fn over_http(State(kept): State<Arc<Mutex<Kept>>>, headers: HeaderMap, Json(message): Json<Value>) -> Response {
+    let name = headers.get("mcp-name").and_then(|name| name.to_str().ok()).unwrap_or_default();
+    let (stream, told) = mpsc::unbounded_channel();
+    match answer(&mut lock(&kept), &message, name, stream) {
+        Answer::Now(status, body) => (status, Json(body)).into_response(),
+        Answer::Streamed => streamed(told),
+        Answer::Nothing => StatusCode::ACCEPTED.into_response(),
+    }
+}
+
+/// The stream of a session over HTTP+SSE, which begins with where its messages go.
+async fn begin_session(State(kept): State<Arc<Mutex<Kept>>>) -> Response {
+    let (stream, told) = mpsc::unbounded_channel();
+    let sessions = &mut lock(&kept).sessions;
+    drop(stream.send(format!("event: endpoint\ndata: /messages/{}\n\n", sessions.len())));
+    sessions.push(stream);
+    streamed(told)
+}
+
+async fn in_session(
+    State(kept): State<Arc<Mutex<Kept>>>,
+    Path(session): Path<usize>,
+    Json(message): Json<Value>,
+) -> StatusCode {
+    let mut kept = lock(&kept);
+    let Some(stream) = kept.sessions.get(session).cloned() else { return StatusCode::NOT_FOUND };
+    if let Answer::Now(_, body) = answer(&mut kept, &message, "", stream.clone()) {
+        drop(stream.send(event(&body)));
+    }
+    StatusCode::ACCEPTED
+}
+
+fn streamed(told: mpsc::UnboundedReceiver<String>) -> Response {
+    let events = UnboundedReceiverStream::new(told).map(Ok::<_, Infallible>);
+    ([(header::CONTENT_TYPE, "text/event-stream")], Body::from_stream(events)).into_response()
+}
+
+fn answer(kept: &mut Kept, message: &Value, name: &str, stream: mpsc::UnboundedSender<String>) -> Answer {
     let params = message.get("params").cloned().unwrap_or_default();
     let param = |name: &str| params.get(name).cloned().unwrap_or_default();
     let method = message.get("method").and_then(Value::as_str).unwrap_or_default();
     let declared = param("_meta").get("io.modelcontextprotocol/clientCapabilities").cloned().unwrap_or_default();
     let has_tasks = declared.get("extensions").is_some_and(|extensions| extensions.get(TASKS).is_some());
-    let id = message.get("id").cloned().unwrap_or_default();
+    let Some(id) = message.get("id").cloned() else { return Answer::Nothing };
     let task = param("taskId").as_str().unwrap_or_default().to_owned();
-    let mut kept = lock(&kept);
     if method.starts_with("tasks/") || method == "subscriptions/listen" {
-        let name = headers.get("mcp-name").and_then(|name| name.to_str().ok()).unwrap_or_default().to_owned();
-        kept.asked.push(Asked { method: method.to_owned(), task: task.clone(), name, params: params.clone() });
+        let asked =
+            Asked { method: method.to_owned(), task: task.clone(), name: name.to_owned(), params: params.clone() };
+        kept.asked.push(asked);
         if !has_tasks {
             return error(&id, StatusCode::BAD_REQUEST, -32021, "Missing required client capability");
         }
@@ -187,22 +238,20 @@ async fn answer(State(kept): State<Arc<Mutex<Kept>>>, headers: HeaderMap, Json(m
         "subscriptions/listen" => {
             let tasks = param("notifications").get("taskIds").cloned().unwrap_or_default();
             let tasks: Vec<String> = serde_json::from_value(tasks).unwrap_or_default();
-            let (stream, told) = mpsc::unbounded_channel();
             let acknowledged = json!({"jsonrpc": "2.0", "method": "notifications/subscriptions/acknowledged",
                 "params": {"notifications": {"taskIds": tasks}, "_meta": {"io.modelcontextprotocol/subscriptionId": id}}});
             drop(stream.send(event(&acknowledged)));
             kept.listeners.push((id, tasks, stream));
-            let events = UnboundedReceiverStream::new(told).map(Ok::<_, Infallible>);
-            ([(header::CONTENT_TYPE, "text/event-stream")], Body::from_stream(events)).into_response()
+            Answer::Streamed
         }
         _ => error(&id, StatusCode::NOT_FOUND, -32601, "Method not found"),
     }
 }
 
-fn result(id: &Value, result: Value) -> Response {
-    Json(json!({"jsonrpc": "2.0", "id": id, "result": result})).into_response()
+fn result(id: &Value, result: Value) -> Answer {
+    Answer::Now(StatusCode::OK, json!({"jsonrpc": "2.0", "id": id, "result": result}))
 }
 
-fn error(id: &Value, status: StatusCode, code: i64, message: &str) -> Response {
-    (status, Json(json!({"jsonrpc": "2.0", "id": id, "error": {"code": code, "message": message}}))).into_response()
+fn error(id: &Value, status: StatusCode, code: i64, message: &str) -> Answer {
+    Answer::Now(status, json!({"jsonrpc": "2.0", "id": id, "error": {"code": code, "message": message}}))
 }

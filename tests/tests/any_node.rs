@@ -15,22 +15,11 @@ use std::{
 
 use anyhow::{Context, Result, bail, ensure};
 use bailiwick_tests::{
-    Deployment, Events, McpClient, ScriptedServer, Shape, eventually, mcp::modern_meta, scripted::Reply, scripted::tool,
+    Deployment, Events, McpClient, ScriptedServer, Shape, eventually, manifests::JANE, scripted::Reply, scripted::tool,
 };
 use serde_json::{Value, json};
 use tokio::{sync::watch, time::Instant};
 
-const PEOPLE: &str = "---
-apiVersion: bailiwick/v1
-kind: User
-metadata: {name: jane@example.com}
-spec: {}
----
-apiVersion: bailiwick/v1
-kind: Agent
-metadata: {name: coding-assistant}
-spec: {owner: jane@example.com, project: billing, ceiling: destructive}
-";
 /// Requests each client has made at every stage.
 const STAGE: usize = 60;
 /// The change that listeners are told of.
@@ -169,10 +158,7 @@ async fn servers(deployment: &Deployment) -> Result<(ScriptedServer, ScriptedSer
     );
     new.speak_modern(true);
     [&old, &new].iter().for_each(|server| server.offer_more());
-    for (server, name) in [(&old, "old"), (&new, "new")] {
-        deployment.apply(&server.manifests(name, "plain"))?;
-    }
-    deployment.apply(PEOPLE)?;
+    deployment.apply(&(old.manifests("old", "plain") + &new.manifests("new", "plain") + JANE))?;
     Ok((old, new))
 }
 
@@ -181,11 +167,7 @@ async fn clients(deployment: &Deployment) -> Result<Vec<McpClient>> {
     for server in ["old", "new"] {
         let token = deployment.token(server, "retrieval")?;
         let modern = McpClient::new(&deployment.mcp[0], server, &token);
-        eventually("the tool is there", async || {
-            let listed = modern.modern("tools/list", json!({})).await.ok()?;
-            (listed.tools() == ["read"]).then_some(())
-        })
-        .await?;
+        modern.until_listed(&["read"]).await?;
         let mut legacy = modern.clone();
         legacy.initialize().await?;
         clients.extend([modern, legacy]);
@@ -247,15 +229,11 @@ async fn clients_of_both_eras_go_round_over_all_nodes_while_those_come_and_go() 
 
 /// A modern call of a client that can be asked.
 async fn asked_call(client: &McpClient, more: Value) -> Result<Value> {
-    let mut meta = modern_meta();
-    meta["io.modelcontextprotocol/clientCapabilities"] = json!({"elicitation": {}});
-    let mut params = json!({"name": "read", "_meta": meta});
+    let mut params = json!({"name": "read"});
     if let (Some(params), Value::Object(more)) = (params.as_object_mut(), more) {
         params.extend(more);
     }
-    let body = json!({"jsonrpc": "2.0", "id": 2, "method": "tools/call", "params": params});
-    let headers = [("mcp-protocol-version", "2026-07-28"), ("mcp-method", "tools/call"), ("mcp-name", "read")];
-    Ok(client.raw(body.to_string(), &headers).await?.body)
+    Ok(client.declaring(json!({"elicitation": {}}), "tools/call", params).await?.body)
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

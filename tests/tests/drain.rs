@@ -11,21 +11,10 @@ use std::{
 };
 
 use anyhow::{Context, Result, bail, ensure};
-use bailiwick_tests::{Deployment, McpClient, ScriptedServer, Shape, eventually, scripted::tool};
-use serde_json::{Value, json};
+use bailiwick_tests::{Deployment, McpClient, ScriptedServer, Shape, eventually, manifests::JANE, scripted::tool};
+use serde_json::json;
 use tokio::sync::watch;
 
-const PEOPLE: &str = "---
-apiVersion: bailiwick/v1
-kind: User
-metadata: {name: jane@example.com}
-spec: {}
----
-apiVersion: bailiwick/v1
-kind: Agent
-metadata: {name: coding-assistant}
-spec: {owner: jane@example.com, project: billing, ceiling: destructive}
-";
 /// Clients of each era over each HTTP.
 const OF_EACH: usize = 3;
 /// Calls that each of them has made between two restarts.
@@ -123,11 +112,7 @@ async fn clients(deployment: &Deployment) -> Result<Vec<McpClient>> {
                 })
             };
             let (modern, mut legacy) = (client()?, client()?);
-            eventually("the tool is there", async || {
-                let listed = modern.modern("tools/list", json!({})).await.ok()?;
-                (listed.tools() == ["read"]).then_some(())
-            })
-            .await?;
+            modern.until_listed(&["read"]).await?;
             legacy.initialize().await?;
             clients.extend([modern, legacy]);
         }
@@ -152,8 +137,7 @@ async fn a_rolling_restart_under_load_loses_no_call() -> Result<()> {
     let environment = [("BAILIWICK_DATA_PLANE__DRAIN_DELAY_MS", DELAY_MS)];
     let mut deployment = Deployment::start_with(Shape::Processes, &environment).await?;
     let server = ScriptedServer::start(vec![tool("read", "retrieval")]).await?;
-    deployment.apply(&server.manifests("shop", "plain"))?;
-    deployment.apply(PEOPLE)?;
+    deployment.apply(&(server.manifests("shop", "plain") + JANE))?;
     let clients = clients(&deployment).await?;
     let load = Load {
         nodes: deployment.mcp.clone(),
@@ -171,16 +155,7 @@ async fn a_rolling_restart_under_load_loses_no_call() -> Result<()> {
     restarted?;
     let answered: usize = load.answered.iter().map(|calls| calls.load(Ordering::SeqCst)).sum();
     println!("{answered} calls answered, none lost; {} connections refused", load.refused.load(Ordering::SeqCst));
-    let (seen, out) = (server.seen().len(), deployment.data().join("export"));
+    let seen = server.seen().len();
     ensure!(seen == answered, "{seen} calls were made of {answered}");
-    let path = out.to_str().context("path")?.to_owned();
-    eventually("every call has an outcome", async || {
-        drop(std::fs::remove_dir_all(&out));
-        deployment.cli_ok(&["ledger", "export", &deployment.ledger, &path]).ok()?;
-        let said = deployment.cli_ok(&["ledger", "verify", &path, "-o", "json"]).ok()?;
-        let report: Value = serde_json::from_str(&said).ok()?;
-        let all = |kind: &str| report["kinds"][kind] == answered;
-        (all("call.intent") && all("call.outcome")).then_some(())
-    })
-    .await
+    deployment.proven(&[("call.intent", answered), ("call.outcome", answered)]).await
 }

@@ -17,9 +17,9 @@ fn whatever_strangers_send_is_read_as_promised() {
     let output = fuzz(&["--cases", CASES]);
     let said = String::from_utf8(output.stdout).unwrap();
     assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
-    for target in
-        ["json", "message", "answer", "headers", "stream", "envelope", "wishes", "edge", "openapi", "conversation"]
-    {
+    let readers =
+        ["json", "message", "answer", "headers", "stream", "envelope", "wishes", "edge", "openapi", "conversation"];
+    for target in readers.into_iter().chain(["proxy", "host", "network", "sse-address"]) {
         let line = said.lines().find(|line| line.starts_with(&format!("{target}: "))).unwrap();
         assert!(!line.contains(", 0 of them accepted"), "seeds that nothing accepts test nothing: {line}");
     }

@@ -4,21 +4,10 @@
 use anyhow::{Context, Result, ensure};
 use bailiwick_tests::{
     Deployment, Events, McpClient, ScriptedServer, Shape, eventually,
+    manifests::JANE,
     scripted::{Reply, tool},
 };
 use serde_json::json;
-
-const PEOPLE: &str = "---
-apiVersion: bailiwick/v1
-kind: User
-metadata: {name: jane@example.com}
-spec: {}
----
-apiVersion: bailiwick/v1
-kind: Agent
-metadata: {name: coding-assistant}
-spec: {owner: jane@example.com, project: billing, ceiling: destructive}
-";
 
 /// The change that listeners are told of.
 const CHANGED: &str = "notifications/prompts/list_changed";
@@ -34,7 +23,7 @@ async fn scene() -> Result<Scene> {
     let server = ScriptedServer::start(vec![tool("read", "retrieval")]).await?;
     server.offer_more();
     let deployment = Deployment::start(Shape::Processes).await?;
-    deployment.apply(&(server.manifests("old", "plain") + PEOPLE))?;
+    deployment.apply(&(server.manifests("old", "plain") + JANE))?;
     let token = deployment.token("old", "destructive")?;
     let [one, other] = deployment.mcp.as_slice() else { anyhow::bail!("two data planes") };
     let mut client = McpClient::new(one, "old", &token);

@@ -1,15 +1,11 @@
 //! The listener with real processes: TLS whose certificate is renewed while calls go on, connections of both versions
 //! of HTTP and both eras, a balancer that says for whom it connects, and somebody who takes every place there is.
 
-use std::{
-    net::SocketAddr,
-    path::{Path, PathBuf},
-};
+use std::net::SocketAddr;
 
 use anyhow::{Context, Result, ensure};
-use bailiwick_tests::{Deployment, McpClient, SampleServer, Shape, eventually};
-use rcgen::{CertifiedKey, generate_simple_self_signed};
-use reqwest::{Certificate, Version};
+use bailiwick_tests::{Deployment, McpClient, SampleServer, ServedCertificate, Shape, eventually};
+use reqwest::Version;
 use serde_json::json;
 use tokio::{
     io::{AsyncReadExt as _, AsyncWriteExt as _},
@@ -21,30 +17,6 @@ const PLACES: usize = 64;
 const BALANCER: [u8; 4] = [127, 0, 0, 9];
 const GREEDY: [u8; 4] = [127, 0, 0, 5];
 const METADATA: &str = "GET /.well-known/oauth-protected-resource HTTP/1.1\r\nhost: localhost\r\n\r\n";
-
-/// The files of a certificate for this machine.
-struct Files {
-    certificate: PathBuf,
-    key: PathBuf,
-}
-
-impl Files {
-    fn in_folder(folder: &Path) -> Self {
-        Self { certificate: folder.join("tls.crt"), key: folder.join("tls.key") }
-    }
-
-    /// Writes a new pair; what to trust from now on.
-    fn renew(&self) -> Result<Certificate> {
-        let CertifiedKey { cert, signing_key } = generate_simple_self_signed(vec!["127.0.0.1".to_owned()])?;
-        std::fs::write(&self.certificate, cert.pem())?;
-        std::fs::write(&self.key, signing_key.serialize_pem())?;
-        Ok(Certificate::from_pem(cert.pem().as_bytes())?)
-    }
-}
-
-fn trusting(certificate: &Certificate) -> reqwest::ClientBuilder {
-    reqwest::Client::builder().no_proxy().tls_certs_only([certificate.clone()])
-}
 
 async fn connect(from: [u8; 4], to: SocketAddr) -> Result<TcpStream> {
     let socket = TcpSocket::new_v4()?;
@@ -69,14 +41,10 @@ async fn said(stream: &mut TcpStream, text: &str) -> String {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn clients_of_both_eras_call_over_tls_while_the_certificate_is_renewed() -> Result<()> {
     let folder = tempfile::tempdir()?;
-    let files = Files::in_folder(folder.path());
+    let files = ServedCertificate::in_folder(folder.path());
     let first = files.renew()?;
-    let (certificate, key) = (files.certificate.display().to_string(), files.key.display().to_string());
-    let environment = [
-        ("BAILIWICK_DATA_PLANE__TLS__CERTIFICATE", certificate.as_str()),
-        ("BAILIWICK_DATA_PLANE__TLS__KEY", key.as_str()),
-        ("BAILIWICK_DATA_PLANE__HTTP3", "true"),
-    ];
+    let served = files.environment();
+    let environment = served.each_ref().map(|(key, value)| (*key, value.as_str()));
     let deployment = Deployment::start_with(Shape::Processes, &environment).await?;
     let server = SampleServer::start().await?;
     deployment.apply(&server.manifests())?;
@@ -84,8 +52,8 @@ async fn clients_of_both_eras_call_over_tls_while_the_certificate_is_renewed() -
     let nodes: Vec<String> = deployment.mcp.iter().map(|url| url.replace("http://", "https://")).collect();
     let node = nodes.first().context("a node")?;
     let client = |http: reqwest::Client| McpClient { http, ..McpClient::new(node, "finance", &token) };
-    let one = client(trusting(&first).http1_only().build()?);
-    let two = client(trusting(&first).build()?);
+    let one = client(first.over_tcp()?.http1_only().build()?);
+    let two = client(first.over_tcp()?.build()?);
     for (modern, version) in [(&one, Version::HTTP_11), (&two, Version::HTTP_2)] {
         eventually("tools are there", async || {
             let listed = modern.modern("tools/list", json!({})).await.ok()?;
@@ -104,7 +72,7 @@ async fn clients_of_both_eras_call_over_tls_while_the_certificate_is_renewed() -
     let second = files.renew()?;
     for node in &nodes {
         eventually("the new certificate is shown", async || {
-            let fresh = client(trusting(&second).build().ok()?).at(node);
+            let fresh = client(second.over_tcp().ok()?.build().ok()?).at(node);
             fresh.modern("tools/list", json!({})).await.ok().filter(|listed| !listed.tools().is_empty())
         })
         .await?;

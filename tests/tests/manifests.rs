@@ -2,10 +2,13 @@
 
 #![expect(clippy::indexing_slicing, reason = "a test that panics fails, as it should")]
 
-use std::fs;
+use std::{
+    fs,
+    sync::atomic::{AtomicBool, Ordering},
+};
 
 use anyhow::{Context, Result};
-use bailiwick_tests::{Deployment, SampleServer, Shape, both};
+use bailiwick_tests::{Deployment, SampleServer, Shape, both, eventually};
 use serde_json::Value;
 
 const AGENT: &str = "apiVersion: bailiwick/v1\nkind: Agent\nmetadata: {name: helper}\n";
@@ -151,4 +154,42 @@ async fn plain_names_that_collide_are_refused_at_apply(shape: Shape) -> Result<(
     assert!(!deployment.cli_ok(&["get", "server", "-o", "json"])?.contains("127.0.0.1"), "half applied");
     deployment.apply(&format!("{}{}", servers.concat(), view("prefixed")))?;
     Ok(())
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn thousands_of_policies_are_applied_at_once_and_other_writes_do_not_wait_for_them() -> Result<()> {
+    const POLICIES: usize = 4_000;
+    let deployment = Deployment::start(Shape::Embedded).await?;
+    let folder = tempfile::tempdir()?;
+    let file = folder.path().join("policies.yaml");
+    let one = |number: usize| {
+        let group = format!(r#"permit (principal in Group::"g{number}", action in Action::"call_tool", resource)"#);
+        policy(&format!("p-{number}"), &format!(r#"{group} when {{ resource.tier == "retrieval" }};"#))
+    };
+    fs::write(&file, (0..POLICIES).map(one).collect::<Vec<_>>().join("---\n"))?;
+    let path = file.to_str().context("path")?;
+    let is_done = AtomicBool::new(false);
+    let meanwhile = std::thread::scope(|scope| {
+        let applying = scope.spawn(|| {
+            let said = deployment.cli_ok(&["apply", "-f", path]);
+            is_done.store(true, Ordering::SeqCst);
+            said
+        });
+        let mut written = 0_usize;
+        while !is_done.load(Ordering::SeqCst) {
+            deployment.apply(&format!("{USER}---\n{AGENT}spec: {{owner: ann@example.com, project: p{written}}}\n"))?;
+            written += 1;
+        }
+        let said = applying.join().map_err(|_panicked| anyhow::anyhow!("the apply panicked"))??;
+        assert_eq!(said.lines().filter(|line| line.ends_with(" created")).count(), POLICIES, "in one go: {said}");
+        anyhow::Ok(written)
+    })?;
+    assert!(meanwhile > 1, "{meanwhile} writes meanwhile");
+    eventually("the data plane has all of it", async || {
+        let nodes = deployment.cli_ok(&["get", "node", "-o", "json"]).ok()?;
+        let nodes: Value = serde_json::from_str(&nodes).ok()?;
+        let lag = |node: &Value| node["status"]["lag"] == "0" && node["status"]["digest"] == "equal";
+        nodes["items"].as_array()?.iter().any(lag).then_some(())
+    })
+    .await
 }

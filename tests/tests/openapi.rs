@@ -16,33 +16,14 @@ use axum::{
     response::{IntoResponse, Response},
     routing,
 };
-use bailiwick_tests::{Answer, Deployment, McpClient, Shape, eventually};
+use bailiwick_tests::{
+    Answer, Deployment, McpClient, Shape, eventually,
+    manifests::{JANE, manifest, permits_all_of, virtual_server},
+};
 use serde_json::{Value, json};
 use tokio::task::JoinSet;
 
 const SECRET: &str = "an-api-key-of-the-gateway";
-const OTHERS: &str = "---
-apiVersion: bailiwick/v1
-kind: User
-metadata: {name: jane@example.com}
-spec: {}
----
-apiVersion: bailiwick/v1
-kind: Agent
-metadata: {name: coding-assistant}
-spec: {owner: jane@example.com, project: billing, ceiling: destructive}
----
-apiVersion: bailiwick/v1
-kind: VirtualServer
-metadata: {name: shop}
-spec: {naming: plain, servers: [{server: shop}]}
----
-apiVersion: bailiwick/v1
-kind: Policy
-metadata: {name: all-of-the-shop}
-spec: {cedar: 'permit (principal, action in Action::\"call_tool\", resource in Server::\"shop\");'}
-";
-
 /// What the API was asked: method, path and query as they came, two headers, the body.
 #[derive(Clone, Debug)]
 struct Asked {
@@ -113,29 +94,19 @@ fn document(path: &str) -> Value {
 fn server(url: &str, openapi: &Value) -> String {
     let credential = json!({"secret": "shop-key", "header": "X-Api-Key", "scheme": ""});
     let spec = json!({"endpoint": {"url": url, "openapi": openapi}, "credential": credential});
-    let server = json!({"apiVersion": "bailiwick/v1", "kind": "Server", "metadata": {"name": "shop"}, "spec": spec});
-    format!("{server}\n")
+    manifest("Server", "shop", &spec.to_string())
 }
 
 async fn world(openapi: impl FnOnce(&Api) -> (String, Value)) -> Result<(Api, Deployment, McpClient)> {
     let api = Api::start().await?;
     let deployment = Deployment::start(Shape::Embedded).await?;
-    seal_key(&deployment)?;
+    deployment.seal("shop-key", SECRET)?;
     let (url, openapi) = openapi(&api);
-    deployment.apply(&(server(&url, &openapi) + OTHERS))?;
+    let others = virtual_server("shop", "plain", "shop") + JANE + &permits_all_of("shop");
+    deployment.apply(&(server(&url, &openapi) + &others))?;
     let client = McpClient::new(&deployment.mcp[0], "shop", &deployment.token("shop", "destructive")?);
-    eventually("the tools are there", async || {
-        let listed = client.modern("tools/list", json!({})).await.ok()?;
-        (listed.tools() == ["deleteItem", "getItem", "replaceItem"]).then_some(())
-    })
-    .await?;
+    client.until_listed(&["deleteItem", "getItem", "replaceItem"]).await?;
     Ok((api, deployment, client))
-}
-
-fn seal_key(deployment: &Deployment) -> Result<()> {
-    let key = deployment.data().join("key.txt");
-    fs::write(&key, SECRET)?;
-    deployment.cli_ok(&["secret", "set", "shop-key", "--from-file", &key.to_string_lossy()]).map(drop)
 }
 
 async fn call(client: &McpClient, tool: &str, arguments: Value) -> Result<Answer> {
@@ -218,7 +189,7 @@ async fn a_document_that_changes_changes_no_call_until_somebody_accepts_it() -> 
 #[tokio::test]
 async fn a_document_that_cannot_be_used_is_refused_with_the_reason() -> Result<()> {
     let deployment = Deployment::start(Shape::Embedded).await?;
-    seal_key(&deployment)?;
+    deployment.seal("shop-key", SECRET)?;
     let try_out = |openapi: Value| -> Result<String> {
         let file = deployment.data().join("server.yaml");
         fs::write(&file, server("http://127.0.0.1:9/", &openapi))?;
@@ -234,5 +205,12 @@ async fn a_document_that_cannot_be_used_is_refused_with_the_reason() -> Result<(
         let said = try_out(openapi)?;
         ensure!(said.contains(why), "{why}: {said}");
     }
+    // Whoever applies a document that has more than can be offered is told what is not.
+    let mut more = document("/items/{id}");
+    let files = json!({"required": true, "content": {"multipart/form-data": {}}});
+    more["paths"]["/files"] = json!({"post": {"operationId": "upload", "requestBody": files}});
+    let said = try_out(json!({"document": more.to_string()}))?;
+    let told = "Server shop: `POST /files` is not offered: its body is of a media type that cannot be written";
+    ensure!(said.contains("Server/shop configured") && said.contains(told), "{said}");
     Ok(())
 }

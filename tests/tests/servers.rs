@@ -6,43 +6,18 @@ use std::{fs, path::Path};
 use anyhow::{Context as _, Result, ensure};
 use bailiwick_tests::{
     Answer, Deployment, McpClient, Reply, ScriptedServer, Shape, eventually,
+    manifests::{JANE, manifest, permits_all_of, virtual_server},
     scripted::{SeenCall, tool},
 };
 use serde_json::{Value, json};
 
-const PEOPLE: &str = "---
-apiVersion: bailiwick/v1
-kind: User
-metadata: {name: jane@example.com}
-spec: {}
----
-apiVersion: bailiwick/v1
-kind: Agent
-metadata: {name: coding-assistant}
-spec: {owner: jane@example.com, project: billing, ceiling: destructive}
----
-apiVersion: bailiwick/v1
-kind: VirtualServer
-metadata: {name: shop}
-spec: {naming: plain, servers: [{server: shop}]}
----
-apiVersion: bailiwick/v1
-kind: Policy
-metadata: {name: all}
-spec: {cedar: 'permit (principal, action, resource);'}
-";
-
-fn shop(url: &str, rest: &str) -> String {
-    format!(
-        "---\napiVersion: bailiwick/v1\nkind: Server\nmetadata: {{name: shop}}\nspec: {{endpoint: {{url: '{url}'}}{rest}}}\n"
-    )
+/// Everything but the server.
+fn others() -> String {
+    virtual_server("shop", "plain", "shop") + JANE + &permits_all_of("shop")
 }
 
-fn set(deployment: &Deployment, name: &str, value: &str) -> Result<()> {
-    let folder = tempfile::tempdir()?;
-    let file = folder.path().join("value");
-    fs::write(&file, format!("{value}\n"))?;
-    deployment.cli_ok(&["secret", "set", name, "--from-file", &file.display().to_string()]).map(drop)
+fn shop(url: &str, rest: &str) -> String {
+    manifest("Server", "shop", &format!("{{endpoint: {{url: '{url}'}}{rest}}}"))
 }
 
 async fn call(client: &McpClient) -> Result<Answer> {
@@ -60,10 +35,10 @@ async fn a_sealed_secret_reaches_its_server_and_nobody_else() -> Result<()> {
     let server = ScriptedServer::start(vec![tool("read", "retrieval")]).await?;
     let deployment = Deployment::start(Shape::Processes).await?;
     let shown = ", credential: {secret: shop-key}";
-    let refused = deployment.apply(&(shop(server.url(), shown) + PEOPLE)).unwrap_err().to_string();
+    let refused = deployment.apply(&(shop(server.url(), shown) + &others())).unwrap_err().to_string();
     ensure!(refused.contains("bailiwick secret set shop-key"), "{refused}");
-    set(&deployment, "shop-key", "first-hush-hush")?;
-    deployment.apply(&(shop(server.url(), shown) + PEOPLE))?;
+    deployment.seal("shop-key", "first-hush-hush")?;
+    deployment.apply(&(shop(server.url(), shown) + &others()))?;
     let token = deployment.token("shop", "destructive")?;
     let clients: Vec<McpClient> = deployment.mcp.iter().map(|mcp| McpClient::new(mcp, "shop", &token)).collect();
     for client in &clients {
@@ -72,7 +47,7 @@ async fn a_sealed_secret_reaches_its_server_and_nobody_else() -> Result<()> {
     let authorization = |call: &SeenCall| call.headers["authorization"].to_str().unwrap_or("").to_owned();
     ensure!(server.seen().iter().all(|call| authorization(call) == "Bearer first-hush-hush"));
 
-    set(&deployment, "shop-key", "second-hush-hush")?;
+    deployment.seal("shop-key", "second-hush-hush")?;
     for client in &clients {
         eventually("the new value is shown", async || {
             call(client).await.ok()?;
@@ -136,7 +111,7 @@ async fn a_server_is_called_only_where_it_may_be_and_its_faults_are_told_by_name
     }
     let folder = tempfile::tempdir()?;
     let file = folder.path().join("shop.yaml");
-    fs::write(&file, shop(server.url(), "") + PEOPLE)?;
+    fs::write(&file, shop(server.url(), "") + &others())?;
     let applied = deployment.cli(&["apply", "-f", &file.display().to_string()])?;
     let warned = String::from_utf8_lossy(&applied.stderr).into_owned();
     ensure!(

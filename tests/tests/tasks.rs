@@ -5,53 +5,14 @@
 
 use anyhow::{Context, Result, ensure};
 use bailiwick_tests::{
-    Answer, Deployment, McpClient, Shape, TaskServer,
-    events::Events,
-    eventually,
-    mcp::{MODERN, modern_meta},
+    Answer, Deployment, Events, McpClient, Shape, TaskServer, eventually,
+    manifests::{JANE, person, policy, virtual_server},
     scripted::tool,
     task_server::TASKS,
 };
 use serde_json::{Value, json};
 
-const PEOPLE: &str = "---
-apiVersion: bailiwick/v1
-kind: User
-metadata: {name: jane@example.com}
-spec: {}
----
-apiVersion: bailiwick/v1
-kind: User
-metadata: {name: joe@example.com}
-spec: {}
----
-apiVersion: bailiwick/v1
-kind: Agent
-metadata: {name: coding-assistant}
-spec: {owner: jane@example.com, project: billing, ceiling: destructive}
----
-apiVersion: bailiwick/v1
-kind: Agent
-metadata: {name: other-assistant}
-spec: {owner: jane@example.com, project: billing, ceiling: destructive}
----
-apiVersion: bailiwick/v1
-kind: VirtualServer
-metadata: {name: jobs}
-spec: {naming: prefixed, servers: [{server: jobs}]}
----
-apiVersion: bailiwick/v1
-kind: VirtualServer
-metadata: {name: more}
-spec: {naming: prefixed, servers: [{server: jobs}]}
-";
-const FORBID_PAYING: &str = "---
-apiVersion: bailiwick/v1
-kind: Policy
-metadata: {name: no-paying}
-spec:
-  cedar: forbid (principal, action, resource == Tool::\"jobs__pay\");
-";
+const TOOLS: [&str; 2] = ["jobs__pay", "jobs__read"];
 
 struct World {
     deployment: Deployment,
@@ -63,37 +24,29 @@ struct World {
 async fn world() -> Result<World> {
     let server = TaskServer::start(vec![tool("pay", "transactional"), tool("read", "retrieval")]).await?;
     let deployment = Deployment::start(Shape::Processes).await?;
-    deployment.apply(&(server.manifests("jobs") + PEOPLE))?;
+    let others = [
+        virtual_server("jobs", "prefixed", "jobs"),
+        virtual_server("more", "prefixed", "jobs"),
+        JANE.to_owned(),
+        person("joe@example.com", "", "other-assistant"),
+    ];
+    deployment.apply(&(server.manifests("jobs") + &others.concat()))?;
     let token = deployment.token("jobs", "transactional")?;
     let client = McpClient::new(&deployment.mcp[0], "jobs", &token);
     let at = [client.clone(), client.at(&deployment.mcp[1])];
     for client in &at {
-        until_it_works(client).await?;
+        client.until_listed(&TOOLS).await?;
     }
     Ok(World { deployment, server, at })
 }
 
-async fn until_it_works(client: &McpClient) -> Result<()> {
-    eventually("the tools are there", async || {
-        let listed = client.modern("tools/list", json!({})).await.ok()?;
-        (listed.tools().len() == 2).then_some(())
-    })
-    .await
-}
-
-fn meta() -> Value {
-    let mut meta = modern_meta();
-    meta["io.modelcontextprotocol/clientCapabilities"] = json!({"elicitation": {}, "extensions": {TASKS: {}}});
-    meta
+fn capabilities() -> Value {
+    json!({"elicitation": {}, "extensions": {TASKS: {}}})
 }
 
 /// A request of a client that has tasks.
-async fn ask(client: &McpClient, method: &str, mut params: Value) -> Result<Answer> {
-    let name = params.get("name").or(params.get("taskId")).and_then(Value::as_str).unwrap_or_default().to_owned();
-    params["_meta"] = meta();
-    let body = json!({"jsonrpc": "2.0", "id": 1, "method": method, "params": params});
-    let headers = [("mcp-protocol-version", MODERN), ("mcp-method", method), ("mcp-name", &name)];
-    client.raw(body.to_string(), &headers).await
+async fn ask(client: &McpClient, method: &str, params: Value) -> Result<Answer> {
+    client.declaring(capabilities(), method, params).await
 }
 
 async fn get(client: &McpClient, task: &str) -> Result<Answer> {
@@ -110,14 +63,8 @@ async fn begin(client: &McpClient, tool: &str) -> Result<String> {
 }
 
 async fn follow(client: &McpClient, tasks: &[&str]) -> Result<(Events, Value)> {
-    let params = json!({"notifications": {"taskIds": tasks}, "_meta": meta()});
-    let body = json!({"jsonrpc": "2.0", "id": "l", "method": "subscriptions/listen", "params": params}).to_string();
-    let headers = [("mcp-protocol-version", MODERN), ("mcp-method", "subscriptions/listen")];
-    let request = client.http.post(&client.url).bearer_auth(&client.token).body(body);
-    let request = request.header("content-type", "application/json");
-    let request = request.header("accept", "application/json, text/event-stream");
-    let request = headers.into_iter().fold(request, |request, (name, value)| request.header(name, value));
-    let mut events = Events::of(request).await?;
+    let wished = json!({"notifications": {"taskIds": tasks}});
+    let mut events = Events::of(client.modern_request(capabilities(), "subscriptions/listen", wished)).await?;
     let acknowledged = events.message().await?;
     Ok((events, acknowledged["params"]["notifications"]["taskIds"].clone()))
 }
@@ -125,14 +72,7 @@ async fn follow(client: &McpClient, tasks: &[&str]) -> Result<(Events, Value)> {
 impl World {
     /// Records of a method: kind, tool, tier, status and error code or reason; oldest first.
     async fn records(&self, method: &str, count: usize) -> Result<Vec<[String; 5]>> {
-        let found = eventually("the records", async || {
-            let mut all = self.deployment.audit(&["--limit", "200"]).ok()?;
-            all.retain(|record| record["trace"]["method"] == method);
-            all.sort_by_key(|record| record["ts"].as_str().map(str::to_owned));
-            (all.len() >= count).then_some(all)
-        })
-        .await
-        .with_context(|| method.to_owned())?;
+        let found = self.deployment.records_of(method, count).await?;
         let text = |value: &Value| value.as_str().unwrap_or_default().to_owned();
         let row = |record: &Value| {
             let outcome = &record["outcome"];
@@ -198,7 +138,7 @@ async fn a_task_is_nobody_elses() -> Result<()> {
         let issued = world.deployment.token_for(user, agent, virtual_server, "destructive", "10m")?;
         let token = issued["access_token"].as_str().context("a token")?;
         let other = McpClient::new(&world.deployment.mcp[1], virtual_server, token);
-        until_it_works(&other).await?;
+        other.until_listed(&TOOLS).await?;
         others.push((other, id.clone()));
     }
     let mut forged = id.clone();
@@ -226,9 +166,10 @@ async fn what_closes_a_tool_closes_its_tasks_at_every_node() -> Result<()> {
     let world = world().await?;
     let id = begin(&world.at[0], "jobs__pay").await?;
     let reading = begin(&world.at[0], "jobs__read").await?;
-    let undeclared = world.at[0].modern("tasks/get", json!({"taskId": id, "name": id})).await?;
+    let undeclared = world.at[0].modern("tasks/get", json!({"taskId": id})).await?;
     assert_eq!((undeclared.status.as_u16(), undeclared.code()), (400, Some(-32021)), "{}", undeclared.text);
-    world.deployment.apply(FORBID_PAYING)?;
+    let forbid = "forbid (principal, action, resource == Tool::\"jobs__pay\");";
+    world.deployment.apply(&policy("no-paying", forbid))?;
     for client in &world.at {
         let refused = eventually("the policy counts", async || {
             get(client, &id).await.ok().filter(|answer| answer.body.get("error").is_some())
@@ -258,7 +199,7 @@ async fn a_listener_is_told_what_becomes_of_its_tasks_and_that_is_on_record_firs
     world.server.becomes("own-1", &json!({"status": "working", "statusMessage": "half"}));
     let told = events.message().await?;
     assert_eq!((&told["method"], &told["params"]["taskId"]), (&json!("notifications/tasks"), &json!(paying)));
-    assert_eq!(told["params"]["_meta"], json!({"io.modelcontextprotocol/subscriptionId": "l"}));
+    assert_eq!(told["params"]["_meta"], json!({"io.modelcontextprotocol/subscriptionId": 1}));
     world.server.becomes("own-1", &json!({"status": "completed", "result": {"content": [], "secret": 1}}));
     let told = events.message().await?;
     assert_eq!((&told["params"]["status"], &told["params"]["result"]["secret"]), (&json!("completed"), &json!(1)));

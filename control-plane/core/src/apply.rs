@@ -225,13 +225,15 @@ fn policy_problems(next: &State, manifests: &[Manifest]) -> Vec<Problem> {
         return Vec::new();
     }
     let catalogue = policy::catalogue(next);
+    let judge = policy::Judge::new(next, &catalogue);
     let checked = next.policies.iter().filter(|(name, _)| touches_servers || written.contains_key(name.as_str()));
     let of_one = |(name, known): (&String, &policy::Policy)| {
         let place = |fault: bailiwick_policy::PolicyProblem| match written.get(name.as_str()) {
             Some(manifest) => manifest.source.text_problem("spec.cedar", fault.line, fault.message),
             None => Problem { message: fault.to_string(), ..Problem::default() },
         };
-        policy::faults(next, name, known, &catalogue).into_iter().map(place).collect::<Vec<_>>()
+        let ahead = written.get(name.as_str()).and_then(|manifest| manifest.read.as_deref());
+        judge.faults(name, known, ahead).into_iter().map(place).collect::<Vec<_>>()
     };
     checked.flat_map(of_one).take(PROBLEMS_MAX).collect()
 }
@@ -336,8 +338,9 @@ fn problems_of_delete(next: &State, resources: &BTreeSet<&ResourceRef>) -> Vec<P
     };
     if resources.iter().any(can_be_named_in_policies) {
         let catalogue = policy::catalogue(next);
+        let judge = policy::Judge::new(next, &catalogue);
         for (name, known) in &next.policies {
-            for fault in policy::faults(next, name, known, &catalogue) {
+            for fault in judge.faults(name, known, None) {
                 let message = format!("Policy {name} refers to what should go: {}", fault.message);
                 problems.push(Problem { message, ..Problem::default() });
             }

@@ -6,10 +6,12 @@
 //! Invariant: a [`Manifest`] that `parse` returns may stand in an event as it is. Absent: files and their encoding
 //! (the caller has the text), status (`show`).
 
-use std::collections::BTreeMap;
+use std::{collections::BTreeMap, sync::Arc};
+
+use bailiwick_policy::{ReadPolicy, Reader};
 
 use crate::{
-    Kind, ResourceRef, Spec,
+    Kind, ResourceRef, Spec, policy,
     problem::{PROBLEMS_MAX, Problem},
 };
 
@@ -36,6 +38,8 @@ pub struct Manifest {
     pub spec: Spec,
     /// Where it was written.
     pub source: Source,
+    /// What a policy's text says by itself, where that was found ahead ([`read_policies`]).
+    pub(crate) read: Option<Arc<ReadPolicy>>,
 }
 
 impl Manifest {
@@ -131,6 +135,17 @@ pub fn parse(files: &[(String, String)]) -> Result<Vec<Manifest>, Vec<Problem>> 
     }
     problems.extend(repeated(&manifests));
     if problems.is_empty() { Ok(manifests) } else { Err(problems) }
+}
+
+/// Finds ahead what the texts of policies say by themselves. That takes milliseconds for each, and depends on nothing
+/// else; deciding takes long if it has to find it.
+pub fn read_policies(manifests: &mut [Manifest]) {
+    let reader = Reader::new();
+    for Manifest { name, spec, read, .. } in manifests {
+        if let Spec::Policy(spec) = spec {
+            *read = Some(Arc::new(policy::read(&reader, name, &spec.cedar)));
+        }
+    }
 }
 
 fn too_large(files: &[(String, String)]) -> Vec<Problem> {

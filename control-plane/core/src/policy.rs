@@ -6,7 +6,7 @@
 
 use std::collections::BTreeSet;
 
-use bailiwick_policy::{CatalogueTool, PolicyProblem, PolicyText, Universe};
+use bailiwick_policy::{CatalogueTool, Names, PolicyProblem, PolicyText, ReadPolicy, Reader, Universe};
 use bailiwick_proto::Tier;
 use serde::{Deserialize, Serialize};
 
@@ -28,10 +28,31 @@ pub struct Policy {
     pub changed: Changed,
 }
 
-/// Everything wrong with one policy in a state that is about to be.
-pub(crate) fn faults(next: &State, name: &str, policy: &Policy, catalogue: &[CatalogueTool]) -> Vec<PolicyProblem> {
-    let text = PolicyText { name: name.to_owned(), version: policy.changed.revision, cedar: policy.spec.cedar.clone() };
-    bailiwick_policy::validate(&text, catalogue, next)
+/// What a policy's text says by itself.
+pub(crate) fn read(reader: &Reader, name: &str, cedar: &str) -> ReadPolicy {
+    // The version is for decisions; here nobody looks at it.
+    reader.read(&PolicyText { name: name.to_owned(), version: 0, cedar: cedar.to_owned() })
+}
+
+/// Judges policies in a state that is about to be, one after another.
+pub(crate) struct Judge<'a> {
+    reader: Reader,
+    names: Names<'a>,
+}
+
+impl<'a> Judge<'a> {
+    pub(crate) fn new(next: &'a State, catalogue: &'a [CatalogueTool]) -> Self {
+        Self { reader: Reader::new(), names: Names::new(catalogue, next) }
+    }
+
+    /// Everything wrong with one policy; `ahead` is what was found of its text before, if it was.
+    pub(crate) fn faults(&self, name: &str, policy: &Policy, ahead: Option<&ReadPolicy>) -> Vec<PolicyProblem> {
+        let cedar = policy.spec.cedar.as_str();
+        match ahead.filter(|ahead| ahead.is_of(name, cedar)) {
+            Some(ahead) => ahead.problems(&self.names),
+            None => read(&self.reader, name, cedar).problems(&self.names),
+        }
+    }
 }
 
 /// The tools policies can speak about: those servers show, approved or not, and those their manifests name, so that a

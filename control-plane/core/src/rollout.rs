@@ -99,7 +99,7 @@ impl Staged {
             Self::VirtualServer(spec) => Spec::VirtualServer(spec.clone()),
             Self::Policy(spec) => Spec::Policy(spec.clone()),
         };
-        Manifest { name: name.to_owned(), spec, source: Source::default() }
+        Manifest { name: name.to_owned(), spec, source: Source::default(), read: None }
     }
 }
 

@@ -15,7 +15,7 @@ use tonic::{Request, Response, Status, transport::Channel};
 use crate::{
     config_stream::{
         balance::Load,
-        nodes::{DISCOVERY_WAIT_MAX, Nodes, Progress},
+        nodes::{DISCOVERY_WAIT_MAX, Nodes, Progress, Shown},
     },
     domain::Domain,
     links::{Colleague, Links, colleagues},
@@ -43,8 +43,10 @@ impl Internal for Colleagues {
         let server = request.into_inner().server.ok_or_else(|| Status::invalid_argument("no server is named"))?;
         Ok(Response::new(match self.nodes.discover(server).await {
             None => v1::DiscoverResponse::default(),
-            Some(Ok(tools)) => v1::DiscoverResponse { looked: true, tools, error: String::new() },
-            Some(Err(error)) => v1::DiscoverResponse { looked: true, tools: Vec::new(), error },
+            Some(Ok(Shown { tools, left_out })) => {
+                v1::DiscoverResponse { looked: true, tools, left_out, error: String::new() }
+            }
+            Some(Err(error)) => v1::DiscoverResponse { looked: true, error, ..v1::DiscoverResponse::default() },
         }))
     }
 
@@ -206,7 +208,7 @@ impl Colleagues {
     }
 
     /// Asks one data plane, wherever one is connected, what `server` shows now; `None` when there is none.
-    pub(crate) async fn discover(&self, server: v1::Server) -> Option<Result<Vec<v1::ToolDefinition>, String>> {
+    pub(crate) async fn discover(&self, server: v1::Server) -> Option<Result<Shown, String>> {
         if let Some(found) = self.nodes.discover(server.clone()).await {
             return Some(found);
         }
@@ -223,8 +225,8 @@ impl Colleagues {
             })
             .collect();
         while let Some(answer) = asked.next().await {
-            if let Some(v1::DiscoverResponse { tools, error, .. }) = answer {
-                return Some(if error.is_empty() { Ok(tools) } else { Err(error) });
+            if let Some(v1::DiscoverResponse { tools, error, left_out, .. }) = answer {
+                return Some(if error.is_empty() { Ok(Shown { tools, left_out }) } else { Err(error) });
             }
         }
         None

@@ -17,6 +17,7 @@ mod legacy;
 mod listen;
 mod lists;
 mod modern;
+mod params;
 mod reply;
 mod search;
 mod tasks;
@@ -34,6 +35,7 @@ pub use calls::{Call, Completion, DeniedCall, PermittedCall, Retry, TOOL_NAME_BY
 pub use introduction::Introduction;
 pub use listen::{Listen, NotTaken, SessionKey, Subscribe, listen};
 pub use lists::{ListRequest, SetLevel};
+pub use params::Params;
 pub use reply::{HttpReply, NOBODY_WAITS, answer_taken, refuse_call};
 pub(crate) use tasks::declares;
 pub use tasks::without_tasks;
@@ -100,7 +102,7 @@ pub fn handle<'h>(
         return (Step::Respond(reply), None);
     }
     match mcp::read_message(body) {
-        Ok(message) => read(exchange, headers, message),
+        Ok(message) => read(exchange, headers, &message),
         Err((fault, id)) => {
             let reply = reply::malformed(exchange, 400, fault.code(), &fault.to_string(), id.as_ref());
             (Step::Respond(reply), None)
@@ -108,19 +110,20 @@ pub fn handle<'h>(
     }
 }
 
-fn read(exchange: &Exchange<'_>, headers: Vec<(&str, &[u8])>, message: Message) -> (Step, Option<Seen>) {
+fn read(exchange: &Exchange<'_>, headers: Vec<(&str, &[u8])>, message: &Message) -> (Step, Option<Seen>) {
+    let params = Params::of(message);
     match Headers::pick(headers) {
         Ok(headers) => {
-            let mut seen = Seen::of(&message, Some(&headers));
-            let step = step(exchange, &headers, message);
+            let mut seen = Seen::of(message, &params, Some(&headers));
+            let step = step(exchange, &headers, (message, &params));
             if let Some(seen) = &mut seen {
                 search::tell(&step, seen);
             }
             (step, seen)
         }
         Err(fault) => {
-            let reply = reply::plain_error(400, code::HEADER_MISMATCH, &fault.to_string(), id_of(&message));
-            (Step::Respond(reply), Seen::of(&message, None))
+            let reply = reply::plain_error(400, code::HEADER_MISMATCH, &fault.to_string(), id_of(message));
+            (Step::Respond(reply), Seen::of(message, &params, None))
         }
     }
 }
@@ -133,27 +136,25 @@ const fn id_of(message: &Message) -> Option<&RequestId> {
     }
 }
 
-fn step(exchange: &Exchange<'_>, headers: &Headers, message: Message) -> Step {
-    let id = id_of(&message);
+fn step(exchange: &Exchange<'_>, headers: &Headers, (message, params): (&Message, &Params<'_>)) -> Step {
+    let id = id_of(message);
     if !exchange.config.virtual_servers.contains_key(exchange.virtual_server) {
         return Step::Respond(reply::refused(exchange, 404, code::INVALID_PARAMS, Reason::VirtualServerUnknown, id));
     }
     match message {
-        Message::Request(request) if modern::claims(headers, &request.members(), &request.method) => {
-            modern::request(exchange, headers, &request)
+        Message::Request(request) if modern::claims(headers, params, &request.method) => {
+            modern::request(exchange, headers, (request, params))
         }
-        Message::Request(request) => legacy::request(exchange, headers, &request),
-        Message::Notification(notification)
-            if modern::claims(headers, &notification.members(), &notification.method) =>
-        {
-            modern::notification(headers, &notification)
+        Message::Request(request) => legacy::request(exchange, headers, (request, params)),
+        Message::Notification(notification) if modern::claims(headers, params, &notification.method) => {
+            modern::notification(headers, &notification.method, params)
         }
         Message::Notification(_) => legacy::notification(exchange, headers),
         Message::Reply(reply) if headers.protocol_version.as_deref().is_some_and(is_modern) => {
             let message = "clients of this revision answer within a request of their own";
             Step::Respond(reply::malformed(exchange, 400, code::INVALID_REQUEST, message, Some(&reply.id)))
         }
-        Message::Reply(reply) => legacy::answer(exchange, headers, reply),
+        Message::Reply(reply) => legacy::answer(exchange, headers, reply.clone()),
     }
 }
 

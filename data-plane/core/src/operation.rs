@@ -14,7 +14,11 @@ use bailiwick_proto::{
     mcp::{Era, Headers, Members, Message, RequestId, Response, code, meta_key, method},
 };
 
-use crate::{edge::Call, trace::Carried, wanted::Found};
+use crate::{
+    edge::{Call, Params},
+    trace::Carried,
+    wanted::Found,
+};
 
 /// Upper bounds of the buckets of every duration, in seconds, as the conventions prescribe them.
 pub const DURATION_BUCKETS: [f64; 14] =
@@ -25,6 +29,8 @@ pub const SERVER_DURATION: &str = "mcp.server.operation.duration";
 pub const CLIENT_DURATION: &str = "mcp.client.operation.duration";
 /// Stands for a word outside the closed list (OpenTelemetry's own fallback).
 pub const OTHER: &str = "_OTHER";
+/// Room for the labels of a duration, those of the transport among them.
+const LABELS_EXPECTED: usize = 12;
 /// `error.type` of an operation nobody waited for to the end.
 pub const CANCELLED: &str = "cancelled";
 
@@ -160,20 +166,20 @@ struct Failure {
 impl Seen {
     /// A request or notification as it was read; `None` for an answer, which is part of another operation.
     #[must_use]
-    pub fn of(message: &Message, headers: Option<&Headers>) -> Option<Self> {
-        let (id, sent, members) = match message {
-            Message::Request(request) => (Some(request.id.clone()), &request.method, request.members()),
-            Message::Notification(notification) => (None, &notification.method, notification.members()),
+    pub fn of(message: &Message, params: &Params<'_>, headers: Option<&Headers>) -> Option<Self> {
+        let (id, sent) = match message {
+            Message::Request(request) => (Some(request.id.clone()), &request.method),
+            Message::Notification(notification) => (None, &notification.method),
             Message::Reply(_) => return None,
         };
-        let meta = members.object("_meta").ok().flatten().unwrap_or_default();
+        let Params { all: members, meta } = params;
         let in_meta = meta.string(meta_key::PROTOCOL_VERSION).ok().flatten();
         let in_header = headers.and_then(|headers| headers.protocol_version.clone());
         let at_first = || members.string("protocolVersion").ok().flatten();
         let era = in_meta.or(in_header).or_else(at_first).and_then(|version| Era::of_version(&version));
         let method = known_method(sent);
-        let operation = Operation { method, target: Target::of(method, &members), is_target_known: false, era, id };
-        Some(Self { operation, carried: Carried::of_members(&meta) })
+        let operation = Operation { method, target: Target::of(method, members), is_target_known: false, era, id };
+        Some(Self { operation, carried: Carried::of_members(meta) })
     }
 }
 
@@ -230,7 +236,8 @@ impl Operation {
     /// The duration's attributes, but for those of the transport.
     #[must_use]
     pub fn labels(&self, ended: &Ended) -> Labels {
-        let mut all: Labels = vec![("mcp.method.name", self.method.into())];
+        let mut all = Labels::with_capacity(LABELS_EXPECTED);
+        all.push(("mcp.method.name", self.method.into()));
         match &self.target {
             Target::Tool(name) if self.is_target_known => all.push(("gen_ai.tool.name", name.clone().into())),
             // Prompts are not pinned; one that was given is one that there is.

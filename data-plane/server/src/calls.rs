@@ -1,7 +1,7 @@
 //! The life of one permitted call: gate, intent, forward, outcome, release.
 //!
-//! Called by `listener` in a task of its own, so that a client that goes away cancels the forwarding but never the
-//! recording. The order is the promise: nothing is forwarded before its intent is recorded, nothing is released before
+//! Called by `listener` as work that goes on without it, so that a client that goes away cancels the forwarding but never
+//! the recording. The order is the promise: nothing is forwarded before its intent is recorded, nothing is released before
 //! its outcome is. A crash between the two leaves an intent without outcome, which the next run declares unknown.
 //! Recording and connecting may take a while, so what permits the call is asked once more before it is forwarded, and
 //! lease and revocation at its first byte. When the caller's authority is taken away later, the forwarding is cut and the
@@ -32,7 +32,7 @@ use bailiwick_data_plane_core::{
     sealed::request_state::{RequestState, Subject},
 };
 use bailiwick_ledger_core::record::{Binding, Commitment, DecisionRecord, Effect, Kind, Outcome, Record, Status};
-use bailiwick_proto::{Reason, names::SERVER_NAME_CHARS_MAX};
+use bailiwick_proto::{Reason, mcp::Era, names::SERVER_NAME_CHARS_MAX};
 use bailiwick_runtime::{Shutdown, Supervisor};
 use bailiwick_token::Claims;
 
@@ -155,7 +155,7 @@ impl Calls {
                     Some(intent) => self.close_unsent(&attempt, intent, refused.reason, tier).await,
                     None if refused.reason == Reason::SpoolPressure => {
                         // Refusals still have room; if not, the client is refused all the same.
-                        drop(self.recorder.denied(attempt.denied(now_ts(), refused.reason, args)).await);
+                        let _unrecorded = self.recorder.denied(attempt.denied(now_ts(), refused.reason, args)).await;
                     }
                     None => {}
                 }
@@ -212,7 +212,7 @@ impl Calls {
     }
 
     /// Records the refusal of a request that is no well-formed call, or whose authentic token is not good here.
-    pub(crate) async fn deny_request(&self, denial: RequestDenial<'_>) -> Result<Recorded, Reason> {
+    pub(crate) async fn deny_request(&self, denial: RequestDenial<'_>) -> Result<u64, Reason> {
         self.recorder.denied(denial.record(now_ts())).await
     }
 
@@ -235,7 +235,7 @@ impl Calls {
         outlet: &Outlet,
     ) -> Forwarded {
         let Some(server) = asked.config.servers.get(permitted.found.server()) else {
-            return self.answered(asked, permitted, Err(UpstreamFault::Unreachable("not configured".to_owned())));
+            return self.answered(asked, permitted, Err(UpstreamFault::Unreachable("not configured".to_owned())), None);
         };
         let mut forwarding = Forwarding {
             calls: self,
@@ -246,6 +246,7 @@ impl Calls {
             id: self.upstream.next_id(),
             gate: self.gate(asked, permitted),
             outlet,
+            era: None,
         };
         let answer = tokio::select! {
             biased;
@@ -265,7 +266,8 @@ impl Calls {
                 forwarding.cancel();
             }
         }
-        self.answered(asked, permitted, answer)
+        let era = forwarding.era();
+        self.answered(asked, permitted, answer, era)
     }
 
     /// What may still keep the call when its first byte could leave.
@@ -274,7 +276,14 @@ impl Calls {
         Gate::new(move || node_gate(tier, state.freshness(), SpoolLevel::Free).or_else(|| state.is_taken_away(&caller)))
     }
 
-    fn answered(&self, asked: &Asked, permitted: &PermittedCall, answer: Result<Said, UpstreamFault>) -> Forwarded {
+    /// `era` is the server's, where it is known.
+    fn answered(
+        &self,
+        asked: &Asked,
+        permitted: &PermittedCall,
+        answer: Result<Said, UpstreamFault>,
+        era: Option<Era>,
+    ) -> Forwarded {
         let (response, bytes, kept) = match answer {
             Ok(Said { response, bytes, kept }) => (Ok(response), bytes, kept),
             Err(fault) => (Err(fault.reason()), 0, None),
@@ -287,10 +296,7 @@ impl Calls {
         let prefixed = Naming::default();
         let virtual_server = asked.config.virtual_servers.get(&permitted.call.virtual_server);
         let naming = virtual_server.map_or(&prefixed, |server| &server.naming);
-        let name = permitted.found.server();
-        let server = asked.config.servers.get(name);
-        let era = server.and_then(|server| self.upstream.era(server, &principal(&asked.caller, &permitted.call)));
-        let of = Answerer { naming, server: name, era };
+        let of = Answerer { naming, server: permitted.found.server(), era };
         Forwarded::Answered(Box::new(forward::answer(&permitted.call, &asked.request_id, response, of, seal)), bytes)
     }
 

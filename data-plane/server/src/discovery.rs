@@ -33,9 +33,9 @@ impl Discoveries {
         self.supervisor.spawn("discovery", OnEnd::Finish, async move {
             let Ok(_permit) = permits.acquire().await else { return };
             let Discover { id, server: Some(server) } = discover else { return };
-            let discovered = match upstream.list_tools(&server).await {
-                Ok(tools) => Discovered { id, tools, error: String::new() },
-                Err(fault) => Discovered { id, tools: Vec::new(), error: fault.to_string() },
+            let discovered = match upstream.look(&server).await {
+                Ok((tools, left_out)) => Discovered { id, tools, left_out, ..Discovered::default() },
+                Err(fault) => Discovered { id, error: fault.to_string(), ..Discovered::default() },
             };
             // The stream may have ended meanwhile; the control plane no longer waits then.
             drop(up.send(NodeMessage { message: Some(Up::Discovered(discovered)) }).await);

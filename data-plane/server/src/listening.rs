@@ -62,8 +62,10 @@ pub(crate) struct Stream {
 }
 
 impl Stream {
-    /// The response; what is written to it is the work of a task of its own.
-    pub(crate) fn respond(self) -> Response {
+    /// The response, once older streams of the session are told to end; what is written to it is the work of a task of its
+    /// own.
+    pub(crate) async fn respond(mut self) -> Response {
+        self.place.tell(&self.asked.caller).await;
         let (writer, events) = mpsc::channel(EVENTS_MAX);
         let supervisor = self.calls.supervisor.clone();
         supervisor.spawn("listening", OnEnd::Finish, Box::pin(self.run(writer)));
@@ -82,7 +84,6 @@ impl Stream {
     /// Until the stream is over.
     async fn attend(mut self, config: Arc<Config>, sources: &mut Sources, writer: mpsc::Sender<Bytes>) {
         let Some(mut notes) = self.place.notes.take() else { return };
-        self.place.tell(self.caller()).await;
         let began = Instant::now();
         let now = || u64::try_from(began.elapsed().as_millis()).unwrap_or(u64::MAX);
         let mut changes = self.calls.state.changes();

@@ -56,12 +56,20 @@ pub(crate) enum Class {
     Denied,
 }
 
-/// A record in the spool.
+/// An intent in the spool.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Recorded {
     pub(crate) seq: u64,
-    /// How other records name it.
+    /// How its outcome names it.
     pub(crate) id: String,
+}
+
+/// A record in the spool.
+#[derive(Debug)]
+pub(crate) struct Written {
+    seq: u64,
+    /// Of an intent: how its outcome names it.
+    id: Option<String>,
 }
 
 /// The call must not be forwarded.
@@ -75,7 +83,7 @@ pub(crate) struct IntentRefused {
 /// What the owner's task receives.
 #[derive(Debug)]
 pub(crate) enum Input {
-    Append { record: Box<Record>, class: Class, reply: oneshot::Sender<Result<Recorded, Reason>> },
+    Append { record: Box<Record>, class: Class, reply: oneshot::Sender<Result<Written, Reason>> },
     Notice(Notice),
     Close { done: oneshot::Sender<()> },
 }
@@ -139,12 +147,14 @@ impl Recorder {
     /// Records that a call of this tier is about to be forwarded; `Ok` once it may be.
     pub(crate) async fn intent(&self, record: Record, tier: Tier) -> Result<Recorded, IntentRefused> {
         let appended = self.append(record, Class::Intent(tier)).await;
-        let recorded = appended.map_err(|reason| IntentRefused { reason, recorded: None })?;
+        let Written { seq, id } = appended.map_err(|reason| IntentRefused { reason, recorded: None })?;
+        // INVARIANT: the owner names every intent.
+        let recorded = Recorded { seq, id: id.unwrap_or_default() };
         let durable = match tier {
             Tier::Retrieval => Ok(()),
-            Tier::Transactional => self.synced(&recorded).await,
-            Tier::Destructive => match self.synced(&recorded).await {
-                Ok(()) => self.stored(&recorded).await,
+            Tier::Transactional => self.synced(seq).await,
+            Tier::Destructive => match self.synced(seq).await {
+                Ok(()) => self.stored(seq).await,
                 Err(reason) => Err(reason),
             },
         };
@@ -154,19 +164,19 @@ impl Recorder {
         }
     }
 
-    /// Records how a call ended; the result is released only after `Ok`.
-    pub(crate) async fn outcome(&self, record: Record, tier: Tier) -> Result<Recorded, Reason> {
-        let recorded = self.append(record, Class::Outcome).await?;
+    /// Records how a call ended; the result is released only after `Ok`, which says where the record stands.
+    pub(crate) async fn outcome(&self, record: Record, tier: Tier) -> Result<u64, Reason> {
+        let Written { seq, .. } = self.append(record, Class::Outcome).await?;
         match tier {
             Tier::Retrieval => {}
-            Tier::Transactional | Tier::Destructive => self.synced(&recorded).await?,
+            Tier::Transactional | Tier::Destructive => self.synced(seq).await?,
         }
-        Ok(recorded)
+        Ok(seq)
     }
 
-    /// Records a refusal.
-    pub(crate) async fn denied(&self, record: Record) -> Result<Recorded, Reason> {
-        self.append(record, Class::Denied).await
+    /// Records a refusal; where it stands.
+    pub(crate) async fn denied(&self, record: Record) -> Result<u64, Reason> {
+        self.append(record, Class::Denied).await.map(|written| written.seq)
     }
 
     /// Ends the run in good order: closes the chain and hands over what it can. Nothing is recorded afterwards.
@@ -177,20 +187,20 @@ impl Recorder {
         }
     }
 
-    async fn append(&self, record: Record, class: Class) -> Result<Recorded, Reason> {
+    async fn append(&self, record: Record, class: Class) -> Result<Written, Reason> {
         let (reply, answer) = oneshot::channel();
         let input = Input::Append { record: Box::new(record), class, reply };
         self.inputs.send(input).await.map_err(|_closed| Reason::SpoolFull)?;
         answer.await.unwrap_or(Err(Reason::SpoolFull))
     }
 
-    async fn synced(&self, recorded: &Recorded) -> Result<(), Reason> {
-        self.sync.sync_to(recorded.seq).await.map_err(|_failed| Reason::SpoolFull)
+    async fn synced(&self, seq: u64) -> Result<(), Reason> {
+        self.sync.sync_to(seq).await.map_err(|_failed| Reason::SpoolFull)
     }
 
-    async fn stored(&self, recorded: &Recorded) -> Result<(), Reason> {
+    async fn stored(&self, seq: u64) -> Result<(), Reason> {
         let mut stored = self.stored.clone();
-        let reached = stored.wait_for(|stored| *stored > recorded.seq);
+        let reached = stored.wait_for(|stored| *stored > seq);
         match tokio::time::timeout(STORED_WAIT_MAX, reached).await {
             Ok(Ok(_)) => Ok(()),
             Ok(Err(_)) | Err(_) => Err(Reason::LedgerUnreachable),

@@ -204,6 +204,12 @@ impl Spool {
         }
     }
 
+    /// Bytes on disk of the records of `epoch` from `from` on.
+    pub(crate) fn bytes_from(&self, epoch: u64, from: u64) -> u64 {
+        let after = self.segments.iter().rev().take_while(|segment| segment.epoch == epoch && segment.next() > from);
+        after.map(|segment| segment.end() - segment.start_of(from)).sum()
+    }
+
     /// The first sequence number at or after `from` that the spool still holds for `epoch`.
     pub(crate) fn first_held(&self, epoch: u64, from: u64) -> Option<u64> {
         let of_epoch = self.segments.iter().filter(|segment| segment.epoch == epoch);

@@ -9,7 +9,10 @@ use std::fmt::{self, Write as _};
 use aws_lc_rs::{constant_time, hmac};
 use serde::de::{Deserialize, Deserializer, IgnoredAny, MapAccess, SeqAccess, Visitor};
 
-use crate::record::Commitment;
+use crate::{
+    hash::{self, HASH_BYTES, Hash},
+    record::Commitment,
+};
 
 /// Length of a salt in bytes: as long as the hash, so it cannot be guessed together with the payload.
 pub const SALT_BYTES: usize = 32;
@@ -17,7 +20,7 @@ pub const SALT_BYTES: usize = 32;
 /// HMAC-SHA256 of `payload` under `salt`, 64 lower-case hex digits.
 #[must_use]
 pub fn commit(salt: &[u8; SALT_BYTES], payload: &[u8]) -> String {
-    hex::encode(mac(salt, payload))
+    hash::to_hex(&mac(salt, payload))
 }
 
 /// The part of a record for a payload whose shape is `summary` (see [`summarise`]).
@@ -29,13 +32,16 @@ pub fn commitment(salt: &[u8; SALT_BYTES], payload: &[u8], summary: String) -> C
 /// Whether `commitment` is for this payload under this salt.
 #[must_use]
 pub fn opens(commitment: &Commitment, salt: &[u8; SALT_BYTES], payload: &[u8]) -> bool {
-    let tag = mac(salt, payload);
+    let committed = commit(salt, payload);
     commitment.bytes == payload.len() as u64
-        && constant_time::verify_slices_are_equal(hex::encode(tag).as_bytes(), commitment.commitment.as_bytes()).is_ok()
+        && constant_time::verify_slices_are_equal(committed.as_bytes(), commitment.commitment.as_bytes()).is_ok()
 }
 
-fn mac(salt: &[u8; SALT_BYTES], payload: &[u8]) -> hmac::Tag {
-    hmac::sign(&hmac::Key::new(hmac::HMAC_SHA256, salt), payload)
+fn mac(salt: &[u8; SALT_BYTES], payload: &[u8]) -> Hash {
+    let tag = hmac::sign(&hmac::Key::new(hmac::HMAC_SHA256, salt), payload);
+    let mut mac = [0; HASH_BYTES];
+    mac.iter_mut().zip(tag.as_ref()).for_each(|(to, from)| *to = *from);
+    mac
 }
 
 /// The shape of a JSON text in a few words: no values, no names, nothing below the first level but types.

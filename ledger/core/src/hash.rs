@@ -25,15 +25,23 @@ pub fn sha256(parts: &[&[u8]]) -> Hash {
 /// 64 lower-case hex digits.
 #[must_use]
 pub fn to_hex(hash: &Hash) -> String {
-    hex::encode(hash)
+    let mut digits = [0; 2 * HASH_BYTES];
+    // Digits are twice as many as bytes, and are all ASCII.
+    let _fits = hex::encode_to_slice(hash, &mut digits);
+    String::from_utf8_lossy(&digits).into_owned()
+}
+
+/// Whether [`from_hex`] reads this.
+#[must_use]
+pub fn is_hex(text: &str) -> bool {
+    text.len() == 2 * HASH_BYTES && text.bytes().all(|byte| matches!(byte, b'0'..=b'9' | b'a'..=b'f'))
 }
 
 /// Reads 64 lower-case hex digits; anything else, upper case included, is `None`.
 #[must_use]
 pub fn from_hex(text: &str) -> Option<Hash> {
     let mut hash = [0; HASH_BYTES];
-    let is_lower = text.bytes().all(|byte| matches!(byte, b'0'..=b'9' | b'a'..=b'f'));
-    (is_lower && hex::decode_to_slice(text, &mut hash).is_ok()).then_some(hash)
+    (is_hex(text) && hex::decode_to_slice(text, &mut hash).is_ok()).then_some(hash)
 }
 
 /// Reads exactly 32 bytes.

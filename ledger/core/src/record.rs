@@ -261,6 +261,20 @@ impl Record {
     /// Reads bytes that [`Record::to_canonical`], here or in a later version, could have written; refuses all others.
     pub fn parse(bytes: &[u8]) -> Result<Self, RecordError> {
         check_size(bytes)?;
+        match Self::as_written_here(bytes) {
+            Some(record) => Ok(record),
+            None => Self::parse_any(bytes),
+        }
+    }
+
+    /// Reads what this very version writes: if it writes the same bytes again, they are good. Several times as fast as
+    /// [`Self::parse_any`], which finds out about all others, and what is wrong with them.
+    fn as_written_here(bytes: &[u8]) -> Option<Self> {
+        let record: Self = serde_json::from_slice(bytes).ok().filter(|record: &Self| record.v == VERSION)?;
+        (record.to_canonical().ok()? == bytes).then_some(record)
+    }
+
+    fn parse_any(bytes: &[u8]) -> Result<Self, RecordError> {
         let value: Value = serde_json::from_slice(bytes).map_err(RecordError::NotJson)?;
         if canonical::to_canonical(&value)? != bytes {
             return Err(RecordError::NotCanonical);
@@ -283,9 +297,9 @@ impl Record {
     fn check(&self) -> Result<(), RecordError> {
         let spelling = |fits: bool, field| if fits { Ok(()) } else { Err(RecordError::Spelling { field }) };
         spelling(is_node_name(&self.node), "node")?;
-        spelling(self.prev_hash().is_some(), "prev")?;
+        spelling(hash::is_hex(&self.prev), "prev")?;
         spelling(parse_ts(&self.ts).is_some(), "ts")?;
-        spelling(self.intent.as_deref().is_none_or(|intent| hash::from_hex(intent).is_some()), "intent")?;
+        spelling(self.intent.as_deref().is_none_or(hash::is_hex), "intent")?;
         let missing = match self.kind {
             Kind::CallIntent | Kind::CallDenied if self.decision.is_none() => "decision",
             Kind::CallOutcome if self.intent.is_none() => "intent",

@@ -12,7 +12,7 @@ const END_DAY: i64 = 2_932_897;
 /// RFC 3339 with microseconds, UTC, of microseconds since 1970. Times outside the years 0 to 9999 are clamped.
 #[must_use]
 pub fn format_ts(unix_micros: i64) -> String {
-    spell(unix_micros).iter().copied().map(char::from).collect()
+    String::from_utf8_lossy(&spell(unix_micros)).into_owned()
 }
 
 /// The spelling as ASCII.

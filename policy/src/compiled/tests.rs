@@ -6,7 +6,7 @@ use bailiwick_proto::Tier;
 use proptest::prelude::*;
 
 use super::*;
-use crate::{KnownNames, POLICY_NESTING_MAX, POLICY_OPERATORS_MAX, POLICY_TEXT_BYTES_MAX, RequestAgent, Use};
+use crate::{KnownNames, POLICY_NESTING_MAX, POLICY_OPERATORS_MAX, POLICY_TEXT_BYTES_MAX, RequestAgent, Use, validate};
 
 mod differential;
 mod uses;

@@ -117,7 +117,7 @@ pub fn ordered_members(value: &RawValue) -> Option<Vec<(Cow<'_, str>, &RawValue)
 
 /// Whether a value is an object, as its first character tells.
 #[must_use]
-pub(super) fn is_object(value: &RawValue) -> bool {
+pub fn is_object(value: &RawValue) -> bool {
     value.get().starts_with('{')
 }
 

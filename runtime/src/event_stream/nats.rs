@@ -123,8 +123,11 @@ impl Connection {
     }
 
     pub(super) async fn broadcast(&self, subject: &str, payload: Bytes) -> Result<(), StreamError> {
-        let published = self.client.publish(subject.to_owned(), payload).await;
-        published.map_err(|error| nats_error("broadcast")(&error))
+        // While the server is away the client keeps what is told, up to a bound, and then waits.
+        match tokio::time::timeout(PUBLISH_WAIT_MAX, self.client.publish(subject.to_owned(), payload)).await {
+            Ok(published) => published.map_err(|error| nats_error("broadcast")(&error)),
+            Err(_) => Err(StreamError::Nats { what: "broadcast", detail: "not taken in time".to_owned() }),
+        }
     }
 
     pub(super) async fn listen(&self, subject: &str) -> Result<async_nats::Subscriber, StreamError> {

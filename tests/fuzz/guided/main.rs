@@ -18,10 +18,18 @@ mod mutate;
 mod openapi;
 #[path = "../oracles.rs"]
 mod oracles;
+#[path = "../places.rs"]
+mod places;
+#[path = "../proxy.rs"]
+mod proxy;
+#[path = "../../../data-plane/server/src/listener/proxy_protocol.rs"]
+mod proxy_protocol;
 #[path = "../seeds.rs"]
 mod seeds;
 #[path = "../../../data-plane/server/src/upstream/sse.rs"]
 mod sse;
+#[path = "../../../data-plane/server/src/upstream/sse_transport/address.rs"]
+mod sse_address;
 #[path = "../targets.rs"]
 mod targets;
 

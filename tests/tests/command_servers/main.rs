@@ -9,11 +9,17 @@ mod faults;
 mod peers;
 mod secrets;
 mod sharing;
+mod tasks;
 
 use std::{fs, path::Path};
 
 use anyhow::{Context, Result, ensure};
-use bailiwick_tests::{Answer, Deployment, McpClient, Shape, deployment::repository, eventually, peers::place};
+use bailiwick_tests::{
+    Answer, Deployment, McpClient, Shape,
+    deployment::{binary, repository},
+    eventually,
+    peers::place,
+};
 use serde_json::{Value, json};
 
 /// A deployment with a server that is a program, and how it is allowed.
@@ -69,7 +75,8 @@ impl Bench {
         let allowed =
             ["stdio_server.py", "stdio_sdk_server.py"].map(|file| format!("[{python:?}, {:?}]", script(file)));
         let node = format!("[{:?}, {:?}]", place("PEER_NODE")?, place("PEER_EVERYTHING")?);
-        let allowed = format!("[{}, {node}]", allowed.join(", "));
+        let tasks = format!("[{:?}, \"--stdio\"]", binary("tasks-server"));
+        let allowed = format!("[{}, {node}, {tasks}]", allowed.join(", "));
         let mut all = vec![("BAILIWICK_DATA_PLANE__UPSTREAM__COMMANDS", allowed.as_str())];
         all.extend_from_slice(environment);
         let deployment = Deployment::start_with(Shape::Processes, &all).await?;

@@ -38,7 +38,7 @@ pub(super) fn read(document: Document) -> Result<Manifest, Vec<Problem>> {
     let name = read_name(&mut fields, kind, &source, &mut problems);
     let spec = kind.and_then(|kind| read_spec(kind, &mut fields, &source, &mut problems));
     match (name, spec) {
-        (Some(name), Some(spec)) if problems.is_empty() => Ok(Manifest { name, spec, source }),
+        (Some(name), Some(spec)) if problems.is_empty() => Ok(Manifest { name, spec, source, read: None }),
         _ => {
             problems.sort_by_key(|problem| problem.line);
             Err(problems)

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use bailiwick_control_plane_core::{
-    Answer, Command, Kind, Rejection,
+    Answer, Command, Kind, Rejection, Spec, manifest,
     node::{RUNS_AT_ONCE_MAX, Role},
     rejection::Class,
     token_key::{Issuer, TokenKey},
@@ -345,6 +345,32 @@ fn a_context_that_could_not_stand_in_a_record_is_refused() {
         let command = Command::Apply { manifests: manifests(), discovered: BTreeMap::new() };
         assert_eq!(world.run_as(command, &context).unwrap_err().class(), Class::Invalid);
     }
+}
+
+#[test]
+fn policies_that_were_read_ahead_are_judged_as_if_they_had_not_been() {
+    let policy = |name: &str, cedar: &str| document("Policy", name, &format!("\n  cedar: |\n    {cedar}\n"));
+    let pays = r#"permit (principal == User::"jane@example.com", action == Action::"finance__pay", resource);"#;
+    for yaml in [
+        policy("fits", r#"permit (principal, action, resource in Server::"finance");"#),
+        policy("names-nobody", r#"permit (principal == User::"nobody@example.com", action, resource);"#),
+        policy("names-no-tool", pays),
+        policy("no-syntax", "permit (principal action resource);"),
+        policy("no-sense", r#"permit (principal, action, resource) when { resource.colour == "red" };"#),
+    ] {
+        let [mut plain, mut ahead] = [World::example(), World::example()];
+        let mut manifests = parse(&yaml).unwrap();
+        manifest::read_policies(&mut manifests);
+        let decided = ahead.run(Command::Apply { manifests, discovered: BTreeMap::new() });
+        assert_eq!(decided, plain.apply(&yaml), "{yaml}");
+    }
+    // What was read of another text counts for nothing.
+    let mut manifests = parse(&policy("p", "permit (principal, action, resource);")).unwrap();
+    manifest::read_policies(&mut manifests);
+    let Spec::Policy(spec) = &mut manifests[0].spec else { panic!("a policy") };
+    spec.cedar = "permit (".to_owned();
+    let decided = World::example().run(Command::Apply { manifests, discovered: BTreeMap::new() });
+    assert_eq!(decided.unwrap_err().class(), Class::Invalid);
 }
 
 #[test]

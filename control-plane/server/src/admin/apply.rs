@@ -15,13 +15,15 @@ use tonic::Status;
 
 use super::AdminService;
 use crate::{
-    config_stream::definition,
+    config_stream::{definition, nodes::Shown},
     domain::{Caller, WriteError, Written},
     status,
 };
 
 /// Servers looked at for one apply; the rest are pinned when a data plane first reports them.
 const DISCOVERIES_MAX: usize = 32;
+/// Operations of one API that are left out and told of at an apply; more are no reading for a terminal.
+const LEFT_OUT_TOLD_MAX: usize = 20;
 /// Servers looked at together.
 const DISCOVERIES_TOGETHER: usize = 8;
 
@@ -34,13 +36,18 @@ impl AdminService {
         actor: String,
         request: v1::ApplyRequest,
     ) -> Result<v1::ApplyResponse, Status> {
-        let manifests = match parse(request.files) {
+        let manifests = match read(request.files).await? {
             Ok(manifests) => manifests,
             Err(problems) => return Ok(refused(problems)),
         };
-        let discovered = self.discover(&manifests).await;
+        let (discovered, left_out) = self.discover(&manifests).await;
         let command = Command::Apply { manifests, discovered };
-        self.carry_out(command, Caller { actor, request_id: request.request_id }, request.dry_run).await
+        let caller = Caller { actor, request_id: request.request_id };
+        let mut done = self.carry_out(command, caller, request.dry_run).await?;
+        if done.problems.is_empty() {
+            done.warnings.extend(left_out);
+        }
+        Ok(done)
     }
 
     pub(super) async fn delete_resources(
@@ -76,7 +83,7 @@ impl AdminService {
             Some(server) => self.colleagues.discover(server).await.and_then(Result::ok),
             None => None,
         };
-        let discovered = discovered.map(|tools| tools.into_iter().map(definition).collect());
+        let discovered = discovered.map(|shown| shown.tools.into_iter().map(definition).collect());
         let command = Command::PinTools { server: request.server, tools: request.tools, discovered };
         self.carry_out(command, Caller { actor, request_id: request.request_id }, false).await
     }
@@ -94,8 +101,9 @@ impl AdminService {
         }
     }
 
-    /// Has the servers looked at that are new, moved or never seen.
-    async fn discover(&self, manifests: &[Manifest]) -> Discovered {
+    /// Has the servers looked at that are new, moved or never seen; beside what they show, what of theirs cannot be
+    /// offered.
+    async fn discover(&self, manifests: &[Manifest]) -> (Discovered, Vec<String>) {
         let wanted: Vec<v1::Server> = self.domain.read(|state| {
             let unseen = |manifest: &Manifest| match &manifest.spec {
                 Spec::Server(spec) => {
@@ -113,12 +121,38 @@ impl AdminService {
             Some((name, self.colleagues.discover(server).await?))
         });
         let found: Vec<_> = looked.buffer_unordered(DISCOVERIES_TOGETHER).collect().await;
-        let definitions = |tools: Vec<v1::ToolDefinition>| tools.into_iter().map(definition).collect();
-        found.into_iter().flatten().map(|(name, found)| (name, found.map(definitions))).collect()
+        let (mut discovered, mut told) = (Discovered::new(), Vec::new());
+        for (name, found) in found.into_iter().flatten() {
+            let tools = found.map(|Shown { tools, left_out }| {
+                told.extend(left_out_of(&name, &left_out));
+                tools.into_iter().map(definition).collect()
+            });
+            discovered.insert(name, tools);
+        }
+        (discovered, told)
     }
 }
 
-pub(super) fn parse(files: Vec<v1::ManifestFile>) -> Result<Vec<Manifest>, Vec<Problem>> {
+/// What of a server cannot be offered, within what somebody reads.
+fn left_out_of(server: &str, left_out: &[String]) -> Vec<String> {
+    let told = left_out.iter().take(LEFT_OUT_TOLD_MAX).map(|why| format!("Server {server}: {why}"));
+    let more = left_out.len().saturating_sub(LEFT_OUT_TOLD_MAX);
+    let rest = (more > 0).then(|| format!("Server {server}: {more} more; a data plane's log has them"));
+    told.chain(rest).collect()
+}
+
+/// Reads manifests, and of policies all that can be said before they are decided: thousands of them take seconds, in
+/// which no other write should have to wait, and no task of this node.
+pub(super) async fn read(files: Vec<v1::ManifestFile>) -> Result<Result<Vec<Manifest>, Vec<Problem>>, Status> {
+    let reading = tokio::task::spawn_blocking(move || {
+        let mut manifests = parse(files)?;
+        manifest::read_policies(&mut manifests);
+        Ok(manifests)
+    });
+    reading.await.map_err(|_stopped| Status::unavailable("the control plane is stopping"))
+}
+
+fn parse(files: Vec<v1::ManifestFile>) -> Result<Vec<Manifest>, Vec<Problem>> {
     let files: Vec<(String, String)> = files.into_iter().map(|file| (file.name, file.text)).collect();
     manifest::parse(&files)
 }

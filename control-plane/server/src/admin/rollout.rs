@@ -16,7 +16,7 @@ use tonic::Status;
 
 use super::{
     AdminService,
-    apply::{change, parse},
+    apply::{change, read},
 };
 use crate::{
     config_stream::nodes::Progress,
@@ -32,7 +32,7 @@ impl AdminService {
         request: v1::BeginRolloutRequest,
     ) -> Result<v1::RolloutResponse, Status> {
         let v1::BeginRolloutRequest { files, plan, dry_run, request_id } = request;
-        let manifests = match parse(files) {
+        let manifests = match read(files).await? {
             Ok(manifests) => manifests,
             Err(problems) => return Ok(refused(problems)),
         };

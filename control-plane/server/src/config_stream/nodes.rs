@@ -37,6 +37,14 @@ const WORDS_MAX: usize = 64;
 /// Nodes of which anything is remembered; beyond, those that are not connected are forgotten.
 const REMEMBERED_MAX: usize = 10_000;
 
+/// What a server shows now.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Shown {
+    pub(crate) tools: Vec<v1::ToolDefinition>,
+    /// What it has and cannot be offered, a sentence each.
+    pub(crate) left_out: Vec<String>,
+}
+
 /// What is known of a node that is, or was, connected.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Progress {
@@ -196,7 +204,7 @@ impl Nodes {
     }
 
     /// Asks one connected data plane what `server` shows now; `None` when none is connected.
-    pub(crate) async fn discover(&self, server: v1::Server) -> Option<Result<Vec<v1::ToolDefinition>, String>> {
+    pub(crate) async fn discover(&self, server: v1::Server) -> Option<Result<Shown, String>> {
         let asked = lock(&self.known).values().find_map(|node| node.stream.as_ref()?.discover.clone())?;
         let (answer, answered) = oneshot::channel();
         let id = self.next_id.fetch_add(1, Ordering::Relaxed);
@@ -215,7 +223,7 @@ impl Nodes {
         };
         lock(&self.waiting).remove(&id);
         Some(match result {
-            Some(found) if found.error.is_empty() => Ok(found.tools),
+            Some(found) if found.error.is_empty() => Ok(Shown { tools: found.tools, left_out: found.left_out }),
             Some(found) => Err(found.error),
             None => Err(format!("no data plane read the tools of {name} within {} s", DISCOVERY_WAIT_MAX.as_secs())),
         })

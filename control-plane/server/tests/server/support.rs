@@ -268,7 +268,7 @@ impl DataPlane {
             }
             config_frame::Frame::Discover(asked) => {
                 let tools = self.tools.get(&asked.server.unwrap().name).cloned().unwrap_or_default();
-                let found = v1::Discovered { id: asked.id, tools, error: String::new() };
+                let found = v1::Discovered { id: asked.id, tools, ..v1::Discovered::default() };
                 self.messages.send(message(node_message::Message::Discovered(found))).await.unwrap();
             }
         }

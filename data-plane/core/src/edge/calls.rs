@@ -10,12 +10,12 @@ use std::borrow::Cow;
 
 use bailiwick_proto::{
     Reason,
-    mcp::{Era, Headers, Members, Request, RequestId, code, method, raw, raw_object},
+    mcp::{self, Era, Headers, Members, Request, RequestId, code, method, raw, raw_object},
 };
 use serde_json::value::RawValue;
 
 use super::{
-    Exchange, Step, fixed, reply,
+    Exchange, Params, Step, fixed, reply,
     search::{self, Turned},
     tasks::without_tasks,
 };
@@ -136,14 +136,13 @@ pub(super) fn call(
     exchange: &Exchange<'_>,
     (era, client): (Era, Client),
     headers: &Headers,
-    request: &Request,
-    rpc_method: &'static str,
+    (request, params, rpc_method): (&Request, &Params<'_>, &'static str),
 ) -> Step {
     let invalid = |message: &str| {
         let id = Some(&request.id);
         Step::Respond(reply::malformed(exchange, 200, code::INVALID_PARAMS, message, id))
     };
-    let mut call = match read(exchange, era, client, request, rpc_method) {
+    let mut call = match read(exchange, (era, client), request, params, rpc_method) {
         Ok(call) => call,
         Err(message) => return invalid(message),
     };
@@ -169,7 +168,7 @@ pub(super) fn call(
     // Admission permits only what it found.
     let (reason, reply) = match (decision.reason, decision.found.clone()) {
         (None, Some(found)) => match fixed::set(view, &mut call) {
-            Ok(()) => match take_up(exchange, &mut call, &found, &request.members()) {
+            Ok(()) => match take_up(exchange, &mut call, &found, &params.all) {
                 Ok(()) => return Step::Call(Box::new(PermittedCall { call, decision, found })),
                 Err(message) => return invalid(message),
             },
@@ -202,22 +201,26 @@ fn take_up(exchange: &Exchange<'_>, call: &mut Call, found: &Found, params: &Mem
 
 fn read(
     exchange: &Exchange<'_>,
-    era: Era,
-    client: Client,
+    (era, client): (Era, Client),
     request: &Request,
+    Params { all: members, meta }: &Params<'_>,
     rpc_method: &'static str,
 ) -> Result<Call, &'static str> {
-    let members = request.members();
     let (name, completion) = match rpc_method {
-        method::RESOURCES_READ => (uri(&members)?, None),
+        method::RESOURCES_READ => (uri(members)?, None),
         method::COMPLETE => {
-            let (name, completion) = completion(&members)?;
+            let (name, completion) = completion(members)?;
             (name, Some(completion))
         }
-        _ => (name(&members)?, None),
+        _ => (name(members)?, None),
     };
-    members.object("arguments").map_err(|_no_object| "`arguments` must be an object")?;
-    members.object("_meta").map_err(|_no_object| "`_meta` must be an object")?;
+    let is_object = |key| members.get(key).is_none_or(mcp::is_object);
+    if !is_object("arguments") {
+        return Err("`arguments` must be an object");
+    }
+    if !is_object("_meta") {
+        return Err("`_meta` must be an object");
+    }
     Ok(Call {
         id: request.id.clone(),
         era,
@@ -228,7 +231,7 @@ fn read(
         completion,
         task: None,
         retry: Retry::default(),
-        trace_id: trace_id_of(&members),
+        trace_id: trace_id_of(meta),
         meta: members.get("_meta").map(ToOwned::to_owned),
         client_name: client.name,
         client_version: client.version,
@@ -241,10 +244,9 @@ fn read(
     })
 }
 
-/// The trace that the request's metadata says it is part of.
-pub(super) fn trace_id_of(params: &Members<'_>) -> Option<String> {
-    let meta = params.object("_meta").ok().flatten()?;
-    Some(Carried::of_members(&meta).parent?.trace_id_text())
+/// The trace that a request's metadata says it is part of.
+pub(super) fn trace_id_of(meta: &Members<'_>) -> Option<String> {
+    Some(Carried::of_members(meta).parent?.trace_id_text())
 }
 
 fn name(members: &Members<'_>) -> Result<String, &'static str> {

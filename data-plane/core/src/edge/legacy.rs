@@ -10,7 +10,7 @@ use bailiwick_proto::{
 };
 use serde_json::{json, value::RawValue};
 
-use super::{Exchange, HttpReply, Introduction, SetLevel, Step, calls, listen, lists, reply, tools};
+use super::{Exchange, HttpReply, Introduction, Params, SetLevel, Step, calls, listen, lists, reply, tools};
 use crate::{
     listing::Listed,
     relay::Level,
@@ -21,7 +21,7 @@ use crate::{
     },
 };
 
-pub(super) fn request(exchange: &Exchange<'_>, headers: &Headers, request: &Request) -> Step {
+pub(super) fn request(exchange: &Exchange<'_>, headers: &Headers, (request, params): (&Request, &Params<'_>)) -> Step {
     if request.method == method::INITIALIZE {
         return initialize(exchange, request);
     }
@@ -44,7 +44,7 @@ pub(super) fn request(exchange: &Exchange<'_>, headers: &Headers, request: &Requ
                 (None, Some(governed)) => {
                     let (name, version) = (session.client_name, session.client_version);
                     let client = calls::Client { name, version, capabilities };
-                    calls::call(exchange, (session.era, client), headers, request, governed)
+                    calls::call(exchange, (session.era, client), headers, (request, params, governed))
                 }
                 (None, None) => Step::Respond(reply::method_unsupported(exchange, 200, &request.id)),
             }

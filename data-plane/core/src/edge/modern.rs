@@ -5,12 +5,10 @@
 //! Specification: MCP 2026-07-28 basic, "Per-request protocol fields"; Streamable HTTP, "Server Validation";
 //! versioning.
 
-use bailiwick_proto::mcp::{
-    self, Headers, LEGACY_VERSIONS, MODERN_VERSIONS, Members, Notification, Request, code, meta_key, method,
-};
+use bailiwick_proto::mcp::{self, Headers, LEGACY_VERSIONS, MODERN_VERSIONS, Request, code, meta_key, method};
 
 use super::{
-    Exchange, HttpReply, Introduction, Step, calls, legacy::implementation, listen, lists, reply, tasks, tools,
+    Exchange, HttpReply, Introduction, Params, Step, calls, legacy::implementation, listen, lists, reply, tasks, tools,
 };
 use crate::listing::Listed;
 
@@ -19,8 +17,7 @@ use crate::listing::Listed;
 pub(super) const TTL_MS: u32 = 5_000;
 
 /// Is this message written in the modern era?
-pub(super) fn claims(headers: &Headers, params: &Members<'_>, rpc_method: &str) -> bool {
-    let meta = params.object("_meta").ok().flatten().unwrap_or_default();
+pub(super) fn claims(headers: &Headers, Params { meta, .. }: &Params<'_>, rpc_method: &str) -> bool {
     if meta.get(meta_key::PROTOCOL_VERSION).is_some() || meta.get(meta_key::CLIENT_CAPABILITIES).is_some() {
         return true;
     }
@@ -32,8 +29,8 @@ pub(super) fn claims(headers: &Headers, params: &Members<'_>, rpc_method: &str) 
     }
 }
 
-pub(super) fn request(exchange: &Exchange<'_>, headers: &Headers, request: &Request) -> Step {
-    let client = match check(exchange, headers, request) {
+pub(super) fn request(exchange: &Exchange<'_>, headers: &Headers, (request, params): (&Request, &Params<'_>)) -> Step {
+    let client = match check(exchange, headers, (request, params)) {
         Ok(client) => client,
         Err(reply) => return Step::Respond(reply),
     };
@@ -48,9 +45,12 @@ pub(super) fn request(exchange: &Exchange<'_>, headers: &Headers, request: &Requ
         method::TOOLS_LIST => Step::Respond(tools::list(exchange, mcp::Era::Modern, request)),
         other => match (Listed::by(other), calls::governed(other)) {
             (Some(listed), _) => lists::list(exchange, mcp::Era::Modern, client.capabilities, request, listed),
-            (None, Some(governed)) => calls::call(exchange, (mcp::Era::Modern, client), headers, request, governed),
+            (None, Some(governed)) => {
+                let asked = (request, params, governed);
+                calls::call(exchange, (mcp::Era::Modern, client), headers, asked)
+            }
             (None, None) => match tasks::governed(other) {
-                Some(governed) => tasks::task(exchange, client, request, governed),
+                Some(governed) => tasks::task(exchange, client, (request, params, governed)),
                 None => Step::Respond(reply::method_unsupported(exchange, 404, &request.id)),
             },
         },
@@ -59,22 +59,24 @@ pub(super) fn request(exchange: &Exchange<'_>, headers: &Headers, request: &Requ
 
 /// Modern notifications over HTTP have no effect here; the specification defines none and demands no headers. One whose
 /// headers contradict it is refused all the same.
-pub(super) fn notification(headers: &Headers, notification: &Notification) -> Step {
-    let mirrored = mcp::mirrored_headers(&notification.method, &notification.members());
+pub(super) fn notification(headers: &Headers, rpc_method: &str, params: &Params<'_>) -> Step {
+    let mirrored = mcp::mirrored_headers(rpc_method, &params.all);
     match mirrored.check(headers, false) {
         Ok(()) => Step::Respond(HttpReply::accepted()),
         Err(fault) => Step::Respond(reply::plain_error(400, code::HEADER_MISMATCH, &fault.to_string(), None)),
     }
 }
 
-fn check(exchange: &Exchange<'_>, headers: &Headers, request: &Request) -> Result<calls::Client, HttpReply> {
+fn check(
+    exchange: &Exchange<'_>,
+    headers: &Headers,
+    (request, Params { all, meta }): (&Request, &Params<'_>),
+) -> Result<calls::Client, HttpReply> {
     let id = Some(&request.id);
     let missing = |what: &str| {
         let message = format!("`_meta` must hold `{what}`");
         Err(reply::malformed(exchange, 400, code::INVALID_PARAMS, &message, id))
     };
-    let members = request.members();
-    let meta = members.object("_meta").ok().flatten().unwrap_or_default();
     let Ok(Some(version)) = meta.string(meta_key::PROTOCOL_VERSION) else { return missing(meta_key::PROTOCOL_VERSION) };
     if headers.protocol_version.as_ref() != Some(&version) {
         let message = "the header `MCP-Protocol-Version` does not match the body";
@@ -86,7 +88,7 @@ fn check(exchange: &Exchange<'_>, headers: &Headers, request: &Request) -> Resul
     let Ok(Some(_declared)) = meta.object(meta_key::CLIENT_CAPABILITIES) else {
         return missing(meta_key::CLIENT_CAPABILITIES);
     };
-    mcp::mirrored_headers(&request.method, &members)
+    mcp::mirrored_headers(&request.method, all)
         .check(headers, true)
         .map_err(|fault| reply::plain_error(400, code::HEADER_MISMATCH, &fault.to_string(), id))?;
     let (name, version) = implementation(meta.get(meta_key::CLIENT_INFO));

@@ -13,7 +13,7 @@ use bailiwick_proto::{
 use serde_json::value::RawValue;
 
 use super::{
-    Call, DeniedCall, Exchange, PermittedCall, Step,
+    Call, DeniedCall, Exchange, Params, PermittedCall, Step,
     calls::{Client, Retry, trace_id_of},
     reply,
 };
@@ -33,7 +33,9 @@ pub(super) fn governed(rpc_method: &str) -> Option<&'static str> {
 
 /// Whether what a peer declares names the tasks extension.
 pub(crate) fn declares(capabilities: Option<&RawValue>) -> bool {
-    let declared = capabilities.and_then(Members::of).unwrap_or_default();
+    // A text without it, and without escapes in which it could hide, need not be looked into.
+    let may_name_it = |text: &str| text.contains(EXTENSION_TASKS) || text.contains('\\');
+    let declared = capabilities.filter(|text| may_name_it(text.get())).and_then(Members::of).unwrap_or_default();
     declared.object("extensions").ok().flatten().is_some_and(|known| known.get(EXTENSION_TASKS).is_some())
 }
 
@@ -57,11 +59,15 @@ pub fn without_tasks(declared: &RawValue) -> Box<RawValue> {
 }
 
 /// `tasks/get`, `tasks/update` or `tasks/cancel` of a modern client.
-pub(super) fn task(exchange: &Exchange<'_>, client: Client, request: &Request, rpc_method: &'static str) -> Step {
+pub(super) fn task(
+    exchange: &Exchange<'_>,
+    client: Client,
+    (request, params, rpc_method): (&Request, &Params<'_>, &'static str),
+) -> Step {
     if !declares(client.capabilities.as_deref()) {
         return Step::Respond(reply::extension_undeclared(EXTENSION_TASKS, &request.id));
     }
-    let mut call = match read(exchange, client, request, rpc_method) {
+    let mut call = match read(exchange, client, (request, params), rpc_method) {
         Ok(call) => call,
         Err(message) => {
             let id = Some(&request.id);
@@ -88,10 +94,9 @@ pub(super) fn task(exchange: &Exchange<'_>, client: Client, request: &Request, r
 fn read(
     exchange: &Exchange<'_>,
     client: Client,
-    request: &Request,
+    (request, Params { all: members, meta }): (&Request, &Params<'_>),
     rpc_method: &'static str,
 ) -> Result<Call, &'static str> {
-    let members = request.members();
     let name = members.required_string("taskId").map_err(|_absent| "`taskId` must be a string")?;
     if name.len() > TASK_ID_BYTES_MAX {
         return Err("`taskId` is too long");
@@ -114,7 +119,7 @@ fn read(
         completion: None,
         task: None,
         retry: Retry { responses, ..Retry::default() },
-        trace_id: trace_id_of(&members),
+        trace_id: trace_id_of(meta),
         meta: members.get("_meta").map(ToOwned::to_owned),
         client_name: client.name,
         client_version: client.version,

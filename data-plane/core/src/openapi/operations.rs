@@ -44,6 +44,8 @@ const METHODS: [(Method, &str); 6] = [
     (Method::Patch, "patch"),
     (Method::Delete, "delete"),
 ];
+/// What is asked of a server itself, rather than of an API.
+const METHODS_LEFT_OUT: [&str; 2] = ["options", "trace"];
 
 /// What a document offers.
 #[derive(Clone, Debug, Default)]
@@ -74,13 +76,23 @@ pub fn tools(text: &str, shown: Option<&str>) -> Result<Listed, DocumentFault> {
     let mut found: BTreeMap<String, v1::ToolDefinition> = BTreeMap::new();
     let (mut nodes, mut operations) = (0, 0);
     for (path, item) in document.get("paths").and_then(Value::as_object).into_iter().flatten() {
+        // Extensions stand beside paths.
+        if path.starts_with("x-") {
+            continue;
+        }
         if !path.starts_with('/') {
+            listed.leave_out(path.clone(), "a path begins with a slash");
             continue;
         }
         let Ok(item) = document.resolve(item) else {
             listed.leave_out(path.clone(), "its path refers to what is not in the document");
             continue;
         };
+        for word in METHODS_LEFT_OUT {
+            if item.get(word).is_some() {
+                listed.leave_out(format!("{} {path}", word.to_uppercase()), "its method is none that a tool can have");
+            }
+        }
         for (method, word) in METHODS {
             let Some(operation) = item.get(word) else { continue };
             operations += 1;

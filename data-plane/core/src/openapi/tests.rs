@@ -125,33 +125,55 @@ fn parameters_of_one_name_in_two_places_are_two_arguments() {
 #[test]
 fn what_cannot_be_sent_in_one_sure_way_is_left_out() {
     let parameter = |of: Value| json!({"parameters": [of]});
-    for (path, operation) in [
-        ("/a/{id}", json!({})),
-        ("/a", parameter(json!({"name": "id", "in": "path", "schema": {}}))),
-        ("/a/{id", json!({})),
-        ("/a/../b", json!({})),
-        ("/a//b", json!({})),
-        ("/a?b=c", json!({})),
-        ("/a#b", json!({})),
-        ("/a b", json!({})),
-        ("/%zz", json!({})),
-        ("/a", parameter(json!({"name": "s", "in": "cookie", "required": true, "schema": {}}))),
-        ("/a", parameter(json!({"name": "Authorization", "in": "header", "required": true, "schema": {}}))),
-        ("/a", parameter(json!({"name": "X-Forwarded-For", "in": "header", "required": true, "schema": {}}))),
-        ("/a", parameter(json!({"name": "a\r\nb", "in": "header", "required": true, "schema": {}}))),
-        ("/a", parameter(json!({"name": "q", "in": "query", "style": "matrix", "schema": {}}))),
-        ("/a", parameter(json!({"name": "q", "in": "query", "content": {"text/xml": {}}}))),
-        ("/a", parameter(json!({"name": "q", "in": "moon", "schema": {}}))),
-        ("/a", parameter(json!({"in": "query", "schema": {}}))),
-        ("/a", parameter(json!({"$ref": "https://elsewhere.example/x.json"}))),
-        ("/a", parameter(json!({"$ref": "#/nowhere"}))),
-        ("/a", json!({"parameters": [{"name": "q", "in": "query"}, {"name": "q", "in": "query"}]})),
-        ("/a", json!({"requestBody": {"required": true, "content": {"multipart/form-data": {}}}})),
-        ("/a", json!({"requestBody": {"content": {"application/json": {"schema": {"$ref": "#/nowhere"}}}}})),
-        ("/a", json!({"requestBody": {"content": {"application/json": {"schema": {"enum": ["x".repeat(70_000)]}}}}})),
+    let body = |of: Value| json!({"requestBody": of});
+    let large = json!({"content": {"application/json": {"schema": {"enum": ["x".repeat(70_000)]}}}});
+    for (path, operation, why) in [
+        ("/a/{id}", json!({}), "the parameters in its path"),
+        ("/a", parameter(json!({"name": "id", "in": "path", "schema": {}})), "the parameters in its path"),
+        ("/a/{id", json!({}), "its path cannot be read"),
+        ("/a/../b", json!({}), "its path cannot be read"),
+        ("/a//b", json!({}), "its path cannot be read"),
+        ("/a?b=c", json!({}), "its path cannot be read"),
+        ("/a#b", json!({}), "its path cannot be read"),
+        ("/a b", json!({}), "its path cannot be read"),
+        ("/%zz", json!({}), "its path cannot be read"),
+        ("a", json!({}), "begins with a slash"),
+        ("/a", parameter(json!({"name": "s", "in": "cookie", "required": true, "schema": {}})), "needs a cookie"),
+        ("/a", parameter(json!({"name": "Authorization", "in": "header", "required": true, "schema": {}})), "a header"),
+        (
+            "/a",
+            parameter(json!({"name": "X-Forwarded-For", "in": "header", "required": true, "schema": {}})),
+            "a header",
+        ),
+        ("/a", parameter(json!({"name": "a\r\nb", "in": "header", "required": true, "schema": {}})), "a header"),
+        ("/a", parameter(json!({"name": "q", "in": "query", "style": "matrix", "schema": {}})), "a style"),
+        ("/a/{p}", parameter(json!({"name": "p", "in": "path", "style": "matrix", "schema": {}})), "a style"),
+        ("/a/{p}", parameter(json!({"name": "p", "in": "path", "style": "label", "schema": {}})), "a style"),
+        ("/a", parameter(json!({"name": "q", "in": "query", "content": {"text/xml": {}}})), "a media type"),
+        ("/a", parameter(json!({"name": "q", "in": "moon", "schema": {}})), "an unknown place"),
+        ("/a", parameter(json!({"in": "query", "schema": {}})), "no name"),
+        ("/a", parameter(json!({"$ref": "https://elsewhere.example/x.json"})), "another document"),
+        ("/a", parameter(json!({"$ref": "#/nowhere"})), "not in the document"),
+        ("/a", json!({"parameters": [{"name": "q", "in": "query"}, {"name": "q", "in": "query"}]}), "of one name"),
+        ("/a", body(json!({"required": true, "content": {"multipart/form-data": {}}})), "its body is of a media type"),
+        ("/a", body(json!({"required": true, "content": {"application/xml": {}}})), "its body is of a media type"),
+        (
+            "/a",
+            body(json!({"content": {"application/json": {"schema": {"$ref": "#/nowhere"}}}})),
+            "not in the document",
+        ),
+        ("/a", body(json!({"content": {"application/json": {"schema": {"$ref": "x.json#/X"}}}})), "another document"),
+        ("/a", body(large), "its definition is too large"),
     ] {
-        left_out(path, "post", operation);
+        let told = left_out(path, "post", operation);
+        assert!(told.contains(why), "{path}: {told}, not {why}");
     }
+    for method in ["options", "trace"] {
+        assert_eq!(left_out("/a", method, json!({})), "its method is none that a tool can have");
+    }
+    // A body that need not be sent, and cannot be written, is none of the tool's.
+    let optional = only("/a", "post", body(json!({"content": {"multipart/form-data": {}}})));
+    assert!(optional["inputSchema"]["properties"].as_object().unwrap().is_empty());
     let optional = parameter(json!({"name": "Cookie", "in": "header", "schema": {}}));
     assert!(only("/a", "get", optional)["inputSchema"]["properties"].as_object().unwrap().is_empty());
 }

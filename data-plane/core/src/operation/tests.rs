@@ -7,7 +7,8 @@ use super::*;
 
 fn seen(method: &str, params: &str) -> Seen {
     let body = format!(r#"{{"jsonrpc":"2.0","id":"a-7","method":"{method}","params":{params}}}"#);
-    Seen::of(&read_message(body.as_bytes()).unwrap(), None).unwrap()
+    let message = read_message(body.as_bytes()).unwrap();
+    Seen::of(&message, &Params::of(&message), None).unwrap()
 }
 
 fn operation(method: &str, params: &str) -> Operation {
@@ -88,7 +89,10 @@ fn a_request_says_which_revision_it_speaks_and_whose_span_it_belongs_to() {
     assert_eq!(opening.operation.era, Era::of_version("2025-11-25"));
     assert_eq!(seen("ping", r#"{"protocolVersion":"1999-01-01"}"#).operation.era, None);
     let answer = read_message(br#"{"jsonrpc":"2.0","id":1,"result":{}}"#);
-    assert!(answer.is_ok_and(|answer| Seen::of(&answer, None).is_none()), "an answer begins no operation");
+    assert!(
+        answer.is_ok_and(|answer| Seen::of(&answer, &Params::of(&answer), None).is_none()),
+        "an answer begins no operation"
+    );
 }
 
 #[test]

@@ -17,7 +17,7 @@ use bailiwick_data_plane_core::{
     sealed::{answer::Answer, ask::Ask, request_state::RequestState},
 };
 use bailiwick_proto::{
-    mcp::{self, Answered, RequestId, Response},
+    mcp::{self, Answered, Era, RequestId, Response},
     v1::Server,
 };
 use http::HeaderValue;
@@ -62,6 +62,8 @@ pub(super) struct Forwarding<'a> {
     pub(super) id: RequestId,
     pub(super) gate: Gate,
     pub(super) outlet: &'a Outlet,
+    /// How the server was spoken to in the last round.
+    pub(super) era: Option<Era>,
 }
 
 /// A server's answer, or its wish for input.
@@ -82,11 +84,11 @@ pub(super) fn principal(caller: &Caller, call: &Call) -> Principal {
 /// The same, for a client that declared this. Tasks make no difference: a modern server learns of them with each call,
 /// and a legacy one never.
 pub(crate) fn principal_with(caller: &Caller, capabilities: Option<&RawValue>) -> Principal {
-    let capabilities = capabilities.map(|declared| without_tasks(declared).get().to_owned());
+    let capabilities = capabilities.map(|declared| Arc::from(without_tasks(declared).get()));
     Principal::Caller {
-        user: caller.user.clone(),
-        agent: caller.agent.clone(),
-        capabilities: capabilities.filter(|declared| declared.len() <= CAPABILITIES_BYTES_MAX),
+        user: caller.user.as_str().into(),
+        agent: caller.agent.as_str().into(),
+        capabilities: capabilities.filter(|declared: &Arc<str>| declared.len() <= CAPABILITIES_BYTES_MAX),
     }
 }
 
@@ -131,7 +133,8 @@ impl Forwarding<'_> {
             Arc::make_mut(&mut self.permitted).call.meta = meta;
         }
         let said = self.once(open).await;
-        asks.speaks(self.calls.upstream.era(self.server, &self.principal));
+        self.era = self.calls.upstream.era(self.server, &self.principal);
+        asks.speaks(self.era);
         asks.answered(said.as_ref().map(|said| &said.response).map_err(UpstreamFault::reason));
         said
     }
@@ -197,6 +200,11 @@ impl Forwarding<'_> {
         let id = self.sealed(&ask).ok_or_else(unable)?;
         self.outlet.send(question.body(&id)).await;
         Ok(())
+    }
+
+    /// How the server speaks, if that is known.
+    pub(super) fn era(&self) -> Option<Era> {
+        self.era.or_else(|| self.calls.upstream.era(self.server, &self.principal))
     }
 
     /// Tells the server that nobody waits any more.

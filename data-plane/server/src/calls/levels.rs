@@ -51,7 +51,13 @@ impl Levels {
     /// Tells all other nodes what a caller wants, as far as it gets there.
     pub(crate) async fn tell(&self, caller: &Caller, principal: &Principal, level: Level) {
         let Principal::Caller { user, agent, capabilities } = principal.clone() else { return };
-        let wanted = WantedLevel { user, agent, capabilities, virtual_server: caller.virtual_server.clone(), level };
+        let wanted = WantedLevel {
+            user: user.as_ref().to_owned(),
+            agent: agent.as_ref().to_owned(),
+            capabilities: capabilities.as_deref().map(str::to_owned),
+            virtual_server: caller.virtual_server.clone(),
+            level,
+        };
         let sealed = random().and_then(|nonce| wanted.seal(&self.state.sealing_keys(), unix_seconds(), nonce).ok());
         let Some(sealed) = sealed.filter(|_| self.told.take(1)) else {
             tracing::warn!("other nodes are not told the level of a log");
@@ -74,7 +80,8 @@ impl Levels {
             return;
         };
         let WantedLevel { user, agent, capabilities, virtual_server, level } = wanted;
-        let principal = Principal::Caller { user, agent, capabilities };
+        let capabilities = capabilities.map(Into::into);
+        let principal = Principal::Caller { user: user.into(), agent: agent.into(), capabilities };
         let behind = config.virtual_servers.get(&virtual_server).map(|offered| &offered.servers);
         for server in behind.into_iter().flatten().filter_map(|name| config.servers.get(name)) {
             if self.upstream.want_level(server, &principal, level) {

@@ -1,7 +1,7 @@
 //! One request to an MCP endpoint: authenticate, read, decide, and either answer or carry a call through.
 //!
-//! Called by `visit`. A call runs in a task of its own; when the client goes away, this handler is dropped and the
-//! call is told to stop waiting for the server. Refusals of authenticated callers are recorded; who is one, `asking`
+//! Called by `visit`. When the client goes away, this handler is dropped: then the call goes on as a task of its own and
+//! is told to stop waiting for the server. Refusals of authenticated callers are recorded; who is one, `asking`
 //! says.
 
 mod asking;
@@ -13,7 +13,7 @@ use std::{
 
 use bailiwick_data_plane_core::{
     Config,
-    edge::{self, Exchange, HttpReply, ListRequest, Listen, NOBODY_WAITS, Step, answer_taken, refuse_call},
+    edge::{self, Exchange, HttpReply, ListRequest, Listen, NOBODY_WAITS, Step, answer_taken},
     listing::Failure,
     sealed::{SealNonce, SealingKeys, answer::Answer},
 };
@@ -24,7 +24,7 @@ use bailiwick_proto::{
 use bailiwick_runtime::{OnEnd, Shutdown};
 use http::{HeaderMap, HeaderValue, Method, StatusCode, Version, header};
 use serde_json::json;
-use tokio::sync::{mpsc, oneshot};
+use tokio::sync::{OwnedSemaphorePermit, mpsc, oneshot};
 
 use self::asking::{ask, record_refused};
 use super::{
@@ -47,6 +47,8 @@ use crate::{
 const SLOT_WAIT_MAX: Duration = Duration::from_secs(2);
 /// A body that is there so soon came with its head: under the same configuration, nothing that counts has changed.
 const AT_ONCE: Duration = Duration::from_millis(20);
+/// Random bytes of a request's id: nobody guesses the id of a request of somebody else.
+const REQUEST_ID_BYTES: usize = 16;
 /// Messages before an answer that wait to be sent; the server waits when there are more.
 const BEFORE_MAX: usize = 16;
 /// Refusals of authentic tokens that are recorded per second; the rest is counted only.
@@ -139,7 +141,7 @@ async fn post(visit: &Visit, head: Head<'_>, body: RequestBody) -> Response {
         Step::SetLevel(level) => Box::pin(calls.set_level(&asked, virtual_server, &level)).await,
         Step::List(request) => Box::pin(list(gateway, calls, &asked, &request)).await,
         Step::Listen(wish) => {
-            let response = listen(gateway, calls, asked, (virtual_server, headers), *wish);
+            let response = Box::pin(listen(gateway, calls, asked, (virtual_server, headers), *wish)).await;
             served.opened(response.status().is_success());
             return response;
         }
@@ -187,13 +189,13 @@ async fn get(visit: &Visit, head: Head<'_>) -> Response {
     let exchange = exchange(&asked, virtual_server, &sealing_keys, nonce);
     let wish = edge::listen(&exchange, headers.iter().map(|(name, value)| (name.as_str(), value.as_bytes())));
     match wish {
-        Ok(wish) => listen(gateway, calls, asked, (virtual_server, headers), wish),
+        Ok(wish) => listen(gateway, calls, asked, (virtual_server, headers), wish).await,
         Err(reply) => finish(gateway, reply, caller),
     }
 }
 
 /// A stream of changes, if there is room for one more.
-fn listen(
+async fn listen(
     gateway: &Arc<Gateway>,
     calls: &Arc<Calls>,
     asked: Asked,
@@ -204,19 +206,30 @@ fn listen(
         let caller = gateway.caller_key(&asked.caller);
         return finish(gateway, listen.refuse(&asked.request_id, Reason::NodeOverloaded), caller);
     };
-    let (known, name, headers) = (Arc::clone(gateway), virtual_server.to_owned(), headers.clone());
+    let (known, name, shown) = (Arc::clone(gateway), virtual_server.to_owned(), shown(headers));
     let is_good = Box::new(move |config: &Config| {
-        known.authenticator.authenticate(config, &name, &headers, unix_seconds()).is_ok()
+        known.authenticator.authenticate(config, &name, &shown, unix_seconds()).is_ok()
     });
     let (calls, stop, virtual_server) = (Arc::clone(calls), gateway.stopping.clone(), virtual_server.to_owned());
     let unread_wait_max = gateway.unread_wait_max;
-    listening::Stream { calls, asked, virtual_server, listen, is_good, place, stop, unread_wait_max }.respond()
+    listening::Stream { calls, asked, virtual_server, listen, is_good, place, stop, unread_wait_max }.respond().await
+}
+
+/// What a client authenticated with. Copied: a value as it came holds the connection's whole buffer, and the connection
+/// gets another, for as long as the stream lasts.
+fn shown(headers: &HeaderMap) -> HeaderMap {
+    let values = headers.get_all(header::AUTHORIZATION).iter();
+    let copies = values.filter_map(|value| HeaderValue::from_bytes(value.as_bytes()).ok());
+    let copies = copies.map(|mut copy| {
+        copy.set_sensitive(true);
+        (header::AUTHORIZATION, copy)
+    });
+    copies.collect()
 }
 
 /// A page of a list, with a slot: servers are asked for it.
 async fn list(gateway: &Gateway, calls: &Calls, asked: &Asked, request: &ListRequest) -> HttpReply {
-    let slot = tokio::time::timeout(SLOT_WAIT_MAX, Arc::clone(&gateway.slots).acquire_owned()).await;
-    let Ok(Ok(_slot)) = slot else {
+    let Some(_slot) = slot_in_time(gateway).await else {
         return request.failed(&asked.request_id, &Failure::Fault(Reason::NodeOverloaded));
     };
     let reply = calls.list(asked, request).await;
@@ -247,8 +260,8 @@ async fn bring(calls: &Calls, asked: &Asked, answer: Answer) -> HttpReply {
     answer_taken(&asked.request_id, taken)
 }
 
-/// Runs the call in a task of its own, with a slot. The answer is one JSON body, unless the server has something to say
-/// before it: then all of it is a stream of events.
+/// Runs the call, with a slot. The answer is one JSON body, unless the server has something to say before it: then all
+/// of it is a stream of events.
 async fn carry(
     gateway: &Arc<Gateway>,
     calls: &Arc<Calls>,
@@ -257,37 +270,45 @@ async fn carry(
     (served, caller): (Underway, CallerKey),
 ) -> Response {
     gateway.metrics.calls_decided.inc();
-    let slot = tokio::time::timeout(SLOT_WAIT_MAX, Arc::clone(&gateway.slots).acquire_owned()).await;
-    let Ok(Ok(slot)) = slot else {
+    let slot = match Arc::clone(&gateway.slots).try_acquire_owned() {
+        Ok(slot) => Some(slot),
+        Err(_) => slot_in_time(gateway).await,
+    };
+    let Some(slot) = slot else {
         let reply = Box::pin(calls.refuse(&asked, &permitted, Reason::NodeOverloaded)).await;
         served.replied(&reply);
         return finish(gateway, reply, caller);
     };
-    let permitted = Arc::new(*permitted);
-    let (cut, request_id) = (Arc::clone(&permitted), asked.request_id.clone());
     let cancel = gateway.abort.child();
     let (outlet, mut before) = mpsc::channel(BEFORE_MAX);
-    let (reply, mut answered) = oneshot::channel();
-    let (task_calls, task_cancel) = (Arc::clone(calls), cancel.clone());
-    gateway.supervisor.spawn("call", OnEnd::Finish, async move {
-        let carried = Box::pin(task_calls.carry(asked, permitted, task_cancel, Outlet(outlet))).await;
-        served.replied(&carried);
-        // The client may have gone; the outcome is recorded all the same.
-        drop(reply.send(carried));
-        drop(slot);
-    });
+    let (calls, cancelled) = (Arc::clone(calls), cancel.clone());
     let guard = CancelOnDrop(cancel);
-    tokio::select! {
+    // The client may go; the outcome is recorded all the same.
+    let mut carried = gateway.supervisor.persist("call", async move {
+        let reply = calls.carry(asked, Arc::new(*permitted), cancelled, Outlet(outlet)).await;
+        served.replied(&reply);
+        drop(slot);
+        reply
+    });
+    let (first, reply) = tokio::select! {
         biased;
-        Some(first) = before.recv() => {
-            let counted = gateway.metrics.stream(StreamKind::Call);
-            stream(gateway, first, before, answered, (guard, counted))
+        Some(first) = before.recv() => (first, None),
+        reply = &mut carried => match before.try_recv() {
+            Ok(first) => (first, Some(reply)),
+            Err(_) => return finish(gateway, reply, caller),
         }
-        reply = &mut answered => {
-            let lost = |_lost| refuse_call(&cut.call, &request_id, Reason::NodeOverloaded, &[]);
-            finish(gateway, reply.unwrap_or_else(lost), caller)
-        }
+    };
+    let (tell, answered) = oneshot::channel();
+    match reply {
+        Some(reply) => drop(tell.send(reply)),
+        None => carried.go_on(|reply| drop(tell.send(reply))),
     }
+    let counted = gateway.metrics.stream(StreamKind::Call);
+    stream(gateway, first, before, answered, (guard, counted))
+}
+
+async fn slot_in_time(gateway: &Gateway) -> Option<OwnedSemaphorePermit> {
+    tokio::time::timeout(SLOT_WAIT_MAX, Arc::clone(&gateway.slots).acquire_owned()).await.ok()?.ok()
 }
 
 /// What came before the answer, and then that.
@@ -357,5 +378,9 @@ fn respond(reply: HttpReply) -> Response {
 
 /// `None` without randomness: then nothing is served.
 fn request_id() -> Option<String> {
-    Some(format!("r-{}", hex::encode(random::<16>()?)))
+    let mut id = [0; 2 + 2 * REQUEST_ID_BYTES];
+    let (prefix, digits) = id.split_at_mut(2);
+    prefix.copy_from_slice(b"r-");
+    hex::encode_to_slice(random::<REQUEST_ID_BYTES>()?, digits).ok()?;
+    Some(String::from_utf8_lossy(&id).into_owned())
 }

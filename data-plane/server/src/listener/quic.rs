@@ -89,7 +89,8 @@ pub(super) fn open(socket: UdpSocket, config: quinn::ServerConfig) -> io::Result
     Endpoint::new(EndpointConfig::default(), Some(config), socket, Arc::new(TokioRuntime))
 }
 
-/// Accepts until `stop` is requested; then refuses.
+/// Accepts until `stop` is requested; then refuses, until the endpoint closes: a client whom nobody answers would wait
+/// for its own timeout before it goes elsewhere.
 pub(super) async fn accept(endpoint: Endpoint, serving: Arc<Serving>, supervisor: Supervisor, stop: Shutdown) {
     while let Some(Some(incoming)) = stop.or_stop(endpoint.accept()).await {
         if serving.places.is_crowded() && !incoming.remote_address_validated() && incoming.may_retry() {
@@ -106,7 +107,9 @@ pub(super) async fn accept(endpoint: Endpoint, serving: Arc<Serving>, supervisor
             None => incoming.refuse(),
         }
     }
-    endpoint.set_server_config(None);
+    while let Some(incoming) = endpoint.accept().await {
+        incoming.refuse();
+    }
 }
 
 /// Ends what is left.

@@ -4,12 +4,14 @@
 //! and to another node. So all nodes are told, sealed with the keys they share, and the one where the session listens,
 //! or is going to, takes it. What is kept is a cache of some minutes: a client that listens again brings its
 //! subscriptions with it. In the same way all nodes are told of a session's new stream, for nothing may be told on two:
-//! the older one ends, wherever it is.
+//! the older one ends, wherever it is. Which one is newer is what nodes hear later, in one order for all; so a client is
+//! not answered before what was told of its stream has come back, and a stream it asks for afterwards is the newer one.
 
 use std::{
     collections::{BTreeSet, HashMap, HashSet, VecDeque},
     mem,
     sync::{Arc, Mutex, MutexGuard, PoisonError},
+    time::Duration,
 };
 
 use bailiwick_data_plane_core::{
@@ -21,7 +23,13 @@ use bailiwick_data_plane_core::{
 use bailiwick_proto::{Reason, subjects};
 use bailiwick_runtime::EventStream;
 use bytes::Bytes;
-use tokio::sync::{Semaphore, mpsc};
+use tokio::{
+    sync::{
+        Semaphore, mpsc,
+        oneshot::{self, error::TryRecvError},
+    },
+    time::timeout,
+};
 
 use crate::{budget::Budget, calls::unix_seconds, config_state::ConfigState, random};
 
@@ -37,6 +45,9 @@ const TOLD_PER_SECOND: u64 = 1_000;
 const LOOKING_MAX: usize = 1;
 /// Subscriptions on their way to a stream: as many as it can have.
 const ON_THE_WAY_MAX: usize = URIS_MAX;
+/// Longest wait until what was told of a stream has come back, which takes milliseconds. Without an event stream clients
+/// listen all the same.
+const BACK_WAIT_MAX: Duration = Duration::from_secs(2);
 
 /// See the file's header.
 #[derive(Debug)]
@@ -66,8 +77,8 @@ struct Session {
     stream: mpsc::Sender<Note>,
     /// Names the stream among those of all nodes.
     number: u64,
-    /// What all nodes were told of it has come back: what comes now is newer.
-    is_told: bool,
+    /// Until what all nodes were told of it has come back: what comes then is newer.
+    untold: Option<oneshot::Sender<()>>,
 }
 
 /// One stream's place. Given up when it is dropped.
@@ -77,6 +88,8 @@ pub(crate) struct Place {
     who: (String, String),
     session: Option<SessionKey>,
     number: u64,
+    /// All nodes have been told of it, or it was replaced. Taken by who waits for that.
+    told: Option<oneshot::Receiver<()>>,
     /// What the session had subscribed to before it listened.
     pub(super) known: BTreeSet<String>,
     /// What it subscribes to from now on. Taken by the stream's task.
@@ -104,10 +117,23 @@ impl Drop for Place {
 }
 
 impl Place {
-    /// All nodes are told of the stream, if it is a session's: older ones end.
-    pub(super) async fn tell(&self, caller: &Caller) {
-        if let Some(key) = &self.session {
-            self.all.tell_newest(caller, key, self.number).await;
+    /// All nodes are told of the stream, if it is a session's: older ones end. Returns when they have been, or cannot be.
+    pub(super) async fn tell(&mut self, caller: &Caller) {
+        let (Some(key), Some(mut told)) = (self.session, self.told.take()) else { return };
+        // Its other end is dropped where the session has a newer stream here already, of which all are told instead.
+        if told.try_recv() == Err(TryRecvError::Closed) {
+            return;
+        }
+        let telling = async {
+            let is_sent = self.all.tell_newest(caller, &key, self.number).await;
+            if is_sent {
+                drop(told.await);
+            }
+            is_sent
+        };
+        if !timeout(BACK_WAIT_MAX, telling).await.unwrap_or(false) {
+            tracing::warn!("other nodes are not told of a session's new stream; an older one there may go on");
+            self.all.newest(&key, self.number);
         }
     }
 }
@@ -135,9 +161,10 @@ impl Listeners {
         all.streams += 1;
         all.of_one.insert(who.clone(), of_one + 1);
         let (sender, notes) = mpsc::channel(ON_THE_WAY_MAX);
+        let (untold, told) = oneshot::channel();
         let mut known = BTreeSet::new();
         if let Some(key) = session {
-            let session = Session { caller: caller.clone(), stream: sender, number, is_told: false };
+            let session = Session { caller: caller.clone(), stream: sender, number, untold: Some(untold) };
             all.sessions.insert(key, session);
             for Note { uri, wished } in all.notes_of(&key).iter().filter_map(|note| self.open(caller, note)) {
                 match wished {
@@ -147,22 +174,18 @@ impl Listeners {
             }
         }
         drop(all);
-        Some(Place { all: Arc::clone(self), who, session, number, known, notes: Some(notes) })
+        Some(Place { all: Arc::clone(self), who, session, number, told: Some(told), known, notes: Some(notes) })
     }
 
-    /// All nodes are told that a session has a new stream here.
-    async fn tell_newest(&self, caller: &Caller, key: &SessionKey, number: u64) {
+    /// Tells all nodes that a session has a new stream here. Whether that could be sent.
+    async fn tell_newest(&self, caller: &Caller, key: &SessionKey, number: u64) -> bool {
         let newest = Newest { stream: number };
         let nonce = random();
         let sealed =
             nonce.and_then(|nonce| newest.seal(&self.state.sealing_keys(), caller, key, unix_seconds(), nonce).ok());
-        let told = match sealed.filter(|_| self.told.take(1)) {
+        match sealed.filter(|_| self.told.take(1)) {
             Some(sealed) => self.stream.broadcast(subjects::SUBSCRIPTIONS, Bytes::from(sealed)).await.is_ok(),
             None => false,
-        };
-        if !told {
-            tracing::warn!("other nodes are not told of a session's new stream; an older one there may go on");
-            self.newest(key, number);
         }
     }
 
@@ -171,8 +194,11 @@ impl Listeners {
         let mut all = self.lock();
         let Some(session) = all.sessions.get_mut(key) else { return };
         if session.number == number {
-            session.is_told = true;
-        } else if session.is_told {
+            if let Some(untold) = session.untold.take() {
+                // Who waited may have gone; then nothing is left to do here.
+                let _gone = untold.send(());
+            }
+        } else if session.untold.is_none() {
             all.sessions.remove(key);
         }
     }
@@ -249,3 +275,6 @@ impl Known {
         of_it.into_iter().filter(|note| seen.insert(note.clone())).collect()
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -1,13 +1,14 @@
 //! The one task that owns the node's chain and spool.
 //!
 //! Started by `Recorder::start`. Takes inputs in batches and writes each batch with one write: a group commit of the
-//! chain. Signs heads, publishes from the spool with a bounded number of batches in flight, and frees what the ledger
+//! chain. Before it does so it lets everybody else run once, so that whoever has something to record as well shares the
+//! write. Signs heads, publishes from the spool with a bounded number of batches in flight, and frees what the ledger
 //! says is safe. A write that fails puts the chain back to where it was, so that no number is lost and no refused
 //! record is ever chained. Until `epoch_open` and the findings of recovery are written, nothing else is accepted.
 
 mod publishing;
 
-use std::{collections::BTreeMap, time::Duration};
+use std::{collections::BTreeMap, future::poll_fn, pin::pin, task::Poll, time::Duration};
 
 use bailiwick_ledger_core::{
     chain::NodeChain,
@@ -19,11 +20,11 @@ use bailiwick_runtime::{event_stream::EventStream, ops::Readiness};
 use futures::{StreamExt, future::BoxFuture, stream::FuturesUnordered};
 use tokio::{
     sync::{mpsc, oneshot, watch},
-    time::{Instant, MissedTickBehavior},
+    time::{Instant, MissedTickBehavior, sleep_until},
 };
 
-use self::publishing::Published;
-use super::{Class, FLUSH_WAIT_MAX, Input, Recorded, Start, shipping::Shipping};
+use self::publishing::{Gathering, Published};
+use super::{Class, FLUSH_WAIT_MAX, Input, Start, Written, shipping::Shipping};
 use crate::{
     metrics::{Metrics, gauge_value},
     spool::{Fill, Spool, SpoolError, SpoolSync},
@@ -66,6 +67,7 @@ pub(super) struct Owner {
     in_flight: FuturesUnordered<BoxFuture<'static, Published>>,
     repeats: u64,
     publish_after: Instant,
+    gathering: Gathering,
     since_head: u64,
     last_head: Instant,
     last_progress: Instant,
@@ -81,7 +83,7 @@ impl std::fmt::Debug for Owner {
 struct Append {
     record: Box<Record>,
     class: Class,
-    reply: oneshot::Sender<Result<Recorded, Reason>>,
+    reply: oneshot::Sender<Result<Written, Reason>>,
 }
 
 impl Owner {
@@ -115,6 +117,7 @@ impl Owner {
             in_flight: FuturesUnordered::new(),
             repeats: 0,
             publish_after: now,
+            gathering: Gathering::default(),
             since_head: 0,
             last_head: now,
             last_progress: now,
@@ -128,12 +131,20 @@ impl Owner {
         let mut tick = tokio::time::interval(TICK);
         tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
         let mut batch = Vec::with_capacity(BATCH_INPUTS_MAX);
+        let mut gathered = pin!(sleep_until(Instant::now()));
         loop {
-            self.publish_due();
+            let gathering = self.publish_due();
+            if let Some(until) = gathering.filter(|until| *until != gathered.deadline()) {
+                gathered.as_mut().reset(until);
+            }
             tokio::select! {
                 received = inputs.recv_many(&mut batch, BATCH_INPUTS_MAX) => {
                     if received == 0 {
                         return;
+                    }
+                    others_first().await;
+                    while batch.len() < BATCH_INPUTS_MAX && let Ok(input) = inputs.try_recv() {
+                        batch.push(input);
                     }
                     if let Some(done) = self.take(&mut batch) {
                         inputs.close();
@@ -143,6 +154,7 @@ impl Owner {
                     }
                 }
                 Some(published) = self.in_flight.next() => self.published(published),
+                () = gathered.as_mut(), if gathering.is_some() => {}
                 _ = tick.tick() => self.on_tick(),
             }
         }
@@ -194,17 +206,22 @@ impl Owner {
             return;
         }
         for (seq, (bytes, class, intent, reply)) in (first..).zip(chained) {
-            let id = record_id(&bytes);
+            let mut id = None;
             match class {
-                Class::Intent(_) => {
-                    self.open_intents.insert(id.clone(), seq);
+                Class::Intent(tier) => {
+                    let named = record_id(&bytes);
+                    self.open_intents.insert(named.clone(), seq);
+                    id = Some(named);
+                    if tier == Tier::Destructive {
+                        self.gathering.is_awaited(seq);
+                    }
                 }
                 Class::Outcome => {
                     intent.and_then(|intent| self.open_intents.remove(&intent));
                 }
                 Class::Denied => {}
             }
-            drop(reply.send(Ok(Recorded { seq, id })));
+            drop(reply.send(Ok(Written { seq, id })));
         }
         self.wrote(self.chain.next_seq() - first);
         if self.since_head >= HEAD_RECORDS {
@@ -269,6 +286,7 @@ impl Owner {
             self.last_progress = Instant::now();
         }
         self.since_head += records;
+        self.gathering.goes_on();
         self.shipping.extend(self.epoch, 0, self.chain.next_seq());
         self.metrics.records.inc_by(records);
         self.show();
@@ -305,6 +323,7 @@ impl Owner {
 
     /// What is not handed over in time stays in the spool for the next run.
     async fn close(&mut self) {
+        self.gathering.is_over();
         if self.opening.is_empty() {
             self.append_close();
         }
@@ -345,6 +364,19 @@ impl Owner {
             }
         }
     }
+}
+
+/// Ready once all tasks that could run before this one have run.
+async fn others_first() {
+    let mut is_again = false;
+    poll_fn(|context| {
+        if std::mem::replace(&mut is_again, true) {
+            return Poll::Ready(());
+        }
+        context.waker().wake_by_ref();
+        Poll::Pending
+    })
+    .await;
 }
 
 /// The present in a record's spelling.

@@ -20,6 +20,7 @@ pub(crate) struct Faults {
     pub(crate) truncate_fails: AtomicBool,
     pub(crate) sync_fails: AtomicBool,
     pub(crate) create_fails: AtomicBool,
+    pub(crate) writes: AtomicUsize,
     pub(crate) syncs: AtomicUsize,
     pub(crate) dir_syncs: AtomicUsize,
 }
@@ -58,6 +59,7 @@ impl Disk for FaultDisk {
 
 impl DiskFile for FaultFile {
     fn write_at(&self, offset: u64, bytes: &[u8]) -> io::Result<usize> {
+        self.1.writes.fetch_add(1, Ordering::SeqCst);
         if self.1.out_of_space.load(Ordering::SeqCst) {
             return broken();
         }

@@ -66,6 +66,12 @@ impl Segment {
         self.ends.last().copied().unwrap_or(0)
     }
 
+    /// Where the frame of `seq` begins, or the first one here if that is later.
+    pub(crate) fn start_of(&self, seq: u64) -> u64 {
+        let before = seq.checked_sub(self.first).and_then(|index| usize::try_from(index).ok()?.checked_sub(1));
+        before.and_then(|before| self.ends.get(before)).copied().unwrap_or(0)
+    }
+
     /// Whether `seq` of `epoch` lies here.
     pub(crate) fn holds(&self, epoch: u64, seq: u64) -> bool {
         self.epoch == epoch && (self.first..self.next()).contains(&seq)

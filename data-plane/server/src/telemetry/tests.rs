@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use bailiwick_data_plane_core::operation::Seen;
+use bailiwick_data_plane_core::{edge::Params, operation::Seen};
 use bailiwick_proto::mcp::{RequestId, read_message};
 use bailiwick_runtime::metrics::Registry;
 use prometheus_client::metrics::counter::Counter;
@@ -21,7 +21,8 @@ fn tracing(config: &TelemetryConfig) -> (Arc<Telemetry>, Receiver<Span>) {
 
 fn call() -> Operation {
     let body = br#"{"jsonrpc":"2.0","id":7,"method":"tools/call","params":{"name":"query_data","arguments":{"a":1}}}"#;
-    let Seen { operation, .. } = Seen::of(&read_message(body).unwrap(), None).unwrap();
+    let message = read_message(body).unwrap();
+    let Seen { operation, .. } = Seen::of(&message, &Params::of(&message), None).unwrap();
     Operation { era: Some(Era::Modern), is_target_known: true, ..operation }
 }
 

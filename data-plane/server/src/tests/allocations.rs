@@ -14,7 +14,7 @@ const WARM_UP: usize = 200;
 /// Calls that are counted.
 const COUNTED: u64 = 500;
 /// Allocations a call may cost. It may only be lowered.
-const ALLOCATIONS_MAX: u64 = 320;
+const ALLOCATIONS_MAX: u64 = 228;
 
 #[test]
 fn a_call_asks_for_memory_no_more_often_than_it_did() {

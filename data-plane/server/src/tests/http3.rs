@@ -5,7 +5,7 @@ use std::{net::Ipv4Addr, path::Path, sync::Arc};
 use bailiwick_runtime::{OnEnd, Supervisor, served_certificate::CertificateFiles};
 use bytes::{Buf, Bytes};
 use h3::{client::SendRequest, error::StreamError};
-use quinn::{ClientConfig, Connection, Endpoint, VarInt, crypto::rustls::QuicClientConfig};
+use quinn::{ClientConfig, Connection, ConnectionError, Endpoint, VarInt, crypto::rustls::QuicClientConfig};
 use rcgen::{CertifiedKey, generate_simple_self_signed};
 use rustls::{RootCertStore, pki_types::CertificateDer};
 
@@ -70,13 +70,17 @@ impl Speaker {
     }
 
     async fn connect(&self) -> Client3 {
+        self.try_connect().await.unwrap()
+    }
+
+    async fn try_connect(&self) -> Result<Client3, ConnectionError> {
         let address = self.world.node.running.as_ref().unwrap().mcp_addr;
-        let connection = self.endpoint().connect(address, "localhost").unwrap().await.unwrap();
+        let connection = self.endpoint().connect(address, "localhost").unwrap().await?;
         let (mut driver, requests) = h3::client::new(h3_quinn::Connection::new(connection.clone())).await.unwrap();
         self.clients.spawn("http3-client", OnEnd::Finish, async move {
             drop(driver.wait_idle().await);
         });
-        Client3 { requests, connection }
+        Ok(Client3 { requests, connection })
     }
 
     /// A call, and its body.
@@ -196,21 +200,26 @@ async fn a_node_that_leaves_ends_its_connections_when_their_requests_are_answere
     assert_eq!(idle.ask(speaker.call()).await.unwrap().0, 200);
     speaker.world.node.shutdown.request();
     eventually("not ready", || !speaker.world.node.running.as_ref().unwrap().is_ready()).await;
+    // Until the node takes no more connections, which it says.
     let (mut answered, mut connections) = (0, 1);
-    while answered < 10 {
+    let refusal = loop {
         match first.ask(speaker.call()).await {
             Ok((status, _)) => {
                 assert_eq!(status, 200);
                 answered += 1;
             }
             // Told to open no more requests here.
-            Err(_gone) => {
-                first = speaker.connect().await;
-                connections += 1;
-            }
+            Err(_gone) => match speaker.try_connect().await {
+                Ok(another) => {
+                    first = another;
+                    connections += 1;
+                }
+                Err(refusal) => break refusal,
+            },
         }
-    }
-    assert!(connections > 1, "nobody is told to leave");
+    };
+    assert!(answered > 0 && connections > 1, "{answered} calls over {connections} connections");
+    assert!(matches!(refusal, ConnectionError::ConnectionClosed(_)), "{refusal}");
     speaker.world.node.running.take().unwrap().stopped().await.unwrap();
     assert!(idle.ask(speaker.call()).await.is_err());
 }

@@ -203,11 +203,11 @@ impl Partner {
     ) -> Result<(Response, u64), UpstreamFault> {
         let began = Instant::now();
         let session = self.session(handshake).await?;
-        let asked = match session.ask(id, request(session.era()), bounds, aside).await {
+        let asked = match session.asked(id, request(session.era()), bounds, aside).await {
             Err(UpstreamFault::SessionGone) if began.elapsed() < handshake.timeout => {
                 drop(session);
                 let session = self.session(handshake).await?;
-                session.ask(id, request(session.era()), bounds, aside).await
+                session.asked(id, request(session.era()), bounds, aside).await
             }
             asked => asked,
         };

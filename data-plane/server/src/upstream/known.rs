@@ -165,8 +165,8 @@ impl Known {
     }
 
     /// As how many clients the server meets one person and agent.
-    pub(super) fn variants(peers: &BTreeMap<Principal, Arc<Peer>>, user: &str, agent: &str) -> usize {
-        let first = Principal::Caller { user: user.to_owned(), agent: agent.to_owned(), capabilities: None };
+    pub(super) fn variants(peers: &BTreeMap<Principal, Arc<Peer>>, user: &Arc<str>, agent: &Arc<str>) -> usize {
+        let first = Principal::Caller { user: Arc::clone(user), agent: Arc::clone(agent), capabilities: None };
         let is_theirs = |principal: &&Principal| matches!(principal, Principal::Caller { user: of, agent: through, .. } if of == user && through == agent);
         peers.range(first..).map(|(principal, _)| principal).take_while(is_theirs).count()
     }

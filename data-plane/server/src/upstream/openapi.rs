@@ -11,7 +11,7 @@ use bailiwick_data_plane_core::{
     breaker::backoff,
     edge::PermittedCall,
     forward::ServerRequest,
-    openapi::{self, Binding, DOCUMENT_BYTES_MAX, HttpRequest},
+    openapi::{self, Binding, DOCUMENT_BYTES_MAX, HttpRequest, LeftOut, Listed},
     wanted::Found,
 };
 use bailiwick_proto::{
@@ -23,6 +23,7 @@ use http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode, Uri, header, 
 use serde_json::{json, value::RawValue};
 
 use super::{
+    Upstream,
     attempt::is_of_proxy,
     exchange::{Answer, Bounds, may_repeat, within},
     fault::UpstreamFault,
@@ -59,12 +60,33 @@ pub(super) async fn call(
     Ok((response, bytes))
 }
 
+impl Upstream {
+    /// All tools that a server shows, and what else it has that cannot be offered, a sentence each.
+    pub(crate) async fn look(&self, server: &Server) -> Result<(Vec<ToolDefinition>, Vec<String>), UpstreamFault> {
+        let Some(api) = &server.openapi else { return Ok((self.list_tools(server).await?, Vec::new())) };
+        let bounds = self.handshake_bounds(server);
+        let route = self.route(server)?;
+        let Listed { tools, left_out } = Box::pin(offered(&route, (server, api), bounds)).await?;
+        let told = |LeftOut { operation, why }: LeftOut| format!("`{operation}` is not offered: {why}");
+        Ok((tools, left_out.into_iter().map(told).collect()))
+    }
+}
+
 /// The tools of an API, as canonical definitions by name.
 pub(super) async fn list(
     route: &Route,
-    (server, openapi): (&Server, &OpenApi),
+    of: (&Server, &OpenApi),
     bounds: Bounds,
 ) -> Result<Vec<ToolDefinition>, UpstreamFault> {
+    Ok(offered(route, of, bounds).await?.tools)
+}
+
+/// What an API's document says that it has.
+async fn offered(
+    route: &Route,
+    (server, openapi): (&Server, &OpenApi),
+    bounds: Bounds,
+) -> Result<Listed, UpstreamFault> {
     let text = if openapi.path.is_empty() {
         openapi.document.clone()
     } else {
@@ -80,7 +102,7 @@ pub(super) async fn list(
         let (operation, why) = (&left_out.operation, left_out.why);
         tracing::info!(server = server.name, operation, why, "an operation of an API is not offered");
     }
-    Ok(listed.tools)
+    Ok(listed)
 }
 
 /// What an API can do, as a server would say it.

@@ -44,7 +44,7 @@ pub(crate) enum Principal {
     Gateway,
     /// A person through an agent whose client can be asked for these things: an object, as it was written. A legacy
     /// server learns that once a session.
-    Caller { user: String, agent: String, capabilities: Option<String> },
+    Caller { user: Arc<str>, agent: Arc<str>, capabilities: Option<Arc<str>> },
 }
 
 /// What the probe found out.
@@ -161,7 +161,7 @@ impl Peer {
             Principal::Gateway => None,
             Principal::Caller { capabilities, .. } => capabilities.clone(),
         };
-        let capabilities = capabilities.and_then(|text| RawValue::from_string(text).ok());
+        let capabilities = capabilities.and_then(|text| RawValue::from_string(text.as_ref().to_owned()).ok());
         let (level, link) = (ArcSwapOption::empty(), ArcSwapOption::empty());
         Self { origin, capabilities, level, room, link, linking: Mutex::default() }
     }

@@ -9,13 +9,16 @@
 //! is sent twice. Deliberately absent: which message is whose (`channel`). Specification: MCP 2024-11-05 transports,
 //! "HTTP with SSE".
 
+mod address;
+
 use std::{future::pending, sync::Arc, time::Duration};
 
 use bailiwick_proto::v1::Server;
 use futures::{StreamExt as _, stream::FuturesUnordered};
-use http::{HeaderMap, HeaderValue, Method, StatusCode, Uri, header, uri::PathAndQuery};
+use http::{HeaderMap, HeaderValue, Method, StatusCode, header, uri::PathAndQuery};
 use tokio::{sync::mpsc, time::timeout};
 
+use self::address::address;
 use super::{
     answer_stream::EVENT_STREAM,
     channel::{
@@ -33,8 +36,6 @@ const JSON: HeaderValue = HeaderValue::from_static("application/json");
 const POSTS_MAX: usize = 64;
 /// Longest wait for a server to take a notification.
 const NOTIFY_MAX: Duration = Duration::from_secs(10);
-/// Longest address; real ones have some hundred bytes.
-const ADDRESS_BYTES_MAX: usize = 2 * 1024;
 
 /// Opens the stream and waits for the address.
 pub(super) async fn start(server: &Server, number: u64, around: &Surroundings) -> Result<Begun, UpstreamFault> {
@@ -149,91 +150,4 @@ async fn post(route: &Route, path: &PathAndQuery, message: Outgoing, channel: &C
         None => tracing::debug!(fault = %refused, "a server did not take a notification"),
     }
     is_gone
-}
-
-/// Where messages go, as a path at the stream's own origin; or why they do not.
-fn address(stream: &str, said: &[u8]) -> Result<PathAndQuery, &'static str> {
-    let said = std::str::from_utf8(said).map_err(|_| "somewhere that is no text")?.trim();
-    let is_plain = |c: char| c.is_ascii_graphic() && !matches!(c, '#' | '\\' | '"' | '<' | '>');
-    if said.is_empty() || said.len() > ADDRESS_BYTES_MAX || !said.chars().all(is_plain) {
-        return Err("somewhere that is no address");
-    }
-    let base: Uri = stream.parse().map_err(|_| "by a URL that cannot be read")?;
-    let path = if said.contains("://") {
-        let whole: Uri = said.parse().map_err(|_| "at a URL that cannot be read")?;
-        if origin(&whole).is_none() || origin(&whole) != origin(&base) {
-            return Err("at another origin");
-        }
-        whole.path_and_query().map_or("/", PathAndQuery::as_str).to_owned()
-    } else if said.starts_with("//") {
-        return Err("at another origin");
-    } else if said.starts_with('/') {
-        said.to_owned()
-    } else if said.starts_with('?') {
-        format!("{}{said}", base.path())
-    } else {
-        let folder = base.path().rsplit_once('/').map_or("", |(folder, _)| folder);
-        format!("{folder}/{said}")
-    };
-    // Both readings of dots, and of a second scheme, are avoided.
-    let before_query = path.split('?').next().unwrap_or_default();
-    if before_query.split('/').any(|part| matches!(part, "." | "..")) || before_query.contains(':') {
-        return Err("at a path with two readings");
-    }
-    path.parse().map_err(|_| "at a path that cannot be read")
-}
-
-/// Scheme, host and port.
-fn origin(uri: &Uri) -> Option<(String, String, u16)> {
-    let scheme = uri.scheme_str()?.to_ascii_lowercase();
-    let usual = match scheme.as_str() {
-        "https" => 443,
-        "http" => 80,
-        _ => return None,
-    };
-    let authority = uri.authority()?;
-    if authority.as_str().contains('@') {
-        return None;
-    }
-    Some((scheme, authority.host().to_ascii_lowercase(), authority.port_u16().unwrap_or(usual)))
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn an_address_is_at_the_stream_s_own_origin() {
-        for (said, expected) in [
-            ("/messages?sessionId=1", Some("/messages?sessionId=1")),
-            ("http://h:8080/messages/?session_id=a", Some("/messages/?session_id=a")),
-            ("HTTP://H:8080/x", Some("/x")),
-            ("messages", Some("/a/messages")),
-            ("?session=1", Some("/a/sse?session=1")),
-            (" /x\n", Some("/x")),
-            ("http://h:8080", Some("/")),
-            ("http://h/messages", None),
-            ("https://h:8080/messages", None),
-            ("http://other:8080/messages", None),
-            ("http://h:8080@other/x", None),
-            ("http://user@h:8080/x", None),
-            ("//other/x", None),
-            ("///other/x", None),
-            ("ftp://h:8080/x", None),
-            ("/\\other/x", None),
-            ("/x#y", None),
-            ("../x", None),
-            ("/a/../x", None),
-            ("javascript:alert(1)", None),
-            ("/x y", None),
-            ("", None),
-            ("{\"jsonrpc\":\"2.0\"}", None),
-        ] {
-            let read = address("http://h:8080/a/sse", said.as_bytes());
-            assert_eq!(read.as_ref().ok().map(PathAndQuery::as_str), expected, "{said:?}: {read:?}");
-        }
-        let long = format!("/{}", "x".repeat(ADDRESS_BYTES_MAX));
-        assert!(address("http://h/sse", long.as_bytes()).is_err() && address("http://h/sse", b"/\xff").is_err());
-        assert_eq!(address("https://h/sse", b"https://h:443/m").unwrap().as_str(), "/m");
-    }
 }

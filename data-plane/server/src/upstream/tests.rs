@@ -298,7 +298,7 @@ async fn without_a_connection_the_gate_is_not_asked() {
 async fn whoever_declares_something_new_each_time_opens_no_sessions_without_end() {
     let (fake, upstream) = (FakeServer::start(Speaks::Legacy).await, upstream());
     for number in 0..VARIANTS_MAX * 3 {
-        let capabilities = Some(format!(r#"{{"experimental":{{"n":{number}}}}}"#));
+        let capabilities = Some(format!(r#"{{"experimental":{{"n":{number}}}}}"#).into());
         let principal = Principal::Caller { user: "jane".into(), agent: "coder".into(), capabilities };
         upstream.capabilities(&server(&fake.url), &principal).await.unwrap();
     }

@@ -1,6 +1,6 @@
 //! Arbitrary and damaged input to every parser: refused or read, never a panic, and what is read is spelt one way.
 
-use bailiwick_ledger_core::{checkpoint, record::Record, tile, tile::TilePath, time, verify::verify_export};
+use bailiwick_ledger_core::{canonical, checkpoint, record::Record, tile, tile::TilePath, time, verify::verify_export};
 use proptest::prelude::*;
 
 use crate::fixture::{Export, Log, trust};
@@ -24,6 +24,8 @@ proptest! {
     #[test]
     fn a_record_that_is_read_is_canonical(bytes in prop_oneof![any::<Vec<u8>>(), damaged_record()]) {
         if let Ok(record) = Record::parse(&bytes) {
+            let tree: serde_json::Value = serde_json::from_slice(&bytes).unwrap();
+            prop_assert_eq!(&canonical::to_canonical(&tree).unwrap(), &bytes);
             let written = record.to_canonical().unwrap();
             // Fields of a later version are read past, so the bytes may hold more than is written back.
             prop_assert!(written.len() <= bytes.len());

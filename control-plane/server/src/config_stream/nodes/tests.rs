@@ -93,7 +93,7 @@ async fn an_answer_reaches_whoever_asked() {
     let (found, ()) = tokio::join!(nodes.discover(server), async {
         let question = asked.recv().await.unwrap();
         seat.discovered(v1::Discovered { id: question.id + 1, ..v1::Discovered::default() });
-        seat.discovered(v1::Discovered { id: question.id, error: "refused".into(), tools: Vec::new() });
+        seat.discovered(v1::Discovered { id: question.id, error: "refused".into(), ..v1::Discovered::default() });
     });
     assert_eq!(found, Some(Err("refused".to_owned())));
 }

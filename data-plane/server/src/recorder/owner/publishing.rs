@@ -2,6 +2,8 @@
 //!
 //! Part of `recorder::owner`, which calls this between writes. What to send next is `shipping`'s business; here the
 //! records are read from the spool, wrapped into batches and handed to the event stream, a bounded number at a time.
+//! A message costs the same whether it holds one record or forty, so records wait for a moment for others to come
+//! along, unless a call waits for the ledger to store one of them.
 //! The stream taking a batch means nothing for the spool: only the ledger's notices do.
 
 use std::{ops::Range, time::Duration};
@@ -21,6 +23,35 @@ const BATCH_BYTES_MAX: usize = 48 * 1024;
 const BATCHES_IN_FLIGHT_MAX: usize = 8;
 /// Pause after the stream refused a batch.
 const PUBLISH_PAUSE: Duration = Duration::from_millis(500);
+
+/// Records wait so long for others before they are sent. Short against what the ledger takes to seal them.
+const GATHER: Duration = Duration::from_millis(10);
+
+/// When records that could be sent are sent.
+#[derive(Debug, Default)]
+pub(super) struct Gathering {
+    /// When the oldest of them has waited long enough.
+    until: Option<Instant>,
+    /// One past the last record whose storing a call waits for.
+    awaited: u64,
+}
+
+impl Gathering {
+    /// There is one more record to send.
+    pub(super) fn goes_on(&mut self) {
+        self.until.get_or_insert_with(|| Instant::now() + GATHER);
+    }
+
+    /// A call waits for this record to be stored.
+    pub(super) fn is_awaited(&mut self, seq: u64) {
+        self.awaited = seq.saturating_add(1);
+    }
+
+    /// Nothing is waited for any more.
+    pub(super) fn is_over(&mut self) {
+        self.awaited = u64::MAX;
+    }
+}
 
 /// A batch of an epoch that the stream has taken or refused.
 #[derive(Debug)]
@@ -75,9 +106,17 @@ impl Owner {
         self.show();
     }
 
-    pub(super) fn publish_due(&mut self) {
+    /// Sends what is to be sent by now; until when the rest waits for other records, if it does.
+    pub(super) fn publish_due(&mut self) -> Option<Instant> {
         while self.in_flight.len() < BATCHES_IN_FLIGHT_MAX && Instant::now() >= self.publish_after {
-            let Some(job) = self.shipping.next_job() else { return };
+            let Some(job) = self.shipping.next_job() else {
+                self.gathering.until = None;
+                return None;
+            };
+            let wait = self.gathering.until.filter(|until| Instant::now() < *until);
+            if wait.is_some() && !self.is_worth_it(&job) {
+                return wait;
+            }
             match self.spool.read(job.epoch, job.from, BATCH_BYTES_MAX) {
                 Ok(records) if records.is_empty() => {
                     let next = self.spool.first_held(job.epoch, job.from).unwrap_or(job.to);
@@ -90,6 +129,14 @@ impl Owner {
                 }
             }
         }
+        None
+    }
+
+    /// Whether a job is worth a message at once: it fills one, somebody waits for it, or it is of the past.
+    fn is_worth_it(&self, job: &Job) -> bool {
+        let is_past = job.again || job.epoch != self.epoch;
+        let is_awaited = job.from < self.gathering.awaited;
+        is_past || is_awaited || self.spool.bytes_from(job.epoch, job.from) >= BATCH_BYTES_MAX as u64
     }
 
     fn publish(&mut self, job: &Job, mut records: Vec<Bytes>) {
@@ -109,6 +156,9 @@ impl Owner {
         };
         let payload = Bytes::from(batch.encode_to_vec());
         self.shipping.took(job, range.end);
+        // What is left came later: it waits for others of its own.
+        self.gathering.until = None;
+        self.gathering.goes_on();
         let (stream, subject) = (self.stream.clone(), self.subject.clone());
         let publish = async move {
             let published = stream.publish(&subject, &message_id, payload).await;

@@ -1,15 +1,18 @@
 //! One session and who uses it, and where its caller sits.
 //!
 //! Used by `pool`. A session is used by as many as have entered it; it is over once somebody says so and the last has
-//! left, or when it breaks. Nobody enters one that is over.
+//! left, or when it breaks. Nobody enters one that is over. A program may keep its tasks in memory, so a session in
+//! which a call went on as a task does not idle while the server keeps that task.
 
 use std::{
     collections::BTreeMap,
     sync::{Arc, Mutex, MutexGuard, PoisonError},
+    time::Duration,
 };
 
 use arc_swap::ArcSwapOption;
-use bailiwick_data_plane_core::relay::Level;
+use bailiwick_data_plane_core::{forward::ServerRequest, relay::Level};
+use bailiwick_proto::mcp::{Members, RESULT_TASK, RequestId, Response};
 use serde_json::value::RawValue;
 use tokio::{
     sync::{Mutex as AsyncMutex, Notify},
@@ -17,11 +20,18 @@ use tokio::{
 };
 
 use super::{Channel, session::Session};
-use crate::upstream::{credential::Credential, peer::Principal};
+use crate::upstream::{
+    credential::Credential,
+    exchange::Bounds,
+    fault::UpstreamFault,
+    peer::{Aside, Principal},
+};
 
 /// Sessions of one person and agent with one server, one for each set of capabilities of their clients. Clients that
 /// declare yet others cannot be asked there: or somebody who declares something new each time would take all places.
 const VARIANTS_MAX: usize = 4;
+/// How long a session is kept for a task that nobody asks about. Whoever wants to know the end of one asks within it.
+const TASK_KEPT_MAX: Duration = Duration::from_secs(60 * 60);
 
 /// One caller, or all.
 #[derive(Debug)]
@@ -48,6 +58,8 @@ struct Used {
     by: usize,
     /// When the last one was done.
     until: Instant,
+    /// Until when its server keeps a task that began in it, within bounds.
+    tasks_until: Option<Instant>,
     is_over: bool,
 }
 
@@ -60,6 +72,25 @@ impl std::ops::Deref for Use {
 
     fn deref(&self) -> &Session {
         &self.0.session
+    }
+}
+
+impl Use {
+    /// Asks, as [`Session::ask`].
+    pub(in crate::upstream) async fn asked(
+        &self,
+        id: &RequestId,
+        request: ServerRequest,
+        bounds: Bounds,
+        aside: Aside<'_>,
+    ) -> Result<(Response, u64), UpstreamFault> {
+        let answer = self.0.session.ask(id, request, bounds, aside).await?;
+        if let Response::Result(result) = &answer.0
+            && let Some(kept) = kept_for_task(result)
+        {
+            self.0.keep(kept);
+        }
+        Ok(answer)
     }
 }
 
@@ -81,9 +112,9 @@ impl Drop for Use {
 
 impl Seat {
     /// Of somebody whose client can be asked for these things: an object.
-    pub(super) fn new(capabilities: Option<String>) -> Self {
+    pub(super) fn new(capabilities: Option<&str>) -> Self {
         Self {
-            capabilities: capabilities.and_then(|text| RawValue::from_string(text).ok()),
+            capabilities: capabilities.and_then(|text| RawValue::from_string(text.to_owned()).ok()),
             level: ArcSwapOption::empty(),
             live: ArcSwapOption::empty(),
             beginning: AsyncMutex::default(),
@@ -99,13 +130,23 @@ impl Seat {
 impl Live {
     /// A session that was just opened with these secrets; `freed` hears when nobody uses it any more.
     pub(super) fn new(session: Session, secrets: Vec<(String, Credential)>, freed: Arc<Notify>) -> Self {
-        let used = Mutex::new(Used { by: 0, until: Instant::now(), is_over: false });
+        let used = Mutex::new(Used { by: 0, until: Instant::now(), tasks_until: None, is_over: false });
         Self { session, secrets, used, freed }
     }
 
     /// It is as good as used now.
     pub(super) fn touch(&self) {
         self.used().until = Instant::now();
+    }
+
+    fn keep(&self, kept: Duration) {
+        let mut used = self.used();
+        used.tasks_until = used.tasks_until.max(Some(Instant::now() + kept));
+    }
+
+    /// Whether a task that began in it may still be asked about.
+    pub(super) fn has_tasks(&self) -> bool {
+        self.used().tasks_until.is_some_and(|until| Instant::now() < until)
     }
 
     fn used(&self) -> MutexGuard<'_, Used> {
@@ -160,6 +201,14 @@ impl Drop for Unowned {
     }
 }
 
+/// For how long to keep the session of a call whose result says that it goes on as a task.
+fn kept_for_task(result: &RawValue) -> Option<Duration> {
+    let members = Members::of(result)?;
+    let is_task = members.required_string("resultType").is_ok_and(|kind| kind == RESULT_TASK);
+    let ttl_ms = members.read::<Option<u64>>("ttlMs").ok().flatten().flatten();
+    is_task.then(|| ttl_ms.map_or(TASK_KEPT_MAX, |ttl_ms| Duration::from_millis(ttl_ms).min(TASK_KEPT_MAX)))
+}
+
 /// The principal, or the same without anything it could be asked for, if its person and agent have enough sessions.
 pub(super) fn among_few(seats: &BTreeMap<Principal, Arc<Seat>>, principal: &Principal) -> Principal {
     let Principal::Caller { user, agent, .. } = principal else { return principal.clone() };
@@ -170,4 +219,27 @@ pub(super) fn among_few(seats: &BTreeMap<Principal, Arc<Seat>>, principal: &Prin
     };
     let theirs = seats.range(plain.clone()..).take_while(|(one, _)| is_theirs(one));
     if theirs.filter(|(_, seat)| seat.is_taken()).count() >= VARIANTS_MAX { plain } else { principal.clone() }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_session_is_kept_for_as_long_as_its_server_keeps_a_task_within_an_hour() {
+        for (result, kept) in [
+            (
+                r#"{"resultType":"task","taskId":"a","status":"working","ttlMs":1500}"#,
+                Some(Duration::from_millis(1500)),
+            ),
+            (r#"{"resultType":"task","taskId":"a","ttlMs":86400000}"#, Some(TASK_KEPT_MAX)),
+            (r#"{"resultType":"task","taskId":"a","ttlMs":null}"#, Some(TASK_KEPT_MAX)),
+            (r#"{"resultType":"task","taskId":"a"}"#, Some(TASK_KEPT_MAX)),
+            (r#"{"resultType":"complete","ttlMs":1500}"#, None),
+            (r#"{"structuredContent":{"resultType":"task"}}"#, None),
+        ] {
+            let read = RawValue::from_string(result.to_owned()).unwrap();
+            assert_eq!(kept_for_task(&read), kept, "{result}");
+        }
+    }
 }

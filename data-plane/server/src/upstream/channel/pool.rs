@@ -133,7 +133,7 @@ impl Pool {
         }
         let capabilities = match principal {
             Principal::Gateway => None,
-            Principal::Caller { capabilities, .. } => capabilities.clone(),
+            Principal::Caller { capabilities, .. } => capabilities.as_deref(),
         };
         let seat = Arc::new(Seat::new(capabilities));
         seats.insert(principal.clone(), Arc::clone(&seat));
@@ -308,12 +308,12 @@ impl Pool {
                     () = sleep_until(since + idle) => {}
                 }
                 let since = Instant::now().checked_sub(idle);
-                let is_unused = !live.session.channel.is_heard();
+                let is_unused = !live.session.channel.is_heard() && !live.has_tasks();
                 if is_unused && since.is_some_and(|since| live.gives_way(since)) {
                     return;
                 }
                 if !is_unused {
-                    // Somebody listens: it is as good as used now.
+                    // Somebody listens, or may ask what has become of a task: it is as good as used now.
                     live.touch();
                 }
             }

@@ -112,6 +112,7 @@ pub(super) enum Shut {
 }
 
 /// Whether the stream is needed.
+#[derive(Debug, PartialEq, Eq)]
 enum Need {
     Now,
     /// Not now, but kept so long.
@@ -135,6 +136,17 @@ impl Drop for Attending {
         }
         drop(users);
         self.stream.changed.notify_one();
+    }
+}
+
+impl Users {
+    /// Whoever left is forgotten: what waits for that would see it again and again.
+    fn need(&mut self, now: Instant, is_stopping: bool) -> Need {
+        self.listener.take_if(|listener| listener.is_closed());
+        if !self.calls.is_empty() || self.listener.is_some() {
+            return Need::Now;
+        }
+        self.lingers_until.filter(|until| *until > now && !is_stopping).map_or(Need::No, Need::Until)
     }
 }
 
@@ -264,18 +276,12 @@ impl SessionStream {
     /// What is not needed is not kept from then on.
     fn need(&self) -> Need {
         let mut users = self.users();
-        if !users.calls.is_empty() || users.listener.as_ref().is_some_and(|listener| !listener.is_closed()) {
-            return Need::Now;
+        let need = users.need(Instant::now(), self.room.supervisor.shutdown().is_requested());
+        if matches!(need, Need::No) {
+            users.is_kept = false;
+            self.state.send_replace(State::Idle);
         }
-        let lingers = users.lingers_until.filter(|until| *until > Instant::now());
-        match lingers.filter(|_| !self.room.supervisor.shutdown().is_requested()) {
-            Some(until) => Need::Until(until),
-            None => {
-                users.is_kept = false;
-                self.state.send_replace(State::Idle);
-                Need::No
-            }
-        }
+        need
     }
 
     async fn take(&self, event: &[u8]) {
@@ -352,5 +358,30 @@ async fn left(listener: Option<mpsc::Sender<Notification>>) {
     match listener {
         Some(listener) => listener.closed().await,
         None => std::future::pending().await,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_listener_that_left_is_waited_for_no_longer_while_the_stream_is_kept() {
+        let now = Instant::now();
+        let (listener, changes) = mpsc::channel(1);
+        let (call, _heard) = mpsc::channel(1);
+        let mut users = Users { listener: Some(listener), lingers_until: Some(now + LINGER), ..Users::default() };
+        assert_eq!(users.need(now, false), Need::Now);
+        drop(changes);
+        assert_eq!(users.need(now, false), Need::Until(now + LINGER));
+        assert!(users.listener.is_none());
+        users.listener = Some(mpsc::channel(1).0);
+        users.calls.insert(RequestId::from(1), call);
+        assert_eq!(users.need(now, false), Need::Now);
+        assert!(users.listener.is_none());
+        users.calls.clear();
+        for (now, is_stopping) in [(now, true), (now + LINGER, false)] {
+            assert_eq!(users.need(now, is_stopping), Need::No);
+        }
     }
 }

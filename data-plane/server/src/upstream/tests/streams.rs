@@ -10,11 +10,7 @@ use crate::fakes::eventually;
 
 /// Jane with a client that can be asked.
 fn asked(agent: &str) -> Principal {
-    Principal::Caller {
-        user: "jane".into(),
-        agent: agent.into(),
-        capabilities: Some(r#"{"elicitation":{}}"#.to_owned()),
-    }
+    Principal::Caller { user: "jane".into(), agent: agent.into(), capabilities: Some(r#"{"elicitation":{}}"#.into()) }
 }
 
 /// One call, and what is heard beside its answer.

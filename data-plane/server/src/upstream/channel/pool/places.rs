@@ -79,11 +79,11 @@ impl Pool {
         waited.await.map_err(|_elapsed| UpstreamFault::Busy)
     }
 
-    /// The session that has been unused for longest ends.
+    /// The session that has been unused for longest ends, of those without tasks first.
     pub(in crate::upstream) fn give_way(&self) -> bool {
         let lives: Vec<_> = self.seats().values().filter_map(|seat| seat.live.load_full()).collect();
         let unused = lives.iter().filter_map(|live| Some((live.unused_since()?, live)));
-        let longest = unused.min_by_key(|(since, _)| *since);
+        let longest = unused.min_by_key(|(since, live)| (live.has_tasks(), *since));
         longest.is_some_and(|(since, live)| live.gives_way(since))
     }
 }

@@ -16,7 +16,7 @@ use crate::{listing::TTL_MS, naming::Naming};
 /// A finished result of one of a server's methods, for a client that knows the server's things under `naming`.
 #[must_use]
 pub fn result(rpc_method: &str, naming: &Naming, server: &str, result: &RawValue) -> Box<RawValue> {
-    if matches!(naming, Naming::Plain(_)) {
+    if matches!(naming, Naming::Plain(_)) || !may_name_a_uri(result.get()) {
         return result.to_owned();
     }
     let renaming = Renaming { naming, server };
@@ -28,6 +28,11 @@ pub fn result(rpc_method: &str, naming: &Naming, server: &str, result: &RawValue
         }),
         _ => result.to_owned(),
     }
+}
+
+/// Whether a member of a JSON text can be called `uri`: most results have none, and need not be taken apart.
+fn may_name_a_uri(json: &str) -> bool {
+    json.contains("uri") || json.contains(r"\u")
 }
 
 /// A server's error about what was asked of it: the URI it says is not there (`data.uri`) is the one the client asked for.
@@ -127,6 +132,11 @@ mod tests {
                 method::PROMPTS_GET,
                 r#"{"messages":[{"role":"user","content":{"type":"resource","resource":{"uri":"u:3","text":""}}},{"role":"user","content":{"type":"text","text":"u:4"}}]}"#,
                 r#"{"messages":[{"role":"user","content":{"type":"resource","resource":{"uri":"mcp+hr+u:3","text":""}}},{"role":"user","content":{"type":"text","text":"u:4"}}]}"#,
+            ),
+            (
+                method::TOOLS_CALL,
+                r#"{"content":[{"type":"resource_link","\u0075r\u0069":"u:2"}]}"#,
+                r#"{"content":[{"type":"resource_link","uri":"mcp+hr+u:2"}]}"#,
             ),
             (method::COMPLETE, r#"{"completion":{"values":["u:1"]}}"#, r#"{"completion":{"values":["u:1"]}}"#),
         ] {

@@ -22,7 +22,7 @@ use bailiwick_data_plane_core::{
 use bailiwick_proto::Tier;
 use bailiwick_runtime::{OnEnd, Shutdown};
 use bytes::Bytes;
-use futures::{FutureExt as _, future::BoxFuture};
+use futures::future::BoxFuture;
 use tokio::{
     sync::{AcquireError, OwnedSemaphorePermit, mpsc},
     time::{Instant, MissedTickBehavior, interval},
@@ -87,7 +87,11 @@ impl Stream {
         let began = Instant::now();
         let now = || u64::try_from(began.elapsed().as_millis()).unwrap_or(u64::MAX);
         let mut changes = self.calls.state.changes();
-        let mut listening = self.begin(&config, sources.servers());
+        let mut listening = tokio::select! {
+            _turn = self.calls.listeners.turn() => self.begin(&config, sources.servers()),
+            () = writer.closed() => return,
+            () = self.stop.requested() => return,
+        };
         if self.listen.session.is_some() && writer.send(self.primer(&listening)).await.is_err() {
             return;
         }
@@ -195,7 +199,7 @@ impl Stream {
         if hearer.sees_as_under(seen_under) {
             *seen_under = config;
         } else if turn.is_none() {
-            *turn = Some(Arc::clone(&self.calls.listeners.looking).acquire_owned().boxed());
+            *turn = Some(self.calls.listeners.turn());
         }
     }
 

@@ -23,9 +23,10 @@ use bailiwick_data_plane_core::{
 use bailiwick_proto::{Reason, subjects};
 use bailiwick_runtime::EventStream;
 use bytes::Bytes;
+use futures::{FutureExt as _, future::BoxFuture};
 use tokio::{
     sync::{
-        Semaphore, mpsc,
+        AcquireError, OwnedSemaphorePermit, Semaphore, mpsc,
         oneshot::{self, error::TryRecvError},
     },
     time::timeout,
@@ -56,9 +57,8 @@ pub(crate) struct Listeners {
     state: Arc<ConfigState>,
     stream: EventStream,
     told: Budget,
-    /// One permit each for whoever looks at what its client sees. A change makes all of them look at once, and each look
-    /// asks policy about every tool: taking turns, they leave room for calls.
-    pub(super) looking: Arc<Semaphore>,
+    /// One permit each for whoever looks at what its client sees.
+    looking: Arc<Semaphore>,
 }
 
 #[derive(Debug, Default)]
@@ -175,6 +175,19 @@ impl Listeners {
         }
         drop(all);
         Some(Place { all: Arc::clone(self), who, session, number, told: Some(told), known, notes: Some(notes) })
+    }
+
+    /// A turn to look at what a client sees. A change, or a crowd that arrives, makes all look at once, and each look asks
+    /// policy about every tool, tens of milliseconds for somebody new: taking turns, and each after what has come in
+    /// meanwhile, they leave room for calls and for revocations.
+    pub(super) fn turn(&self) -> BoxFuture<'static, Result<OwnedSemaphorePermit, AcquireError>> {
+        let looking = Arc::clone(&self.looking);
+        let turn = async {
+            let turn = looking.acquire_owned().await;
+            tokio::task::yield_now().await;
+            turn
+        };
+        turn.boxed()
     }
 
     /// Tells all nodes that a session has a new stream here. Whether that could be sent.

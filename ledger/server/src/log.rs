@@ -9,7 +9,7 @@
 //! Absent: the event stream and asking for replays (`sequencer`), signing (`checkpoints`).
 
 use std::{
-    collections::{BTreeMap, BTreeSet},
+    collections::{BTreeMap, BTreeSet, HashSet},
     fmt,
 };
 
@@ -25,6 +25,8 @@ use crate::store::{Batch, ChainId, Field, NewLeaf, Store, StoreError};
 
 /// Earlier runs of a node that are asked for what an outcome refers to: crashes in a row before anything was sent.
 const EARLIER_RUNS_MAX: usize = 8;
+/// Calls remembered that have no outcome yet: more than are under way at once, some ten megabytes.
+const OPEN_CALLS_MAX: usize = 1 << 16;
 
 /// What became of one batch. Several fields may be set: a batch may repeat, add and then break off.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -93,6 +95,9 @@ pub(crate) struct Sequenced {
 pub(crate) struct Log {
     chains: ChainVerifier,
     frontier: Frontier,
+    /// Calls whose intent was appended here and whose outcome was not, as terms: most outcomes come soon, and need not
+    /// be looked for in the store. Forgets; then the store is asked.
+    open: HashSet<String>,
     /// Something was staged and not committed: memory is ahead of the store.
     stale: bool,
 }
@@ -109,7 +114,8 @@ struct Staged {
 
 impl Log {
     pub(crate) fn open(store: &Store) -> Result<Self, StoreError> {
-        let mut log = Self { chains: ChainVerifier::new(), frontier: Frontier::new(), stale: true };
+        let (chains, frontier) = (ChainVerifier::new(), Frontier::new());
+        let mut log = Self { chains, frontier, open: HashSet::new(), stale: true };
         log.refresh(store)?;
         Ok(log)
     }
@@ -122,6 +128,7 @@ impl Log {
         let state = store.state()?;
         self.frontier = Frontier::at(store, state.size)?;
         self.chains = ChainVerifier::resume(state.cursors.into_iter().map(|(cursor, _)| cursor));
+        self.open.clear();
         self.stale = false;
         Ok(())
     }
@@ -231,7 +238,10 @@ impl Log {
             staged.touched.entry(opened).or_insert(None);
         }
         let terms = terms(record, bytes);
-        staged.calls.extend(terms.iter().filter(|(field, _)| matches!(field, Field::Intent | Field::Outcome)).cloned());
+        for (field, call) in terms.iter().filter(|(field, _)| matches!(field, Field::Intent | Field::Outcome)) {
+            self.remember(*field, call);
+            staged.calls.insert((*field, call.clone()));
+        }
         self.frontier.push(tree::leaf_hash(bytes), &mut staged.batch.nodes)?;
         staged.batch.leaves.push(NewLeaf {
             bytes: bytes.to_vec(),
@@ -239,6 +249,18 @@ impl Log {
             at_us: time::parse_ts(&record.ts).unwrap_or(i64::MIN),
         });
         Ok(())
+    }
+
+    fn remember(&mut self, field: Field, call: &str) {
+        if field != Field::Intent {
+            self.open.remove(call);
+            return;
+        }
+        if self.open.len() >= OPEN_CALLS_MAX {
+            // Calls whose node died: their outcomes come in its next run, if ever.
+            self.open.clear();
+        }
+        self.open.insert(call.to_owned());
     }
 
     /// Whether an outcome's call is known and still open. Everything else fits, as do records that are no news.
@@ -251,6 +273,9 @@ impl Log {
             return Ok(Pairing::Fits);
         }
         let call = call_of(&record.node, intent);
+        if self.open.contains(&call) {
+            return Ok(Pairing::Fits);
+        }
         let known = |field| -> Result<bool, StoreError> {
             Ok(staged.calls.contains(&(field, call.clone())) || store.has_term(field, &call)?)
         };

@@ -13,6 +13,7 @@
 //! committed root, nodes hold their chains. Deliberately absent: deciding what belongs in the log (`log.rs`).
 
 use std::{
+    collections::HashMap,
     fmt,
     path::{Path, PathBuf},
     sync::Arc,
@@ -48,8 +49,10 @@ const WAL_BYTES_MAX: u64 = 256 * 1024 * 1024;
 const INFO_LOGS_MAX: usize = 4;
 /// Bytes of one such text log.
 const INFO_LOG_BYTES_MAX: usize = 4 * 1024 * 1024;
-/// What this code writes and reads; another number is refused at open.
-const FORMAT: u64 = 1;
+/// What this code writes.
+const FORMAT: u64 = 2;
+/// What it reads as well: every term's entry names one leaf.
+const FORMAT_BEFORE: u64 = 1;
 
 const LEAVES: &str = "leaves";
 const HASHES: &str = "hashes";
@@ -78,7 +81,7 @@ pub enum StoreError {
     #[error("the ledger's database is damaged: {what} at {at}")]
     Damaged { what: &'static str, at: u64 },
     /// Written by a version of this program with another format.
-    #[error("the ledger's database has format {found}; this program reads format 1")]
+    #[error("the ledger's database has format {found}; this program reads formats {FORMAT_BEFORE} and {FORMAT}")]
     Format { found: u64 },
     /// The log was created under another name or key.
     #[error("the ledger's {what} is `{stored}`, not `{given}`; a log keeps its name and key for life")]
@@ -182,7 +185,7 @@ impl Store {
         let families = FAMILIES.map(|name| ColumnFamilyDescriptor::new(name, options_of(name)));
         let store = Self::over(DB::open_cf_descriptors(&options, folder, families)?);
         match store.number(META_FORMAT)? {
-            None => store.put_synced(META, META_FORMAT, &FORMAT.to_be_bytes())?,
+            None | Some(FORMAT_BEFORE) => store.put_synced(META, META_FORMAT, &FORMAT.to_be_bytes())?,
             Some(FORMAT) => {}
             Some(found) => return Err(StoreError::Format { found }),
         }
@@ -199,7 +202,7 @@ impl Store {
         let families = FAMILIES.map(|name| ColumnFamilyDescriptor::new(name, options_of(name)));
         let store = Self::over(DB::open_cf_descriptors_read_only(&options(), folder, families, false)?);
         match store.number(META_FORMAT)? {
-            Some(FORMAT) => Ok(store),
+            Some(FORMAT | FORMAT_BEFORE) => Ok(store),
             found => Err(StoreError::Format { found: found.unwrap_or(0) }),
         }
     }
@@ -237,15 +240,35 @@ impl Store {
     }
 
     fn stage_leaves(&self, writes: &mut WriteBatch, batch: &Batch) -> Result<(), StoreError> {
-        let (leaves, indexes, spans) = (self.family(LEAVES)?, self.family(INDEXES)?, self.family(SPANS)?);
+        let (leaves, spans) = (self.family(LEAVES)?, self.family(SPANS)?);
         let mut newest = self.newest_before(batch.first)?;
+        let end = batch.first + batch.leaves.len() as u64;
         for (index, leaf) in (batch.first..).zip(&batch.leaves) {
             writes.put_cf(&leaves, index.to_be_bytes(), &leaf.bytes);
-            for (field, value) in &leaf.terms {
-                writes.put_cf(&indexes, keys::term(*field, value, index), []);
-            }
             newest = newest.max(leaf.at_us);
-            writes.put_cf(&spans, (index / keys::SPAN).to_be_bytes(), newest.to_be_bytes());
+            if (index + 1).is_multiple_of(keys::SPAN) || index + 1 == end {
+                writes.put_cf(&spans, (index / keys::SPAN).to_be_bytes(), newest.to_be_bytes());
+            }
+        }
+        self.stage_terms(writes, batch)
+    }
+
+    /// One entry for each term, whatever the number of leaves that have it.
+    fn stage_terms(&self, writes: &mut WriteBatch, batch: &Batch) -> Result<(), StoreError> {
+        let indexes = self.family(INDEXES)?;
+        let mut entries: HashMap<(Field, &str), (u64, Vec<u8>)> = HashMap::new();
+        for (index, leaf) in (batch.first..).zip(&batch.leaves) {
+            for (field, value) in &leaf.terms {
+                let (first, later) = entries.entry((*field, value)).or_insert((index, Vec::new()));
+                if let Some(distance) = index.checked_sub(*first).filter(|distance| *distance > 0) {
+                    let distance = u32::try_from(distance);
+                    let distance = distance.map_err(|_| StoreError::Damaged { what: "batch to store", at: index })?;
+                    later.extend(distance.to_be_bytes());
+                }
+            }
+        }
+        for ((field, value), (first, later)) in entries {
+            writes.put_cf(&indexes, keys::term(field, value, first), later);
         }
         Ok(())
     }

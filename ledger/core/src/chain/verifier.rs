@@ -185,6 +185,13 @@ impl ChainVerifier {
     /// Checks the next record of the log. `bytes` are the record's bytes, from which it was parsed.
     pub fn accept(&mut self, record: &Record, bytes: &[u8]) -> Result<(), ChainFault> {
         check_writer(record)?;
+        if record.control.is_none()
+            && record.gap.is_none()
+            && let Some(cursor) = self.chains.get_mut(&record.node).and_then(|runs| runs.get_mut(&record.epoch))
+        {
+            // It speaks of no chain but its own.
+            return cursor.step(record, link(bytes));
+        }
         let opening = record.control.as_ref().filter(|_| record.kind == Kind::ControlEvent).and_then(registration);
         // The two writers without a key may be registered as members of the cluster; their chains do not change by it.
         let opening = opening.transpose()?.filter(|run| run.node != CONTROL_NODE && run.node != LEDGER_NODE);
@@ -278,7 +285,7 @@ impl ChainCursor {
         Self { node, epoch, next_seq: 0, prev, public_key, signed_through: None, gaps: Vec::new() }
     }
 
-    /// Moves over `record`, after which the chain hash is `after`.
+    /// Moves over `record`, after which the chain hash is `after`. Refused, nothing has changed.
     fn step(&mut self, record: &Record, after: Hash) -> Result<(), ChainFault> {
         let named = record.prev_hash().ok_or(ChainFault::PrevMismatch)?;
         self.check_key(record)?;
@@ -307,6 +314,7 @@ impl ChainCursor {
     }
 
     fn extend(&mut self, named: Hash, after: Hash) -> Result<(), ChainFault> {
+        let next_seq = self.next_seq.checked_add(1).ok_or(ChainFault::PrevMismatch)?;
         match (self.prev, self.gaps.last_mut()) {
             (Some(prev), _) if prev != named => return Err(ChainFault::PrevMismatch),
             (Some(_), _) => {}
@@ -314,7 +322,7 @@ impl ChainCursor {
             (None, None) => return Err(ChainFault::GapMisplaced),
         }
         self.prev = Some(after);
-        self.next_seq = self.next_seq.checked_add(1).ok_or(ChainFault::PrevMismatch)?;
+        self.next_seq = next_seq;
         Ok(())
     }
 

@@ -141,6 +141,28 @@ fn a_call_has_one_outcome() {
 }
 
 #[test]
+fn a_call_has_one_outcome_whenever_it_comes_and_whatever_is_still_remembered() {
+    for disturbance in [None, Some(Fault::Failed), Some(Fault::FailedButStored)] {
+        let mut bench = Bench::new();
+        let (mut control, mut node) = (Node::control(), Node::run("dp-1", 7));
+        bench.one(&control.batch(|control| vec![control.register(&node)]));
+        let call = node.batch(|node| vec![node.open(), node.intent("jane", "pay")]);
+        bench.one(&call);
+        if disturbance.is_some() {
+            let group = control.batch(|control| vec![control.register(&Node::run("dp-2", 9))]);
+            bench.store.faults.plan(disturbance);
+            assert!(bench.group(&[group]).is_err());
+        }
+        for (stored, refused) in [(1, None), (0, Some(Refusal::Unpaired))] {
+            let outcome = node.batch(|node| vec![node.outcome(&call.records[1])]);
+            let verdict = bench.one(&outcome);
+            assert_eq!((verdict.stored, verdict.refused), (stored, refused), "{disturbance:?}");
+        }
+        bench.assert_valid();
+    }
+}
+
+#[test]
 fn what_is_not_right_is_never_stored() {
     let mut bench = Bench::new();
     let mut node = Node::run("dp-1", 7);

@@ -5,7 +5,8 @@
 //! - hash: level (1 byte), index (8 bytes).
 //! - term: field (1 byte), first 16 bytes of SHA-256 of the value, leaf index (8 bytes). A digest keeps keys short and
 //!   of one length whatever a record says; 128 bits do not collide by accident, and on purpose only within one's own
-//!   search results.
+//!   search results. Its value: which later leaves of the same write have the term, as distances from that leaf (4 bytes
+//!   each, rising). Under load a write has thousands of leaves and a term one entry in it.
 //! - span: leaf index / 256 → the newest record time up to the end of that span.
 
 use aws_lc_rs::digest;
@@ -24,7 +25,7 @@ pub struct ChainId {
 }
 
 /// What records can be found by.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 #[repr(u8)]
 pub enum Field {
     User = 1,
@@ -78,6 +79,15 @@ pub(super) fn decode_number(bytes: &[u8]) -> Option<u64> {
     Some(u64::from_be_bytes(bytes.try_into().ok()?))
 }
 
+/// The last leaf at or below `at` of a term's entry, which begins at leaf `first`.
+pub(super) fn at_or_below(first: u64, later: &[u8], at: u64) -> Option<u64> {
+    let distance = at.checked_sub(first)?;
+    let (later, _) = later.as_chunks::<4>();
+    let upto = later.partition_point(|later| u64::from(u32::from_be_bytes(*later)) <= distance);
+    let last = upto.checked_sub(1).and_then(|at| later.get(at)).map_or(0, |last| u64::from(u32::from_be_bytes(*last)));
+    Some(first + last)
+}
+
 pub(super) fn encode_cursor(cursor: &ChainCursor, last_index: Option<u64>) -> Option<Vec<u8>> {
     let last = last_index.map_or(0, |index| index.saturating_add(1));
     let numbers = [covered(cursor), last].map(u64::to_be_bytes);
@@ -104,6 +114,16 @@ pub(super) fn decode_cursor(value: &[u8]) -> Option<(ChainCursor, Option<u64>)> 
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn an_entry_tells_its_last_leaf_at_or_below_any() {
+        let later: Vec<u8> = [2_u32, 5, 9].iter().flat_map(|distance| distance.to_be_bytes()).collect();
+        let told: Vec<_> = (6..=22).map(|at| at_or_below(10, &later, at)).collect();
+        let none = [None; 4].into_iter();
+        let leaves = [10, 10, 12, 12, 12, 15, 15, 15, 15, 19, 19, 19, 19].into_iter().map(Some);
+        assert_eq!(told, none.chain(leaves).collect::<Vec<_>>());
+        assert_eq!(at_or_below(10, &[], u64::MAX), Some(10), "one leaf");
+    }
 
     #[test]
     fn keys_and_cursors_round_trip() {

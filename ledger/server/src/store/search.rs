@@ -174,8 +174,9 @@ impl Postings<'_> {
     fn at_or_below(&mut self, index: u64) -> Result<Option<u64>, StoreError> {
         self.entries.seek_for_prev([&self.prefix[..], &index.to_be_bytes()].concat());
         self.entries.status()?;
-        let tail = self.entries.key().and_then(|key| key.strip_prefix(&self.prefix[..]));
-        Ok(tail.and_then(keys::decode_number))
+        let Some((key, later)) = self.entries.item() else { return Ok(None) };
+        let first = key.strip_prefix(&self.prefix[..]).and_then(keys::decode_number);
+        Ok(first.and_then(|first| keys::at_or_below(first, later, index)))
     }
 }
 

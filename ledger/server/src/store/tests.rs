@@ -85,6 +85,25 @@ fn a_batch_is_whole_after_a_crash() {
 }
 
 #[test]
+fn a_store_of_the_format_before_is_read_and_goes_on() {
+    let folder = tempfile::tempdir().unwrap();
+    let jane = || leaf("jane", "a", 1);
+    {
+        // One leaf a write: its entries are those of the format before.
+        let store = Store::open(folder.path()).unwrap();
+        store.commit(&batch(0, vec![jane()])).unwrap();
+        store.commit(&batch(1, vec![jane()])).unwrap();
+        store.put_synced(META, META_FORMAT, &FORMAT_BEFORE.to_be_bytes()).unwrap();
+    }
+    let found = |store: &Store| indexes(&store.search(&users(&["jane"]), u64::MAX, 10).unwrap());
+    assert_eq!(found(&Store::open_read_only(folder.path()).unwrap()), [1, 0]);
+    let store = Store::open(folder.path()).unwrap();
+    store.commit(&batch(2, vec![jane(), leaf("joe", "b", 2), jane(), jane()])).unwrap();
+    assert_eq!(found(&store), [5, 4, 2, 1, 0]);
+    assert_eq!(store.number(META_FORMAT).unwrap(), Some(FORMAT), "the program before refuses it from now on");
+}
+
+#[test]
 fn a_batch_that_does_not_continue_the_log_leaves_nothing() {
     let folder = tempfile::tempdir().unwrap();
     let store = Store::open(folder.path()).unwrap();

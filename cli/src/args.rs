@@ -1,5 +1,6 @@
 //! What can be asked of `bailiwick`. The help texts here are also the reference in `docs/reference/cli.md`.
 
+mod client;
 mod cluster;
 mod revoke;
 mod rollout;
@@ -10,6 +11,7 @@ use std::{path::PathBuf, time::Duration};
 
 use clap::{Args, Parser, Subcommand, ValueEnum, ValueHint};
 
+pub(crate) use self::client::{ClientCommand, ClientNewSecretArgs};
 pub(crate) use self::cluster::{
     ClusterBackupArgs, ClusterCommand, ClusterEnrolArgs, ClusterInitArgs, ClusterJoinTokenArgs, ClusterOutputArgs,
     ClusterRemoveArgs, ClusterRestoreArgs, ClusterTransferArgs,
@@ -85,6 +87,9 @@ pub(crate) enum Command {
     /// Secrets that data planes show to servers, or give to them: sealed, by name.
     #[command(subcommand)]
     Secret(SecretCommand),
+    /// OAuth clients: programs that ask for tokens themselves.
+    #[command(subcommand)]
+    Client(ClientCommand),
     /// Begin a cluster, let nodes in and out, back up and restore.
     #[command(subcommand)]
     Cluster(ClusterCommand),

@@ -1,6 +1,7 @@
 //! What each command does. One file per family; each ends in a `Result` that `main` turns into an exit code.
 
 pub(crate) mod audit;
+pub(crate) mod client;
 pub(crate) mod cluster;
 pub(crate) mod dev;
 pub(crate) mod doctor;

@@ -65,6 +65,7 @@ async fn dispatch(cli: Cli) -> Result<(), Failure> {
         Command::Token(args::TokenCommand::Issue(args)) => commands::token::issue(&admin, args).await,
         Command::Revoke(args) => commands::revoke::revoke(&admin, args).await,
         Command::Rollout(command) => commands::rollout::run(&admin, command).await,
+        Command::Client(command) => commands::client::run(command),
         Command::Secret(command) => commands::secret::run(&admin, command).await,
         Command::Cluster(command) => commands::cluster::run(&admin, command).await,
         Command::Doctor(args) => Box::pin(commands::doctor::run(&admin, args)).await,

@@ -8,9 +8,10 @@
 //!
 //! Entities: tools, actions and servers that policies name are built once, and given to a request that meets the
 //! statements naming them; what is used, its server, the user, the agent and its owner are added for each request. Nothing
-//! else is ever asked for an attribute or a parent (`references.rs` sees to it). A statement's id is the policy's name and, beyond the first, `#n`; no policy name
-//! holds a `#`.
+//! else is ever asked for an attribute or a parent (`references.rs` sees to it). A statement's id is the policy's name and,
+//! beyond the first, `#n`; no policy name holds a `#`.
 
+mod alike;
 mod check;
 mod entities;
 mod slices;
@@ -26,6 +27,8 @@ use cedar_policy::{
 };
 use miette::Diagnostic;
 
+use alike::Alike;
+pub(crate) use alike::words;
 pub(crate) use check::{Checker, Findings};
 use entities::{ToolEntities, Types, uid};
 use slices::Slices;
@@ -105,11 +108,12 @@ pub(crate) struct Evaluation {
     pub(crate) failed: BTreeMap<usize, String>,
 }
 
-/// A statement with the index of its policy and what it is about.
+/// A statement with the index of its policy, what it is about and the words it has.
 pub(crate) struct Placed {
     pub(crate) policy: usize,
     pub(crate) statement: Statement,
     pub(crate) about: Vec<Kind>,
+    pub(crate) words: Vec<String>,
 }
 
 /// Statements and tools, ready to evaluate.
@@ -119,8 +123,8 @@ pub(crate) struct Engine {
     /// From a statement's id to the index of its policy.
     origin: HashMap<PolicyId, usize>,
     types: Types,
-    /// By server and the tool's own name.
-    tools: HashMap<String, HashMap<String, ToolEntities>>,
+    /// By server and the tool's own name, with its number.
+    tools: HashMap<String, HashMap<String, (u32, ToolEntities)>>,
     /// Tools, with their servers, actions and servers that policies name, for questions such as
     /// `Tool::"finance__pay".tier`.
     named: HashMap<EntityUid, Vec<Entity>>,
@@ -148,10 +152,15 @@ impl Engine {
         let types = Types::new()?;
         let literals: HashSet<EntityUid> =
             statements.iter().flat_map(|placed| placed.statement.0.entity_literals()).collect();
-        let mut tools: HashMap<String, HashMap<String, ToolEntities>> = HashMap::new();
+        let mut alike = Alike::default();
+        for Placed { statement, words, .. } in statements.iter().filter(|placed| placed.about.contains(&Kind::Tool)) {
+            alike.learn(&statement.0, words);
+        }
+        let mut tools: HashMap<String, HashMap<String, _>> = HashMap::new();
         let mut named = HashMap::new();
-        for (number, tool) in (0..).zip(catalogue) {
-            let entities = types.tool(number, tool)?;
+        for tool in catalogue {
+            let entities = types.tool(tool)?;
+            let number = alike.number(&entities, &types.objects(&entities, &tool.server))?;
             if literals.contains(&entities.tool.uid()) {
                 let server = types.server_entity(&tool.server)?;
                 named.insert(entities.tool.uid(), vec![entities.tool.clone(), server]);
@@ -159,7 +168,7 @@ impl Engine {
             if literals.contains(&entities.action.uid()) {
                 named.insert(entities.action.uid(), vec![entities.action.clone()]);
             }
-            tools.entry(tool.server.clone()).or_default().insert(tool.name.clone(), entities);
+            tools.entry(tool.server.clone()).or_default().insert(tool.name.clone(), (number, entities));
         }
         for literal in literals.into_iter().filter(|literal| *literal.type_name() == types.server) {
             let server = types.server_entity(literal.id().unescaped())?;
@@ -176,9 +185,9 @@ impl Engine {
         Ok(Self { policies, origin, types, tools, named, authorizer: Authorizer::new() })
     }
 
-    /// Which tool of the catalogue this is.
+    /// The number of a tool of the catalogue, and of all that no statement tells apart from it.
     pub(crate) fn number(&self, server: &str, tool: &str) -> Option<u32> {
-        Some(self.tools.get(server)?.get(tool)?.number)
+        self.tools.get(server)?.get(tool).map(|(number, _)| *number)
     }
 
     /// Evaluates all statements about this kind of use. An error means that the question itself could not be put.
@@ -212,7 +221,7 @@ impl Engine {
         let statements: BTreeMap<_, _> =
             policies.all().flat_map(PolicySet::policies).map(|statement| (statement.id(), statement)).collect();
         statements.into_values().try_for_each(|statement| all.add(statement.clone()).map_err(text_of))?;
-        let tools = self.tools.values().flat_map(HashMap::values).flat_map(|tool| [&tool.tool, &tool.action]);
+        let tools = self.tools.values().flat_map(HashMap::values).flat_map(|(_, tool)| [&tool.tool, &tool.action]);
         let entities = self.entities(request, &wanted, self.named.values().flatten().chain(tools))?;
         let question = self.question(request, wanted)?;
         Ok(self.ask(&question, std::iter::once(&all), &entities))
@@ -250,11 +259,10 @@ impl Engine {
 
     /// What is used and how, with what these are in, each once.
     fn objects(&self, request: &Request<'_>, wanted: &Wanted<'_>) -> Vec<EntityUid> {
-        let used = [wanted.resource.clone(), wanted.action.clone()];
-        let within = wanted
-            .tool
-            .map(|_| [uid(&self.types.server, request.wanted.server()), uid(&self.types.action, schema::CALL_TOOL)]);
-        used.into_iter().chain(within.into_iter().flatten()).collect()
+        match wanted.tool {
+            Some(tool) => self.types.objects(tool, request.wanted.server()).to_vec(),
+            None => vec![wanted.resource.clone(), wanted.action.clone()],
+        }
     }
 
     fn wanted<'a>(&'a self, wanted: Use<'a>) -> Result<Wanted<'a>, String> {
@@ -267,7 +275,7 @@ impl Engine {
         match wanted {
             Use::Tool { server, tool } => {
                 let tool = self.tools.get(server).and_then(|tools| tools.get(tool));
-                let tool = tool.ok_or("the tool is not in the catalogue")?;
+                let (_, tool) = tool.ok_or("the tool is not in the catalogue")?;
                 Ok(Wanted { action: tool.action.uid(), resource: tool.tool.uid(), asked: None, tool: Some(tool) })
             }
             Use::Prompt { server, name } => Ok(of_server(schema::GET_PROMPT, server, ("name", name))),

@@ -54,10 +54,15 @@ impl CompiledPolicies {
             }
             match read(policy) {
                 Ok(read) => {
-                    let Findings { errors, about, .. } = check(&checker, policy, &read);
+                    let Findings { errors, about, words, .. } = check(&checker, policy, &read);
                     problems.extend(errors);
-                    let of_policy = read.into_iter().zip(about);
-                    statements.extend(of_policy.map(|(statement, about)| Placed { policy: index, statement, about }));
+                    let of_policy = read.into_iter().zip(about).zip(words);
+                    statements.extend(of_policy.map(|((statement, about), words)| Placed {
+                        policy: index,
+                        statement,
+                        about,
+                        words,
+                    }));
                 }
                 Err(found) => problems.extend(found),
             }
@@ -71,7 +76,7 @@ impl CompiledPolicies {
     }
 
     /// Decides one request. Pure: the same set and request always give the same verdict, so verdicts about tools are
-    /// remembered; names of prompts and URIs are anybody's, and not.
+    /// remembered, for all tools that no statement tells apart; names of prompts and URIs are anybody's, and not.
     ///
     /// A tool outside the catalogue, and any failure while a policy is evaluated, is a denial with `error` set.
     #[must_use]
@@ -143,7 +148,10 @@ pub(crate) fn check(checker: &Checker, policy: &PolicyText, statements: &[Statem
     let mut findings = checker.check(policy, statements, actions);
     for statement in statements {
         match statement.syntax() {
-            Some(syntax) => findings.errors.extend(references::unanswerable(policy, &syntax)),
+            Some(syntax) => {
+                findings.errors.extend(references::unanswerable(policy, &syntax));
+                findings.words.push(cedar::words(&syntax));
+            }
             None => findings.errors.push(policy.problem(None, "a statement's syntax tree could not be read")),
         }
     }

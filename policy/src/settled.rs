@@ -1,8 +1,10 @@
 //! Verdicts about tools that were reached before: the same question to the same set has the same answer.
 //!
-//! Part of a compiled set, and gone with it. A question is told apart by everything that is in it, compared in full; who
-//! asks is kept once for all tools they ask for. Bounded: what was not asked for during the last half of the bound is
-//! forgotten. Absent: prompts and resources, whose names and URIs anybody may make up.
+//! Part of a compiled set, and gone with it. A question is told apart by everything that is in it, compared in full, but
+//! for tools that no statement tells apart, which have one number (`cedar/alike.rs`); who asks is kept once for all tools
+//! they ask for. A verdict of policies that failed may say the tool's name, and is not kept. Bounded: what was not asked
+//! for during the last half of the bound is forgotten. Absent: prompts and resources, whose names and URIs anybody may
+//! make up.
 
 use std::{
     collections::HashMap,
@@ -14,7 +16,8 @@ use bailiwick_proto::Tier;
 
 use crate::request::{Request, RequestAgent, Verdict};
 
-/// Verdicts remembered, some forty bytes each: a thousand tools for two hundred people's agents at a time.
+/// Verdicts remembered, some forty bytes each: a thousand tools for two hundred people's agents at a time, if every tool
+/// is told apart from the others.
 const VERDICTS_MAX: usize = 200_000;
 /// Verdicts of one asker that are kept once: most tools have one of a few.
 const SHARED_MAX: usize = 16;
@@ -63,17 +66,24 @@ impl std::fmt::Debug for Settled {
 }
 
 impl Settled {
-    /// The verdict on a request for the tool of this number.
+    /// The verdict on a request for a tool of this number.
     pub(crate) fn get_or(&self, request: &Request<'_>, tool: u32, evaluate: impl FnOnce() -> Verdict) -> Verdict {
         let asker = self.asker(request);
         if let Some(verdict) = lock(&asker.told).verdicts.get(&tool) {
             return verdict.as_ref().clone();
         }
         let verdict = evaluate();
-        if lock(&asker.told).tell(tool, &verdict) {
+        if verdict.error.is_none() && lock(&asker.told).tell(tool, &verdict) {
             lock(&self.known).count_one();
         }
         verdict
+    }
+
+    /// How many verdicts are kept, of all who asked.
+    #[cfg(test)]
+    pub(crate) fn verdicts(&self) -> usize {
+        let known = lock(&self.known);
+        known.young.values().flatten().map(|asker| lock(&asker.told).verdicts.len()).sum()
     }
 
     fn asker(&self, request: &Request<'_>) -> Arc<Asker> {
@@ -207,6 +217,16 @@ mod tests {
             assert!(!settled.get_or(&other, tool, || verdict(false)).permit);
         }
         assert!(settled.get_or(&jane, 1, || unreachable!()).permit);
+    }
+
+    #[test]
+    fn a_verdict_that_may_say_the_tool_s_name_is_not_kept() {
+        let (settled, jane) = (Settled::default(), request("jane", &[]));
+        for tool in ["pay", "charge"] {
+            let verdict = settled.get_or(&jane, 1, || Verdict::fault(Arc::default(), tool.to_owned()));
+            assert_eq!(verdict.error.as_deref(), Some(tool));
+        }
+        assert_eq!(settled.verdicts(), 0);
     }
 
     #[test]

@@ -66,7 +66,7 @@ impl Reader {
             Ok(statements) => statements,
             Err(problems) => return said(problems, BTreeSet::new()),
         };
-        let Findings { errors, futile, about: _ } = check(&self.0, text, &statements);
+        let Findings { errors, futile, about: _, words: _ } = check(&self.0, text, &statements);
         // A statement with errors may look futile only because of them.
         let problems = if errors.is_empty() { futile } else { errors };
         said(problems, statements.iter().flat_map(Statement::literals).collect())

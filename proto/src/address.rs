@@ -3,7 +3,8 @@
 //! Called by the control plane when a manifest is applied and by data planes before they connect, so both read a host
 //! alike. A host has one spelling here: what some software reads as an address and other software as a name (octal,
 //! hexadecimal or short IPv4, zone ids, trailing dots, percent signs) is refused. An address that carries another one
-//! inside (IPv4-mapped, 6to4, NAT64, Teredo and the like) counts as both. Deliberately absent: resolving names.
+//! inside (IPv4-mapped, 6to4, NAT64, Teredo and the like) counts as both. What may be connected to all the same,
+//! [`Leave`] says. Deliberately absent: resolving names.
 //! Specification: RFC 6890 and IANA's registries of special-purpose addresses; WHATWG URL §3.5 for what to refuse.
 
 use std::{
@@ -12,8 +13,11 @@ use std::{
     str::FromStr,
 };
 
+mod leave;
 #[cfg(test)]
 mod tests;
+
+pub use leave::{ADDRESSES_MAX, AddressRefusal, Leave};
 
 /// Longest name of a host (RFC 1035).
 const NAME_CHARS_MAX: usize = 253;

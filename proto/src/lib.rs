@@ -10,6 +10,7 @@ pub mod mcp;
 pub mod names;
 pub mod reason;
 pub mod rollout;
+pub mod scope;
 pub mod statement;
 pub mod subjects;
 pub mod tier;

@@ -42,12 +42,12 @@ reasons! {
     TokenNotYetValid = "token_not_yet_valid", "The token is not valid yet; check the clocks.";
     TokenAudience = "token_audience", "The token is for another resource.";
     TokenIssuer = "token_issuer", "The token is from another issuer.";
-    ScopeInsufficient = "scope_insufficient", "The token's scope does not cover calling tools.";
+    ScopeInsufficient = "scope_insufficient", "The token's scope does not cover this; obtain one with more.";
     UserUnknown = "user_unknown", "The person named in the token is not known here.";
     UserInactive = "user_inactive", "The person named in the token has been deactivated.";
     AgentUnknown = "agent_unknown", "The agent named in the token is not known here.";
-    AgentInactive = "agent_inactive", "The agent named in the token has been deactivated.";
-    ConsentMissing = "consent_missing", "No consent of this person covers this agent here.";
+    AgentInactive = "agent_inactive", "The agent named in the token, or its owner, has been deactivated.";
+    ConsentMissing = "consent_missing", "No consent of this person covers this agent and client here.";
     ConsentRevoked = "consent_revoked", "The consent was revoked; ask the person to consent again.";
     ConsentExpired = "consent_expired", "The consent has expired; ask the person to consent again.";
     ConsentLevelExceeded = "consent_level_exceeded", "The tool's tier is above the level that was consented to.";

@@ -19,6 +19,7 @@ use bailiwick_data_plane_core::{
     },
 };
 use bailiwick_proto::{
+    Tier,
     mcp::{self, Answered, Era, RequestId, VERSION_2025_11_25},
     v1,
 };
@@ -44,6 +45,7 @@ pub(crate) fn caller() -> Caller {
         consent: "c-1".into(),
         session: "s-1".into(),
         token_id: "t-1".into(),
+        scope_level: Tier::Destructive,
         virtual_server: "finance".into(),
         min_revision: 0,
     }

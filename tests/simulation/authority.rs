@@ -194,6 +194,7 @@ pub(crate) fn caller(grant: &Grant) -> Caller {
         consent: grant.consent.clone(),
         session: grant.session.clone(),
         token_id: grant.jti.clone(),
+        scope_level: Tier::Destructive,
         virtual_server: grant.virtual_server.clone(),
         min_revision: 0,
     }

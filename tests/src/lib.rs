@@ -11,6 +11,7 @@ pub mod conformance;
 pub mod deployment;
 pub mod events;
 pub mod http3;
+pub mod idp;
 pub mod knobs;
 pub mod load;
 pub mod manifests;

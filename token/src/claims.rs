@@ -4,7 +4,10 @@
 //! restriction that this version cannot honour. Fields are added as `Option`s, left out when absent, so that old
 //! nodes refuse only the tokens that use them.
 
-use serde::{Deserialize, Serialize};
+use serde::{Deserialize, Deserializer, Serialize, de::Error as _};
+
+/// Most actors in a token, the current one among them: who acts for whom stays readable in a record.
+pub const ACT_DEPTH_MAX: usize = 4;
 
 /// The claims (`design.md` §8; RFC 7519 §4.1, RFC 9068 §2.2, RFC 8693 §4.1). Times are seconds since the Unix epoch.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -28,7 +31,8 @@ pub struct Claims {
     pub sid: String,
     /// Scopes, separated by spaces.
     pub scope: String,
-    /// The acting party (RFC 8693 §4.1): the agent again, in the standard's place.
+    /// The acting party (RFC 8693 §4.1): the agent again, in the standard's place. At most [`ACT_DEPTH_MAX`] deep.
+    #[serde(deserialize_with = "bounded_actor")]
     pub act: Actor,
     /// Identifier of this token.
     pub jti: String,
@@ -57,6 +61,24 @@ pub struct Claims {
 pub struct Actor {
     /// Name of the agent.
     pub sub: String,
+    /// Who acted before it, where the token was exchanged for another's: for the record only, it decides nothing
+    /// (RFC 8693 §4.1). Nodes that know no chains refuse such tokens.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub act: Option<Box<Self>>,
+}
+
+impl Actor {
+    /// How many actors there are, this one among them.
+    #[must_use]
+    pub fn depth(&self) -> usize {
+        std::iter::successors(Some(self), |actor| actor.act.as_deref()).count()
+    }
+}
+
+/// Refuses a longer chain than we mint; how deep the reader gets before that is bounded by the JSON parser.
+fn bounded_actor<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Actor, D::Error> {
+    let actor = Actor::deserialize(deserializer)?;
+    if actor.depth() > ACT_DEPTH_MAX { Err(D::Error::custom("too many actors")) } else { Ok(actor) }
 }
 
 impl Claims {

@@ -6,9 +6,13 @@
 //! Invariants: the algorithm belongs to the key, never to the token; one audience; a token that is not exactly what
 //! [`mint`] writes is refused; time is an argument; tokens and private keys cannot be printed.
 //!
+//! JWTs that strangers sign (ID-JAGs, client assertions, workload and ID tokens) are another matter, with rules of
+//! their own: [`assertion`].
+//!
 //! Deliberately absent: revocation, consent and the state of people and agents (`data-plane/core`); opaque refresh
 //! tokens and the OAuth endpoints (control plane). Specifications: RFC 7515, 7517, 7518, 7519, 7638, 8037, 9068, 8725.
 
+pub mod assertion;
 mod claims;
 mod envelope;
 mod jwk;
@@ -17,7 +21,7 @@ mod mint;
 mod secret;
 mod verify;
 
-pub use claims::{Actor, Claims};
+pub use claims::{ACT_DEPTH_MAX, Actor, Claims};
 pub use jwk::{Algorithm, PublicJwk};
 pub use key::{KeyError, SigningKey};
 pub use mint::{MintError, mint};

@@ -5,7 +5,7 @@
 use base64::{Engine as _, engine::general_purpose::URL_SAFE_NO_PAD};
 
 use crate::{
-    claims::Claims,
+    claims::{ACT_DEPTH_MAX, Claims},
     envelope::Header,
     key::{KeyError, SigningKey},
     secret::AccessToken,
@@ -21,6 +21,9 @@ pub enum MintError {
     /// It would end before it begins.
     #[error("the token would expire before it is issued")]
     Lifetime,
+    /// More actors than a verifier accepts.
+    #[error("the token would name more than {ACT_DEPTH_MAX} actors")]
+    Actors,
     /// The claims could not be written as JSON.
     #[error("the claims cannot be written")]
     Claims,
@@ -32,10 +35,13 @@ pub enum MintError {
 /// Signs the claims: a JWT in JWS compact form with header `{alg, kid, typ}`.
 ///
 /// # Errors
-/// When the token would be too long or have no lifetime, or when the key cannot sign.
+/// When the token would be too long, name too many actors or have no lifetime, or when the key cannot sign.
 pub fn mint(claims: &Claims, key: &SigningKey) -> Result<AccessToken, MintError> {
     if claims.exp <= claims.iat {
         return Err(MintError::Lifetime);
+    }
+    if claims.act.depth() > ACT_DEPTH_MAX {
+        return Err(MintError::Actors);
     }
     let header = Header::new(key.algorithm().as_str(), key.kid());
     let encode = |json: serde_json::Result<Vec<u8>>| {

@@ -5,7 +5,8 @@
 //! in the shape of `deploy/local-cluster`.
 
 use std::{
-    fs,
+    fs::{self, File},
+    io::{Read as _, Seek as _, Write as _},
     net::{Ipv4Addr, SocketAddr, TcpListener},
     path::{Path, PathBuf},
     time::Duration,
@@ -311,10 +312,12 @@ fn kept_ports(data: &Path) -> Result<Ports, Failure> {
     }
     // All are held until all are known, so that they differ.
     let mut held = Vec::new();
+    let mut taken = FreePorts::open()?;
     while held.len() < PORTS {
-        let port = random_port()?;
+        let port = taken.next_port();
         held.extend(TcpListener::bind(loopback(port)).ok().map(|listener| (port, listener)));
     }
+    taken.close();
     let mut free = held.iter().map(|(port, _)| *port);
     let mut next = || free.next().ok_or_else(|| Failure::Refused("no free port".to_owned()));
     let ports = Ports {
@@ -331,13 +334,73 @@ fn kept_ports(data: &Path) -> Result<Ports, Failure> {
     Ok(ports)
 }
 
-/// A port below those that Linux gives to outgoing connections, which could take it before it is listened on.
-fn random_port() -> Result<u16, Failure> {
+/// Free ports, from a counter that all of this user's take them from, so that those who start at the same time get
+/// different ones. Below those that Linux gives to outgoing connections, which could take one before it is listened on.
+struct FreePorts {
+    /// Locked while it is open.
+    counter: Option<File>,
+    last: u16,
+}
+
+impl FreePorts {
+    const FIRST: u16 = 10_000;
+    const COUNT: u16 = 10_000;
+
+    /// From where the counter stands; from anywhere, where there can be none.
+    fn open() -> Result<Self, Failure> {
+        let path = std::env::temp_dir().join(format!("bailiwick-dev-port-{}", rustix::process::getuid().as_raw()));
+        let opened = File::options().read(true).write(true).create(true).truncate(false).open(path);
+        let counter = opened.and_then(|file| file.lock().map(|()| file)).ok();
+        let mut text = String::new();
+        let read = counter.as_ref().and_then(|mut file| file.read_to_string(&mut text).ok());
+        let last = match read.and_then(|_| text.trim().parse::<u16>().ok()) {
+            Some(last) => last,
+            None => anywhere()?,
+        };
+        Ok(Self { counter, last })
+    }
+
+    fn next_port(&mut self) -> u16 {
+        let step = self.last.wrapping_sub(Self::FIRST).wrapping_add(1) % Self::COUNT;
+        self.last = Self::FIRST + step;
+        self.last
+    }
+
+    /// Lets others go on from here.
+    fn close(self) {
+        if let Some(mut file) = self.counter {
+            let written = file.rewind().and_then(|()| write!(file, "{:5}", self.last));
+            drop(written);
+        }
+    }
+}
+
+fn anywhere() -> Result<u16, Failure> {
     let mut bytes = [0_u8; 2];
     aws_lc_rs::rand::fill(&mut bytes).map_err(|_| Failure::Refused("the system gives no randomness".to_owned()))?;
-    Ok(10_000 + u16::from_be_bytes(bytes) % 10_000)
+    Ok(u16::from_be_bytes(bytes))
 }
 
 const fn loopback(port: u16) -> SocketAddr {
     SocketAddr::new(std::net::IpAddr::V4(Ipv4Addr::LOCALHOST), port)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeSet;
+
+    use super::*;
+
+    #[test]
+    fn who_asks_after_another_gets_other_ports() {
+        let take = || {
+            let mut ports = FreePorts::open().unwrap();
+            let port = ports.next_port();
+            ports.close();
+            port
+        };
+        let taken: BTreeSet<u16> = (0..50).map(|_| take()).collect();
+        assert_eq!(taken.len(), 50);
+        assert!(taken.iter().all(|port| (10_000..20_000).contains(port)), "{taken:?}");
+    }
 }

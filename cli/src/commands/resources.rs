@@ -216,6 +216,8 @@ fn overview(items: &[Value]) -> String {
             ("ACTIVE", "spec.active"),
         ],
         "Policy" => &[("VERSION", "status.version")],
+        "Client" => &[("AGENT", "spec.agent"), ("AUTH", "spec.auth"), ("ACTIVE", "spec.active")],
+        "IdentityProvider" => &[("ISSUER", "spec.issuer"), ("ACTIVE", "spec.active")],
         "Consent" => &[
             ("USER", "status.user"),
             ("AGENT", "status.agent"),

@@ -12,14 +12,17 @@ use serde_json::Value;
 use crate::{
     Kind, Manifest, Problem, Rejection, ResourceRef, Spec, State,
     agent::{self, AgentApplied, AgentDeleted},
+    client::{self, ClientApplied, ClientDeleted},
     command::{Action, Answer, Context, Decision, ResourceChange, ToolDefinition},
     consent, credential,
     event::Event,
     evolve,
+    identity_provider::{self, IdentityProviderApplied, IdentityProviderDeleted},
     manifest::suggest,
     node::NodeDeleted,
     policy::{self, PolicyApplied, PolicyDeleted},
     problem::PROBLEMS_MAX,
+    resource::IdentityProviderSpec,
     rollout,
     server::{self, ServerApplied, ServerDeleted},
     show, tool,
@@ -119,6 +122,10 @@ fn applied(state: &State, manifest: &Manifest, context: &Context) -> Option<Even
             .then(|| context.event(AgentApplied { name, spec: spec.clone(), reason: String::new() })),
         Spec::Policy(spec) => (state.policies.get(&name).map(|known| &known.spec) != Some(spec))
             .then(|| context.event(PolicyApplied { name, spec: spec.clone() })),
+        Spec::Client(spec) => (state.clients.get(&name).map(|known| &known.spec) != Some(spec))
+            .then(|| context.event(ClientApplied { name, spec: spec.clone() })),
+        Spec::IdentityProvider(spec) => (state.identity_providers.get(&name).map(|known| &known.spec) != Some(spec))
+            .then(|| context.event(IdentityProviderApplied { name, spec: spec.clone() })),
     }
 }
 
@@ -159,6 +166,8 @@ fn check_room(next: &State) -> Result<(), Rejection> {
         ("users", next.users.len(), user::USERS_MAX),
         ("agents", next.agents.len(), agent::AGENTS_MAX),
         ("policies", next.policies.len(), policy::POLICIES_MAX),
+        ("clients", next.clients.len(), client::CLIENTS_MAX),
+        ("identity providers", next.identity_providers.len(), identity_provider::PROVIDERS_MAX),
     ];
     match rooms.into_iter().find(|(_, number, max)| number > max) {
         Some((what, _, max)) => Err(Rejection::TooMany { what, max }),
@@ -180,12 +189,30 @@ fn problems_of_apply(next: &State, manifests: &[Manifest]) -> Vec<Problem> {
                 let message = format!("no secret \"{name}\" is set; seal it first: bailiwick secret set {name}");
                 (!known).then(|| manifest.problem(key, message))
             })),
-            Spec::User(_) | Spec::Agent(_) | Spec::Policy(_) => {}
+            Spec::Client(spec) if !next.agents.contains_key(&spec.agent) => {
+                let message = missing(Kind::Agent, &spec.agent, next.agents.keys());
+                problems.push(manifest.problem("spec.agent", message));
+            }
+            Spec::IdentityProvider(spec) => problems.extend(provider_problems(next, manifest, spec)),
+            Spec::User(_) | Spec::Agent(_) | Spec::Policy(_) | Spec::Client(_) => {}
         }
     }
     problems.extend(policy_problems(next, manifests));
     problems.truncate(PROBLEMS_MAX);
     problems
+}
+
+fn provider_problems(next: &State, manifest: &Manifest, spec: &IdentityProviderSpec) -> Vec<Problem> {
+    let named = spec.assertions.iter().flat_map(|assertions| &assertions.virtual_servers);
+    let unknown = named.filter(|name| !next.virtual_servers.contains_key(*name)).map(|name| {
+        let message = missing(Kind::VirtualServer, name, next.virtual_servers.keys());
+        manifest.problem("spec.assertions.virtual_servers", message)
+    });
+    let others = identity_provider::ambiguous(next).remove(spec.issuer.as_str());
+    let other = others.and_then(|names| names.into_iter().find(|name| *name != manifest.name));
+    let taken = other
+        .map(|other| manifest.problem("spec.issuer", format!("{} {other} has this issuer", Kind::IdentityProvider)));
+    unknown.chain(taken).collect()
 }
 
 fn virtual_server_problems(next: &State, manifest: &Manifest, problems: &mut Vec<Problem>) {
@@ -298,6 +325,8 @@ fn deleted(state: &State, resource: &ResourceRef, context: &Context) -> Result<O
         Kind::User => context.event(UserDeleted { name }),
         Kind::Agent => context.event(AgentDeleted { name }),
         Kind::Policy => context.event(PolicyDeleted { name }),
+        Kind::Client => context.event(ClientDeleted { name }),
+        Kind::IdentityProvider => context.event(IdentityProviderDeleted { name }),
         Kind::Node => context.event(NodeDeleted { node: name }),
         Kind::Consent => {
             let is_revoked = state.consents.get(&name).is_some_and(|consent| consent.revoked.is_some());
@@ -332,9 +361,25 @@ fn problems_of_delete(next: &State, resources: &BTreeSet<&ResourceRef>) -> Vec<P
     for (name, agent) in next.agents.iter().filter(|(_, agent)| !next.users.contains_key(&agent.spec.owner)) {
         refers(Kind::Agent, name, ResourceRef::new(Kind::User, &agent.spec.owner));
     }
+    for (name, client) in next.clients.iter().filter(|(_, client)| !next.agents.contains_key(&client.spec.agent)) {
+        refers(Kind::Client, name, ResourceRef::new(Kind::Agent, &client.spec.agent));
+    }
+    for (name, provider) in &next.identity_providers {
+        let named = provider.spec.assertions.iter().flat_map(|assertions| &assertions.virtual_servers);
+        for gone in named.filter(|named| !next.virtual_servers.contains_key(*named)) {
+            refers(Kind::IdentityProvider, name, ResourceRef::new(Kind::VirtualServer, gone));
+        }
+    }
     let can_be_named_in_policies = |resource: &&ResourceRef| match resource.kind {
         Kind::Server | Kind::User | Kind::Agent => true,
-        Kind::VirtualServer | Kind::Group | Kind::Project | Kind::Policy | Kind::Consent | Kind::Node => false,
+        Kind::VirtualServer
+        | Kind::Group
+        | Kind::Project
+        | Kind::Policy
+        | Kind::Client
+        | Kind::IdentityProvider
+        | Kind::Consent
+        | Kind::Node => false,
     };
     if resources.iter().any(can_be_named_in_policies) {
         let catalogue = policy::catalogue(next);
@@ -362,6 +407,8 @@ fn deletion(state: &State, next: &State, resource: &ResourceRef) -> ResourceChan
         | Kind::Agent
         | Kind::Project
         | Kind::Policy
+        | Kind::Client
+        | Kind::IdentityProvider
         | Kind::Node => change,
     }
 }

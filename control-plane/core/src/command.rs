@@ -8,10 +8,11 @@
 use std::collections::BTreeMap;
 
 use bailiwick_proto::Tier;
+use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
 use crate::{
-    Manifest, Rejection, ResourceRef, State, apply, checkpoint, consent, credential,
+    Manifest, Rejection, ResourceRef, State, apply, assertion, checkpoint, consent, credential,
     event::{Change, Event},
     join_token, member, node, receipt, requests, reserve, revocation, rollout, secret, token_key, tool,
 };
@@ -39,6 +40,8 @@ pub enum Command {
     TakeBackRollout(rollout::TakeBackRollout),
     /// Record an admin-granted consent and a token for it.
     IssueToken(IssueToken),
+    /// Give a token on the word of an identity provider.
+    UseAssertion(assertion::UseAssertion),
     /// Take authority away.
     Revoke(revocation::Revoke),
     /// Keep on record since when a revocation is in force where.
@@ -198,6 +201,8 @@ pub enum Answer {
     Rollout(rollout::Stepped),
     /// What the token says (IssueToken).
     Granted(Grant),
+    /// What the token says (UseAssertion).
+    Exchanged(Exchanged),
     /// What was taken away (Revoke).
     Revoked(revocation::Revoked),
     /// Until when the join token is good, Unix seconds (CreateJoinToken).
@@ -257,8 +262,17 @@ impl Action {
     }
 }
 
+/// A token that may say less than its consent.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Exchanged {
+    /// What the token says.
+    pub grant: Grant,
+    /// The most harmful tier it is good for.
+    pub level: Tier,
+}
+
 /// Everything a token for a consent says; signing it is the server's work.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Grant {
     /// `consent_id`.
     pub consent: String,
@@ -300,6 +314,7 @@ pub fn decide(state: &State, command: Command, context: &Context) -> Result<Deci
         Command::AdvanceRollout(wish) => rollout::decide_advance(state, &wish, context),
         Command::TakeBackRollout(wish) => rollout::decide_take_back(state, &wish, context),
         Command::IssueToken(wish) => consent::decide_issue(state, wish, context),
+        Command::UseAssertion(wish) => assertion::decide_use(state, wish, context),
         Command::Revoke(wish) => revocation::decide_revoke(state, &wish, context),
         Command::RecordReceipt(wish) => receipt::decide_record(state, wish, context),
         Command::ReportTools { server, tools } => tool::decide_report(state, &server, &tools, context),
@@ -353,7 +368,9 @@ fn repeat(
         | Command::RenewMember(member::RenewMember { name, .. }) => {
             Answer::Member { node_id: state.members.get(name).map_or(0, |member| member.node_id) }
         }
-        Command::RecordReceipt(_)
+        // What is used once is not given again.
+        Command::UseAssertion(_)
+        | Command::RecordReceipt(_)
         | Command::ReportTools { .. }
         | Command::RegisterNode { .. }
         | Command::ReserveEpoch { .. }

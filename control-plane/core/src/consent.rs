@@ -11,7 +11,7 @@ use bailiwick_proto::Tier;
 use serde::{Deserialize, Serialize};
 
 use crate::{
-    Kind, Rejection, ResourceRef,
+    Kind, Rejection, ResourceRef, assertion,
     command::{Answer, Context, Decision, Grant, IssueToken},
     event::Event,
     requests,
@@ -126,6 +126,7 @@ fn grant(
         expires_at: issued_at.saturating_add(wish.ttl_seconds),
         reason: wish.reason,
         client: wish.client,
+        provider: String::new(),
     };
     let issued = TokenIssued {
         consent: ids.consent.clone(),
@@ -147,6 +148,8 @@ pub(crate) fn revoke_all_of(state: &State, resource: &ResourceRef, context: &Con
         Kind::User => granted.user == resource.name,
         Kind::Agent => granted.agent == resource.name,
         Kind::VirtualServer => granted.virtual_server == resource.name,
+        Kind::Client => granted.client == resource.name,
+        Kind::IdentityProvider => granted.provider == resource.name,
         Kind::Server | Kind::Group | Kind::Project | Kind::Policy | Kind::Consent | Kind::Node => false,
     };
     let live = state.consents.iter().filter(|(_, consent)| consent.is_live(context.now_seconds()));
@@ -173,7 +176,7 @@ pub fn grant_of(state: &State, consent: &str) -> Option<Grant> {
     consent.token.as_ref().map(|token| to_grant(&consent.granted, token))
 }
 
-fn to_grant(granted: &ConsentGranted, issued: &TokenIssued) -> Grant {
+pub(crate) fn to_grant(granted: &ConsentGranted, issued: &TokenIssued) -> Grant {
     Grant {
         consent: granted.consent.clone(),
         session: issued.session.clone(),
@@ -221,6 +224,9 @@ pub struct ConsentGranted {
     pub reason: String,
     /// The OAuth client.
     pub client: String,
+    /// The identity provider on whose word it was granted; empty: none.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub provider: String,
 }
 
 /// Payload of `consent_revoked`.
@@ -253,6 +259,9 @@ pub struct TokenIssued {
 
 pub(crate) fn evolve_granted(state: &mut State, event: &ConsentGranted, actor: &str, changed: Changed) {
     for ended in forgettable(state, changed.time / 1_000_000) {
+        if let Some(forgotten) = state.consents.get(&ended.1).map(|consent| consent.granted.clone()) {
+            assertion::forget(state, &forgotten);
+        }
         state.consents.remove(&ended.1);
         state.consent_expiries.remove(&ended);
     }

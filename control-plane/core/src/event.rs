@@ -10,9 +10,12 @@ use serde_json::{Map, Value};
 
 use crate::{
     agent::{AgentApplied, AgentDeleted},
+    assertion::AssertionUsed,
     checkpoint::CheckpointCommitted,
+    client::{ClientApplied, ClientDeleted},
     consent::{ConsentGranted, ConsentRevoked, TokenIssued},
     credential::{CredentialDeleted, CredentialSet},
+    identity_provider::{IdentityProviderApplied, IdentityProviderDeleted},
     join_token::JoinTokenCreated,
     member::{ClusterFounded, MemberEnrolled, MemberMoved, MemberRemoved},
     node::{NodeDeleted, NodeEpochOpened},
@@ -153,6 +156,16 @@ changes! {
     CredentialSet("credential_set"),
     /// There is none any more.
     CredentialDeleted("credential_deleted"),
+    /// A client is as written.
+    ClientApplied("client_applied"),
+    /// A client is gone.
+    ClientDeleted("client_deleted"),
+    /// An identity provider is as written.
+    IdentityProviderApplied("identity_provider_applied"),
+    /// An identity provider is gone.
+    IdentityProviderDeleted("identity_provider_deleted"),
+    /// An assertion of an identity provider was used, and a token made for it.
+    AssertionUsed("assertion_used"),
 }
 
 /// The event as the ledger records it: with the revision it got, without tool definitions (their hashes stay), as
@@ -207,7 +220,12 @@ pub fn recorded(event: &Event, revision: u64) -> Option<Value> {
         | Change::RolloutEnded(_)
         | Change::NodeReserveBegun(_)
         | Change::CredentialSet(_)
-        | Change::CredentialDeleted(_) => {}
+        | Change::CredentialDeleted(_)
+        | Change::ClientApplied(_)
+        | Change::ClientDeleted(_)
+        | Change::IdentityProviderApplied(_)
+        | Change::IdentityProviderDeleted(_)
+        | Change::AssertionUsed(_) => {}
     }
     fields.insert("revision".into(), revision.to_string().into());
     Some(Value::Object(fields))

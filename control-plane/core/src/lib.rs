@@ -9,12 +9,15 @@
 
 pub mod agent;
 pub mod apply;
+pub mod assertion;
 pub mod checkpoint;
+pub mod client;
 pub mod command;
 pub mod consent;
 pub mod credential;
 mod decimal;
 pub mod event;
+pub mod identity_provider;
 pub mod join_token;
 pub mod manifest;
 pub mod member;
@@ -41,7 +44,7 @@ pub mod user;
 pub mod view;
 pub mod virtual_server;
 
-pub use command::{Answer, Command, Context, Decision, FreshIds, Grant, ResourceChange, decide};
+pub use command::{Answer, Command, Context, Decision, Exchanged, FreshIds, Grant, ResourceChange, decide};
 pub use event::{Change, Event, recorded};
 pub use manifest::Manifest;
 pub use problem::Problem;

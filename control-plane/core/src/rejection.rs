@@ -48,6 +48,15 @@ pub enum Rejection {
         /// The longest.
         max: u64,
     },
+    /// It is good once.
+    #[error("the assertion was used before")]
+    AssertionUsed,
+    /// Somebody took it away; the provider's word does not bring it back.
+    #[error("consent {consent} for this was revoked here")]
+    ConsentHeld {
+        /// Its id.
+        consent: String,
+    },
     /// No consent is of this session.
     #[error("there is no session \"{0}\", or all that it was good for ended long ago")]
     SessionUnknown(String),
@@ -297,6 +306,8 @@ impl Rejection {
             | Self::LastVoter { .. }
             | Self::MajorityLost { .. } => Class::Conflict,
             Self::Inactive(_)
+            | Self::AssertionUsed
+            | Self::ConsentHeld { .. }
             | Self::LevelAboveCeiling { .. }
             | Self::JoinTokenInvalid
             | Self::JoinTokenForOther { .. }

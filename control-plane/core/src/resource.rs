@@ -14,11 +14,15 @@ use crate::manifest::suggest;
 
 mod checks;
 mod command;
+mod identity;
 mod openapi;
 mod transport;
 mod virtual_server;
 
 pub use command::{CommandSpec, Sharing, Transport, Variable};
+pub use identity::{
+    AssertionsSpec, ClientAuth, ClientSpec, IdentityProviderSpec, KEY_SET_BYTES_MAX, PeopleSpec, ProviderAlgorithm,
+};
 pub use openapi::OpenApiSpec;
 pub use transport::{BreakerSpec, CredentialSpec, LimitsSpec, RetrySpec, SecretRef, TlsSpec};
 
@@ -53,6 +57,10 @@ pub enum Kind {
     Project,
     /// Cedar text.
     Policy,
+    /// A program that may ask for tokens.
+    Client,
+    /// A company's own, whose word about its people is taken.
+    IdentityProvider,
     /// What a person allowed an agent to do; comes from issuing a token.
     Consent,
     /// A data plane or ledger that registered its key.
@@ -61,7 +69,7 @@ pub enum Kind {
 
 impl Kind {
     /// All kinds, in the order people should read them.
-    pub const ALL: [Self; 9] = [
+    pub const ALL: [Self; 11] = [
         Self::Server,
         Self::VirtualServer,
         Self::User,
@@ -69,6 +77,8 @@ impl Kind {
         Self::Agent,
         Self::Project,
         Self::Policy,
+        Self::Client,
+        Self::IdentityProvider,
         Self::Consent,
         Self::Node,
     ];
@@ -84,6 +94,8 @@ impl Kind {
             Self::Agent => "Agent",
             Self::Project => "Project",
             Self::Policy => "Policy",
+            Self::Client => "Client",
+            Self::IdentityProvider => "IdentityProvider",
             Self::Consent => "Consent",
             Self::Node => "Node",
         }
@@ -93,7 +105,13 @@ impl Kind {
     #[must_use]
     pub const fn can_be_applied(self) -> bool {
         match self {
-            Self::Server | Self::VirtualServer | Self::User | Self::Agent | Self::Policy => true,
+            Self::Server
+            | Self::VirtualServer
+            | Self::User
+            | Self::Agent
+            | Self::Policy
+            | Self::Client
+            | Self::IdentityProvider => true,
             Self::Group | Self::Project | Self::Consent | Self::Node => false,
         }
     }
@@ -267,6 +285,10 @@ pub enum Spec {
     Agent(AgentSpec),
     /// Of a `Policy`.
     Policy(PolicySpec),
+    /// Of a `Client`.
+    Client(ClientSpec),
+    /// Of an `IdentityProvider`.
+    IdentityProvider(IdentityProviderSpec),
 }
 
 impl Spec {
@@ -279,6 +301,8 @@ impl Spec {
             Self::User(_) => Kind::User,
             Self::Agent(_) => Kind::Agent,
             Self::Policy(_) => Kind::Policy,
+            Self::Client(_) => Kind::Client,
+            Self::IdentityProvider(_) => Kind::IdentityProvider,
         }
     }
 }

@@ -38,6 +38,8 @@ pub fn names(state: &State, kind: Kind) -> Vec<String> {
         Kind::Agent => state.agents.keys().cloned().collect(),
         Kind::Project => agent::projects(state).into_keys().map(str::to_owned).collect(),
         Kind::Policy => state.policies.keys().cloned().collect(),
+        Kind::Client => state.clients.keys().cloned().collect(),
+        Kind::IdentityProvider => state.identity_providers.keys().cloned().collect(),
         Kind::Consent => state.consents.keys().cloned().collect(),
         Kind::Node => state.nodes.keys().cloned().collect(),
     }
@@ -55,9 +57,15 @@ pub fn without_status(state: &State, resource: &ResourceRef) -> Option<Value> {
     let related = match resource.kind {
         Kind::Group | Kind::Project => Related::of(state, resource.kind),
         // What is written needs nobody else; an apply of many users asks for each of them.
-        Kind::Server | Kind::VirtualServer | Kind::User | Kind::Agent | Kind::Policy | Kind::Consent | Kind::Node => {
-            Related::Nothing
-        }
+        Kind::Server
+        | Kind::VirtualServer
+        | Kind::User
+        | Kind::Agent
+        | Kind::Policy
+        | Kind::Client
+        | Kind::IdentityProvider
+        | Kind::Consent
+        | Kind::Node => Related::Nothing,
     };
     written(state, resource, &related)
 }
@@ -75,9 +83,14 @@ impl<'a> Related<'a> {
             Kind::Group => Self::ByName(user::groups(state)),
             Kind::Project => Self::ByName(agent::projects(state)),
             Kind::User => Self::ByName(agent::owned(state)),
-            Kind::Server | Kind::VirtualServer | Kind::Agent | Kind::Policy | Kind::Consent | Kind::Node => {
-                Self::Nothing
-            }
+            Kind::Server
+            | Kind::VirtualServer
+            | Kind::Agent
+            | Kind::Policy
+            | Kind::Client
+            | Kind::IdentityProvider
+            | Kind::Consent
+            | Kind::Node => Self::Nothing,
         }
     }
 
@@ -104,6 +117,8 @@ fn written(state: &State, resource: &ResourceRef, related: &Related<'_>) -> Opti
         Kind::User => Some(to_json(&state.users.get(name)?.spec)),
         Kind::Agent => Some(to_json(&state.agents.get(name)?.spec)),
         Kind::Policy => Some(to_json(&state.policies.get(name)?.spec)),
+        Kind::Client => Some(to_json(&state.clients.get(name)?.spec)),
+        Kind::IdentityProvider => Some(to_json(&state.identity_providers.get(name)?.spec)),
         Kind::Group | Kind::Project => related.to(name).map(|_| None)?,
         Kind::Consent => state.consents.get(name).map(|_| None)?,
         Kind::Node => state.nodes.get(name).map(|_| None)?,
@@ -146,6 +161,8 @@ fn status(state: &State, resource: &ResourceRef, related: &Related<'_>, now_seco
             let changed = state.policies.get(name)?.changed;
             changed_with(changed, json!({"version": changed.revision.to_string()}))
         }
+        Kind::Client => changed_with(state.clients.get(name)?.changed, json!({})),
+        Kind::IdentityProvider => changed_with(state.identity_providers.get(name)?.changed, json!({})),
         Kind::Group => json!({"members": related.to(name)?}),
         Kind::Project => json!({"agents": related.to(name)?}),
         Kind::Consent => consent_status(state.consents.get(name)?, now_seconds),
@@ -232,6 +249,9 @@ fn consent_status(consent: &consent::Consent, now_seconds: u64) -> Value {
         "client": granted.client,
         "granted_by": consent.granted_by,
     });
+    if let Some(fields) = own.as_object_mut().filter(|_| !granted.provider.is_empty()) {
+        fields.insert("identity_provider".into(), granted.provider.as_str().into());
+    }
     if let (Some(fields), Some(revoked)) = (own.as_object_mut(), &consent.revoked) {
         fields.insert("revoked_at".into(), time(revoked.changed.time).into());
         fields.insert("revoked_reason".into(), revoked.reason.as_str().into());

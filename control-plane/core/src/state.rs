@@ -12,10 +12,13 @@ use serde::{Deserialize, Serialize};
 
 use crate::{
     agent::{self, Agent},
+    assertion::{self, Assertions},
     checkpoint::{self, Checkpoint},
+    client::{self, Client},
     consent::{self, Consent},
     credential::{self, Credential},
     event::{Change, Event},
+    identity_provider::{self, IdentityProvider},
     join_token::{self, JoinToken},
     member::{self, Cluster, Member},
     node::{self, Node},
@@ -73,6 +76,15 @@ pub struct State {
     /// Secrets for servers, by name; what they are, lies in `secrets`.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub credentials: BTreeMap<String, Credential>,
+    /// OAuth clients by name, which is their `client_id`.
+    #[serde(default, skip_serializing_if = "Table::is_empty")]
+    pub clients: Table<String, Client>,
+    /// Identity providers by name.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub identity_providers: BTreeMap<String, IdentityProvider>,
+    /// What was used up of providers' assertions, and the consents that serve them.
+    #[serde(default, skip_serializing_if = "Assertions::is_empty")]
+    pub assertions: Assertions,
     /// Name of the master key that all secrets were last sealed anew under.
     pub master_key: Option<String>,
     /// Changes that go to a share of the data planes first.
@@ -131,6 +143,11 @@ pub fn evolve(state: &mut State, event: &Event, revision: u64) {
         Change::RolloutStaged(change) => rollout::evolve_staged(state, change),
         Change::RolloutStepped(change) => rollout::evolve_stepped(state, change, changed),
         Change::RolloutEnded(change) => rollout::evolve_ended(state, change, &event.actor, changed),
+        Change::ClientApplied(change) => client::evolve_applied(state, change, changed),
+        Change::ClientDeleted(change) => client::evolve_deleted(state, change),
+        Change::IdentityProviderApplied(change) => identity_provider::evolve_applied(state, change, changed),
+        Change::IdentityProviderDeleted(change) => identity_provider::evolve_deleted(state, change),
+        Change::AssertionUsed(change) => assertion::evolve_used(state, change, event.time / 1_000_000),
         // For the ledger alone: nothing follows from it.
         Change::RevocationReceipted(_) => {}
     }

@@ -204,7 +204,14 @@ fn staged_keys(state: &State, resource: &ResourceRef) -> Vec<String> {
         Kind::Server => with_tools(state, name),
         Kind::VirtualServer => vec![format!("virtual_server/{name}")],
         Kind::Policy => vec![format!("policy/{name}")],
-        Kind::User | Kind::Group | Kind::Agent | Kind::Project | Kind::Consent | Kind::Node => Vec::new(),
+        Kind::User
+        | Kind::Group
+        | Kind::Agent
+        | Kind::Project
+        | Kind::Client
+        | Kind::IdentityProvider
+        | Kind::Consent
+        | Kind::Node => Vec::new(),
     }
 }
 
@@ -291,6 +298,12 @@ fn keys_of_all(before: &State, event: &Event) -> Vec<String> {
         | Change::RevocationReceipted(_)
         | Change::NodeEpochReserved(_)
         | Change::NodeReserveBegun(_)
+        // Who may get tokens is no matter of data planes.
+        | Change::ClientApplied(_)
+        | Change::ClientDeleted(_)
+        | Change::IdentityProviderApplied(_)
+        | Change::IdentityProviderDeleted(_)
+        | Change::AssertionUsed(_)
         // What they are travels beside the entries.
         | Change::CredentialSet(_)
         | Change::CredentialDeleted(_) => Vec::new(),

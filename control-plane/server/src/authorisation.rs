@@ -101,6 +101,7 @@ pub(crate) const METHODS: &[Method] = &[
     method("/bailiwick.v1.Cluster/TransferLeader", Place::Leader, ADMINS),
     method("/bailiwick.v1.Internal/Discover", Place::Here, CONTROL_PLANES),
     method("/bailiwick.v1.Internal/Describe", Place::Here, CONTROL_PLANES),
+    method("/bailiwick.v1.Internal/Decide", Place::Leader, CONTROL_PLANES),
 ];
 
 const fn method(path: &'static str, place: Place, callers: &'static [Kind]) -> Method {

@@ -41,6 +41,11 @@ pub(crate) fn now_micros() -> u64 {
     u64::try_from(since.as_micros()).unwrap_or(u64::MAX)
 }
 
+/// Seconds since 1970, UTC.
+pub(crate) fn now_seconds() -> i64 {
+    i64::try_from(now_micros() / 1_000_000).unwrap_or(i64::MAX)
+}
+
 /// Unguessable bytes.
 pub(crate) fn random<const N: usize>() -> Result<[u8; N], Unspecified> {
     let mut bytes = [0; N];

@@ -50,6 +50,9 @@ pub struct ControlPlaneConfig {
     pub issuer: String,
     /// The URL at which agents reach the data planes, up to `/mcp`: audiences are this, `/`, and the virtual server.
     pub mcp_url: String,
+    /// Certificates (PEM) of authorities that are believed beside the system's when keys of identity providers are
+    /// fetched.
+    pub outbound_ca_file: Option<PathBuf>,
     /// The operations listener is plain text without authentication: beyond loopback, anyone in reach reads metrics.
     pub danger_listen_beyond_loopback: bool,
     /// With an empty data directory: begin a cluster of this node alone. For the embedded mode; others say
@@ -87,6 +90,7 @@ impl Default for ControlPlaneConfig {
             loopback_plaintext: true,
             issuer: "http://127.0.0.1:8430".to_owned(),
             mcp_url: "http://127.0.0.1:8420/mcp".to_owned(),
+            outbound_ca_file: None,
             danger_listen_beyond_loopback: false,
             found: false,
             master_key: MasterKeyConfig::default(),

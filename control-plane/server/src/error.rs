@@ -40,6 +40,9 @@ pub enum ControlPlaneError {
         /// Why.
         source: io::Error,
     },
+    /// The authorities to believe when something is fetched cannot be read.
+    #[error("`control_plane.outbound_ca_file`: {0}")]
+    Outbound(String),
     /// There is no master key, or not the right one.
     #[error(transparent)]
     MasterKey(#[from] MasterKeyError),

@@ -17,6 +17,7 @@ use crate::{
         balance::Load,
         nodes::{DISCOVERY_WAIT_MAX, Nodes, Progress, Shown},
     },
+    decisions,
     domain::Domain,
     links::{Colleague, Links, colleagues},
 };
@@ -57,6 +58,10 @@ impl Internal for Colleagues {
             v1::DescribeRequest { denied_through, .. } => self.denied_here(denied_through),
         };
         Ok(Response::new(described))
+    }
+
+    async fn decide(&self, request: Request<v1::DecideRequest>) -> Result<Response<v1::DecideResponse>, Status> {
+        decisions::decide(&self.domain, request.into_inner()).await.map(Response::new)
     }
 }
 

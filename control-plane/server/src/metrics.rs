@@ -32,6 +32,7 @@ pub(crate) struct Metrics {
     records_published: Counter,
     records_waiting: Gauge,
     tokens_issued: Counter,
+    tokens_refused: Family<Labels, Counter>,
     handed_on: Counter,
     leads: Gauge,
     term: Gauge,
@@ -61,6 +62,7 @@ impl Metrics {
             records_published: Counter::default(),
             records_waiting: Gauge::default(),
             tokens_issued: Counter::default(),
+            tokens_refused: Family::default(),
             handed_on: Counter::default(),
             leads: Gauge::default(),
             term: Gauge::default(),
@@ -94,6 +96,8 @@ impl Metrics {
             &metrics.records_published,
         );
         add("bailiwick_control_plane_tokens_issued", "Access tokens minted", &metrics.tokens_issued);
+        let refused = "Requests for tokens that were refused, by the error answered";
+        registry.register("bailiwick_control_plane_tokens_refused", refused, metrics.tokens_refused.clone());
         add("bailiwick_control_plane_handed_on", "Requests handed on to the leader", &metrics.handed_on);
         metrics.register_lanes(registry);
         metrics.register_cluster(registry);
@@ -213,6 +217,10 @@ impl Metrics {
 
     pub(crate) fn token_issued(&self) {
         self.tokens_issued.inc();
+    }
+
+    pub(crate) fn token_refused(&self, error: &'static str) {
+        self.tokens_refused.get_or_create(&vec![("error", error)]).inc();
     }
 }
 

@@ -32,6 +32,7 @@ use crate::{
     cluster::ClusterService,
     config::ControlPlaneConfig,
     config_stream::{self, ConfigService, balance, feed::Feed, wire::ConfigServer},
+    decisions::Decisions,
     domain::{Domain, Projection, Shared, run_writer},
     enrolment::EnrolmentService,
     error::ControlPlaneError,
@@ -41,7 +42,10 @@ use crate::{
     leadership::Duties,
     links::Links,
     metrics::Metrics,
+    oauth::Services,
+    outbound::Fetcher,
     peers::Peers,
+    providers::Providers,
     rollout::Rollouts,
 };
 
@@ -252,6 +256,12 @@ async fn start(
         supervisor: supervisor.clone(),
     };
     let enrolment = EnrolmentService { domain: domain.clone(), keys: home.vault.keys() };
+    let gate = Gate { domain: domain.clone(), links, metrics: metrics.clone() };
+    let decisions = Decisions::new(&gate, colleagues.clone(), &config.node);
+    let fetcher = Fetcher::new(config.outbound_ca_file.as_deref())
+        .map_err(|error| ControlPlaneError::Outbound(error.to_string()))?;
+    let providers = Arc::new(Providers::new(Arc::new(fetcher), supervisor.clone()));
+    let authorization = Services::new(domain.clone(), decisions, home.vault.keys(), providers, metrics);
     let admin = AdminServer::new(admin)
         .max_decoding_message_size(ADMIN_MESSAGE_BYTES_MAX)
         .max_encoding_message_size(ANSWER_BYTES_MAX);
@@ -261,7 +271,7 @@ async fn start(
         .max_concurrent_streams(STREAMS_PER_CONNECTION_MAX)
         .max_connection_age(CONNECTION_AGE_MAX)
         .max_connection_age_grace(CONNECTION_GRACE_MAX)
-        .layer(Gate { domain: domain.clone(), links, metrics })
+        .layer(gate)
         .add_service(admin)
         .add_service(configs)
         .add_service(CheckpointsServer::new(CheckpointService { domain: domain.clone() }))
@@ -272,7 +282,11 @@ async fn start(
     let until = stop.clone();
     let serving = grpc.serve_with_incoming_shutdown(incoming, async move { until.requested().await });
     supervisor.spawn("control-plane-grpc", OnEnd::Critical, ended("gRPC", serving));
-    supervisor.spawn("control-plane-http", OnEnd::Critical, ended("HTTP", http::serve(listeners.http, domain, stop)));
+    supervisor.spawn(
+        "control-plane-http",
+        OnEnd::Critical,
+        ended("HTTP", http::serve(listeners.http, authorization, stop)),
+    );
     Ok(())
 }
 

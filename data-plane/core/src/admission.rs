@@ -1,16 +1,18 @@
 //! Admission: may this caller call this tool, get this prompt, read this resource now? The one rule, for listing and for
 //! using.
 //!
-//! Called by `edge` and `listing`. Effective authority is human ∧ agent ∧ consent ∧ policy, asked in a fixed order whose
-//! first failure is the reason given: person, agent, consent, whether there is what is wanted (`wanted`), a tool's
-//! quarantine, consent level, ceiling, policy. What is listed is exactly what `admit` permits. Pure: the same configuration, caller, tool and second give the same answer.
+//! Called by `edge` and `listing`. Effective authority is human ∧ agent ∧ consent ∧ policy ∧ the token's scope, asked
+//! in a fixed order whose first failure is the reason given: person, agent, its owner, consent, whether there is what
+//! is wanted (`wanted`), a tool's quarantine, consent level, ceiling, policy, scope. Scope comes last, so that a client
+//! is sent for a token with more of it only where that will do. What is listed is exactly what `admit` permits. Pure:
+//! the same configuration, caller, tool and second give the same answer.
 //! Deliberately absent: tokens (verified before), freshness of the configuration and the spool (`node_gate`, asked
 //! afterwards by the server because they are facts about the node).
 
 use std::sync::Arc;
 
 use bailiwick_policy::{PolicyRef, Request, RequestAgent};
-use bailiwick_proto::{Reason, Tier};
+use bailiwick_proto::{Reason, Tier, scope::Scopes};
 
 pub use crate::wanted::{Found, ToolRef, Wanted, What};
 use crate::{
@@ -24,8 +26,10 @@ use crate::{
 pub struct Decision {
     /// Why not; `None` permits.
     pub reason: Option<Reason>,
-    /// The policies that decided; empty when something before policy did.
+    /// The policies that decided; empty when something else did.
     pub policies: Arc<[PolicyRef]>,
+    /// The scope that a token needs for this, where nothing but the caller's own is in the way.
+    pub scope_needed: Option<Scopes>,
     /// Why policies could not be evaluated; for logs, not for clients.
     pub policy_error: Option<String>,
     /// The configuration's revision.
@@ -126,6 +130,7 @@ impl<'c> Admission<'c> {
         let mut decision = Decision {
             reason: None,
             policies: Arc::default(),
+            scope_needed: None,
             policy_error: None,
             revision: config.revision,
             rollout: config.staging.as_ref().map(|staging| Arc::clone(&staging.rollout)),
@@ -135,7 +140,10 @@ impl<'c> Admission<'c> {
         };
         match standing(parties, caller, virtual_server, found.as_ref(), *now_unix) {
             Err(reason) => decision.reason = Some(reason),
-            Ok(standing) => ask_policies(config, caller, virtual_server, &standing, &mut decision),
+            Ok(standing) => {
+                ask_policies(config, caller, virtual_server, &standing, &mut decision);
+                ask_scope(caller, standing.found.tier(), &mut decision);
+            }
         }
         decision.found = found.ok();
         decision
@@ -150,12 +158,14 @@ impl Parties {
             return Err(Reason::UserInactive);
         }
         let agent = self.agent.as_ref().ok_or(Reason::AgentUnknown)?;
-        if !agent.active {
+        // An agent acts only while somebody answers for it.
+        if !agent.active || !self.owner.as_ref().is_some_and(|owner| owner.active) {
             return Err(Reason::AgentInactive);
         }
         let consent = self.consent.as_ref().ok_or(Reason::ConsentMissing)?;
         let covers = consent.user == caller.user
             && consent.agent == caller.agent
+            && consent.client == caller.client
             && consent.virtual_server == virtual_server
             && caller.virtual_server == virtual_server;
         if !covers {
@@ -172,13 +182,13 @@ impl Parties {
 struct Standing<'c> {
     user: &'c User,
     agent: &'c Agent,
-    owner_groups: &'c [String],
+    owner: Option<&'c User>,
     consent: &'c Consent,
     found: &'c Found,
 }
 
-/// Why a caller's authority is no longer there, whatever they want: person, agent or consent is gone, inactive
-/// or revoked. For calls under way and for what is remembered of a caller; time alone takes nothing away here.
+/// Why a caller's authority is no longer there, whatever they want: person, agent, its owner or consent is gone,
+/// inactive or revoked. For calls under way and for what is remembered of a caller; time alone takes nothing away here.
 #[must_use]
 pub fn taken_away(config: &Config, caller: &Caller) -> Option<Reason> {
     parties(config, caller).authority(caller, &caller.virtual_server).err()
@@ -209,7 +219,7 @@ fn standing<'c>(
     if found.tier() > agent.ceiling {
         return Err(Reason::CeilingExceeded);
     }
-    Ok(Standing { user, agent, owner_groups: &parties.owner_groups, consent, found })
+    Ok(Standing { user, agent, owner: parties.owner.as_ref(), consent, found })
 }
 
 fn ask_policies(
@@ -225,7 +235,7 @@ fn ask_policies(
         agent: RequestAgent {
             name: &caller.agent,
             owner: &standing.agent.owner,
-            owner_groups: standing.owner_groups,
+            owner_groups: standing.owner.map_or(&[], |owner| &owner.groups),
             project: &standing.agent.project,
             ceiling: standing.agent.ceiling,
         },
@@ -240,6 +250,15 @@ fn ask_policies(
         (None, true) => None,
     };
     decision.policy_error = verdict.error;
+}
+
+/// What all else permits, the token's scope must reach.
+fn ask_scope(caller: &Caller, tier: Tier, decision: &mut Decision) {
+    if decision.permits() && tier > caller.scope_level {
+        decision.reason = Some(Reason::ScopeInsufficient);
+        decision.policies = Arc::default();
+        decision.scope_needed = Some(Scopes::of_level(tier));
+    }
 }
 
 /// How current the node's configuration is.

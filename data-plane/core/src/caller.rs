@@ -4,11 +4,8 @@
 //! URL. Everything here is a claim about identity, not yet authority: whether user, agent and consent still stand is
 //! `admission`'s question.
 
-use bailiwick_proto::Reason;
+use bailiwick_proto::{Reason, Tier, scope::Scopes};
 use bailiwick_token::Claims;
-
-/// The scope every token for calling tools carries.
-pub const SCOPE_TOOLS: &str = "mcp:tools";
 
 /// Who is asking, through what, on what grounds.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -27,6 +24,8 @@ pub struct Caller {
     pub session: String,
     /// Identifier of the token itself.
     pub token_id: String,
+    /// The most harmful tier that the token's scope reaches.
+    pub scope_level: Tier,
     /// The virtual server the token is good for.
     pub virtual_server: String,
     /// What a node must have in force before it judges this caller; 0: anything.
@@ -37,15 +36,13 @@ impl Caller {
     /// The caller behind verified claims, on the virtual server their audience names.
     ///
     /// # Errors
-    /// `scope_insufficient` when the token is not for calling tools; `token_malformed` when its two names for the
-    /// agent disagree.
+    /// `scope_insufficient` when no word of the token's scope is known here; `token_malformed` when its two names for
+    /// the agent disagree.
     pub fn from_claims(claims: &Claims, virtual_server: &str) -> Result<Self, Reason> {
         if claims.act.sub != claims.agent_sub {
             return Err(Reason::TokenMalformed);
         }
-        if !claims.has_scope(SCOPE_TOOLS) {
-            return Err(Reason::ScopeInsufficient);
-        }
+        let scope_level = Scopes::parse(&claims.scope).level().ok_or(Reason::ScopeInsufficient)?;
         Ok(Self {
             user: claims.sub.clone(),
             agent: claims.agent_sub.clone(),
@@ -54,6 +51,7 @@ impl Caller {
             consent: claims.consent_id.clone(),
             session: claims.sid.clone(),
             token_id: claims.jti.clone(),
+            scope_level,
             virtual_server: virtual_server.to_owned(),
             min_revision: claims.min_revision.unwrap_or(0),
         })
@@ -77,7 +75,7 @@ mod tests {
             consent_id: "c-1".into(),
             sid: "s-1".into(),
             scope: "openid mcp:tools".into(),
-            act: Actor { sub: "coder".into() },
+            act: Actor { sub: "coder".into(), act: None },
             jti: "t-1".into(),
             iat: 1,
             nbf: None,
@@ -92,9 +90,17 @@ mod tests {
     fn claims_become_a_caller_only_with_the_scope_and_one_agent() {
         let caller = Caller::from_claims(&claims(), "finance").unwrap();
         assert_eq!((caller.user.as_str(), caller.agent.as_str()), ("jane@example.com", "coder"));
-        let narrow = Claims { scope: "mcp:tools.read".into(), ..claims() };
-        assert_eq!(Caller::from_claims(&narrow, "finance"), Err(Reason::ScopeInsufficient));
-        let torn = Claims { act: Actor { sub: "other".into() }, ..claims() };
+        for (scope, expected) in [
+            ("openid mcp:tools", Ok(Tier::Destructive)),
+            ("mcp:read mcp:write", Ok(Tier::Transactional)),
+            ("mcp:read", Ok(Tier::Retrieval)),
+            ("mcp:tools.read", Err(Reason::ScopeInsufficient)),
+            ("", Err(Reason::ScopeInsufficient)),
+        ] {
+            let claims = Claims { scope: scope.into(), ..claims() };
+            assert_eq!(Caller::from_claims(&claims, "finance").map(|caller| caller.scope_level), expected, "{scope}");
+        }
+        let torn = Claims { act: Actor { sub: "other".into(), act: None }, ..claims() };
         assert_eq!(Caller::from_claims(&torn, "finance"), Err(Reason::TokenMalformed));
     }
 }

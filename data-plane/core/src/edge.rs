@@ -36,7 +36,7 @@ pub use introduction::Introduction;
 pub use listen::{Listen, NotTaken, SessionKey, Subscribe, listen};
 pub use lists::{ListRequest, SetLevel};
 pub use params::Params;
-pub use reply::{HttpReply, NOBODY_WAITS, answer_taken, refuse_call};
+pub use reply::{HttpReply, NOBODY_WAITS, Names, ScopeNeeded, answer_taken, refuse_call};
 pub(crate) use tasks::declares;
 pub use tasks::without_tasks;
 
@@ -64,6 +64,13 @@ pub struct Exchange<'a> {
     pub now_unix: i64,
     /// A fresh id; stands in refusals and in the records of this request.
     pub request_id: &'a str,
+}
+
+impl<'a> Exchange<'a> {
+    /// What a refusal of the request is known by.
+    fn names(&self) -> Names<'a> {
+        Names::of(self.request_id, self.caller)
+    }
 }
 
 /// What the server has to do next.

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use aws_lc_rs::digest;
-use bailiwick_proto::{config_digest, v1, v1::resource::Resource as Kind};
+use bailiwick_proto::{Tier, config_digest, v1, v1::resource::Resource as Kind};
 use prost::Message as _;
 use serde_json::{Value, json};
 
@@ -24,6 +24,7 @@ pub(crate) fn caller() -> Caller {
         consent: "c-1".into(),
         session: "s-1".into(),
         token_id: "t-1".into(),
+        scope_level: Tier::Destructive,
         virtual_server: "finance".into(),
         min_revision: 0,
     }

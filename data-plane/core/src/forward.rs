@@ -23,7 +23,7 @@ use bailiwick_proto::{
 use serde_json::{json, value::RawValue};
 
 use crate::{
-    edge::{Call, Completion, HttpReply, PermittedCall, SERVER_INFO, refuse_call},
+    edge::{Call, Completion, HttpReply, Names, PermittedCall, SERVER_INFO, refuse_call},
     header_params,
     naming::Naming,
     operation::Ended,
@@ -295,7 +295,7 @@ pub fn asks_for_input(result: &RawValue) -> bool {
 }
 
 fn failed(call: &Call, request_id: &str, reason: Reason, payload: Option<Box<RawValue>>) -> Answer {
-    let reply = refuse_call(call, request_id, reason, &[]);
+    let reply = refuse_call(call, Names::of_request(request_id), reason, &[]);
     Answer { reply, status: Status::Error, error_code: Some(reason.as_str().to_owned()), payload }
 }
 

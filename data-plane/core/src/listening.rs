@@ -134,17 +134,20 @@ impl Listening {
         servers: impl IntoIterator<Item = String>,
         ends_at: u64,
     ) -> Self {
-        let (phase, honoured) = match listener {
+        let (phase, honoured, unsettled) = match listener {
             // Tools are pinned: the gateway itself knows when they change.
-            Listener::Modern(_) => (Phase::Settling, Wishes { tools: wishes.tools, ..Wishes::default() }),
-            Listener::Legacy => (Phase::Open, wishes.clone()),
+            Listener::Modern(_) => {
+                let honoured = Wishes { tools: wishes.tools, ..Wishes::default() };
+                (Phase::Settling, honoured, servers.into_iter().collect())
+            }
+            Listener::Legacy => (Phase::Open, wishes.clone(), BTreeSet::new()),
         };
         Self {
             listener,
             phase,
             wishes,
             honoured,
-            unsettled: servers.into_iter().collect(),
+            unsettled,
             settles_at: now.saturating_add(SETTLING_MS_MAX),
             sight,
             pending: BTreeMap::new(),

@@ -49,6 +49,8 @@ pub struct Consent {
     pub user: String,
     /// To which agent.
     pub agent: String,
+    /// Through which OAuth client.
+    pub client: String,
     /// Where.
     pub virtual_server: String,
     /// Highest tier consented to.
@@ -68,8 +70,8 @@ pub struct Parties {
     pub agent: Option<Agent>,
     /// On what grounds.
     pub consent: Option<Consent>,
-    /// Of the agent's owner.
-    pub owner_groups: Vec<String>,
+    /// Who answers for the agent.
+    pub owner: Option<User>,
 }
 
 /// Parties that were unpacked, by consent, with the user and agent they were asked for with.
@@ -117,12 +119,7 @@ impl People {
     fn unpack(&self, user: &str, agent: &str, consent: &str) -> Parties {
         let agent = self.agent(agent);
         let owner = agent.as_ref().and_then(|agent| self.user(&agent.owner));
-        Parties {
-            user: self.user(user),
-            consent: self.consent(consent),
-            owner_groups: owner.map(|owner| owner.groups).unwrap_or_default(),
-            agent,
-        }
+        Parties { user: self.user(user), consent: self.consent(consent), owner, agent }
     }
 
     /// The person of this name.
@@ -150,6 +147,7 @@ impl People {
         Some(Consent {
             user: consent.user,
             agent: consent.agent,
+            client: consent.client,
             virtual_server: consent.virtual_server,
             level: consent.level.parse().ok()?,
             expires_at: consent.expires_at,
@@ -273,7 +271,8 @@ mod tests {
         let shared = before.clone();
         let asked = |people: &People, user: &str| people.parties(user, "coder", "c-1");
         let jane = asked(&before, "jane@example.com");
-        assert!(jane.user.is_some() && jane.agent.is_some() && jane.owner_groups == ["finance"]);
+        assert!(jane.user.is_some() && jane.agent.is_some());
+        assert_eq!(jane.owner.as_ref().unwrap().groups, ["finance"]);
         assert!(Arc::ptr_eq(&jane, &asked(&shared, "jane@example.com")), "unpacked once");
         let eve = asked(&before, "eve@example.com");
         assert!(eve.user.is_none() && eve.consent.is_some(), "the same consent, brought by somebody else");

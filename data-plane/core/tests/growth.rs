@@ -147,6 +147,7 @@ fn list(config: &Config) -> (AllocationInfo, Vec<u8>) {
         consent: "c".into(),
         session: "s".into(),
         token_id: "t".into(),
+        scope_level: bailiwick_proto::Tier::Destructive,
         virtual_server,
         min_revision: 0,
     };

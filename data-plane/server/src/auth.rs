@@ -165,7 +165,10 @@ fn authentic_claims(config: &Config, token: &str) -> Option<Claims> {
 #[cfg(test)]
 mod tests {
     use bailiwick_data_plane_core::{config::Contents, people::People, table::Table};
-    use bailiwick_proto::v1::{self, resource::Resource as Kind};
+    use bailiwick_proto::{
+        Tier,
+        v1::{self, resource::Resource as Kind},
+    };
     use bailiwick_token::{Actor, Algorithm, SigningKey, VerifyingKeys, mint};
     use http::HeaderValue;
 
@@ -233,7 +236,7 @@ mod tests {
             consent_id: "c-1".into(),
             sid: "s-1".into(),
             scope: "mcp:tools".into(),
-            act: Actor { sub: "coder".into() },
+            act: Actor { sub: "coder".into(), act: None },
             jti: "t-1".into(),
             iat: NOW - 10,
             nbf: None,
@@ -270,6 +273,18 @@ mod tests {
         assert_eq!(expired.claims.unwrap().sub, "jane@example.com");
         let other = authenticator.authenticate(&config, "hr", &good, NOW).unwrap_err();
         assert_eq!(other.reason, Reason::TokenAudience);
+    }
+
+    #[test]
+    fn tokens_of_one_consent_keep_their_own_scopes() {
+        let (config, authenticator) = (config(&[1]), Authenticator::default());
+        for (scope, level) in [("mcp:read", Tier::Retrieval), ("mcp:write mcp:read", Tier::Transactional)] {
+            let (narrow, wide) = (with_token(&Claims { scope: scope.into(), ..claims() }, 1), with_token(&claims(), 1));
+            for (headers, expected) in [(&narrow, level), (&wide, Tier::Destructive), (&narrow, level)] {
+                let caller = authenticator.authenticate(&config, "finance", headers, NOW).unwrap();
+                assert_eq!(caller.scope_level, expected, "{scope}");
+            }
+        }
     }
 
     #[test]

@@ -24,7 +24,7 @@ use std::{
 use bailiwick_data_plane_core::{
     Caller, Config,
     admission::{SpoolLevel, Wanted, admit, node_gate},
-    edge::{Call, DeniedCall, HttpReply, PermittedCall, refuse_call},
+    edge::{Call, DeniedCall, HttpReply, Names, PermittedCall, refuse_call},
     forward::{self, Answer, Answerer, Keepsake},
     naming::Naming,
     operation::{CANCELLED, Ended},
@@ -32,7 +32,7 @@ use bailiwick_data_plane_core::{
     sealed::request_state::{RequestState, Subject},
 };
 use bailiwick_ledger_core::record::{Binding, Commitment, DecisionRecord, Effect, Kind, Outcome, Record, Status};
-use bailiwick_proto::{Reason, mcp::Era, names::SERVER_NAME_CHARS_MAX};
+use bailiwick_proto::{Reason, mcp::Era, names::SERVER_NAME_CHARS_MAX, scope::Scopes};
 use bailiwick_runtime::{Shutdown, Supervisor};
 use bailiwick_token::Claims;
 
@@ -118,7 +118,7 @@ impl Calls {
         let args = self.committed(asked, &call);
         match self.recorder.denied(attempt.denied(now_ts(), reason, args)).await {
             Ok(_) => reply,
-            Err(unrecorded) => refuse_call(&call, &asked.request_id, unrecorded, &[]),
+            Err(unrecorded) => refuse_call(&call, asked.names(), unrecorded, &[]),
         }
     }
 
@@ -127,7 +127,7 @@ impl Calls {
         let PermittedCall { call, decision, .. } = permitted;
         let args = self.committed(asked, call);
         let recorded = self.recorder.denied(asked.attempt(call, decision).denied(now_ts(), reason, args)).await;
-        refuse_call(call, &asked.request_id, recorded.err().unwrap_or(reason), &decision.policies)
+        refuse_call(call, asked.names(), recorded.err().unwrap_or(reason), &decision.policies)
     }
 
     /// Carries a permitted call through; the reply to send. What comes before it goes to `outlet`. `cancel` is requested
@@ -142,7 +142,7 @@ impl Calls {
         let (call, decision) = (&permitted.call, &permitted.decision);
         let tier = permitted.found.tier();
         let attempt = asked.attempt(call, decision);
-        let refuse = |reason| refuse_call(call, &asked.request_id, reason, &decision.policies);
+        let refuse = |reason| refuse_call(call, asked.names(), reason, &decision.policies);
         let args = self.committed(&asked, call);
         // How full the spool is, the recorder asks itself.
         if let Some(reason) = node_gate(tier, self.state.freshness(), SpoolLevel::Free) {
@@ -162,9 +162,9 @@ impl Calls {
                 return refuse(refused.reason);
             }
         };
-        if let Some(reason) = self.no_longer(&asked, &permitted) {
+        if let Some((reason, scope)) = self.no_longer(&asked, &permitted) {
             self.close_unsent(&attempt, intent, reason, tier).await;
-            return refuse(reason);
+            return refuse(reason).needing(call, scope);
         }
         let sent = Instant::now();
         let forwarded = self.forward(&asked, &permitted, &cancel, &outlet).await;
@@ -216,15 +216,16 @@ impl Calls {
         self.recorder.denied(denial.record(now_ts())).await
     }
 
-    /// Why the call may not be forwarded any more, by what is in force now.
-    fn no_longer(&self, asked: &Asked, permitted: &PermittedCall) -> Option<Reason> {
+    /// Why the call may not be forwarded any more, by what is in force now; and with which scope it might.
+    fn no_longer(&self, asked: &Asked, permitted: &PermittedCall) -> Option<(Reason, Option<Scopes>)> {
         let stale = node_gate(permitted.found.tier(), self.state.freshness(), SpoolLevel::Free);
         let config = self.state.config()?;
         if stale.is_some() || Arc::ptr_eq(&config.contents, &asked.config.contents) {
-            return stale;
+            return stale.map(|reason| (reason, None));
         }
         let wanted = Wanted { virtual_server: &permitted.call.virtual_server, what: permitted.call.what() };
-        admit(&config, &asked.caller, wanted, unix_seconds()).reason
+        let decision = admit(&config, &asked.caller, wanted, unix_seconds());
+        decision.reason.map(|reason| (reason, decision.scope_needed))
     }
 
     async fn forward(
@@ -328,6 +329,11 @@ impl Calls {
 }
 
 impl Asked {
+    /// What a refusal is known by.
+    fn names(&self) -> Names<'_> {
+        Names::of(&self.request_id, &self.caller)
+    }
+
     fn attempt<'a>(&'a self, call: &'a Call, decision: &'a bailiwick_data_plane_core::Decision) -> Attempt<'a> {
         Attempt {
             caller: &self.caller,

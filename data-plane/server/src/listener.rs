@@ -18,6 +18,7 @@ mod delivery;
 mod endpoint;
 mod event_stream;
 mod guard;
+mod lasting;
 mod metadata;
 mod patience;
 mod places;
@@ -55,8 +56,8 @@ use crate::{
 
 /// Longest wait for a request's head.
 const HEAD_WAIT_MAX: Duration = Duration::from_secs(15);
-/// Bytes of a request's head, and what an HTTP/1 connection reads ahead: a token, its proofs, and what is repeated of a
-/// call's arguments fit many times.
+/// Bytes of a request's head, of what follows its body in the same form, and of what an HTTP/1 connection reads ahead: a
+/// token, its proofs, and what is repeated of a call's arguments fit many times.
 const HEAD_BYTES_MAX: usize = 64 * 1024;
 /// Headers of a request.
 const HEADERS_MAX: usize = 100;
@@ -159,7 +160,8 @@ pub(crate) async fn serve(
     let socket = terms.quic.clone().zip(terms.udp.as_ref().and_then(|socket| socket.try_clone().ok()));
     let serving = Arc::new(Serving::new(gateway, Arc::clone(&places), terms));
     let accepting = accept::accept(listener, &places, &metrics, &stages.stop, |arrived| {
-        supervisor.spawn("mcp-connection", OnEnd::Finish, Arc::clone(&serving).serve(arrived));
+        // Boxed: a task keeps room for its work twice.
+        supervisor.spawn("mcp-connection", OnEnd::Finish, Box::pin(Arc::clone(&serving).serve(arrived)));
     });
     let endpoint = socket.and_then(|(config, socket)| match quic::open(socket, config) {
         Ok(endpoint) => Some(endpoint),

@@ -22,7 +22,7 @@ use bailiwick_data_plane_core::{
 use bailiwick_proto::Tier;
 use bailiwick_runtime::{OnEnd, Shutdown};
 use bytes::Bytes;
-use futures::future::BoxFuture;
+use futures::{StreamExt as _, future::BoxFuture};
 use tokio::{
     sync::{AcquireError, OwnedSemaphorePermit, mpsc},
     time::{Instant, MissedTickBehavior, interval},
@@ -50,6 +50,7 @@ const COMMENT: &[u8] = b":\n\n";
 /// What a listener's task is made of.
 pub(crate) struct Stream {
     pub(crate) calls: Arc<Calls>,
+    /// What was asked, under the configuration that what the client sees was last found out under.
     pub(crate) asked: Asked,
     pub(crate) virtual_server: String,
     pub(crate) listen: Listen,
@@ -65,30 +66,32 @@ impl Stream {
     /// The response, once older streams of the session are told to end; what is written to it is the work of a task of its
     /// own.
     pub(crate) async fn respond(mut self) -> Response {
-        self.place.tell(&self.asked.caller).await;
+        self.place.tell().await;
         let (writer, events) = mpsc::channel(EVENTS_MAX);
         let supervisor = self.calls.supervisor.clone();
-        supervisor.spawn("listening", OnEnd::Finish, Box::pin(self.run(writer)));
-        answer::events(ReceiverStream::new(events))
+        supervisor.spawn("listening", OnEnd::Finish, Box::pin(Box::new(self).run(writer)));
+        answer::lasting(ReceiverStream::new(events))
     }
 
-    async fn run(self, writer: mpsc::Sender<Bytes>) {
+    async fn run(mut self: Box<Self>, writer: mpsc::Sender<Bytes>) {
         let Some(config) = self.calls.state.config() else { return };
         let kind = if self.listen.session.is_some() { StreamKind::Get } else { StreamKind::Listen };
         let _counted = self.calls.metrics.stream(kind);
         let mut sources = Sources::begin(&self, &config);
-        self.attend(config, &mut sources, writer).await;
-        sources.close().await;
+        self.asked.config = config;
+        self.attend(&mut sources, writer).await;
+        // Boxed, like what is seldom waited for above it: while nothing happens, no room is kept for either.
+        Box::pin(sources.close()).await;
     }
 
     /// Until the stream is over.
-    async fn attend(mut self, config: Arc<Config>, sources: &mut Sources, writer: mpsc::Sender<Bytes>) {
+    async fn attend(&mut self, sources: &mut Sources, writer: mpsc::Sender<Bytes>) {
         let Some(mut notes) = self.place.notes.take() else { return };
         let began = Instant::now();
         let now = || u64::try_from(began.elapsed().as_millis()).unwrap_or(u64::MAX);
         let mut changes = self.calls.state.changes();
         let mut listening = tokio::select! {
-            _turn = self.calls.listeners.turn() => self.begin(&config, sources.servers()),
+            _turn = self.calls.listeners.turn() => self.begin(sources.servers()),
             () = writer.closed() => return,
             () = self.stop.requested() => return,
         };
@@ -98,10 +101,9 @@ impl Stream {
         let mut tick = interval(TICK);
         tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
         let (mut unread_since, mut stopping, mut news) = (None, false, 0);
-        let mut seen_under = Arc::clone(&config);
         let mut turn: Option<BoxFuture<'static, _>> = None;
         loop {
-            let config = self.calls.state.config().unwrap_or_else(|| Arc::clone(&config));
+            let config = self.config();
             let hearer = self.hearer(&config);
             sources.carry_out(now(), &hearer, &mut listening);
             let Some(due) = listening.poll_timeout() else { return };
@@ -110,7 +112,8 @@ impl Stream {
             unread_since = since;
             let wake = due.min(sources.poll_timeout().unwrap_or(u64::MAX));
             let asleep = Duration::from_millis(wake.saturating_sub(now())).min(TICK);
-            let unread_until = since.unwrap_or_else(Instant::now) + self.unread_wait_max;
+            // What is due waits for the client; else something is due later.
+            let until = since.map_or_else(|| Instant::now() + asleep, |since| since + self.unread_wait_max);
             tokio::select! {
                 () = writer.closed() => return,
                 room = writer.reserve(), if is_due => {
@@ -120,7 +123,7 @@ impl Stream {
                         Some(Output::Message(message)) => room.send(self.event(&listening, &message)),
                         Some(Output::News(id, seen, message)) => {
                             news += 1;
-                            match self.tell(&config, (&id, &seen), news).await {
+                            match Box::pin(self.tell(&config, (&id, &seen), news)).await {
                                 true => room.send(self.event(&listening, &message)),
                                 false => listening.handle_end(),
                             }
@@ -131,7 +134,7 @@ impl Stream {
                     }
                 }
                 () = sources.hear(&now) => {}
-                note = notes.recv(), if self.listen.session.is_some() && !stopping => match note {
+                note = notes.next(), if self.listen.session.is_some() && !stopping => match note {
                     Some(note) => {
                         match note.wished {
                             true => wish_for(&mut listening, &note.uri),
@@ -145,30 +148,37 @@ impl Stream {
                         listening.handle_end();
                     }
                 },
-                _ = changes.changed() => self.judge(&mut seen_under, sources, &mut listening, &mut turn),
-                _ = tick.tick() => self.judge(&mut seen_under, sources, &mut listening, &mut turn),
+                _ = changes.changed() => self.judge(sources, &mut listening, &mut turn),
+                _ = tick.tick() => self.judge(sources, &mut listening, &mut turn),
                 _turn = ours(&mut turn) => {
                     turn = None;
-                    let config = self.calls.state.config().unwrap_or_else(|| Arc::clone(&config));
+                    let config = self.config();
                     listening.handle_sight(now(), self.hearer(&config).sight());
-                    seen_under = config;
+                    self.asked.config = config;
                 }
-                () = tokio::time::sleep_until(unread_until), if is_due => {
-                    tracing::debug!(request_id = self.asked.request_id, "a listener does not read");
-                    return;
+                () = tokio::time::sleep_until(until) => {
+                    if is_due {
+                        tracing::debug!(request_id = self.asked.request_id, "a listener does not read");
+                        return;
+                    }
+                    sources.handle_timeout(now());
                 }
                 () = self.stop.requested(), if !stopping => {
                     stopping = true;
                     listening.handle_end();
                 }
-                () = tokio::time::sleep(asleep), if !is_due => sources.handle_timeout(now()),
             }
         }
     }
 
-    fn begin(&self, config: &Config, servers: Vec<String>) -> Listening {
+    /// The configuration in force.
+    fn config(&self) -> Arc<Config> {
+        self.calls.state.config().unwrap_or_else(|| Arc::clone(&self.asked.config))
+    }
+
+    fn begin(&self, servers: Vec<String>) -> Listening {
         let Listen { listener, wishes, .. } = &self.listen;
-        let sight = self.hearer(config).sight();
+        let sight = self.hearer(&self.asked.config).sight();
         let mut listening = Listening::new(0, listener.clone(), wishes.clone(), sight, servers, u64::MAX);
         for uri in &self.place.known {
             wish_for(&mut listening, uri);
@@ -181,23 +191,16 @@ impl Stream {
 
     /// Ends what may not go on, and waits for a turn to look at what the client sees now: only when something changed that
     /// decides about it, because there may be thousands of listeners, and every token that is issued is a change.
-    fn judge(
-        &self,
-        seen_under: &mut Arc<Config>,
-        sources: &Sources,
-        listening: &mut Listening,
-        turn: &mut Option<BoxFuture<'static, Turn>>,
-    ) {
-        let state = &self.calls.state;
-        let config = state.config().unwrap_or_else(|| Arc::clone(seen_under));
+    fn judge(&mut self, sources: &Sources, listening: &mut Listening, turn: &mut Option<BoxFuture<'static, Turn>>) {
+        let (state, config) = (&self.calls.state, self.config());
         let hearer = self.hearer(&config);
         let is_current = node_gate(Tier::Retrieval, state.freshness(), SpoolLevel::Free).is_none();
         let stands = state.is_taken_away(self.caller()).is_none() && (self.is_good)(&config);
         if !is_current || !stands || !sources.are_of(&config, &self.virtual_server) {
             return listening.handle_end();
         }
-        if hearer.sees_as_under(seen_under) {
-            *seen_under = config;
+        if hearer.sees_as_under(&self.asked.config) {
+            self.asked.config = config;
         } else if turn.is_none() {
             *turn = Some(self.calls.listeners.turn());
         }

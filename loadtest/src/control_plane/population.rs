@@ -97,6 +97,7 @@ fn consent(n: u64, agents: u64) -> Vec<Change> {
         expires_at,
         reason: "month-end closing".into(),
         client: "bailiwick-admin".into(),
+        provider: String::new(),
     };
     let issued = TokenIssued {
         consent: id("c"),

@@ -25,6 +25,8 @@ pub(crate) struct Findings {
     pub(crate) futile: Vec<PolicyProblem>,
     /// What each statement is about, in the order of the statements.
     pub(crate) about: Vec<Vec<Kind>>,
+    /// The words of each, likewise.
+    pub(crate) words: Vec<Vec<String>>,
 }
 
 /// Cedar's validators for texts that name no tool's action, built once; for the others as they come.

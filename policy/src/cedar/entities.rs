@@ -12,8 +12,6 @@ use crate::{catalogue::CatalogueTool, request::RequestAgent, schema};
 
 /// A tool of the catalogue.
 pub(super) struct ToolEntities {
-    /// Among all tools of the catalogue.
-    pub(super) number: u32,
     pub(super) tool: Entity,
     pub(super) action: Entity,
 }
@@ -72,7 +70,7 @@ impl Types {
         Entity::new(server, attributes, HashSet::new()).map_err(text_of)
     }
 
-    pub(super) fn tool(&self, number: u32, tool: &CatalogueTool) -> Result<ToolEntities, String> {
+    pub(super) fn tool(&self, tool: &CatalogueTool) -> Result<ToolEntities, String> {
         let policy_name = &tool.policy_name();
         let server = uid(&self.server, &tool.server);
         let mut attributes = HashMap::from([
@@ -88,10 +86,15 @@ impl Types {
         let resource = uid(&self.tool, policy_name);
         let call_tool = HashSet::from([uid(&self.action, schema::CALL_TOOL)]);
         Ok(ToolEntities {
-            number,
             tool: Entity::new(resource, attributes, HashSet::from([server])).map_err(text_of)?,
             action: Entity::new_no_attrs(uid(&self.action, policy_name), call_tool),
         })
+    }
+
+    /// What a scope can name a tool of this server by: itself and its action, with what these are in.
+    pub(super) fn objects(&self, tool: &ToolEntities, server: &str) -> [EntityUid; 4] {
+        let within = (uid(&self.server, server), uid(&self.action, schema::CALL_TOOL));
+        [tool.tool.uid(), tool.action.uid(), within.0, within.1]
     }
 }
 

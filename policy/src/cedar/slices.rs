@@ -32,17 +32,7 @@ pub(super) struct Slices(HashMap<Scope, Slice>);
 impl Slices {
     pub(super) fn add(&mut self, statement: &Policy) -> Result<(), String> {
         let principal = principal(statement);
-        let objects = match (resource(statement), statement.action_constraint()) {
-            (Some(uid), _) => vec![Some(uid)],
-            (None, ActionConstraint::Any) => vec![None],
-            (None, ActionConstraint::Eq(uid)) => vec![Some(uid)],
-            // A request is about one action and its group: a list that holds both is met under the group alone.
-            (None, ActionConstraint::In(uids)) => match uids.iter().find(|uid| is_group(uid)) {
-                Some(group) => vec![Some(group.clone())],
-                None => uids.into_iter().map(Some).collect(),
-            },
-        };
-        for object in objects {
+        for object in objects(statement) {
             let slice = self.0.entry((principal.clone(), object)).or_default();
             if slice.statements.policy(statement.id()).is_none() {
                 slice.statements.add(statement.clone()).map_err(text_of)?;
@@ -65,6 +55,20 @@ impl Slices {
         let (principals, objects) = (or_nobody(principals), or_nobody(objects));
         let scopes = principals.iter().flat_map(|principal| objects.iter().map(move |object| (principal, object)));
         scopes.filter_map(|(principal, object)| self.0.get(&(principal.clone(), object.clone()))).collect()
+    }
+}
+
+/// What a request has to be about one of to meet this statement; `None` is met by all.
+pub(super) fn objects(statement: &Policy) -> Vec<Option<EntityUid>> {
+    match (resource(statement), statement.action_constraint()) {
+        (Some(uid), _) => vec![Some(uid)],
+        (None, ActionConstraint::Any) => vec![None],
+        (None, ActionConstraint::Eq(uid)) => vec![Some(uid)],
+        // A request is about one action and its group: a list that holds both is met under the group alone.
+        (None, ActionConstraint::In(uids)) => match uids.iter().find(|uid| is_group(uid)) {
+            Some(group) => vec![Some(group.clone())],
+            None => uids.into_iter().map(Some).collect(),
+        },
     }
 }
 

@@ -8,6 +8,7 @@ use proptest::prelude::*;
 use super::*;
 use crate::{KnownNames, POLICY_NESTING_MAX, POLICY_OPERATORS_MAX, POLICY_TEXT_BYTES_MAX, RequestAgent, Use, validate};
 
+mod alike;
 mod differential;
 mod uses;
 

@@ -6,7 +6,7 @@ use proptest::prelude::*;
 use serde_json::{Value, json};
 
 use super::*;
-use crate::{Actor, SigningKey, mint};
+use crate::{ACT_DEPTH_MAX, Actor, MintError, SigningKey, mint};
 
 const NOW: i64 = 1_800_000_000;
 const EXPECT: Expect<'_> = Expect { issuer: "http://127.0.0.1:8430", audience: "http://127.0.0.1:8420/mcp/finance" };
@@ -22,7 +22,7 @@ fn claims() -> Claims {
         consent_id: "c-1".into(),
         sid: "s-1".into(),
         scope: "mcp:tools".into(),
-        act: Actor { sub: "coding-assistant".into() },
+        act: Actor { sub: "coding-assistant".into(), act: None },
         jti: "t-1".into(),
         iat: NOW,
         nbf: None,
@@ -85,6 +85,29 @@ fn the_golden_token_stays_readable_and_is_minted_the_same() {
     let golden = include_str!("golden.jwt").trim();
     assert_eq!(minted(&ed(), |_| {}), golden);
     assert_eq!(keys_of(&[&ed()]).verify(golden, &EXPECT, NOW + 599), Ok(claims()));
+}
+
+#[test]
+fn a_chain_of_actors_is_bounded_where_it_is_minted_and_where_it_is_read() {
+    let key = ed();
+    let keys = keys_of(&[&key]);
+    let chain = |depth: usize| {
+        let first = Actor { sub: "a-1".into(), act: None };
+        (2..=depth).fold(first, |inner, at| Actor { sub: format!("a-{at}"), act: Some(Box::new(inner)) })
+    };
+    let longest = Claims { act: chain(ACT_DEPTH_MAX), ..claims() };
+    let token = mint(&longest, &key).unwrap();
+    assert_eq!(keys.verify(token.expose(), &EXPECT, NOW), Ok(longest));
+
+    for depth in [ACT_DEPTH_MAX + 1, 100, 200] {
+        let longer = Claims { act: chain(depth), ..claims() };
+        assert_eq!(mint(&longer, &key).err(), Some(MintError::Actors));
+        let token = signed(&key, &header(&key), &serde_json::to_string(&longer).unwrap());
+        assert!(token.len() <= TOKEN_BYTES_MAX);
+        assert_eq!(keys.verify(&token, &EXPECT, NOW), Err(TokenError::Malformed), "{depth}");
+    }
+    let more = payload().replace(r#""act":{"#, r#""act":{"act":{"sub":"b","iss":"x"},"#);
+    assert_eq!(keys.verify(&signed(&key, &header(&key), &more), &EXPECT, NOW), Err(TokenError::Malformed));
 }
 
 #[test]

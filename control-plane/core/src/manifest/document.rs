@@ -78,7 +78,13 @@ const fn comes_from(kind: Kind) -> &'static str {
         Kind::Project => "a project exists while an Agent names it",
         Kind::Consent => "a consent comes from issuing a token",
         Kind::Node => "a node registers itself",
-        Kind::Server | Kind::VirtualServer | Kind::User | Kind::Agent | Kind::Policy => "it is written by people",
+        Kind::Server
+        | Kind::VirtualServer
+        | Kind::User
+        | Kind::Agent
+        | Kind::Policy
+        | Kind::Client
+        | Kind::IdentityProvider => "it is written by people",
     }
 }
 
@@ -126,6 +132,8 @@ fn read_spec(
         Kind::User => Spec::User(read_part(value, "spec", source, problems)?),
         Kind::Agent => Spec::Agent(read_part(value, "spec", source, problems)?),
         Kind::Policy => Spec::Policy(read_part(value, "spec", source, problems)?),
+        Kind::Client => Spec::Client(read_part(value, "spec", source, problems)?),
+        Kind::IdentityProvider => Spec::IdentityProvider(read_part(value, "spec", source, problems)?),
         Kind::Group | Kind::Project | Kind::Consent | Kind::Node => return None,
     };
     problems.extend(spec.faults().into_iter().map(|fault| source.problem(&fault.key, fault.message)));

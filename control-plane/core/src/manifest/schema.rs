@@ -6,7 +6,9 @@
 use schemars::{JsonSchema, generate::SchemaGenerator, generate::SchemaSettings};
 use serde_json::{Value, json};
 
-use crate::resource::{API_VERSION, AgentSpec, Kind, PolicySpec, ServerSpec, UserSpec, VirtualServerSpec};
+use crate::resource::{
+    API_VERSION, AgentSpec, ClientSpec, IdentityProviderSpec, Kind, PolicySpec, ServerSpec, UserSpec, VirtualServerSpec,
+};
 
 /// The schema of one manifest.
 #[must_use]
@@ -18,6 +20,8 @@ pub fn schema() -> Value {
         one::<UserSpec>(Kind::User, &mut generator),
         one::<AgentSpec>(Kind::Agent, &mut generator),
         one::<PolicySpec>(Kind::Policy, &mut generator),
+        one::<ClientSpec>(Kind::Client, &mut generator),
+        one::<IdentityProviderSpec>(Kind::IdentityProvider, &mut generator),
     ];
     json!({
         "$schema": "https://json-schema.org/draft/2020-12/schema",
@@ -33,7 +37,9 @@ fn one<T: JsonSchema>(kind: Kind, generator: &mut SchemaGenerator) -> Value {
     // A user needs nothing but a name.
     let required: &[&str] = match kind {
         Kind::User => &["apiVersion", "kind", "metadata"],
-        Kind::Server | Kind::VirtualServer | Kind::Agent | Kind::Policy => &["apiVersion", "kind", "metadata", "spec"],
+        Kind::Server | Kind::VirtualServer | Kind::Agent | Kind::Policy | Kind::Client | Kind::IdentityProvider => {
+            &["apiVersion", "kind", "metadata", "spec"]
+        }
         Kind::Group | Kind::Project | Kind::Consent | Kind::Node => &[],
     };
     json!({

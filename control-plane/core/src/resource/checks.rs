@@ -33,14 +33,17 @@ pub fn name_fault(kind: Kind, name: &str) -> Option<Fault> {
             (names::is_server_name(name), "must be 1 to 32 lower-case letters, digits and inner hyphens")
         }
         Kind::User | Kind::Group => (names::is_person_name(name), PERSON_RULE),
-        Kind::Agent | Kind::Project | Kind::Policy | Kind::Node => (names::is_resource_name(name), RESOURCE_RULE),
+        Kind::Agent | Kind::Project | Kind::Policy | Kind::Client | Kind::IdentityProvider | Kind::Node => {
+            (names::is_resource_name(name), RESOURCE_RULE)
+        }
         Kind::Consent => (crate::requests::is_id(name), "must be 1 to 128 visible ASCII characters"),
     };
     (!fits).then(|| Fault::new("metadata.name", format!("\"{}\" {rule}", clip(name))))
 }
 
 const PERSON_RULE: &str = "must be 1 to 254 visible characters without spaces, quotes, slashes or angle brackets";
-const RESOURCE_RULE: &str = "must be 1 to 63 lower-case letters, digits and inner hyphens, dots or underscores";
+pub(super) const RESOURCE_RULE: &str =
+    "must be 1 to 63 lower-case letters, digits and inner hyphens, dots or underscores";
 
 impl Spec {
     /// Everything that is wrong with the values; empty where the spec may stand in an event.
@@ -57,6 +60,8 @@ impl Spec {
                     .then(|| Fault::new("spec.project", format!("\"{}\" {RESOURCE_RULE}", clip(&spec.project))));
                 owner.into_iter().chain(project).collect()
             }
+            Self::Client(spec) => spec.faults(),
+            Self::IdentityProvider(spec) => spec.faults(),
             Self::Policy(spec) => {
                 let odd = spec.cedar.contains(|c: char| c.is_control() && !matches!(c, '\n' | '\r' | '\t'));
                 let message = "must not contain control characters other than line ends and tabs";

@@ -117,9 +117,9 @@ fn check_plan(plan: &Plan) -> Result<(), Rejection> {
 fn unstageable(state: &State, manifest: &Manifest) -> Option<Problem> {
     let name = &manifest.name;
     match &manifest.spec {
-        Spec::User(_) | Spec::Agent(_) => {
+        Spec::User(_) | Spec::Agent(_) | Spec::Client(_) | Spec::IdentityProvider(_) => {
             let kind = manifest.kind();
-            let article = if kind == Kind::Agent { "an" } else { "a" };
+            let article = if matches!(kind, Kind::Agent | Kind::IdentityProvider) { "an" } else { "a" };
             let message =
                 format!("{article} {kind} cannot be rolled out in stages: who may act is the same everywhere");
             Some(manifest.problem("kind", message))

@@ -58,6 +58,7 @@ pub(crate) fn lived() -> Vec<(u64, Vec<Event>)> {
     crate::reserves::one_of_each(&mut world);
     crate::rollouts::one_of_each(&mut world);
     crate::secrets::one_for_servers(&mut world);
+    crate::assertions::one_of_each(&mut world);
     world.changes
 }
 

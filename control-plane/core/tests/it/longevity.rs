@@ -21,7 +21,7 @@ use serde_json::{Map, Value, json};
 use crate::events::lived;
 
 /// What releases wrote. The last one is what this version would write today; name a new one when events are added.
-const HISTORIES: [&str; 5] = ["1-one-node", "2-cluster", "3-revocations", "4-rollouts", "5-credentials"];
+const HISTORIES: [&str; 6] = ["1-one-node", "2-cluster", "3-revocations", "4-rollouts", "5-credentials", "6-identity"];
 
 fn folder(name: &str) -> PathBuf {
     PathBuf::from(concat!(env!("CARGO_MANIFEST_DIR"), "/tests")).join(name)

@@ -207,9 +207,12 @@ pub(crate) fn actions(decision: &Decision) -> Vec<String> {
             let line = |kind: Kind, name: &str, action: &str| format!("{action} {kind}/{name}");
             changes.iter().map(|one| line(one.resource.kind, &one.resource.name, one.action.as_str())).collect()
         }
-        Answer::Done | Answer::Granted(_) | Answer::Revoked(_) | Answer::JoinToken { .. } | Answer::Member { .. } => {
-            Vec::new()
-        }
+        Answer::Done
+        | Answer::Granted(_)
+        | Answer::Exchanged(_)
+        | Answer::Revoked(_)
+        | Answer::JoinToken { .. }
+        | Answer::Member { .. } => Vec::new(),
     }
 }
 

@@ -112,7 +112,12 @@ impl AdminService {
                         .is_none_or(|known| known.tools.is_empty() || known.spec.endpoint != spec.endpoint)
                         .then(|| view::server(&manifest.name, spec))
                 }
-                Spec::VirtualServer(_) | Spec::User(_) | Spec::Agent(_) | Spec::Policy(_) => None,
+                Spec::VirtualServer(_)
+                | Spec::User(_)
+                | Spec::Agent(_)
+                | Spec::Policy(_)
+                | Spec::Client(_)
+                | Spec::IdentityProvider(_) => None,
             };
             manifests.iter().filter_map(unseen).take(DISCOVERIES_MAX).collect()
         });
@@ -169,9 +174,12 @@ fn applied(written: Written) -> v1::ApplyResponse {
         Answer::Changes(changes) | Answer::Rollout(Stepped { changes, .. }) => {
             changes.into_iter().map(change).collect()
         }
-        Answer::Done | Answer::Granted(_) | Answer::Revoked(_) | Answer::JoinToken { .. } | Answer::Member { .. } => {
-            Vec::new()
-        }
+        Answer::Done
+        | Answer::Granted(_)
+        | Answer::Exchanged(_)
+        | Answer::Revoked(_)
+        | Answer::JoinToken { .. }
+        | Answer::Member { .. } => Vec::new(),
     };
     v1::ApplyResponse { revision: written.revision, changes, problems: Vec::new(), warnings: written.warnings }
 }

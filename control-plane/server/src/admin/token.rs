@@ -3,16 +3,13 @@
 //! The consent is committed first; only then is a token minted, so no token exists without its consent on record.
 //! A crash between the two leaves a consent without a token; the same request id then gives its token.
 
-use bailiwick_control_plane_core::{Answer, Command, Grant, State, command::IssueToken};
-use bailiwick_proto::v1;
-use bailiwick_token::{Actor, Claims, mint};
+use bailiwick_control_plane_core::{Answer, Command, command::IssueToken};
+use bailiwick_proto::{Tier, v1};
 use tonic::Status;
 
 use super::{AdminService, MICROS};
-use crate::{clock, domain::Caller, status};
+use crate::{clock, domain::Caller, minting, status};
 
-/// What every token is good for until there are finer scopes.
-const SCOPE: &str = "mcp:tools";
 /// The client that administrators' tokens are issued to.
 const CLIENT: &str = "bailiwick-admin";
 
@@ -42,13 +39,11 @@ impl AdminService {
                 "this request id was used for something else, or its consent is forgotten",
             ));
         };
-        let issuer = self.domain.read(issuer).ok_or_else(|| Status::unavailable("the issuer is not set yet"))?;
-        let resource = format!("{}/{}", issuer.1, grant.virtual_server);
-        let claims = claims(&grant, written.revision, issuer.0, resource.clone())?;
-        let signing = self.keys.signing().ok_or_else(|| Status::unavailable("the token key is not made yet"))?;
-        let token = mint(&claims, &signing).map_err(|error| {
-            tracing::error!(%error, "a token could not be minted");
-            Status::internal("the token could not be minted; its consent stands")
+        // What it may be used for is its consent's matter.
+        let minted = minting::mint(&self.domain, &self.keys, &grant, Tier::Destructive, written.revision);
+        let minting::Minted { token, resource } = minted.map_err(|error| match error {
+            minting::MintingError::NotReady => Status::unavailable(error.to_string()),
+            minting::MintingError::Failed => Status::internal("the token could not be minted; its consent stands"),
         })?;
         self.metrics.token_issued();
         Ok(v1::IssueTokenResponse {
@@ -61,32 +56,4 @@ impl AdminService {
             revision: written.revision,
         })
     }
-}
-
-/// Issuer and MCP URL.
-fn issuer(state: &State) -> Option<(String, String)> {
-    state.issuer.as_ref().map(|issuer| (issuer.issuer.clone(), issuer.mcp_url.clone()))
-}
-
-fn claims(grant: &Grant, revision: u64, iss: String, aud: String) -> Result<Claims, Status> {
-    let time = |seconds: u64| i64::try_from(seconds).map_err(|_| Status::internal("a time is out of range"));
-    Ok(Claims {
-        iss,
-        aud,
-        sub: grant.user.clone(),
-        agent_sub: grant.agent.clone(),
-        project_id: grant.project.clone(),
-        client_id: grant.client.clone(),
-        consent_id: grant.consent.clone(),
-        sid: grant.session.clone(),
-        scope: SCOPE.to_owned(),
-        act: Actor { sub: grant.agent.clone() },
-        jti: grant.jti.clone(),
-        iat: time(grant.issued_at)?,
-        nbf: None,
-        exp: time(grant.expires_at)?,
-        min_revision: Some(revision),
-        binding_alg: None,
-        binding: None,
-    })
 }

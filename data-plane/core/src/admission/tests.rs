@@ -37,6 +37,8 @@ fn every_condition_refuses_with_its_own_reason() {
         (world().without("consent/c-1"), "query_data", Some(Reason::ConsentMissing)),
         (with_consent(|consent| consent.user = "eve@example.com".into()), "query_data", Some(Reason::ConsentMissing)),
         (with_consent(|consent| consent.agent = "other".into()), "query_data", Some(Reason::ConsentMissing)),
+        (with_consent(|consent| consent.client = "other".into()), "query_data", Some(Reason::ConsentMissing)),
+        (with_consent(|consent| consent.client = String::new()), "query_data", Some(Reason::ConsentMissing)),
         (with_consent(|consent| consent.virtual_server = "all".into()), "query_data", Some(Reason::ConsentMissing)),
         (with_consent(|consent| consent.revoked = true), "query_data", Some(Reason::ConsentRevoked)),
         (with_consent(|consent| consent.expires_at = NOW), "query_data", Some(Reason::ConsentExpired)),
@@ -127,6 +129,86 @@ fn one_server_s_name_leads_to_no_other_server() {
     ] {
         let wanted = Wanted { virtual_server: "all", what: What::Resource(uri) };
         assert_eq!(admit(&config, &caller, wanted, NOW).reason, expected, "{uri}");
+    }
+}
+
+/// The world with an agent that another person owns.
+fn owned_by_another(owner: Option<bool>) -> World {
+    let (name, owner_name, project) = ("coder".into(), "max@example.com".to_owned(), "platform".into());
+    let agent = bailiwick_proto::v1::Agent {
+        name,
+        owner: owner_name.clone(),
+        project,
+        ceiling: "destructive".into(),
+        active: true,
+    };
+    let world = world().with(entry("agent/coder", Kind::Agent(agent)));
+    let Some(active) = owner else { return world };
+    let max = bailiwick_proto::v1::User { name: owner_name, groups: vec!["owners".into()], active };
+    world.with(entry("user/max@example.com", Kind::User(max)))
+}
+
+#[test]
+fn an_agent_acts_for_anybody_only_while_its_owner_answers_for_it() {
+    for (owner, expected) in
+        [(Some(true), None), (Some(false), Some(Reason::AgentInactive)), (None, Some(Reason::AgentInactive))]
+    {
+        let config = owned_by_another(owner).config();
+        let wanted = ToolRef { virtual_server: "finance", name: "query_data" };
+        assert_eq!(admit(&config, &caller(), wanted, NOW).reason, expected, "{owner:?}");
+        assert_eq!(taken_away(&config, &caller()), expected, "calls under way are cut as well");
+        assert_eq!(listable(&config, &caller(), "finance", NOW).is_empty(), expected.is_some());
+        assert_eq!(Admission::of(&config, &caller(), NOW).stands("finance"), expected.is_none());
+    }
+    let by_owner = r#"permit (principal, action, resource) when { context.agent.owner in Group::"owners" };"#;
+    let world = owned_by_another(Some(true)).with(fixture::policy("finance", 3, by_owner));
+    assert!(ask(&world, "query_data").permits(), "policies know the groups of the owner, not of who acts");
+}
+
+#[test]
+fn a_token_reaches_what_its_scope_does_and_where_only_that_is_missing_says_which_would_do() {
+    use Tier::{Destructive, Retrieval, Transactional};
+    let permit = r#"permit (principal, action, resource) unless { resource.name == "drop_ledger" };"#;
+    let low = |level: &str| with_consent(|consent| consent.level = level.into());
+    let insufficient = |tier| (Some(Reason::ScopeInsufficient), Some(tier));
+    for (scope_level, world, tool, expected) in [
+        (Retrieval, world(), "query_data", (None, None)),
+        (Retrieval, world(), "create_charge", insufficient(Transactional)),
+        (Retrieval, world(), "drop_ledger", insufficient(Destructive)),
+        (Transactional, world(), "create_charge", (None, None)),
+        (Transactional, world(), "drop_ledger", insufficient(Destructive)),
+        (Destructive, world(), "drop_ledger", (None, None)),
+        (Retrieval, low("transactional"), "create_charge", insufficient(Transactional)),
+        // More scope would change nothing here.
+        (Retrieval, low("retrieval"), "create_charge", (Some(Reason::ConsentLevelExceeded), None)),
+        (
+            Retrieval,
+            world().with(entry("agent/coder", fixture::agent("retrieval", true))),
+            "create_charge",
+            (Some(Reason::CeilingExceeded), None),
+        ),
+        (
+            Retrieval,
+            world().with(fixture::policy("finance", 3, permit)),
+            "drop_ledger",
+            (Some(Reason::PolicyDenied), None),
+        ),
+        (Retrieval, world(), "no_such_tool", (Some(Reason::ToolUnknown), None)),
+    ] {
+        let caller = Caller { scope_level, ..caller() };
+        let decision = admit(&world.config(), &caller, ToolRef { virtual_server: "finance", name: tool }, NOW);
+        let needed = decision.scope_needed.map(|scope| scope.level().unwrap());
+        assert_eq!((decision.reason, needed), expected, "{scope_level} {tool}");
+        assert!(needed.is_none() || decision.policies.is_empty(), "no policy refused it");
+    }
+}
+
+#[test]
+fn the_least_scope_reaches_prompts_and_resources() {
+    let config = world().with(fixture::policy("reads", 1, READS)).config();
+    let caller = Caller { scope_level: Tier::Retrieval, ..caller() };
+    for what in [What::Prompt("summary"), What::Resource("file:///public/a"), What::Template("file:///public/{a}")] {
+        assert_eq!(admit(&config, &caller, Wanted { virtual_server: "finance", what }, NOW).reason, None, "{what:?}");
     }
 }
 
@@ -234,13 +316,18 @@ proptest! {
     #![proptest_config(ProptestConfig::with_cases(48))]
 
     #[test]
-    fn what_is_listed_is_exactly_what_may_be_called(world in any_world(), virtual_server in prop_oneof![Just("finance"), Just("all")]) {
+    fn what_is_listed_is_exactly_what_may_be_called(
+        world in any_world(),
+        virtual_server in prop_oneof![Just("finance"), Just("all")],
+        scope_level in prop::sample::select(Tier::ALL.to_vec()),
+    ) {
         let config = world.config();
-        let caller = Caller { virtual_server: virtual_server.into(), ..caller() };
+        let caller = Caller { virtual_server: virtual_server.into(), scope_level, ..caller() };
         let listed: Vec<&str> = listable(&config, &caller, virtual_server, NOW).iter().map(|tool| tool.name.as_str()).collect();
         for name in config.virtual_servers[virtual_server].tools.keys() {
             let decision = admit(&config, &caller, ToolRef { virtual_server, name }, NOW);
             prop_assert_eq!(listed.contains(&name.as_str()), decision.permits(), "{}", name);
+            prop_assert!(!decision.permits() || decision.tier() <= scope_level);
         }
         prop_assert!(listed.is_sorted());
     }

@@ -176,7 +176,8 @@ pub(super) fn call(
         },
         (reason, _) => {
             let reason = reason.unwrap_or(Reason::ToolUnknown);
-            (reason, reply::refuse_call(&call, exchange.request_id, reason, &decision.policies))
+            let reply = reply::refuse_call(&call, exchange.names(), reason, &decision.policies);
+            (reason, reply.needing(&call, decision.scope_needed))
         }
     };
     decision.reason = Some(reason);

@@ -13,7 +13,7 @@ use bailiwick_proto::{
 };
 use serde_json::value::RawValue;
 
-use super::{Exchange, HttpReply, Step, legacy, reply, tasks::declares};
+use super::{Exchange, HttpReply, Names, Step, legacy, reply, tasks::declares};
 use crate::{
     admission::{Wanted, What, admit},
     listening::{Hearer, Listener, Tasks, Wishes},
@@ -50,7 +50,8 @@ impl Listen {
             Listener::Modern(id) => (200, Some(id)),
             Listener::Legacy => (503, None),
         };
-        reply::with_reason(request_id, status, reply::rpc_code(reason), reason, reason.sentence(), id)
+        let names = Names::of_request(request_id);
+        reply::with_reason(names, status, reply::rpc_code(reason), reason, reason.sentence(), id)
     }
 }
 
@@ -85,10 +86,9 @@ pub enum NotTaken {
 impl Subscribe {
     /// The reply: whether it was taken.
     #[must_use]
-    pub fn reply(&self, request_id: &str, taken: Result<(), NotTaken>) -> HttpReply {
-        let refuse = |code, reason: Reason, message: &str| {
-            reply::with_reason(request_id, 200, code, reason, message, Some(&self.id))
-        };
+    pub fn reply(&self, names: Names<'_>, taken: Result<(), NotTaken>) -> HttpReply {
+        let refuse =
+            |code, reason: Reason, message: &str| reply::with_reason(names, 200, code, reason, message, Some(&self.id));
         match taken {
             Ok(()) => HttpReply::result(&self.id, &mcp::raw_object([])),
             Err(NotTaken::Unsupported) => {

@@ -9,7 +9,7 @@ use bailiwick_proto::{
 };
 use serde_json::value::RawValue;
 
-use super::{Exchange, HttpReply, Step, reply};
+use super::{Exchange, HttpReply, Names, Step, reply};
 use crate::{
     listing::{Failure, Listed, Page},
     relay::Level,
@@ -69,21 +69,16 @@ impl ListRequest {
 
     /// The reply when no server has a page.
     #[must_use]
-    pub fn failed(&self, request_id: &str, failure: &Failure) -> HttpReply {
+    pub fn failed(&self, names: Names<'_>, failure: &Failure) -> HttpReply {
         match failure {
             Failure::Refused(error) if error.code == code::METHOD_NOT_FOUND => {
                 let status = if self.era.is_modern() { 404 } else { 200 };
                 HttpReply::error(status, Some(&self.id), error, None)
             }
             Failure::Refused(error) => HttpReply::error(200, Some(&self.id), error, None),
-            Failure::Fault(reason) => reply::with_reason(
-                request_id,
-                200,
-                reply::rpc_code(*reason),
-                *reason,
-                reason.sentence(),
-                Some(&self.id),
-            ),
+            Failure::Fault(reason) => {
+                reply::with_reason(names, 200, reply::rpc_code(*reason), *reason, reason.sentence(), Some(&self.id))
+            }
         }
     }
 }
@@ -102,8 +97,8 @@ pub struct SetLevel {
 impl SetLevel {
     /// The reply to somebody who may not have servers asked.
     #[must_use]
-    pub fn refused(&self, request_id: &str, reason: Reason) -> HttpReply {
-        reply::with_reason(request_id, 200, reply::rpc_code(reason), reason, reason.sentence(), Some(&self.id))
+    pub fn refused(&self, names: Names<'_>, reason: Reason) -> HttpReply {
+        reply::with_reason(names, 200, reply::rpc_code(reason), reason, reason.sentence(), Some(&self.id))
     }
 
     /// The reply once the servers that keep logs know.

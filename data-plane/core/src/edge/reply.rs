@@ -1,19 +1,21 @@
 //! Replies to a client: results, and the one place where a refusal becomes HTTP and JSON-RPC.
 //!
 //! Used by the edge, and by the server for refusals that come later (`refuse_call`). A refusal decided by policy is
-//! HTTP 200 with a JSON-RPC error of code 403; what is malformed is HTTP 400; an unknown tool is invalid parameters.
-//! Every refusal of ours carries `data: {reason, requestId, policies}`; errors whose data the protocol defines carry
-//! that.
+//! HTTP 200 with a JSON-RPC error of code 403; only where a token with more scope would do, it is HTTP 403 with a
+//! challenge that names it. What is malformed is HTTP 400; an unknown tool is invalid parameters. Every refusal of ours
+//! carries `data: {reason, requestId, policies}`, and `consent` where that is why; errors whose data the protocol
+//! defines carry that.
 
 use bailiwick_policy::PolicyRef;
 use bailiwick_proto::{
     Reason,
     mcp::{self, RequestId, RpcError, code},
+    scope::Scopes,
 };
 use serde_json::{Value, json, value::RawValue};
 
 use super::{Call, Exchange};
-use crate::operation::Ended;
+use crate::{caller::Caller, operation::Ended};
 
 /// Longest name of an argument that is quoted.
 const ARGUMENT_CHARS_SHOWN: usize = 64;
@@ -29,10 +31,44 @@ pub struct HttpReply {
     pub body: Option<Vec<u8>>,
     /// Why the request was refused; for metrics and logs.
     pub reason: Option<Reason>,
+    /// For the header `WWW-Authenticate`: a token with more scope would do.
+    pub scope_needed: Option<ScopeNeeded>,
     /// Of a list of tools, how much of it the caller may not call and so does not see, in thousandths; for metrics.
     pub hidden_thousandths: Option<u64>,
     /// How the operation ended; for telemetry.
     pub ended: Ended,
+}
+
+/// What a client needs a token for.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ScopeNeeded {
+    /// On which virtual server.
+    pub virtual_server: String,
+    /// With which scope, at least.
+    pub scope: Scopes,
+}
+
+/// What a refusal is known by.
+#[derive(Clone, Copy, Debug)]
+pub struct Names<'a> {
+    /// The id that stands in the records of the request.
+    pub request_id: &'a str,
+    /// The consent that the caller's token was issued on, where that may be why.
+    pub consent: Option<&'a str>,
+}
+
+impl<'a> Names<'a> {
+    /// Of a caller's request.
+    #[must_use]
+    pub fn of(request_id: &'a str, caller: &'a Caller) -> Self {
+        Self { request_id, consent: Some(&caller.consent) }
+    }
+
+    /// Of a request that is refused whoever asks.
+    #[must_use]
+    pub const fn of_request(request_id: &'a str) -> Self {
+        Self { request_id, consent: None }
+    }
 }
 
 impl HttpReply {
@@ -45,7 +81,7 @@ impl HttpReply {
     /// A successful answer that is written already.
     pub(super) fn of_body(body: Vec<u8>) -> Self {
         let (body, ended) = (Some(body), Ended::well());
-        Self { status: 200, session_id: None, body, reason: None, hidden_thousandths: None, ended }
+        Self { status: 200, session_id: None, body, reason: None, scope_needed: None, hidden_thousandths: None, ended }
     }
 
     /// A JSON-RPC error.
@@ -53,12 +89,21 @@ impl HttpReply {
     pub fn error(status: u16, id: Option<&RequestId>, error: &RpcError, reason: Option<Reason>) -> Self {
         let body = Some(mcp::error_body(id, error));
         let ended = Ended::refused(error.code, reason);
-        Self { status, session_id: None, body, reason, hidden_thousandths: None, ended }
+        Self { status, session_id: None, body, reason, scope_needed: None, hidden_thousandths: None, ended }
+    }
+
+    /// This refusal of a call, as one that a token with more scope would have avoided, if that is so.
+    #[must_use]
+    pub fn needing(self, call: &Call, scope: Option<Scopes>) -> Self {
+        let Some(scope) = scope else { return self };
+        let virtual_server = call.virtual_server.clone();
+        Self { status: 403, scope_needed: Some(ScopeNeeded { virtual_server, scope }), ..self }
     }
 
     pub(super) fn accepted() -> Self {
         let ended = Ended::well();
-        Self { status: 202, session_id: None, body: None, reason: None, hidden_thousandths: None, ended }
+        let (reason, scope_needed) = (None, None);
+        Self { status: 202, session_id: None, body: None, reason, scope_needed, hidden_thousandths: None, ended }
     }
 }
 
@@ -70,17 +115,20 @@ pub const NOBODY_WAITS: &str = "no request waits for an answer under this id";
 pub fn answer_taken(request_id: &str, taken: Result<(), &str>) -> HttpReply {
     match taken {
         Ok(()) => HttpReply::accepted(),
-        Err(message) => with_reason(request_id, 400, code::INVALID_REQUEST, Reason::RequestMalformed, message, None),
+        Err(message) => {
+            let names = Names::of_request(request_id);
+            with_reason(names, 400, code::INVALID_REQUEST, Reason::RequestMalformed, message, None)
+        }
     }
 }
 
 /// Refuses a call for a reason found after it was admitted: the node's condition, the ledger, the server.
 #[must_use]
-pub fn refuse_call(call: &Call, request_id: &str, reason: Reason, policies: &[PolicyRef]) -> HttpReply {
+pub fn refuse_call(call: &Call, names: Names<'_>, reason: Reason, policies: &[PolicyRef]) -> HttpReply {
     let error = RpcError {
         code: rpc_code(reason),
         message: reason.sentence().to_owned(),
-        data: Some(mcp::raw(&data(reason, request_id, policies))),
+        data: Some(mcp::raw(&data(reason, names, policies))),
     };
     HttpReply::error(200, Some(&call.id), &error, Some(reason))
 }
@@ -90,7 +138,7 @@ pub(super) fn refuse_argument(call: &Call, request_id: &str, argument: &str) -> 
     let reason = Reason::ArgumentFixed;
     let shown: String = argument.chars().take(ARGUMENT_CHARS_SHOWN).collect();
     let message = format!("the argument `{shown}` is set by this virtual server and cannot be sent");
-    with_reason(request_id, 200, rpc_code(reason), reason, &message, Some(&call.id))
+    with_reason(Names::of_request(request_id), 200, rpc_code(reason), reason, &message, Some(&call.id))
 }
 
 /// The JSON-RPC code of a refused call.
@@ -122,9 +170,21 @@ pub(super) const fn rpc_code(reason: Reason) -> i64 {
     }
 }
 
-fn data(reason: Reason, request_id: &str, policies: &[PolicyRef]) -> Value {
+/// Whether the consent is why, or that it does not cover this.
+const fn is_by_consent(reason: Reason) -> bool {
+    matches!(
+        reason,
+        Reason::ConsentMissing | Reason::ConsentRevoked | Reason::ConsentExpired | Reason::ConsentLevelExceeded
+    )
+}
+
+fn data(reason: Reason, names: Names<'_>, policies: &[PolicyRef]) -> Value {
     let policies: Vec<_> = policies.iter().map(|one| json!({"name": one.name, "version": one.version})).collect();
-    json!({"reason": reason.as_str(), "requestId": request_id, "policies": policies})
+    let mut data = json!({"reason": reason.as_str(), "requestId": names.request_id, "policies": policies});
+    if let (true, Some(consent), Some(members)) = (is_by_consent(reason), names.consent, data.as_object_mut()) {
+        members.insert("consent".to_owned(), consent.into());
+    }
+    data
 }
 
 /// A refusal with its reason's own sentence.
@@ -135,7 +195,7 @@ pub(super) fn refused(
     reason: Reason,
     id: Option<&RequestId>,
 ) -> HttpReply {
-    with_reason(exchange.request_id, status, code, reason, reason.sentence(), id)
+    with_reason(exchange.names(), status, code, reason, reason.sentence(), id)
 }
 
 /// The message or its parameters break a rule, which the message names.
@@ -146,7 +206,7 @@ pub(super) fn malformed(
     message: &str,
     id: Option<&RequestId>,
 ) -> HttpReply {
-    with_reason(exchange.request_id, status, code, Reason::RequestMalformed, message, id)
+    with_reason(exchange.names(), status, code, Reason::RequestMalformed, message, id)
 }
 
 /// The method is not served in this era.
@@ -155,14 +215,14 @@ pub(super) fn method_unsupported(exchange: &Exchange<'_>, status: u16, id: &Requ
 }
 
 pub(super) fn with_reason(
-    request_id: &str,
+    names: Names<'_>,
     status: u16,
     code: i64,
     reason: Reason,
     message: &str,
     id: Option<&RequestId>,
 ) -> HttpReply {
-    let data = Some(mcp::raw(&data(reason, request_id, &[])));
+    let data = Some(mcp::raw(&data(reason, names, &[])));
     HttpReply::error(status, id, &RpcError { code, message: message.to_owned(), data }, Some(reason))
 }
 

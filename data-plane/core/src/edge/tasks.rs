@@ -87,7 +87,8 @@ pub(super) fn task(
         (reason, _) => reason.unwrap_or(Reason::TaskUnknown),
     };
     decision.reason = Some(reason);
-    let reply = reply::refuse_call(&call, exchange.request_id, reason, &decision.policies);
+    let reply = reply::refuse_call(&call, exchange.names(), reason, &decision.policies);
+    let reply = reply.needing(&call, decision.scope_needed);
     Step::Deny(Box::new(DeniedCall { call, decision, reply }))
 }
 

@@ -1,5 +1,6 @@
 //! Both eras of the client's edge: what each message gets, and every refusal's status and code.
 
+mod authority;
 mod search;
 mod tasks;
 mod views;
@@ -366,8 +367,8 @@ fn legacy_requests_need_a_session_that_opens() {
 #[test]
 fn notifications_are_accepted_without_a_body() {
     let ended = crate::operation::Ended::well();
-    let accepted =
-        HttpReply { status: 202, session_id: None, body: None, reason: None, hidden_thousandths: None, ended };
+    let (session_id, body, reason, scope_needed) = (None, None, None, None);
+    let accepted = HttpReply { status: 202, session_id, body, reason, scope_needed, hidden_thousandths: None, ended };
     let session = client().session();
     for rpc_method in ["notifications/initialized", "notifications/cancelled", "notifications/whatever"] {
         let body = format!(r#"{{"jsonrpc":"2.0","method":"{rpc_method}"}}"#);

@@ -193,7 +193,12 @@ impl Source {
 
     /// What to do next.
     pub fn poll_output(&mut self) -> Option<SourceOutput> {
-        self.outputs.pop_front()
+        let output = self.outputs.pop_front();
+        if output.is_none() {
+            // There may be thousands of these, and nothing to do for most of them for hours.
+            self.outputs = VecDeque::new();
+        }
+        output
     }
 
     /// Opens a stream for what is wished for, or closes what is open where that is nothing.

@@ -75,6 +75,7 @@ fn nobody() -> Caller {
         consent: none(),
         session: none(),
         token_id: none(),
+        scope_level: bailiwick_proto::Tier::Retrieval,
         virtual_server: none(),
         min_revision: 0,
     }

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use aws_lc_rs::digest::{SHA256, digest};
 use bailiwick_data_plane_core::{Caller, Catalogue, Config, sealed::SealingKeys};
-use bailiwick_proto::{config_digest, v1, v1::resource::Resource as Kind};
+use bailiwick_proto::{Tier, config_digest, v1, v1::resource::Resource as Kind};
 use prost::Message as _;
 
 use crate::script::PATIENCE_MS;
@@ -22,6 +22,7 @@ pub(crate) fn caller() -> Caller {
         consent: "c-1".into(),
         session: "s-1".into(),
         token_id: "t-1".into(),
+        scope_level: Tier::Destructive,
         virtual_server: VIRTUAL_SERVER.into(),
         min_revision: 0,
     }

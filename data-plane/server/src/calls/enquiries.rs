@@ -89,17 +89,17 @@ impl Calls {
                 });
                 match next.transpose() {
                     Ok(cursor) => list.page(&page, cursor.as_deref()),
-                    Err(()) => list.failed(&asked.request_id, &Failure::Fault(Reason::ConfigStale)),
+                    Err(()) => list.failed(asked.names(), &Failure::Fault(Reason::ConfigStale)),
                 }
             }
-            Err(failure) => list.failed(&asked.request_id, &failure),
+            Err(failure) => list.failed(asked.names(), &failure),
         }
     }
 
     /// Tells the legacy servers that keep logs from which level on they are wanted.
     pub(crate) async fn set_level(&self, asked: &Asked, virtual_server: &str, level: &SetLevel) -> HttpReply {
         if let Some(reason) = self.may_not_ask(asked) {
-            return level.refused(&asked.request_id, reason);
+            return level.refused(asked.names(), reason);
         }
         let principal = principal_with(&asked.caller, level.capabilities.as_deref());
         let servers = self.servers(asked, virtual_server);
@@ -123,7 +123,7 @@ impl Calls {
             Ok(()) => self.listeners.subscribe(&asked.caller, wish).await,
             Err(fault) => Err(fault),
         };
-        wish.reply(&asked.request_id, taken)
+        wish.reply(asked.names(), taken)
     }
 
     /// Whether the resource's server can tell when it changes.

@@ -4,11 +4,12 @@ use std::{path::Path, sync::atomic::Ordering, time::Duration};
 
 use bailiwick_data_plane_core::{edge::Call, sealed::SealingKeys};
 use bailiwick_proto::{
-    config_digest,
+    Tier, config_digest,
     mcp::{self, Era},
     v1,
 };
 use bailiwick_runtime::{EventStream, metrics::Registry, ops::Readiness};
+use prost::Message as _;
 
 use super::*;
 use crate::{
@@ -196,6 +197,8 @@ async fn a_call_under_way_is_cut_when_its_consent_is_revoked() {
         scene.deny("consent/c-1");
     });
     assert_eq!(reply.reason, Some(Reason::ConsentRevoked));
+    let body: serde_json::Value = serde_json::from_slice(&reply.body.unwrap()).unwrap();
+    assert_eq!(body["error"]["data"]["consent"], "c-1");
     assert_eq!(scene.forwarded(), 1);
 }
 
@@ -210,6 +213,25 @@ async fn what_was_denied_after_the_decision_is_not_forwarded() {
         scene.deny(denied);
         assert_eq!((scene.carry(decided).await.reason, scene.forwarded()), (Some(reason), 0));
     }
+}
+
+#[tokio::test]
+async fn a_tool_that_became_more_harmful_than_the_token_reaches_is_not_forwarded() {
+    let dir = tempfile::tempdir().unwrap();
+    let scene = Scene::new(dir.path()).await;
+    let (mut asked, permitted) = scene.decide("query_data");
+    asked.caller = Arc::new(Caller { scope_level: Tier::Retrieval, ..asked.caller.as_ref().clone() });
+    let mut entries = entries(&scene.server.url, PERMIT_ALL, true);
+    let entry = entries.iter_mut().find(|entry| entry.key == "tool/finance/query_data").unwrap();
+    let mut resource = v1::Resource::decode(entry.value.as_slice()).unwrap();
+    let Some(v1::resource::Resource::Tool(tool)) = &mut resource.resource else { panic!("{resource:?}") };
+    tool.tier = "transactional".into();
+    entry.value = resource.encode_to_vec();
+    let digest = config_digest::of_entries(&entries).to_vec();
+    scene.calls.state.snapshot(v1::Snapshot { revision: 101, entries, last: true, digest }).unwrap();
+    let reply = scene.carry((asked, permitted)).await;
+    assert_eq!((reply.reason, reply.status, scene.forwarded()), (Some(Reason::ScopeInsufficient), 403, 0));
+    assert_eq!(reply.scope_needed.unwrap().scope, Scopes::of_level(Tier::Transactional));
 }
 
 #[tokio::test]

@@ -118,7 +118,7 @@ pub(crate) fn claims() -> Claims {
         consent_id: "c-1".into(),
         sid: "s-1".into(),
         scope: "mcp:tools".into(),
-        act: Actor { sub: "coder".into() },
+        act: Actor { sub: "coder".into(), act: None },
         jti: "t-1".into(),
         iat: now_unix() - 10,
         nbf: None,

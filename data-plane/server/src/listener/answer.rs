@@ -41,7 +41,16 @@ pub(crate) fn json(status: StatusCode, body: impl Into<Bytes>) -> Response {
 
 /// Server-sent events, as they come.
 pub(crate) fn events(events: impl Stream<Item = Bytes> + Send + 'static) -> Response {
-    let mut response = with_body(StatusCode::OK, AnswerBody::events(events));
+    of_events(AnswerBody::events(events))
+}
+
+/// The same, for hours maybe.
+pub(crate) fn lasting(events: impl Stream<Item = Bytes> + Send + 'static) -> Response {
+    of_events(AnswerBody::lasting(events))
+}
+
+fn of_events(body: AnswerBody) -> Response {
+    let mut response = with_body(StatusCode::OK, body);
     response.headers_mut().insert(header::CONTENT_TYPE, EVENTS);
     response.headers_mut().insert(header::CACHE_CONTROL, NO_STORE);
     let (name, value) = UNBUFFERED;

@@ -3,7 +3,8 @@
 //! Called by `listener` for what `accept` hands over, in a task of its own on any runtime. A connection ends when its
 //! client does, when the client stalls (`patience`, `delivery`), when it has to give its place to somebody (`places`),
 //! and at shutdown once its requests are answered. First comes what the operator wants of it (`Terms`): the PROXY
-//! protocol, TLS. HTTP/1.1 and HTTP/2 are told apart by the first bytes.
+//! protocol, TLS. HTTP/1.1 and HTTP/2 are told apart by the first bytes. An answer that lasts may take the connection
+//! over (`lasting`).
 
 use std::{
     convert::Infallible,
@@ -18,11 +19,12 @@ use std::{
 use http::{Request, Version};
 use hyper::{
     body::Incoming,
-    service::{Service, service_fn},
+    server::conn::{http1, http2},
+    service::service_fn,
 };
 use hyper_util::{
     rt::{TokioExecutor, TokioIo, TokioTimer},
-    server::conn::auto,
+    server::graceful::GracefulConnection,
 };
 use tokio::{
     io::{AsyncRead, AsyncWrite, ReadBuf},
@@ -37,6 +39,7 @@ use super::{
     answer::AnswerBody,
     body::RequestBody,
     delivery::Owing,
+    lasting::{Handover, Lasting},
     patience::Patient,
     places::{Asked, Control, Place, Places},
     proxy_protocol::{self, HeaderFault},
@@ -56,7 +59,8 @@ pub(super) const STREAMS_MAX: u32 = 256;
 pub(super) struct Serving {
     pub(super) gateway: Arc<Gateway>,
     pub(super) places: Arc<Places>,
-    http: auto::Builder<TokioExecutor>,
+    http1: http1::Builder,
+    http2: http2::Builder<TokioExecutor>,
     terms: Terms,
 }
 
@@ -65,6 +69,17 @@ pub(super) struct Serving {
 enum Wire {
     Plain(TcpStream),
     Tls(Box<TlsStream<TcpStream>>),
+}
+
+/// How a connection comes to the end of being driven.
+#[derive(Debug, PartialEq, Eq)]
+enum Driven {
+    /// The client ended it, or a shutdown.
+    Ended,
+    /// This node ended it.
+    Parted(Parting),
+    /// An answer takes it over.
+    HandedOver,
 }
 
 /// Why a connection never came to HTTP.
@@ -80,15 +95,17 @@ enum NotOpened {
 
 impl Serving {
     pub(super) fn new(gateway: Arc<Gateway>, places: Arc<Places>, terms: Terms) -> Self {
-        let mut http = auto::Builder::new(TokioExecutor::new());
-        http.http1().timer(TokioTimer::new()).header_read_timeout(HEAD_WAIT_MAX).max_buf_size(HEAD_BYTES_MAX);
+        let (mut http1, mut http2) = (http1::Builder::new(), http2::Builder::new(TokioExecutor::new()));
+        http1.timer(TokioTimer::new()).header_read_timeout(HEAD_WAIT_MAX);
+        // A head may be read whole before it is seen how much was read ahead: both are bounded.
+        http1.max_buf_size(HEAD_BYTES_MAX).max_header_size(HEAD_BYTES_MAX);
         let head_bytes_max = u32::try_from(HEAD_BYTES_MAX).unwrap_or(u32::MAX);
-        http.http2()
+        http2
             .timer(TokioTimer::new())
             .max_concurrent_streams(STREAMS_MAX)
             .max_header_list_size(head_bytes_max)
             .keep_alive_interval(KEEP_ALIVE);
-        Self { gateway, places, http, terms }
+        Self { gateway, places, http1, http2, terms }
     }
 
     /// Serves a connection until it ends.
@@ -99,10 +116,18 @@ impl Serving {
         let Ok(stream) = TcpStream::from_std(stream) else { return };
         // Answers are small; waiting to fill a packet would only delay them.
         drop(stream.set_nodelay(true));
-        let opening = timeout(HEAD_WAIT_MAX, self.open(stream, from, &place));
+        // Each part of a connection's life has memory of its own, which the next one does not keep.
+        let opening = Box::pin(timeout(HEAD_WAIT_MAX, self.open(stream, from, &place)));
         let Some(opened) = place.control.unless_ended(opening).await else { return };
         match opened.unwrap_or(Err(NotOpened::TooLong)) {
-            Ok((wire, client)) => self.speak_http(wire, client, &place.control).await,
+            Ok((wire, client)) => {
+                let speaking = Box::pin(self.speak_http(wire, client, &place.control));
+                let Some((mut wire, mut lasting)) = speaking.await else { return };
+                let delivering = pin!(lasting.deliver(&mut wire));
+                if let Some(Err(error)) = place.control.unless_ended(delivering).await {
+                    tracing::debug!(%client, %error, "a connection ended");
+                }
+            }
             Err(error) => {
                 tracing::debug!(%from, %error, "a connection is not opened");
                 metrics.parted(match error {
@@ -134,17 +159,25 @@ impl Serving {
             places: Arc::clone(&self.places),
             control: Arc::clone(control),
             owing: Owing::default(),
+            handover: Handover::default(),
             client,
             alternative: self.terms.alternative.clone(),
         })
     }
 
-    async fn speak_http(&self, wire: Wire, client: IpAddr, control: &Arc<Control>) {
+    /// Until the connection ends, or an answer takes it over.
+    async fn speak_http(&self, wire: Wire, client: IpAddr, control: &Arc<Control>) -> Option<(Patient<Wire>, Lasting)> {
         let unread_wait_max = self.gateway.unread_wait_max;
-        let stream = Patient::new(wire, HEAD_WAIT_MAX, unread_wait_max);
-        let visit = self.visit(client, control);
-        let owing = visit.owing.clone();
-        let service = service_fn(move |request: Request<Incoming>| {
+        let mut stream = Patient::new(wire, HEAD_WAIT_MAX, unread_wait_max);
+        let is_http2 = tokio::select! {
+            biased;
+            // Nobody has asked anything yet.
+            _asked = control.asked_beyond(Asked::GoOn) => return None,
+            said = stream.speaks_http2() => said,
+        };
+        let is_http2 = is_http2.inspect_err(|error| tracing::debug!(%client, %error, "a connection ended")).ok()?;
+        let (is_blocked, visit) = (stream.is_blocked(), self.visit(client, control));
+        let service = service_fn(|request: Request<Incoming>| {
             let visit = Arc::clone(&visit);
             async move {
                 let body_of =
@@ -152,31 +185,42 @@ impl Serving {
                 Ok::<http::Response<AnswerBody>, Infallible>(visit.answer(request.map(body_of)).await)
             }
         });
-        let connection = pin!(self.http.serve_connection(TokioIo::new(stream), service));
-        let parting = drive(connection, control, owing.too_long(unread_wait_max)).await;
-        if let Some(parting) = parting {
+        let (io, overdue) = (TokioIo::new(stream), visit.owing.too_long(unread_wait_max));
+        if is_http2 {
+            let connection = pin!(self.http2.serve_connection(io, service));
+            self.parted(drive(connection, control, overdue, || false).await, client);
+            return None;
+        }
+        let mut connection = self.http1.serve_connection(io, service);
+        let is_due = || visit.handover.is_due(&is_blocked);
+        let driven = drive(Pin::new(&mut connection), control, overdue, is_due).await;
+        if driven == Driven::HandedOver {
+            return Some((connection.into_parts().io.into_inner(), visit.handover.take()?));
+        }
+        self.parted(driven, client);
+        None
+    }
+
+    fn parted(&self, driven: Driven, client: IpAddr) {
+        if let Driven::Parted(parting) = driven {
             tracing::debug!(%client, ?parting, "a connection is ended");
             self.gateway.metrics.parted(parting);
         }
     }
 }
 
-/// Drives a connection to its end; says why, where that was not the client's doing or a shutdown's. `overdue` is over
-/// when an answer was not taken for too long; it also sees to it that a connection is looked at now and then.
-async fn drive<S, I>(
-    mut connection: Pin<&mut auto::Connection<'_, I, S, TokioExecutor>>,
+/// Drives a connection to its end, or until it is due that an answer takes it over. `overdue` is over when an answer
+/// was not taken for too long; it also sees to it that a connection is looked at now and then.
+async fn drive<C: GracefulConnection<Error = hyper::Error>>(
+    mut connection: Pin<&mut C>,
     control: &Control,
     overdue: impl Future<Output = ()>,
-) -> Option<Parting>
-where
-    S: Service<Request<Incoming>, Response = http::Response<AnswerBody>, Error = Infallible>,
-    S::Future: Send + 'static,
-    I: hyper::rt::Read + hyper::rt::Write + Unpin + 'static,
-{
+    is_due: impl Fn() -> bool,
+) -> Driven {
     let (mut overdue, mut is_finishing) = (pin!(overdue), false);
     std::future::poll_fn(|context| {
         match control.poll_asked(context) {
-            Asked::End => return Poll::Ready(None),
+            Asked::End => return Poll::Ready(Driven::Ended),
             Asked::Finish if !is_finishing => {
                 is_finishing = true;
                 connection.as_mut().graceful_shutdown();
@@ -185,14 +229,18 @@ where
         }
         // Before the connection, so that what is looked at now and then is looked at with its clock.
         if overdue.as_mut().poll(context).is_ready() {
-            return Poll::Ready(Some(Parting::Untaken));
+            return Poll::Ready(Driven::Parted(Parting::Untaken));
         }
-        connection.as_mut().poll(context).map(|ended| {
-            if let Err(error) = ended {
-                tracing::debug!(error, "a connection ended");
+        match connection.as_mut().poll(context) {
+            Poll::Ready(ended) => {
+                if let Err(error) = ended {
+                    tracing::debug!(%error, "a connection ended");
+                }
+                Poll::Ready(Driven::Ended)
             }
-            None
-        })
+            Poll::Pending if is_due() => Poll::Ready(Driven::HandedOver),
+            Poll::Pending => Poll::Pending,
+        }
     })
     .await
 }
@@ -244,5 +292,53 @@ impl AsyncWrite for Wire {
             Self::Plain(stream) => Pin::new(stream).poll_shutdown(context),
             Self::Tls(stream) => Pin::new(stream).poll_shutdown(context),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::{net::Ipv4Addr, time::Instant};
+
+    use futures::stream;
+    use http::StatusCode;
+    use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _, duplex};
+
+    use super::*;
+    use crate::listener::answer;
+
+    #[tokio::test]
+    async fn an_answer_takes_a_connection_over_once_what_comes_before_it_is_written() {
+        let place = Places::new(1).arrive(Ipv4Addr::LOCALHOST.into(), Instant::now()).place.unwrap();
+        let (mut client, wire) = duplex(16);
+        let wire = Patient::new(wire, HEAD_WAIT_MAX, HEAD_WAIT_MAX);
+        let (is_blocked, handover) = (wire.is_blocked(), Handover::default());
+        let service = service_fn(async |request: Request<Incoming>| {
+            Ok::<_, Infallible>(match request.uri().path() {
+                "/first" => answer::text(StatusCode::OK, "the first"),
+                _ => handover.leave(answer::lasting(stream::pending()), request.version()),
+            })
+        });
+        let mut connection = http1::Builder::new().serve_connection(TokioIo::new(wire), service);
+        let serving = async {
+            let (overdue, is_due) = (std::future::pending(), || handover.is_due(&is_blocked));
+            let driven = drive(Pin::new(&mut connection), &place.control, overdue, is_due).await;
+            drop(connection);
+            driven
+        };
+        let asking = async {
+            client.write_all(b"GET /first HTTP/1.1\r\n\r\nGET /lasts HTTP/1.1\r\n\r\n").await.unwrap();
+            let mut answers = String::new();
+            client.read_to_string(&mut answers).await.unwrap();
+            answers
+        };
+        let (driven, answers) = tokio::join!(serving, asking);
+        assert_eq!(driven, Driven::HandedOver);
+        let (first, second) = answers.split_once("the first").unwrap();
+        assert!(first.starts_with("HTTP/1.1 200 OK\r\n") && first.contains("content-length: 9\r\n"), "{first}");
+        assert!(second.starts_with("HTTP/1.1 200 OK\r\n") && second.ends_with("\r\n\r\n"), "{second}");
+        assert!(
+            second.contains("connection: close\r\n") && second.contains("transfer-encoding: chunked\r\n"),
+            "{second}"
+        );
     }
 }

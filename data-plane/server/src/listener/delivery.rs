@@ -129,6 +129,8 @@ enum Content {
     Whole,
     /// It comes as it comes.
     Events(Pin<Box<dyn Stream<Item = Bytes> + Send>>),
+    /// Somebody else sends it (`lasting`).
+    Elsewhere,
 }
 
 /// What an answer has beside its bytes while it is on its way. Most answers are small, go over HTTP/1 and have none of
@@ -147,6 +149,8 @@ pub(crate) struct AnswerBody {
     /// Of what there is, the part that is not handed over yet.
     rest: Bytes,
     delivery: Option<Box<Delivery>>,
+    /// Whether it is going to last for longer than anything else on its connection.
+    lasts: bool,
     /// Whose answer it is, where that is known.
     pub(super) caller: CallerKey,
 }
@@ -154,12 +158,22 @@ pub(crate) struct AnswerBody {
 impl AnswerBody {
     /// All of it.
     pub(super) const fn whole(bytes: Bytes) -> Self {
-        Self { content: Content::Whole, rest: bytes, delivery: None, caller: 0 }
+        Self { content: Content::Whole, rest: bytes, delivery: None, lasts: false, caller: 0 }
     }
 
     /// As it comes.
     pub(super) fn events(events: impl Stream<Item = Bytes> + Send + 'static) -> Self {
-        Self { content: Content::Events(Box::pin(events)), rest: Bytes::new(), delivery: None, caller: 0 }
+        Self { content: Content::Events(Box::pin(events)), ..Self::whole(Bytes::new()) }
+    }
+
+    /// As it comes, for hours maybe.
+    pub(super) fn lasting(events: impl Stream<Item = Bytes> + Send + 'static) -> Self {
+        Self { lasts: true, ..Self::events(events) }
+    }
+
+    /// Stands where somebody else sends the body: it has nothing, and no end.
+    pub(super) fn elsewhere() -> Self {
+        Self { content: Content::Elsewhere, ..Self::whole(Bytes::new()) }
     }
 
     /// Bytes of what is whole.
@@ -169,7 +183,12 @@ impl AnswerBody {
 
     /// Whether it comes as it comes.
     pub(super) const fn goes_on(&self) -> bool {
-        matches!(self.content, Content::Events(_))
+        matches!(self.content, Content::Events(_) | Content::Elsewhere)
+    }
+
+    /// Whether it is going to last for longer than anything else on its connection.
+    pub(super) const fn lasts(&self) -> bool {
+        self.lasts
     }
 
     /// The answer with the room it takes up and what it keeps from being idle; `owing` where the connection would not
@@ -188,7 +207,11 @@ impl AnswerBody {
 
     fn poll_events(&mut self, context: &mut Context<'_>) -> Poll<Option<Bytes>> {
         let line = self.line().cloned();
-        let Content::Events(events) = &mut self.content else { return Poll::Ready(None) };
+        let events = match &mut self.content {
+            Content::Whole => return Poll::Ready(None),
+            Content::Events(events) => events,
+            Content::Elsewhere => return Poll::Pending,
+        };
         let Some(line) = line else { return events.as_mut().poll_next(context) };
         // Before it is asked: what comes between the answer's `Pending` and this would be forgotten otherwise.
         line.rests();

@@ -13,7 +13,7 @@ use std::{
 
 use bailiwick_data_plane_core::{
     Config,
-    edge::{self, Exchange, HttpReply, ListRequest, Listen, NOBODY_WAITS, Step, answer_taken},
+    edge::{self, Exchange, HttpReply, ListRequest, Listen, NOBODY_WAITS, Names, ScopeNeeded, Step, answer_taken},
     listing::Failure,
     sealed::{SealNonce, SealingKeys, answer::Answer},
 };
@@ -31,7 +31,7 @@ use super::{
     Gateway,
     answer::{self, Response},
     body::{self, RequestBody},
-    event_stream,
+    event_stream, metadata,
     room::CallerKey,
     visit::Visit,
 };
@@ -208,7 +208,8 @@ async fn listen(
     };
     let (known, name, shown) = (Arc::clone(gateway), virtual_server.to_owned(), shown(headers));
     let is_good = Box::new(move |config: &Config| {
-        known.authenticator.authenticate(config, &name, &shown, unix_seconds()).is_ok()
+        let shown = shown.iter().map(|shown| (header::AUTHORIZATION, shown.clone()));
+        known.authenticator.authenticate(config, &name, &shown.collect(), unix_seconds()).is_ok()
     });
     let (calls, stop, virtual_server) = (Arc::clone(calls), gateway.stopping.clone(), virtual_server.to_owned());
     let unread_wait_max = gateway.unread_wait_max;
@@ -216,21 +217,18 @@ async fn listen(
 }
 
 /// What a client authenticated with. Copied: a value as it came holds the connection's whole buffer, and the connection
-/// gets another, for as long as the stream lasts.
-fn shown(headers: &HeaderMap) -> HeaderMap {
-    let values = headers.get_all(header::AUTHORIZATION).iter();
-    let copies = values.filter_map(|value| HeaderValue::from_bytes(value.as_bytes()).ok());
-    let copies = copies.map(|mut copy| {
-        copy.set_sensitive(true);
-        (header::AUTHORIZATION, copy)
-    });
-    copies.collect()
+/// gets another, for as long as the stream lasts; and a map of headers is larger than what is in it.
+fn shown(headers: &HeaderMap) -> Option<HeaderValue> {
+    let mut copy = HeaderValue::from_bytes(headers.get(header::AUTHORIZATION)?.as_bytes()).ok()?;
+    copy.set_sensitive(true);
+    Some(copy)
 }
 
 /// A page of a list, with a slot: servers are asked for it.
 async fn list(gateway: &Gateway, calls: &Calls, asked: &Asked, request: &ListRequest) -> HttpReply {
     let Some(_slot) = slot_in_time(gateway).await else {
-        return request.failed(&asked.request_id, &Failure::Fault(Reason::NodeOverloaded));
+        let names = Names::of(&asked.request_id, &asked.caller);
+        return request.failed(names, &Failure::Fault(Reason::NodeOverloaded));
     };
     let reply = calls.list(asked, request).await;
     if let Some(hidden) = reply.hidden_thousandths {
@@ -239,12 +237,20 @@ async fn list(gateway: &Gateway, calls: &Calls, asked: &Asked, request: &ListReq
     reply
 }
 
-/// Counts a refusal, and sends the reply.
+/// Counts a refusal, and sends the reply, with a challenge where a token with more scope would do.
 fn finish(gateway: &Gateway, reply: HttpReply, caller: CallerKey) -> Response {
     if let Some(reason) = reply.reason {
         gateway.metrics.refused(reason);
     }
+    let challenge = reply.scope_needed.as_ref().map(|ScopeNeeded { virtual_server, scope }| {
+        let config = gateway.state.config();
+        let issuer = config.as_ref().and_then(|config| config.issuer.as_ref());
+        metadata::challenge(issuer, virtual_server, Reason::ScopeInsufficient, *scope)
+    });
     let mut response = respond(reply);
+    if let Some(challenge) = challenge {
+        metadata::send_along(&mut response, &challenge);
+    }
     response.body_mut().caller = caller;
     response
 }

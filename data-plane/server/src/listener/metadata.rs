@@ -4,8 +4,11 @@
 //! can make a client look for its authorization server elsewhere.
 //! Specification: RFC 9728 §3 and §5.1; RFC 6750 §3; MCP 2026-07-28 authorization.
 
-use bailiwick_data_plane_core::caller::SCOPE_TOOLS;
-use bailiwick_proto::{Reason, v1::Issuer};
+use bailiwick_proto::{
+    Reason, Tier,
+    scope::{self, Scopes},
+    v1::Issuer,
+};
 use http::{HeaderValue, Method, StatusCode, header};
 use serde_json::{Value, json};
 
@@ -18,6 +21,9 @@ use crate::config::http_authority;
 
 /// Where metadata lies: between host and path of the resource.
 pub(crate) const WELL_KNOWN: &str = "/.well-known/oauth-protected-resource";
+
+/// What a client without a good token is told to ask for: whatever the person will consent to.
+pub(super) const SCOPE_OFFERED: Scopes = Scopes::of_level(Tier::Destructive);
 
 /// The answer to a request for whatever lies under `path`.
 pub(super) fn answer(gateway: &Gateway, method: &Method, path: &str) -> Response {
@@ -48,7 +54,7 @@ pub(crate) fn document(issuer: &Issuer, virtual_server: Option<&str>) -> Value {
     json!({
         "resource": resource,
         "authorization_servers": [issuer.issuer],
-        "scopes_supported": [SCOPE_TOOLS],
+        "scopes_supported": scope::WORDS,
         "bearer_methods_supported": ["header"],
         "resource_name": virtual_server.unwrap_or("Bailiwick"),
     })
@@ -60,8 +66,8 @@ pub(crate) fn virtual_server_of<'p>(issuer: &Issuer, path: &'p str) -> Option<&'
     (!name.is_empty() && !name.contains('/')).then_some(name)
 }
 
-/// The `WWW-Authenticate` value of a 401 or 403.
-pub(crate) fn challenge(issuer: Option<&Issuer>, virtual_server: &str, reason: Reason) -> String {
+/// The `WWW-Authenticate` value of a 401 or 403, with the scope that a token needs.
+pub(crate) fn challenge(issuer: Option<&Issuer>, virtual_server: &str, reason: Reason, scope: Scopes) -> String {
     let error = match reason {
         Reason::TokenMissing => None,
         Reason::ScopeInsufficient => Some("insufficient_scope"),
@@ -75,8 +81,15 @@ pub(crate) fn challenge(issuer: Option<&Issuer>, virtual_server: &str, reason: R
     if let Some(url) = issuer.and_then(|issuer| metadata_url(issuer, virtual_server)) {
         challenge.push_str(&format!(r#"resource_metadata="{url}", "#));
     }
-    challenge.push_str(&format!(r#"scope="{SCOPE_TOOLS}""#));
+    challenge.push_str(&format!(r#"scope="{scope}""#));
     challenge
+}
+
+/// Sends a challenge along with an answer.
+pub(super) fn send_along(response: &mut Response, challenge: &str) {
+    if let Ok(challenge) = HeaderValue::from_str(challenge) {
+        response.headers_mut().insert(header::WWW_AUTHENTICATE, challenge);
+    }
 }
 
 /// `None` for a name that has no place in a URL: such a virtual server cannot exist.
@@ -113,7 +126,7 @@ mod tests {
             ("https://gw.example", "/finance"),
         ] {
             let issuer = issuer(mcp_url);
-            let challenge = challenge(Some(&issuer), "finance", Reason::TokenMissing);
+            let challenge = challenge(Some(&issuer), "finance", Reason::TokenMissing, SCOPE_OFFERED);
             let url = challenge.split('"').nth(1).unwrap();
             let (origin, found) = url.split_once(WELL_KNOWN).unwrap();
             assert_eq!(found, path);
@@ -130,14 +143,27 @@ mod tests {
     #[test]
     fn challenges_say_what_is_wrong() {
         let issuer = issuer("http://h/mcp");
+        let challenge = |name: &str, reason| challenge(Some(&issuer), name, reason, SCOPE_OFFERED);
         assert_eq!(
-            challenge(Some(&issuer), "finance", Reason::TokenMissing),
+            challenge("finance", Reason::TokenMissing),
             r#"Bearer resource_metadata="http://h/.well-known/oauth-protected-resource/mcp/finance", scope="mcp:tools""#
         );
-        let expired = challenge(Some(&issuer), "finance", Reason::TokenExpired);
+        let expired = challenge("finance", Reason::TokenExpired);
         assert!(expired.starts_with(r#"Bearer error="invalid_token", error_description="The token has expired"#));
-        let narrow = challenge(Some(&issuer), "finance", Reason::ScopeInsufficient);
+        let narrow = challenge("finance", Reason::ScopeInsufficient);
         assert!(narrow.starts_with(r#"Bearer error="insufficient_scope""#) && narrow.contains(r#"scope="mcp:tools""#));
-        assert_eq!(challenge(Some(&issuer), "a\"b", Reason::TokenMissing), r#"Bearer scope="mcp:tools""#);
+        assert_eq!(challenge("a\"b", Reason::TokenMissing), r#"Bearer scope="mcp:tools""#);
+    }
+
+    #[test]
+    fn a_challenge_names_the_scope_that_is_needed_and_metadata_all_there_are() {
+        let issuer = issuer("http://h/mcp");
+        for tier in Tier::ALL {
+            let scope = Scopes::of_level(tier);
+            let challenge = challenge(Some(&issuer), "finance", Reason::ScopeInsufficient, scope);
+            assert!(challenge.ends_with(&format!(r#", scope="{scope}""#)), "{challenge}");
+        }
+        let supported = &document(&issuer, Some("finance"))["scopes_supported"];
+        assert_eq!(*supported, json!(["mcp:read", "mcp:write", "mcp:tools"]));
     }
 }

@@ -128,7 +128,8 @@ async fn serve(serving: Arc<Serving>, incoming: Incoming, place: Place, supervis
     let Some(connection) = opened else { return metrics.parted(Parting::NotOpened) };
     let (visit, gone) = (serving.visit(client, control), Shutdown::new());
     let conversation = Conversation { visit: Arc::clone(&visit), supervisor, gone: gone.clone() };
-    let ended = AssertUnwindSafe(conversation.hold(&connection)).catch_unwind().await;
+    // Boxed, here and below: each future around another one keeps room for it twice.
+    let ended = AssertUnwindSafe(Box::pin(conversation.hold(&connection))).catch_unwind().await;
     gone.request();
     connection.close(code(Code::H3_NO_ERROR), b"");
     match ended {
@@ -165,7 +166,7 @@ impl Conversation {
         let head_bytes_max = u64::try_from(HEAD_BYTES_MAX).unwrap_or(u64::MAX);
         let mut builder = h3::server::builder();
         let building = builder.max_field_section_size(head_bytes_max).send_grease(false).build(quic);
-        let mut http = self.control().unless_ended(building).await?.ok()?;
+        let mut http = self.control().unless_ended(Box::pin(building)).await?.ok()?;
         let unread_wait_max = self.visit.gateway.unread_wait_max;
         let owing = self.visit.owing.clone();
         let mut untaken = pin!(owing.too_long(unread_wait_max));
@@ -203,7 +204,7 @@ impl Conversation {
     fn start(&self, resolver: RequestResolver<Quic, Bytes>, opened: Opened) {
         let (visit, gone) = (Arc::clone(&self.visit), self.gone.clone());
         self.supervisor.spawn("mcp-request", OnEnd::Finish, async move {
-            let answering = AssertUnwindSafe(answer(&visit, resolver, opened)).catch_unwind();
+            let answering = AssertUnwindSafe(Box::pin(answer(&visit, resolver, opened))).catch_unwind();
             if let Some(Err(_panic)) = gone.or_stop(answering).await {
                 tracing::error!(client = %visit.client, "the HTTP/3 library failed; its request is ended");
             }

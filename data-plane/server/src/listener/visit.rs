@@ -18,6 +18,7 @@ use super::{
     delivery::Owing,
     endpoint::{self, Head},
     guard::Turned,
+    lasting::Handover,
     metadata,
     places::{Asked, Control, Places},
     room::SMALL_BYTES_MAX,
@@ -33,6 +34,7 @@ pub(super) struct Visit {
     pub(super) places: Arc<Places>,
     pub(super) control: Arc<Control>,
     pub(super) owing: Owing,
+    pub(super) handover: Handover,
     /// Where the client is, as far as that is known.
     pub(super) client: IpAddr,
     /// Where else it may ask.
@@ -75,7 +77,10 @@ impl Visit {
                 false => drop(answer.headers_mut().insert(header::CONNECTION, HeaderValue::from_static("close"))),
             }
         }
-        answer
+        match answer.body().lasts() && !is_shared {
+            true => self.handover.leave(answer, head.version),
+            false => answer,
+        }
     }
 
     async fn let_in(

@@ -8,7 +8,7 @@
 //! not answered before what was told of its stream has come back, and a stream it asks for afterwards is the newer one.
 
 use std::{
-    collections::{BTreeSet, HashMap, HashSet, VecDeque},
+    collections::{BTreeSet, HashMap, HashSet, VecDeque, hash_map::Entry},
     mem,
     sync::{Arc, Mutex, MutexGuard, PoisonError},
     time::Duration,
@@ -23,10 +23,10 @@ use bailiwick_data_plane_core::{
 use bailiwick_proto::{Reason, subjects};
 use bailiwick_runtime::EventStream;
 use bytes::Bytes;
-use futures::{FutureExt as _, future::BoxFuture};
+use futures::{FutureExt as _, channel::mpsc, future::BoxFuture};
 use tokio::{
     sync::{
-        AcquireError, OwnedSemaphorePermit, Semaphore, mpsc,
+        AcquireError, OwnedSemaphorePermit, Semaphore,
         oneshot::{self, error::TryRecvError},
     },
     time::timeout,
@@ -73,7 +73,7 @@ struct Known {
 
 #[derive(Debug)]
 struct Session {
-    caller: Caller,
+    caller: Arc<Caller>,
     stream: mpsc::Sender<Note>,
     /// Names the stream among those of all nodes.
     number: u64,
@@ -85,14 +85,15 @@ struct Session {
 #[derive(Debug)]
 pub(crate) struct Place {
     all: Arc<Listeners>,
-    who: (String, String),
+    caller: Arc<Caller>,
     session: Option<SessionKey>,
     number: u64,
     /// All nodes have been told of it, or it was replaced. Taken by who waits for that.
     told: Option<oneshot::Receiver<()>>,
     /// What the session had subscribed to before it listened.
     pub(super) known: BTreeSet<String>,
-    /// What it subscribes to from now on. Taken by the stream's task.
+    /// What it subscribes to from now on: next to nothing, so over a channel that has no room before it needs some. Taken
+    /// by the stream's task.
     pub(super) notes: Option<mpsc::Receiver<Note>>,
 }
 
@@ -101,10 +102,10 @@ impl Drop for Place {
         drop(self.notes.take());
         let mut all = self.all.lock();
         all.streams = all.streams.saturating_sub(1);
-        if let Some(count) = all.of_one.get_mut(&self.who) {
-            *count -= 1;
-            if *count == 0 {
-                all.of_one.remove(&self.who);
+        if let Entry::Occupied(mut count) = all.of_one.entry(who(&self.caller)) {
+            *count.get_mut() -= 1;
+            if *count.get() == 0 {
+                count.remove();
             }
         }
         // Another stream of the session may have taken over.
@@ -118,14 +119,14 @@ impl Drop for Place {
 
 impl Place {
     /// All nodes are told of the stream, if it is a session's: older ones end. Returns when they have been, or cannot be.
-    pub(super) async fn tell(&mut self, caller: &Caller) {
+    pub(super) async fn tell(&mut self) {
         let (Some(key), Some(mut told)) = (self.session, self.told.take()) else { return };
         // Its other end is dropped where the session has a newer stream here already, of which all are told instead.
         if told.try_recv() == Err(TryRecvError::Closed) {
             return;
         }
         let telling = async {
-            let is_sent = self.all.tell_newest(caller, &key, self.number).await;
+            let is_sent = self.all.tell_newest(&self.caller, &key, self.number).await;
             if is_sent {
                 drop(told.await);
             }
@@ -150,21 +151,21 @@ impl Listeners {
     }
 
     /// A place for one more stream of a caller's; `None` when there are too many, or no randomness.
-    pub(crate) fn place(self: &Arc<Self>, caller: &Caller, session: Option<SessionKey>) -> Option<Place> {
+    pub(crate) fn place(self: &Arc<Self>, caller: &Arc<Caller>, session: Option<SessionKey>) -> Option<Place> {
         let number = u64::from_be_bytes(random()?);
         let mut all = self.lock();
-        let who = (caller.user.clone(), caller.agent.clone());
+        let who = who(caller);
         let of_one = all.of_one.get(&who).copied().unwrap_or(0);
         if all.streams >= STREAMS_MAX || of_one >= STREAMS_OF_ONE_MAX {
             return None;
         }
         all.streams += 1;
-        all.of_one.insert(who.clone(), of_one + 1);
+        all.of_one.insert(who, of_one + 1);
         let (sender, notes) = mpsc::channel(ON_THE_WAY_MAX);
         let (untold, told) = oneshot::channel();
         let mut known = BTreeSet::new();
         if let Some(key) = session {
-            let session = Session { caller: caller.clone(), stream: sender, number, untold: Some(untold) };
+            let session = Session { caller: Arc::clone(caller), stream: sender, number, untold: Some(untold) };
             all.sessions.insert(key, session);
             for Note { uri, wished } in all.notes_of(&key).iter().filter_map(|note| self.open(caller, note)) {
                 match wished {
@@ -174,7 +175,8 @@ impl Listeners {
             }
         }
         drop(all);
-        Some(Place { all: Arc::clone(self), who, session, number, told: Some(told), known, notes: Some(notes) })
+        let (all, caller) = (Arc::clone(self), Arc::clone(caller));
+        Some(Place { all, caller, session, number, told: Some(told), known, notes: Some(notes) })
     }
 
     /// A turn to look at what a client sees. A change, or a crowd that arrives, makes all look at once, and each look asks
@@ -242,14 +244,16 @@ impl Listeners {
         let Some(text) = std::str::from_utf8(note).ok() else { return };
         let Some(key) = Note::session_of(text) else { return };
         if Newest::is_one(text) {
-            let Some(caller) = self.lock().sessions.get(&key).map(|session| session.caller.clone()) else { return };
+            let Some(caller) = self.lock().sessions.get(&key).map(|session| Arc::clone(&session.caller)) else {
+                return;
+            };
             if let Ok(newest) = Newest::open(&self.state.sealing_keys(), &caller, text, unix_seconds()) {
                 self.newest(&key, newest.stream);
             }
             return;
         }
         let mut all = self.lock();
-        match all.sessions.get(&key) {
+        match all.sessions.get_mut(&key) {
             Some(session) => {
                 let opened = self.open(&session.caller, note);
                 // A stream that takes no more has all it can have, or is ending.
@@ -269,6 +273,11 @@ impl Listeners {
     fn lock(&self) -> MutexGuard<'_, Known> {
         self.known.lock().unwrap_or_else(PoisonError::into_inner)
     }
+}
+
+/// Whose streams are counted together.
+fn who(caller: &Caller) -> (String, String) {
+    (caller.user.clone(), caller.agent.clone())
 }
 
 impl Known {

@@ -3,7 +3,7 @@
 //! Used by the listener's task alone. Everything that takes time is polled here and nowhere else, so what is dropped
 //! with the task is over.
 
-use std::{collections::BTreeMap, sync::Arc, time::Duration};
+use std::{sync::Arc, time::Duration};
 
 use bailiwick_data_plane_core::{
     Config,
@@ -54,32 +54,36 @@ enum Reading {
 
 /// See the file's header.
 pub(super) struct Sources {
-    heard: BTreeMap<String, Heard>,
-    /// By server and stream; stream 0 finds out what the server offers.
-    streams: StreamMap<(String, u64), BoxStream<'static, Event>>,
+    /// In the order of their names; no more room than they take, because most listeners hear one or two.
+    heard: Vec<Heard>,
+    /// By server, where that is in `heard`, and stream; stream 0 finds out what the server offers.
+    streams: StreamMap<(usize, u64), BoxStream<'static, Event>>,
     /// Subscriptions under way.
     chores: FuturesUnordered<BoxFuture<'static, ()>>,
     wishes: Wishes,
     /// Servers whose wishes are not known to their source yet: it was not there.
-    fresh: Vec<(String, Era, Offers)>,
+    fresh: Vec<(usize, Era, Offers)>,
 }
 
 impl Sources {
     pub(super) fn begin(stream: &Stream, config: &Config) -> Self {
         let principal = principal_with(&stream.asked.caller, stream.listen.capabilities.as_deref());
         let names = config.virtual_servers.get(&stream.virtual_server).map(|offered| offered.servers.iter());
+        let servers = names.into_iter().flatten().filter_map(|name| config.servers.get(name));
+        let heard = servers.map(|server| {
+            let hearing = Arc::new(stream.calls.upstream.hearing(server, &principal));
+            Heard { server: Arc::clone(server), hearing, source: None }
+        });
         let mut sources = Self {
-            heard: BTreeMap::new(),
+            heard: heard.collect(),
             streams: StreamMap::new(),
             chores: FuturesUnordered::new(),
             wishes: stream.listen.wishes.clone(),
             fresh: Vec::new(),
         };
-        for server in names.into_iter().flatten().filter_map(|name| config.servers.get(name)) {
-            let hearing = Arc::new(stream.calls.upstream.hearing(server, &principal));
-            sources.streams.insert((server.name.clone(), 0), offers(Arc::clone(&hearing)).into_stream().boxed());
-            let heard = Heard { server: server.clone(), hearing, source: None };
-            sources.heard.insert(server.name.clone(), heard);
+        sources.heard.shrink_to_fit();
+        for (server, heard) in sources.heard.iter().enumerate() {
+            sources.streams.insert((server, 0), offers(Arc::clone(&heard.hearing)).into_stream().boxed());
         }
         sources
     }
@@ -87,37 +91,38 @@ impl Sources {
     /// Gives back what servers keep for this listener.
     pub(super) async fn close(self) {
         drop((self.streams, self.chores));
-        join_all(self.heard.values().map(|heard| heard.hearing.close())).await;
+        join_all(self.heard.iter().map(|heard| heard.hearing.close())).await;
     }
 
     pub(super) fn servers(&self) -> Vec<String> {
-        self.heard.keys().cloned().collect()
+        self.heard.iter().map(|heard| heard.server.name.clone()).collect()
     }
 
     /// Whether the virtual server still consists of these servers.
     pub(super) fn are_of(&self, config: &Config, virtual_server: &str) -> bool {
         let Some(offered) = config.virtual_servers.get(virtual_server) else { return false };
         let now = offered.servers.iter().filter_map(|name| config.servers.get(name));
-        now.eq(self.heard.values().map(|heard| &heard.server))
+        now.eq(self.heard.iter().map(|heard| &heard.server))
     }
 
     /// Does everything that is to be done, and tells the client's side.
     pub(super) fn carry_out(&mut self, now: u64, hearer: &Hearer<'_>, listening: &mut Listening) {
         self.wish(hearer, listening.wishes());
         for (server, era, offers) in std::mem::take(&mut self.fresh) {
-            if let Some(heard) = self.heard.get_mut(&server) {
-                heard.source = Some(Source::new(era, offers, hearer.to_server(&server, &self.wishes)));
+            if let Some(heard) = self.heard.get_mut(server) {
+                heard.source = Some(Source::new(era, offers, hearer.to_server(&heard.server.name, &self.wishes)));
             }
         }
-        for (name, heard) in &mut self.heard {
+        for (server, heard) in self.heard.iter_mut().enumerate() {
             let Some(source) = &mut heard.source else { continue };
+            let name = &heard.server.name;
             while let Some(output) = source.poll_output() {
                 match output {
                     SourceOutput::Open(stream, wishes) => {
                         let reading = Reading::Begins(Arc::clone(&heard.hearing), wishes);
-                        self.streams.insert((name.clone(), stream), stream::unfold(reading, read).boxed());
+                        self.streams.insert((server, stream), stream::unfold(reading, read).boxed());
                     }
-                    SourceOutput::Close(stream) => drop(self.streams.remove(&(name.clone(), stream))),
+                    SourceOutput::Close(stream) => drop(self.streams.remove(&(server, stream))),
                     SourceOutput::Subscribe(uri) => self.chores.push(subscribe(&heard.hearing, uri, true)),
                     SourceOutput::Unsubscribe(uri) => self.chores.push(subscribe(&heard.hearing, uri, false)),
                     SourceOutput::Settled(honoured) => {
@@ -145,9 +150,9 @@ impl Sources {
             return;
         }
         self.wishes.clone_from(wishes);
-        for (name, heard) in &mut self.heard {
+        for heard in &mut self.heard {
             if let Some(source) = &mut heard.source {
-                source.handle_wishes(hearer.to_server(name, wishes));
+                source.handle_wishes(hearer.to_server(&heard.server.name, wishes));
             }
         }
     }
@@ -163,7 +168,7 @@ impl Sources {
             self.fresh.push((server, era, offers));
             return;
         }
-        let Some(source) = self.heard.get_mut(&server).and_then(|heard| heard.source.as_mut()) else { return };
+        let Some(source) = self.heard.get_mut(server).and_then(|heard| heard.source.as_mut()) else { return };
         match event {
             Event::Opened => source.handle_opened(now(), stream),
             Event::Message(message) => source.handle_message(now(), stream, &message),
@@ -173,11 +178,11 @@ impl Sources {
     }
 
     pub(super) fn handle_timeout(&mut self, now: u64) {
-        self.heard.values_mut().filter_map(|heard| heard.source.as_mut()).for_each(|source| source.handle_timeout(now));
+        self.heard.iter_mut().filter_map(|heard| heard.source.as_mut()).for_each(|source| source.handle_timeout(now));
     }
 
     pub(super) fn poll_timeout(&self) -> Option<u64> {
-        self.heard.values().filter_map(|heard| heard.source.as_ref()?.poll_timeout()).min()
+        self.heard.iter().filter_map(|heard| heard.source.as_ref()?.poll_timeout()).min()
     }
 }
 

@@ -90,6 +90,69 @@ async fn what_is_refused_never_reaches_the_server_and_is_recorded_with_its_reaso
 }
 
 #[tokio::test]
+async fn a_token_reaches_no_further_than_its_scope_and_is_told_which_would_do() {
+    let world = World::start(Speaks::Modern, PERMIT_ALL).await;
+    let of_scope = |scope: &str| token(&bailiwick_token::Claims { scope: scope.into(), ..claims() });
+    // A header set again stands beside the first; so the token is put in its place.
+    let send = async |request: RequestBuilder, scope: &str| {
+        let mut request = request.build().unwrap();
+        let bearer = format!("Bearer {}", of_scope(scope)).try_into().unwrap();
+        request.headers_mut().insert("authorization", bearer);
+        Client::new().execute(request).await.unwrap()
+    };
+    for (scope, tool, needed) in [
+        ("mcp:read", "create_charge", "mcp:write"),
+        ("openid mcp:read", "drop_ledger", "mcp:tools"),
+        ("mcp:read mcp:write", "drop_ledger", "mcp:tools"),
+    ] {
+        let answer = send(world.call(tool), scope).await;
+        let challenge = answer.headers()["www-authenticate"].to_str().unwrap().to_owned();
+        let (start, end) = (
+            r#"Bearer error="insufficient_scope", error_description=""#,
+            format!(
+                r#", resource_metadata="http://gateway.test/.well-known/oauth-protected-resource/mcp/finance", scope="{needed}""#
+            ),
+        );
+        assert!(challenge.starts_with(start) && challenge.ends_with(&end), "{challenge}");
+        let (status, body) = json_of(answer).await;
+        let (code, reason, request_id) = refusal(&body);
+        assert_eq!((status, code, reason, &body["id"]), (403, 403, "scope_insufficient", &json!(7)));
+        let records = world.records(request_id).await;
+        assert_eq!((records.len(), records[0].kind), (1, Kind::CallDenied));
+        let decision = records[0].decision.as_ref().unwrap();
+        assert_eq!((decision.effect, decision.reason.as_deref()), (Effect::Deny, Some("scope_insufficient")));
+        assert_eq!((records[0].tool.as_deref(), records[0].user.as_deref()), (Some(tool), Some("jane@example.com")));
+    }
+    assert_eq!(world.server.seen("tools/call").len(), 0);
+    for (scope, reached) in [("mcp:read", 1), ("mcp:write", 2), ("mcp:tools", 3)] {
+        let (_, list) = json_of(send(world.modern("tools/list", None, ""), scope).await).await;
+        let names: Vec<_> = list["result"]["tools"].as_array().unwrap().iter().map(|tool| &tool["name"]).collect();
+        assert_eq!(names.len(), reached, "{scope}: {names:?}");
+        for name in names {
+            let answer = send(world.call(name.as_str().unwrap()), scope).await;
+            assert_eq!((answer.status().as_u16(), answer.headers().get("www-authenticate")), (200, None));
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_token_of_another_client_than_consented_to_is_refused_with_the_consent() {
+    let world = World::start(Speaks::Modern, PERMIT_ALL).await;
+    let request = world.call("query_data").build().unwrap();
+    let other = token(&bailiwick_token::Claims { client_id: "other".into(), ..claims() });
+    let mut stolen = request.try_clone().unwrap();
+    stolen.headers_mut().insert("authorization", format!("Bearer {other}").try_into().unwrap());
+    let (status, body) = json_of(Client::new().execute(stolen).await.unwrap()).await;
+    let (_, reason, request_id) = refusal(&body);
+    assert_eq!((status, reason), (200, "consent_missing"));
+    assert_eq!(body["error"]["data"]["consent"], "c-1");
+    let records = world.records(request_id).await;
+    assert_eq!((records[0].client.as_deref(), records[0].consent.as_deref()), (Some("other"), Some("c-1")));
+    assert_eq!(Client::new().execute(request).await.unwrap().status(), 200);
+    assert_eq!(world.server.seen("tools/call").len(), 1);
+}
+
+#[tokio::test]
 async fn the_list_shows_exactly_what_may_be_called() {
     let world = World::start(Speaks::Modern, PERMIT_READS).await;
     let (status, body) = json_of(world.modern("tools/list", None, "").send().await.unwrap()).await;

@@ -20,6 +20,7 @@ async fn who_is_not_authenticated_is_told_where_to_sign_in() {
     let (status, metadata) = json_of(get("/mcp/finance").await.unwrap()).await;
     assert_eq!((status, &metadata["resource"]), (200, &json!("http://gateway.test/mcp/finance")));
     assert_eq!(metadata["authorization_servers"], json!(["http://issuer.test"]));
+    assert_eq!(metadata["scopes_supported"], json!(["mcp:read", "mcp:write", "mcp:tools"]));
     assert_eq!(json_of(get("").await.unwrap()).await.1["resource"], "http://gateway.test/mcp");
     assert_eq!(get("/mcp/none").await.unwrap().status(), 404);
     let stranger = world.post("{}").bearer_auth("a.b.c").send().await.unwrap();

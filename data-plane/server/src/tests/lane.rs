@@ -23,6 +23,9 @@ async fn a_revocation_is_in_force_when_the_node_says_so_and_stays_so_when_the_st
     eventually("denied", || world.control.denied(revision)).await;
     assert!(!world.control.acknowledged(revision), "the stream has not brought it");
     assert_eq!(reason_of(&world, "query_data").await.as_deref(), Some("consent_revoked"));
+    let (_, list) = json_of(world.modern("prompts/list", None, "").send().await.unwrap()).await;
+    let data = &list["error"]["data"];
+    assert_eq!((&data["reason"], &data["consent"]), (&json!("consent_revoked"), &json!("c-1")));
     world.control.catch_up(consent(true)).await;
     eventually("caught up", || world.control.acknowledged(revision)).await;
     assert_eq!(reason_of(&world, "query_data").await.as_deref(), Some("consent_revoked"));

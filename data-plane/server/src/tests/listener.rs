@@ -28,7 +28,7 @@ fn address(world: &World) -> SocketAddr {
 }
 
 /// New files, and the certificate to trust.
-fn certify(files: &CertificateFiles) -> Certificate {
+pub(super) fn certify(files: &CertificateFiles) -> Certificate {
     let CertifiedKey { cert, signing_key } = generate_simple_self_signed(vec!["localhost".to_owned()]).unwrap();
     std::fs::write(&files.certificate, cert.pem()).unwrap();
     std::fs::write(&files.key, signing_key.serialize_pem()).unwrap();

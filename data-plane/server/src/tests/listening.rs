@@ -2,6 +2,9 @@
 
 use std::collections::{BTreeSet, VecDeque};
 
+use bailiwick_runtime::served_certificate::CertificateFiles;
+use reqwest::ClientBuilder;
+
 use super::*;
 use crate::{
     fakes::teller::{SUBSCRIPTION, Teller},
@@ -295,6 +298,42 @@ async fn only_a_session_that_opens_gets_a_legacy_stream() {
     assert_eq!(Client::new().get(&url).header("mcp-session-id", &session).send().await.unwrap().status(), 401);
     let no_session = Client::new().get(&url).bearer_auth(token(&claims())).header("accept", "text/event-stream");
     assert_eq!(no_session.send().await.unwrap().status(), 405);
+}
+
+#[tokio::test]
+async fn a_stream_over_http1_is_the_last_answer_on_its_connection_and_both_ends_are_told() {
+    let folder = tempfile::tempdir().unwrap();
+    let files = CertificateFiles { certificate: folder.path().join("tls.crt"), key: folder.path().join("tls.key") };
+    let certificate = listener::certify(&files);
+    let teller = Teller::start(true).await;
+    let control = FakeControlPlane::start(entries(&teller.url, PERMIT_EVERYTHING, true)).await;
+    let secure = |config| DataPlaneConfig { tls: Some(files), ..config };
+    let mut node = Node::start_as(&control.url, EventStream::in_process(), secure).await;
+    eventually("ready", || node.running.as_ref().unwrap().is_ready()).await;
+    let url = format!("https://localhost:{}/mcp/finance", node.running.as_ref().unwrap().mcp_addr.port());
+    let client = |builder: ClientBuilder| builder.no_proxy().tls_certs_only([certificate.clone()]).build().unwrap();
+    let mut streams = Vec::new();
+    for (client, is_last) in [(client(Client::builder().http1_only()), true), (client(Client::builder()), false)] {
+        let body = json!({"jsonrpc": "2.0", "id": 1, "method": "initialize",
+            "params": {"protocolVersion": "2025-11-25", "capabilities": {}}});
+        let opened = client.post(&url).bearer_auth(token(&claims())).header("content-type", "application/json");
+        let opened = opened.header("accept", "application/json, text/event-stream").body(body.to_string());
+        let opened = opened.send().await.unwrap();
+        let session = opened.headers()["mcp-session-id"].to_str().unwrap().to_owned();
+        let get = client.get(&url).bearer_auth(token(&claims())).header("accept", "text/event-stream");
+        let stream = get.header("mcp-session-id", &session).send().await.unwrap();
+        assert_eq!(stream.headers().get("connection").is_some_and(|said| said == "close"), is_last);
+        streams.push(Events::of(stream));
+    }
+    eventually("heard", || teller.heard_by() == 2).await;
+    teller.tell("notifications/prompts/list_changed", &json!({}));
+    for stream in &mut streams {
+        assert_eq!(stream.method().await, "notifications/prompts/list_changed");
+    }
+    node.stop().await;
+    for mut stream in streams {
+        assert_eq!(stream.next().await, None);
+    }
 }
 
 #[tokio::test]

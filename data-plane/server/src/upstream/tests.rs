@@ -47,6 +47,7 @@ fn call_of(arguments: &str, definition: Option<Box<RawValue>>) -> PermittedCall 
     let decision = Decision {
         reason: None,
         policies: Arc::default(),
+        scope_needed: None,
         policy_error: None,
         revision: 1,
         rollout: None,

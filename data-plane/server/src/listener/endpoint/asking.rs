@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 
 use bailiwick_data_plane_core::Config;
 use bailiwick_proto::{Reason, mcp::code};
-use http::{HeaderMap, HeaderValue, StatusCode, header};
+use http::{HeaderMap, StatusCode};
 
 use super::{
     super::{
@@ -110,12 +110,11 @@ async fn unauthenticated(visit: &Visit, calls: &Calls, denial: &Denial<'_>, refu
         Reason::ConfigStale => return not_ready(),
         _ => StatusCode::UNAUTHORIZED,
     };
-    let challenge = metadata::challenge(denial.config.issuer.as_ref(), denial.virtual_server, reason);
+    let issuer = denial.config.issuer.as_ref();
+    let challenge = metadata::challenge(issuer, denial.virtual_server, reason, metadata::SCOPE_OFFERED);
     let body = refusal_body(code::DENIED, reason, denial.request_id);
     let mut response = answer::json(status, body);
-    if let Ok(challenge) = HeaderValue::from_str(&challenge) {
-        response.headers_mut().insert(header::WWW_AUTHENTICATE, challenge);
-    }
+    metadata::send_along(&mut response, &challenge);
     response
 }
 

@@ -2,16 +2,16 @@
 
 use bailiwick_proto::v1;
 use bailiwick_runtime::event_stream::Listener as Heard;
-use futures::FutureExt as _;
-use tokio::{sync::mpsc::error::TryRecvError as Received, time::Instant};
+use futures::{FutureExt as _, channel::mpsc::TryRecvError as Received};
+use tokio::time::Instant;
 
 use super::*;
 use crate::fakes::world::claims;
 
 const SESSION: SessionKey = [7; 32];
 
-fn caller() -> Caller {
-    Caller::from_claims(&claims(), "finance").unwrap()
+fn caller() -> Arc<Caller> {
+    Arc::new(Caller::from_claims(&claims(), "finance").unwrap())
 }
 
 fn node(stream: &EventStream) -> Arc<Listeners> {
@@ -31,22 +31,22 @@ fn place(node: &Arc<Listeners>) -> Place {
 
 /// A newer stream of the session took its place.
 fn is_over(place: &mut Place) -> bool {
-    place.notes.as_mut().unwrap().try_recv() == Err(Received::Disconnected)
+    place.notes.as_mut().unwrap().try_recv() == Err(Received::Closed)
 }
 
 #[tokio::test]
 async fn a_client_is_answered_once_all_nodes_were_told_so_what_it_asks_for_then_is_newer() {
     let stream = EventStream::in_process();
     let (here, there, mut heard) = (node(&stream), node(&stream), told(&stream).await);
-    let (mut older, caller) = (place(&here), caller());
-    let mut answered = Box::pin(older.tell(&caller));
+    let mut older = place(&here);
+    let mut answered = Box::pin(older.tell());
     assert!((&mut answered).now_or_never().is_none(), "nobody has heard of it yet");
     let note = heard.next().await.unwrap();
     there.brought(&note);
     here.brought(&note);
     answered.await;
     let mut newer = place(&there);
-    let mut answered = Box::pin(newer.tell(&caller));
+    let mut answered = Box::pin(newer.tell());
     assert!((&mut answered).now_or_never().is_none());
     let note = heard.next().await.unwrap();
     for node in [&here, &there] {
@@ -61,9 +61,9 @@ async fn of_two_streams_asked_for_at_once_one_is_left_whichever_is_heard_of_firs
     for first in [0, 1] {
         let stream = EventStream::in_process();
         let (nodes, mut heard) = ([node(&stream), node(&stream)], told(&stream).await);
-        let ([mut one, mut other], caller) = ([place(&nodes[0]), place(&nodes[1])], caller());
+        let [mut one, mut other] = [place(&nodes[0]), place(&nodes[1])];
         let mut notes = Vec::new();
-        let mut telling = [Box::pin(one.tell(&caller)), Box::pin(other.tell(&caller))];
+        let mut telling = [Box::pin(one.tell()), Box::pin(other.tell())];
         for answered in &mut telling {
             assert!(answered.now_or_never().is_none());
             notes.push(heard.next().await.unwrap());
@@ -81,11 +81,11 @@ async fn of_two_streams_asked_for_at_once_one_is_left_whichever_is_heard_of_firs
 #[tokio::test]
 async fn a_stream_that_was_replaced_before_anybody_heard_of_it_is_not_told_of() {
     let stream = EventStream::in_process();
-    let (here, mut heard, caller) = (node(&stream), told(&stream).await, caller());
+    let (here, mut heard) = (node(&stream), told(&stream).await);
     let (mut older, mut newer) = (place(&here), place(&here));
-    let mut answered = Box::pin(newer.tell(&caller));
+    let mut answered = Box::pin(newer.tell());
     assert!((&mut answered).now_or_never().is_none());
-    older.tell(&caller).await;
+    older.tell().await;
     here.brought(&heard.next().await.unwrap());
     answered.await;
     assert!(heard.next().now_or_never().is_none());
@@ -96,11 +96,11 @@ async fn a_stream_that_was_replaced_before_anybody_heard_of_it_is_not_told_of() 
 async fn without_an_event_stream_a_client_waits_only_so_long_and_a_newer_stream_still_counts() {
     let (lost, stream) = (EventStream::in_process(), EventStream::in_process());
     let (here, there, mut heard) = (node(&lost), node(&stream), told(&stream).await);
-    let (mut older, caller, began) = (place(&here), caller(), Instant::now());
-    older.tell(&caller).await;
+    let (mut older, began) = (place(&here), Instant::now());
+    older.tell().await;
     assert_eq!(began.elapsed(), BACK_WAIT_MAX);
     let mut newer = place(&there);
-    newer.tell(&caller).await;
+    newer.tell().await;
     here.brought(&heard.next().await.unwrap());
     assert_eq!((is_over(&mut older), is_over(&mut newer)), (true, false));
 }

@@ -1,0 +1,37 @@
+//! `client new-secret`: a secret for an OAuth client, and what its manifest says of it.
+
+use aws_lc_rs::{digest, rand};
+use serde_json::json;
+use zeroize::Zeroizing;
+
+use crate::{
+    args::{ClientCommand, ClientNewSecretArgs},
+    failure::Failure,
+    output::print,
+};
+
+/// Bits enough that a plain hash of it gives nothing away.
+const SECRET_BYTES: usize = 32;
+
+pub(crate) fn run(command: ClientCommand) -> Result<(), Failure> {
+    match command {
+        ClientCommand::NewSecret(args) => new_secret(&args),
+    }
+}
+
+fn new_secret(args: &ClientNewSecretArgs) -> Result<(), Failure> {
+    let mut bytes = Zeroizing::new([0; SECRET_BYTES]);
+    let filled = rand::fill(bytes.as_mut_slice());
+    filled.map_err(|_| Failure::Refused("the operating system gives no randomness".to_owned()))?;
+    let secret = Zeroizing::new(hex(bytes.as_slice()));
+    let hash = hex(digest::digest(&digest::SHA256, secret.as_bytes()).as_ref());
+    let value = json!({"client_secret": *secret, "secret_sha256": hash});
+    print(args.output, &value, || {
+        format!("client secret, shown once: {}\nin the Client's manifest:   secret_sha256: {hash}", *secret)
+    });
+    Ok(())
+}
+
+fn hex(bytes: &[u8]) -> String {
+    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
+}

@@ -1,0 +1,102 @@
+//! What the authorization server asks of the one place that decides.
+//!
+//! Every node serves HTTP; only the leader decides. So a decision is asked for through the same gate that administrators'
+//! calls pass (`forward`), from inside: carried out here by the leader, handed on once by everybody else, and tried
+//! again while it certainly had no effect. Nothing is asked under a request id: what may be used once is not answered
+//! twice. Also here: the leader's side, called by `internal`.
+
+use std::time::Duration;
+
+use bailiwick_control_plane_core::{Answer, Command, Exchanged, Rejection, assertion::UseAssertion};
+use bailiwick_proto::v1::{
+    DecideRequest, DecideResponse, internal_client::InternalClient, internal_server::InternalServer,
+};
+use bailiwick_runtime::{PeerIdentity, identity::Role};
+use tonic::{Code, Request, Status};
+use tower::Layer as _;
+
+use crate::{
+    domain::{Caller, Domain},
+    forward::{Gate, Gated},
+    internal::Colleagues,
+    status,
+};
+
+/// Longest wait for a decision: a client that waits longer has given up.
+const WAIT_MAX: Duration = Duration::from_secs(8);
+
+/// Asks for decisions; cheap to clone.
+#[derive(Clone, Debug)]
+pub(crate) struct Decisions {
+    client: InternalClient<Gated<InternalServer<Colleagues>>>,
+    own: PeerIdentity,
+}
+
+/// Something was decided.
+#[derive(Debug)]
+pub(crate) struct Decided {
+    pub(crate) exchanged: Exchanged,
+    pub(crate) revision: u64,
+}
+
+/// Nothing was, as far as is known.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) enum Undecided {
+    /// It was refused, for this reason.
+    Refused(String),
+    /// Not now: nobody leads, too much is asked, or the answer was lost.
+    Unavailable,
+}
+
+impl Decisions {
+    /// For the node of this name.
+    pub(crate) fn new(gate: &Gate, colleagues: Colleagues, node: &str) -> Self {
+        let node_id = Some(colleagues.domain.consensus().node_id());
+        let own = PeerIdentity::Node { role: Role::ControlPlane, name: node.to_owned(), node_id };
+        Self { client: InternalClient::new(gate.layer(InternalServer::new(colleagues))), own }
+    }
+
+    /// Has an assertion used up, and a token granted for it.
+    pub(crate) async fn use_assertion(&self, wish: &UseAssertion, actor: String) -> Result<Decided, Undecided> {
+        let use_assertion = serde_json::to_vec(wish).map_err(|_| Undecided::Unavailable)?;
+        let mut request = Request::new(DecideRequest { use_assertion, actor });
+        request.set_timeout(WAIT_MAX);
+        request.extensions_mut().insert(self.own.clone());
+        let answered = self.client.clone().decide(request).await.map_err(|status| {
+            tracing::warn!(%status, "a token could not be decided about");
+            Undecided::Unavailable
+        })?;
+        let DecideResponse { revision, exchanged, refused, full } = answered.into_inner();
+        if full {
+            return Err(Undecided::Unavailable);
+        }
+        if exchanged.is_empty() {
+            return Err(Undecided::Refused(refused));
+        }
+        let exchanged = serde_json::from_slice(&exchanged).map_err(|_| Undecided::Unavailable)?;
+        Ok(Decided { exchanged, revision })
+    }
+}
+
+/// Decides, on the leader.
+pub(crate) async fn decide(domain: &Domain, request: DecideRequest) -> Result<DecideResponse, Status> {
+    let DecideRequest { use_assertion, actor } = request;
+    let wish: UseAssertion = serde_json::from_slice(&use_assertion)
+        .map_err(|_| Status::new(Code::Unimplemented, "this control plane does not know what is asked for"))?;
+    let caller = Caller { actor, request_id: String::new() };
+    let written = match domain.write(Command::UseAssertion(wish), caller).await {
+        Ok(written) => written,
+        Err(crate::domain::WriteError::Rejected(rejection)) => return Ok(refusal(&rejection)),
+        Err(error) => return Err(status::of_write(error)),
+    };
+    let Answer::Exchanged(exchanged) = &written.answer else {
+        return Err(Status::internal("the decision is of another kind"));
+    };
+    let exchanged = serde_json::to_vec(exchanged).map_err(|_| Status::internal("the decision cannot be written"))?;
+    Ok(DecideResponse { revision: written.revision, exchanged, ..DecideResponse::default() })
+}
+
+fn refusal(rejection: &Rejection) -> DecideResponse {
+    let full = matches!(rejection, Rejection::TooMany { .. });
+    DecideResponse { refused: rejection.to_string(), full, ..DecideResponse::default() }
+}

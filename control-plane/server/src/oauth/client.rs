@@ -1,0 +1,184 @@
+//! How a client proves who it is: by its secret, in the header or the body (RFC 6749 §2.3.1), or by a JWT it signs
+//! (RFC 7523 §2.2). Exactly one way, and the one it is registered for.
+//!
+//! Whoever fails learns that it failed and nothing else; a client that does not exist takes the same time as one whose
+//! secret is wrong. What a client signed is good once; its use is part of the decision it leads to.
+
+use aws_lc_rs::digest;
+use axum::http::{HeaderMap, header};
+use bailiwick_control_plane_core::{
+    assertion::Use,
+    resource::{ClientAuth, ClientSpec},
+};
+use bailiwick_token::{
+    assertion::{self, AssertionAlgorithm, AssertionKeys, Rule, TypRule, peek, replay_key},
+    same_secret,
+};
+use base64::{Engine as _, engine::general_purpose::STANDARD};
+
+use super::{Services, TOKEN_PATH, error::OAuthError, form::Form};
+use crate::{clock, minting};
+
+/// RFC 7523 §2.2.
+const ASSERTION_TYPE: &str = "urn:ietf:params:oauth:client-assertion-type:jwt-bearer";
+/// Longest life of what a client signs, in seconds: it is made for one request.
+const ASSERTION_SECONDS_MAX: i64 = 600;
+/// How far a client's clock may be ahead, in seconds.
+pub(super) const SKEW_SECONDS: i64 = 30;
+/// What clients may sign with.
+const ALGORITHMS: [AssertionAlgorithm; 5] = [
+    AssertionAlgorithm::Es256,
+    AssertionAlgorithm::Es384,
+    AssertionAlgorithm::EdDsa,
+    AssertionAlgorithm::Ps256,
+    AssertionAlgorithm::Rs256,
+];
+
+/// A client that proved who it is.
+#[derive(Debug)]
+pub(super) struct Authenticated {
+    /// Its `client_id`.
+    pub(super) name: String,
+    /// What it used up by that.
+    pub(super) used: Option<Use>,
+}
+
+/// What a client presents.
+enum Presented<'a> {
+    Secret { name: String, secret: String, by_basic: bool },
+    Signed { name: String, jwt: &'a str },
+}
+
+/// Who the client is.
+pub(super) async fn authenticate(
+    services: &Services,
+    headers: &HeaderMap,
+    form: &Form,
+) -> Result<Authenticated, OAuthError> {
+    let presented = presented(headers, form)?;
+    let (Presented::Secret { name, .. } | Presented::Signed { name, .. }) = &presented;
+    let spec = services.domain.read_latest(|state| state.clients.get(name).map(|client| client.spec.clone())).await;
+    let spec = spec.map_err(|_| OAuthError::unavailable("the cluster does not answer"))?;
+    match presented {
+        Presented::Secret { name, secret, by_basic } => by_secret(spec.as_ref(), name, &secret, by_basic),
+        Presented::Signed { name, jwt } => by_signature(services, spec.as_ref(), name, jwt),
+    }
+}
+
+fn presented<'a>(headers: &HeaderMap, form: &'a Form) -> Result<Presented<'a>, OAuthError> {
+    let (name, secret) = (form.one("client_id")?, form.one("client_secret")?);
+    let (jwt, kind) = (form.one("client_assertion")?, form.one("client_assertion_type")?);
+    let basic = headers.get(header::AUTHORIZATION).map(|value| basic(value.as_bytes())).transpose()?;
+    match (basic, secret, jwt) {
+        (Some((of_header, secret)), None, None) => match name {
+            Some(name) if name != of_header => Err(OAuthError::client("header and body name different clients", true)),
+            _ => Ok(Presented::Secret { name: of_header, secret, by_basic: true }),
+        },
+        (None, Some(secret), None) => {
+            let name = name.ok_or(OAuthError::client("client_id is missing", false))?.to_owned();
+            Ok(Presented::Secret { name, secret: secret.to_owned(), by_basic: false })
+        }
+        (None, None, Some(jwt)) if kind == Some(ASSERTION_TYPE) => {
+            let said = peek(jwt).map_err(|_| OAuthError::client("the client's assertion cannot be read", false))?.iss;
+            match name {
+                Some(name) if name != said => {
+                    Err(OAuthError::client("assertion and body name different clients", false))
+                }
+                _ => Ok(Presented::Signed { name: said, jwt }),
+            }
+        }
+        (None, None, Some(_)) => Err(OAuthError::request("client_assertion_type is missing or another one")),
+        (None, None, None) => Err(OAuthError::client("no proof of who the client is", false)),
+        _ => Err(OAuthError::request("the client authenticates in more than one way")),
+    }
+}
+
+/// `Basic`, each part form-encoded before base64 (RFC 6749 §2.3.1).
+fn basic(value: &[u8]) -> Result<(String, String), OAuthError> {
+    let unreadable = || OAuthError::client("the authorization header cannot be read", true);
+    let text = std::str::from_utf8(value).map_err(|_| unreadable())?;
+    let (scheme, encoded) = text.split_once(' ').ok_or_else(unreadable)?;
+    if !scheme.eq_ignore_ascii_case("basic") {
+        return Err(unreadable());
+    }
+    let decoded = STANDARD.decode(encoded.trim()).map_err(|_| unreadable())?;
+    let decoded = String::from_utf8(decoded).map_err(|_| unreadable())?;
+    let (name, secret) = decoded.split_once(':').ok_or_else(unreadable)?;
+    Ok((form_decoded(name), form_decoded(secret)))
+}
+
+fn form_decoded(text: &str) -> String {
+    // As the value of a parameter: no other character splits it, as `&` and `=` are escaped where they are meant.
+    let whole = text.replace('&', "%26").replace('=', "%3D");
+    form_urlencoded::parse(whole.as_bytes()).next().map_or_else(String::new, |(name, _)| name.into_owned())
+}
+
+fn by_secret(
+    spec: Option<&ClientSpec>,
+    name: String,
+    secret: &str,
+    by_basic: bool,
+) -> Result<Authenticated, OAuthError> {
+    let hash = hex::encode(digest::digest(&digest::SHA256, secret.as_bytes()));
+    let stored =
+        spec.filter(|spec| spec.auth == ClientAuth::ClientSecret).and_then(|spec| spec.secret_sha256.as_deref());
+    // Of a client without a secret no hash is right.
+    let fits = same_secret(hash.as_bytes(), stored.unwrap_or(&"x".repeat(hash.len())).as_bytes());
+    if !fits || !spec.is_some_and(|spec| spec.active) {
+        return Err(OAuthError::client("unknown client, wrong secret or not active", by_basic));
+    }
+    Ok(Authenticated { name, used: None })
+}
+
+fn by_signature(
+    services: &Services,
+    spec: Option<&ClientSpec>,
+    name: String,
+    jwt: &str,
+) -> Result<Authenticated, OAuthError> {
+    let refused = |why| OAuthError::client(why, false);
+    let spec = spec.filter(|spec| spec.active && spec.auth == ClientAuth::PrivateKeyJwt);
+    let jwks = spec.and_then(|spec| spec.jwks.as_deref()).ok_or(refused("unknown client, or not active"))?;
+    let keys = AssertionKeys::from_jwks(jwks.as_bytes(), &ALGORITHMS).map_err(|error| {
+        tracing::warn!(client = %name, %error, "a client's keys cannot be used");
+        refused("the client's keys cannot be used")
+    })?;
+    let issuer = services.domain.read(minting::issuer).ok_or(OAuthError::unavailable("the issuer is not set yet"))?.0;
+    let token_endpoint = format!("{issuer}{TOKEN_PATH}");
+    let rule = Rule {
+        typ: TypRule::Plain,
+        issuer: &name,
+        audiences: &[&issuer, &token_endpoint],
+        lifetime_max: ASSERTION_SECONDS_MAX,
+        skew: SKEW_SECONDS,
+        require: &["jti"],
+    };
+    let now = clock::now_seconds();
+    let assertion = assertion::verify(jwt, &keys, &rule, now).map_err(|error| {
+        tracing::info!(client = %name, why = error.word(), "a client's assertion is refused");
+        refused("the client's assertion is refused")
+    })?;
+    if assertion.sub != name {
+        return Err(refused("the client's assertion is about somebody else"));
+    }
+    let jti = assertion.jti.as_deref().ok_or(refused("the client's assertion has no jti"))?;
+    let key = hex::encode(replay_key(&assertion.iss, &assertion.sub, jti));
+    let until = u64::try_from(assertion.exp).map_err(|_| refused("the client's assertion has no end"))?;
+    Ok(Authenticated { name, used: Some(Use { key, until }) })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_parts_of_the_header_are_form_encoded() {
+        let of = |text: &str| basic(format!("Basic {}", STANDARD.encode(text)).as_bytes()).unwrap();
+        assert_eq!(of("a:b"), ("a".into(), "b".into()));
+        assert_eq!(of("a%3Ab:c%20d%26e"), ("a:b".into(), "c d&e".into()));
+        assert_eq!(of("a:b&c=d"), ("a".into(), "b&c=d".into()), "as clients send it that do not encode");
+        for bad in ["Bearer x", "Basic", "Basic %%%", "Basic YQ==", ""] {
+            assert!(basic(bad.as_bytes()).is_err(), "{bad}");
+        }
+    }
+}

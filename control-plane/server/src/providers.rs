@@ -1,0 +1,211 @@
+//! The keys of companies' identity providers, fetched when they are needed and kept for a while.
+//!
+//! Called by whoever verifies an assertion, with the provider's manifest as it stands now; a provider that is not
+//! active is the caller's to refuse. A set of keys is good for ten minutes, or less if the provider says so. An
+//! unknown key id has it fetched before that, as providers publish a new key shortly before they sign with it.
+//!
+//! Invariants: one fetch at a time per provider and one per [`FETCH_EVERY`], whatever strangers ask, and whoever asked
+//! and went away stops none; a key that a later set does not show any more is not used any more; a set that cannot be
+//! fetched again is used for an hour and no longer; of a set that shows a private key nothing is used; another manifest
+//! begins anew. Deliberately absent: what is fetched from where (`source`), what a key verifies (`bailiwick_token`),
+//! and memory across restarts.
+
+mod source;
+#[cfg(test)]
+mod tests;
+
+use std::{
+    collections::BTreeMap,
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    time::Duration,
+};
+
+use bailiwick_control_plane_core::{identity_provider::PROVIDERS_MAX, resource::IdentityProviderSpec};
+use bailiwick_runtime::{OnEnd, Supervisor};
+use bailiwick_token::assertion::{AssertionKeys, KeySetError};
+use tokio::{
+    sync::watch,
+    time::{Instant, timeout},
+};
+
+pub(crate) use self::source::{ProviderUnavailable, Source};
+
+/// Longest time for which a set of keys is good without another look.
+const FRESH_MAX: Duration = Duration::from_secs(10 * 60);
+/// Shortest time between the beginnings of two fetches from one provider, and the least for which a set is good.
+const FETCH_EVERY: Duration = Duration::from_secs(30);
+/// Since it was fetched: longest use of a set that cannot be fetched again.
+const KEPT_MAX: Duration = Duration::from_secs(60 * 60);
+/// Longest time for all that a fetch of keys takes: metadata in one place or the other, then the keys.
+const FETCH_WAIT_MAX: Duration = Duration::from_secs(10);
+
+/// See the file's header. One per node, shared by reference.
+#[derive(Debug)]
+pub(crate) struct Providers {
+    source: Arc<dyn Source>,
+    supervisor: Supervisor,
+    /// By the provider's name; at most [`PROVIDERS_MAX`].
+    known: Mutex<BTreeMap<String, Arc<Known>>>,
+}
+
+/// One provider, as long as its manifest stays as it is.
+#[derive(Debug)]
+struct Known {
+    name: String,
+    spec: IdentityProviderSpec,
+    held: Mutex<Held>,
+}
+
+#[derive(Debug)]
+struct Held {
+    good: Option<Good>,
+    /// The last fetch that has begun.
+    begun_at: Option<Instant>,
+    /// Closed once that has ended, however it did.
+    flight: Option<watch::Receiver<()>>,
+    /// Why the last one gave nothing.
+    fault: ProviderUnavailable,
+    used_at: Instant,
+}
+
+/// The last set of keys that came.
+#[derive(Debug)]
+struct Good {
+    keys: Arc<AssertionKeys>,
+    /// When it was asked for.
+    fetched_at: Instant,
+    fresh_until: Instant,
+}
+
+/// What to do for a caller.
+enum Step {
+    Answer(Result<Arc<AssertionKeys>, ProviderUnavailable>),
+    Wait(watch::Receiver<()>),
+    Fetch(watch::Sender<()>, watch::Receiver<()>),
+}
+
+impl Providers {
+    pub(crate) fn new(source: Arc<dyn Source>, supervisor: Supervisor) -> Self {
+        Self { source, supervisor, known: Mutex::default() }
+    }
+
+    /// The keys of a provider, for an assertion that names the key `kid`. They may lack it: then the provider showed no
+    /// such key within the last [`FETCH_EVERY`].
+    ///
+    /// # Errors
+    /// There are none, and could be none fetched.
+    pub(crate) async fn keys(
+        &self,
+        provider: &str,
+        spec: &IdentityProviderSpec,
+        kid: Option<&str>,
+    ) -> Result<Arc<AssertionKeys>, ProviderUnavailable> {
+        let known = self.known(provider, spec);
+        let mut ended = match known.step(kid, Instant::now()) {
+            Step::Answer(answer) => return answer,
+            Step::Wait(ended) => ended,
+            Step::Fetch(end, ended) => {
+                self.fetch(&known, end);
+                ended
+            }
+        };
+        // Nothing is sent: it is closed at the end.
+        while ended.changed().await.is_ok() {}
+        known.held().settled(Instant::now())
+    }
+
+    fn known(&self, name: &str, spec: &IdentityProviderSpec) -> Arc<Known> {
+        let mut all = lock(&self.known);
+        if let Some(known) = all.get(name).filter(|known| known.spec == *spec) {
+            return Arc::clone(known);
+        }
+        all.remove(name);
+        if all.len() >= PROVIDERS_MAX {
+            let longest = all.values().min_by_key(|known| known.held().used_at).map(|known| known.name.clone());
+            if let Some(name) = longest {
+                all.remove(&name);
+            }
+        }
+        let held = Held {
+            good: None,
+            begun_at: None,
+            flight: None,
+            fault: ProviderUnavailable::Stopped,
+            used_at: Instant::now(),
+        };
+        let known = Arc::new(Known { name: name.to_owned(), spec: spec.clone(), held: Mutex::new(held) });
+        all.insert(name.to_owned(), Arc::clone(&known));
+        known
+    }
+
+    /// As a task of its own: who asked may go away, and the others still want it.
+    fn fetch(&self, known: &Arc<Known>, end: watch::Sender<()>) {
+        let (known, source) = (Arc::clone(known), Arc::clone(&self.source));
+        let stop = self.supervisor.shutdown().clone();
+        let begun_at = Instant::now();
+        self.supervisor.spawn("provider keys", OnEnd::Finish, async move {
+            let fetching = timeout(FETCH_WAIT_MAX, source::fetch(&*source, &known.spec));
+            if let Some(fetched) = stop.or_stop(Box::pin(fetching)).await {
+                known.settle(fetched.unwrap_or(Err(ProviderUnavailable::Late)), begun_at);
+            }
+            drop(end);
+        });
+    }
+}
+
+impl Known {
+    fn held(&self) -> MutexGuard<'_, Held> {
+        lock(&self.held)
+    }
+
+    fn step(&self, kid: Option<&str>, now: Instant) -> Step {
+        let mut held = self.held();
+        held.used_at = now;
+        if let Some(good) = held.good.as_ref().filter(|good| now < good.fresh_until)
+            && kid.is_none_or(|kid| good.keys.has_kid(kid))
+        {
+            return Step::Answer(Ok(Arc::clone(&good.keys)));
+        }
+        if let Some(flight) = held.flight.as_ref().filter(|flight| flight.has_changed().is_ok()) {
+            return Step::Wait(flight.clone());
+        }
+        if held.begun_at.is_some_and(|begun_at| now < begun_at + FETCH_EVERY) {
+            return Step::Answer(held.settled(now));
+        }
+        let (end, ended) = watch::channel(());
+        held.begun_at = Some(now);
+        held.flight = Some(ended.clone());
+        Step::Fetch(end, ended)
+    }
+
+    fn settle(&self, fetched: Result<source::Keys, ProviderUnavailable>, begun_at: Instant) {
+        let (provider, mut held) = (self.name.as_str(), self.held());
+        match fetched {
+            Ok(source::Keys { keys, max_age }) => {
+                tracing::debug!(provider, skipped = keys.skipped(), "an identity provider's keys are fetched");
+                let fresh_until = begun_at + max_age.unwrap_or(FRESH_MAX).clamp(FETCH_EVERY, FRESH_MAX);
+                held.good = Some(Good { keys: Arc::new(keys), fetched_at: begun_at, fresh_until });
+            }
+            Err(fault) => {
+                let reason = fault.word();
+                tracing::warn!(provider, reason, %fault, "an identity provider's keys cannot be fetched");
+                if fault == ProviderUnavailable::KeySet(KeySetError::Private) {
+                    // Anybody can sign with it.
+                    held.good = None;
+                }
+                held.fault = fault;
+            }
+        }
+    }
+}
+
+impl Held {
+    fn settled(&self, now: Instant) -> Result<Arc<AssertionKeys>, ProviderUnavailable> {
+        let good = self.good.as_ref().filter(|good| now < good.fetched_at + KEPT_MAX);
+        good.map(|good| Arc::clone(&good.keys)).ok_or_else(|| self.fault.clone())
+    }
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}

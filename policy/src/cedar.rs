@@ -1,15 +1,15 @@
 //! The one place that names Cedar, with `cedar/`: parsing, schema validation and evaluation behind our own types.
 //!
-//! Called by `compiled.rs` only. Everything Cedar would do by default and we do not want is turned off here:
-//! templates are refused, and a policy that fails during evaluation makes the whole verdict a denial.
+//! Called by `compiled.rs` only. Everything Cedar would do by default and we do not want is turned off here: templates
+//! are refused, and a policy that fails during evaluation makes the whole verdict a denial.
 //!
-//! Each kind of use is evaluated over the statements that are about it (`check.rs` says which), and of those over the ones
-//! that can match (`slices.rs`).
+//! Each kind of use is evaluated over the statements that are about it (`check.rs` says which), and of those over the
+//! ones that can match (`slices.rs`). Tools are numbered by what can tell them apart (`alike.rs`).
 //!
 //! Entities: tools, actions and servers that policies name are built once, and given to a request that meets the
-//! statements naming them; what is used, its server, the user, the agent and its owner are added for each request. Nothing
-//! else is ever asked for an attribute or a parent (`references.rs` sees to it). A statement's id is the policy's name and,
-//! beyond the first, `#n`; no policy name holds a `#`.
+//! statements naming them; what is used, its server, the user, the agent and its owner are added for each request.
+//! Nothing else is ever asked for an attribute or a parent (`references.rs` sees to it). A statement's id is the
+//! policy's name and, beyond the first, `#n`; no policy name holds a `#`.
 
 mod alike;
 mod check;

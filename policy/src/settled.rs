@@ -1,10 +1,10 @@
 //! Verdicts about tools that were reached before: the same question to the same set has the same answer.
 //!
-//! Part of a compiled set, and gone with it. A question is told apart by everything that is in it, compared in full, but
-//! for tools that no statement tells apart, which have one number (`cedar/alike.rs`); who asks is kept once for all tools
-//! they ask for. A verdict of policies that failed may say the tool's name, and is not kept. Bounded: what was not asked
-//! for during the last half of the bound is forgotten. Absent: prompts and resources, whose names and URIs anybody may
-//! make up.
+//! Part of a compiled set, and gone with it. A question is told apart by everything that is in it, compared in full,
+//! but for tools that no statement tells apart, which have one number (`cedar/alike.rs`); who asks is kept once for all
+//! they ask for. A verdict of policies that failed may say the tool's name, and is not kept. Bounded: what was not
+//! asked for during the last half of the bound is forgotten. Absent: prompts and resources, whose names and URIs
+//! anybody may make up.
 
 use std::{
     collections::HashMap,
@@ -16,8 +16,8 @@ use bailiwick_proto::Tier;
 
 use crate::request::{Request, RequestAgent, Verdict};
 
-/// Verdicts remembered, some forty bytes each: a thousand tools for two hundred people's agents at a time, if every tool
-/// is told apart from the others.
+/// Verdicts remembered, some forty bytes each: a thousand tools for two hundred people's agents at a time, if every
+/// tool is told apart from the others.
 const VERDICTS_MAX: usize = 200_000;
 /// Verdicts of one asker that are kept once: most tools have one of a few.
 const SHARED_MAX: usize = 16;

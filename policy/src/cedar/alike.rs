@@ -1,12 +1,13 @@
 //! Numbers for tools, the same for those that no statement can tell apart: what is settled of one is settled of all.
 //!
-//! Called by `Engine` when it is made. Two tools are alike when they and their actions are the same entities but for their
-//! names and for attributes that nobody asks for, and no statement they meet (`slices.rs`) names one of them. One in the
-//! place of the other then changes no answer: Cedar compares entities, looks at what they are in and reads attributes, but
-//! makes no text of an entity's name. It may say one when a statement fails, so `settled.rs` keeps no such verdict.
+//! Called by `Engine` when it is made. Two tools are alike when they and their actions are the same entities but for
+//! their names and for attributes that nobody asks for, and no statement they meet (`slices.rs`) names one of them. One
+//! in the place of the other then changes no answer: Cedar compares entities, looks at what they are in and reads
+//! attributes, but makes no text of an entity's name. It may say one when a statement fails, so `settled.rs` keeps no
+//! such verdict.
 //!
-//! What statements name and ask for is taken from their words, that is all texts in their syntax trees, whatever they mean
-//! there. So what is misunderstood makes tools differ that are alike, never the reverse.
+//! What statements name and ask for is taken from their words, that is all texts in their syntax trees, whatever they
+//! mean there. So what is misunderstood makes tools differ that are alike, never the reverse.
 //! INVARIANT: only a statement's text brings a tool or its action into a question that is about another: no attribute,
 //! context or group holds one. A test here looks at the schema.
 

@@ -180,7 +180,8 @@ proptest! {
         prop_assume!(policies.is_ok());
         let policies = policies.unwrap();
         let staff = groups(&["staff"]);
-        for (user, groups) in [("jane@example.com", &[][..]), ("jane@example.com", &staff), ("bob@example.com", &staff)] {
+        let jane = "jane@example.com";
+        for (user, groups) in [(jane, &[][..]), (jane, &staff), ("bob@example.com", &staff)] {
             for tool in &tools {
                 let asked = Request { user, ..request(groups, (&tool.server, &tool.name)) };
                 prop_assert_eq!(policies.decide(&asked), policies.decide_plainly(&asked), "{:?}", tool);

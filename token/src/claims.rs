@@ -80,11 +80,3 @@ fn bounded_actor<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Actor, D:
     let actor = Actor::deserialize(deserializer)?;
     if actor.depth() > ACT_DEPTH_MAX { Err(D::Error::custom("too many actors")) } else { Ok(actor) }
 }
-
-impl Claims {
-    /// Does the scope hold this word?
-    #[must_use]
-    pub fn has_scope(&self, word: &str) -> bool {
-        self.scope.split(' ').any(|scope| scope == word)
-    }
-}

@@ -1,7 +1,9 @@
 //! What can be asked of `bailiwick`. The help texts here are also the reference in `docs/reference/cli.md`.
 
+mod agent;
 mod client;
 mod cluster;
+mod explain;
 mod revoke;
 mod rollout;
 mod secret;
@@ -11,14 +13,16 @@ use std::{path::PathBuf, time::Duration};
 
 use clap::{Args, Parser, Subcommand, ValueEnum, ValueHint};
 
+pub(crate) use self::agent::AgentCommand;
 pub(crate) use self::client::{ClientCommand, ClientNewSecretArgs};
 pub(crate) use self::cluster::{
     ClusterBackupArgs, ClusterCommand, ClusterEnrolArgs, ClusterInitArgs, ClusterJoinTokenArgs, ClusterOutputArgs,
     ClusterRemoveArgs, ClusterRestoreArgs, ClusterTransferArgs,
 };
+pub(crate) use self::explain::ExplainArgs;
 pub(crate) use self::revoke::RevokeArgs;
 pub(crate) use self::rollout::{RolloutCommand, RolloutStatusArgs, RolloutStepArgs, StagesArgs};
-pub(crate) use self::secret::{SecretCommand, SecretDeleteArgs, SecretListArgs, SecretSetArgs};
+pub(crate) use self::secret::{SecretCommand, SecretDeleteArgs, SecretListArgs, SecretSetArgs, ShownTo};
 pub(crate) use self::upstream::{Place, Upstream};
 
 /// Longest life of an admin-issued token.
@@ -73,11 +77,14 @@ pub(crate) enum Command {
     /// Tokens for agents.
     #[command(subcommand)]
     Token(TokenCommand),
-    /// Take authority away from a person, an agent, a session or a consent, before it ends by itself.
+    /// Take authority away from a person, an agent, a client, a session or a consent, before it ends by itself.
     ///
     /// Data planes hear of it at once. May be repeated: what is gone stays gone. Whoever is activated again needs new
     /// consents; applying a manifest that does not say `active: false` activates.
     Revoke(RevokeArgs),
+    /// Pause, resume or retire an agent.
+    #[command(subcommand)]
+    Agent(AgentCommand),
     /// Look at changes that are applied in stages (`apply --share`), push one on, or take it back.
     ///
     /// There is one at a time. The control plane watches it and goes on or back by itself; what it is about can be
@@ -96,6 +103,12 @@ pub(crate) enum Command {
     /// Ask the ledger what happened.
     #[command(subcommand)]
     Audit(AuditCommand),
+    /// Say of a past call who said that this agent could do that.
+    ///
+    /// From the ledger alone: who called through which agent and client, what was decided by which policies, and the
+    /// consent it rested on: who granted it, when, for what and why, and since when it is taken back, if it is. Says
+    /// what is not found; exits 1 if the call is not.
+    Explain(ExplainArgs),
     /// Check this machine, the nodes that a configuration names, and the cluster.
     ///
     /// Looks at disks (kind, room, and how long a sync takes), clocks, certificates, the master key file, versions,

@@ -64,12 +64,14 @@ async fn dispatch(cli: Cli) -> Result<(), Failure> {
         Command::Pin(args) => commands::resources::pin(&admin, args).await,
         Command::Token(args::TokenCommand::Issue(args)) => commands::token::issue(&admin, args).await,
         Command::Revoke(args) => commands::revoke::revoke(&admin, args).await,
+        Command::Agent(command) => commands::revoke::agent(&admin, command).await,
         Command::Rollout(command) => commands::rollout::run(&admin, command).await,
         Command::Client(command) => commands::client::run(command),
         Command::Secret(command) => commands::secret::run(&admin, command).await,
         Command::Cluster(command) => commands::cluster::run(&admin, command).await,
         Command::Doctor(args) => Box::pin(commands::doctor::run(&admin, args)).await,
         Command::Audit(args) => commands::audit::run(args).await,
+        Command::Explain(args) => commands::explain::run(args).await,
         Command::Completions { shell } => {
             commands::reference::completions(shell);
             Ok(())

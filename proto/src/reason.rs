@@ -50,6 +50,7 @@ reasons! {
     ConsentMissing = "consent_missing", "No consent of this person covers this agent and client here.";
     ConsentRevoked = "consent_revoked", "The consent was revoked; ask the person to consent again.";
     ConsentExpired = "consent_expired", "The consent has expired; ask the person to consent again.";
+    ConsentToolNotListed = "consent_tool_not_listed", "The consent is for listed tools only, and this is not among them; ask the person to consent to it.";
     ConsentLevelExceeded = "consent_level_exceeded", "The tool's tier is above the level that was consented to.";
     CeilingExceeded = "ceiling_exceeded", "The tool's tier is above the agent's ceiling.";
     PolicyDenied = "policy_denied", "No policy permits this call.";

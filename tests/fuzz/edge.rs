@@ -24,6 +24,10 @@ const SESSION: &str = "@session";
 /// Which seeds belong together: headers, message.
 const PAIRS: [(usize, usize); 11] =
     [(0, 0), (0, 1), (0, 4), (0, 7), (0, 9), (0, 14), (0, 15), (1, 2), (1, 3), (3, 5), (4, 6)];
+/// On what the stranger's token was issued: a consent for everything, and two for some tools.
+const CONSENTS: [&str; 3] = ["c-1", "c-listed", UNLISTED];
+/// The one that leads to nothing that is there.
+const UNLISTED: &str = "c-unlisted";
 const STATUSES: [u16; 9] = [200, 202, 400, 403, 404, 406, 413, 415, 503];
 const FORWARDED: [&str; 7] =
     ["tools/call", "prompts/get", "resources/read", "completion/complete", "tasks/get", "tasks/update", "tasks/cancel"];
@@ -50,7 +54,9 @@ pub(crate) fn check(input: &[u8]) -> Checked {
     for (_, value) in headers.iter_mut().filter(|(_, value)| value.trim_ascii() == SESSION.as_bytes()) {
         *value = session().into_bytes();
     }
-    let (keys, caller) = (keys(), caller());
+    let (keys, mut caller) = (keys(), caller());
+    let consent = CONSENTS.get(input.len() % CONSENTS.len()).copied().unwrap_or_default();
+    caller.consent = consent.to_owned();
     let exchange = Exchange {
         config: config(),
         caller: &caller,
@@ -65,6 +71,9 @@ pub(crate) fn check(input: &[u8]) -> Checked {
     match step {
         Step::Respond(reply) => replied(&reply),
         Step::Deny(denied) => replied(&denied.reply),
+        Step::Call(_) | Step::Subscribe(_) if consent == UNLISTED => {
+            Err(Broken("what the consent does not lead to is permitted".to_owned()))
+        }
         Step::Call(permitted) => {
             let value: Value =
                 serde_json::from_slice(body).map_err(|_not_json| Broken("a call of no JSON".to_owned()))?;
@@ -105,6 +114,23 @@ fn config() -> &'static Config {
     })
 }
 
+/// For everything, or for these tools.
+fn consent(id: &str, tools: &[&str]) -> Kind {
+    let level = |is_there: bool| if is_there { "destructive".to_owned() } else { String::new() };
+    Kind::Consent(v1::Consent {
+        id: id.into(),
+        user: "jane@example.com".into(),
+        agent: "coder".into(),
+        virtual_server: "finance".into(),
+        level: level(tools.is_empty()),
+        listed_level: level(!tools.is_empty()),
+        tools: tools.iter().map(|tool| (*tool).to_owned()).collect(),
+        expires_at: NOW + 600,
+        revoked: false,
+        client: "cli".into(),
+    })
+}
+
 fn entries() -> Vec<v1::Entry> {
     let definition = r#"{"inputSchema":{"type":"object"},"name":"query_data"}"#;
     let (jane, agent, finance) = ("jane@example.com", "coder", "finance");
@@ -124,19 +150,9 @@ fn entries() -> Vec<v1::Entry> {
                 active: true,
             }),
         ),
-        (
-            "consent/c-1",
-            Kind::Consent(v1::Consent {
-                id: "c-1".into(),
-                user: jane.into(),
-                agent: agent.into(),
-                virtual_server: finance.into(),
-                level: "destructive".into(),
-                expires_at: NOW + 600,
-                revoked: false,
-                client: "cli".into(),
-            }),
-        ),
+        ("consent/c-1", consent("c-1", &[])),
+        ("consent/c-listed", consent("c-listed", &["finance/query_data"])),
+        ("consent/c-unlisted", consent(UNLISTED, &["finance/other", "hr/query_data"])),
         (
             "server/finance",
             Kind::Server(v1::Server {

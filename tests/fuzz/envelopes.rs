@@ -83,6 +83,7 @@ fn sealed() -> &'static [String] {
             agent: caller.agent.clone(),
             capabilities: Some("{}".into()),
             virtual_server: caller.virtual_server.clone(),
+            servers: Some(vec!["finance".into()]),
             level: Level::Info,
         };
         let all = [

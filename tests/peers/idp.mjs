@@ -1,5 +1,6 @@
-// The company's identity provider: npm oidc-provider with a token exchange (RFC 8693) that issues identity assertions
-// (ID-JAG) by a policy of the company's. First line on stdout: {"issuer", "control"}.
+// The company's identity provider: npm oidc-provider, at which people sign in (its own pages for login and consent),
+// with a token exchange (RFC 8693) that issues identity assertions (ID-JAG) by a policy of the company's. Clients may
+// register themselves (RFC 7591), by secret or with keys. First line on stdout: {"issuer", "control"}.
 //
 //   idp.mjs --port PORT [--policy JSON]
 //
@@ -7,10 +8,12 @@
 // an assertion for the client of that id there, with those of the scopes. Tests steer the provider at `control`:
 //   POST /policy  [..]                                    other rules from now on; [] is for nobody
 //   POST /mint    {}                                      an assertion about jane by the first rule; see forge.mjs
+//   POST /people  {login: claims}                         more claims about somebody, in place of what was told before
 //   POST /keys    {"add": "ES256"|"RS256", "remove": [kid]}      what it signs with, and what it publishes
 //   POST /listen  {"on": false}                           nobody reaches the provider any more; control stays
 //   GET  /counts                                          {"jwks": fetches of its keys, "exchanges"}
-// People are whoever signs in: the login is the `sub`, and `email` is LOGIN@example.com.
+// People are whoever signs in: the login is the `sub`, and `email` is LOGIN@example.com. What they may be told to have
+// besides: `groups`, `hd`, and what Entra ID says when there are too many groups.
 
 import { createServer } from 'node:http';
 import { parseArgs } from 'node:util';
@@ -32,6 +35,7 @@ const { values } = parseArgs({ options: { port: { type: 'string' }, policy: { ty
 const issuer = `http://127.0.0.1:${values.port}`;
 const counts = { jwks: 0, exchanges: 0 };
 let policy = JSON.parse(values.policy);
+let people = {};
 
 /** One of the provider's keys. */
 async function makeKey(kid, alg) {
@@ -84,14 +88,20 @@ const provider = new Provider(issuer, {
   ],
   pkce: { required: () => true },
   scopes: ['openid', 'email'],
-  claims: { openid: ['sub'], email: ['email', 'email_verified'] },
+  claims: {
+    openid: ['sub', 'groups', 'hd', 'hasgroups', '_claim_names'],
+    email: ['email', 'email_verified'],
+  },
+  enabledJWA: { clientAuthSigningAlgValues: ['EdDSA', 'ES256'] },
   conformIdTokenClaims: false,
   cookies: { keys: [crypto.randomUUID()] },
   findAccount: (_context, id) => ({
     accountId: id,
-    claims: () => ({ sub: id, email: email(id), email_verified: true }),
+    claims: () => ({ sub: id, email: email(id), email_verified: true, ...people[id] }),
   }),
-  features: { devInteractions: { enabled: true } },
+  features: { devInteractions: { enabled: true }, registration: { enabled: true } },
+  // Clients' keys are on this machine, where the library's own dispatcher does not go.
+  fetch: (url, { dispatcher, ...options }) => fetch(url, options),
   discovery: { identity_chaining_requested_token_types_supported: [ID_JAG] },
 });
 
@@ -138,6 +148,10 @@ const server = createServer((request, response) => {
 const steer = {
   'POST /policy': (rules) => {
     policy = rules;
+    return {};
+  },
+  'POST /people': (told) => {
+    people = { ...people, ...told };
     return {};
   },
   'POST /mint': async (order) => {

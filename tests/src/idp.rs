@@ -2,7 +2,8 @@
 //! tokens by its word.
 //!
 //! The provider runs as a process of its own and issues identity assertions (ID-JAG) by a policy that a test states; a
-//! test may have it forge some, change keys, or go away. People sign in by script. The clients are drivers beside it:
+//! test may have it forge some, change keys, or go away. People sign in by script, or as `browser` does it; clients may
+//! register themselves, and a test says what claims somebody has. The clients are drivers beside it:
 //! each prints one JSON line, which is what [`EmaClient::run`] gives back.
 
 use std::{
@@ -123,6 +124,29 @@ impl IdentityProvider {
     pub async fn mint(&self, order: Value) -> Result<String> {
         let made = self.steer("mint", order).await?;
         Ok(made.get("assertion").and_then(Value::as_str).context("no assertion")?.to_owned())
+    }
+
+    /// A client of the provider that sends people back there: its id, and its secret if it has one. `more` is of
+    /// RFC 7591.
+    ///
+    /// # Errors
+    /// When it is not registered.
+    pub async fn register(&self, redirect_uri: &str, more: &Value) -> Result<(String, Option<String>)> {
+        let mut client = json!({"redirect_uris": [redirect_uri], "id_token_signed_response_alg": "ES256"});
+        if let (Some(client), Some(more)) = (client.as_object_mut(), more.as_object()) {
+            client.extend(more.clone());
+        }
+        let answer = Answer::to(self.http.post(format!("{}/reg", self.issuer)).json(&client)).await?;
+        let text = |name: &str| answer.body.get(name).and_then(Value::as_str).map(str::to_owned);
+        Ok((text("client_id").with_context(|| answer.text.clone())?, text("client_secret")))
+    }
+
+    /// More claims about who signs in as `login`, in place of what was told before.
+    ///
+    /// # Errors
+    /// When it does not take them.
+    pub async fn person(&self, login: &str, claims: Value) -> Result<()> {
+        self.steer("people", json!({login: claims})).await.map(drop)
     }
 
     /// Another policy from now on.

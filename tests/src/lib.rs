@@ -4,6 +4,7 @@
 //! listens on free loopback ports, keeps its data in a temporary folder, and is stopped when dropped. Nothing here
 //! sleeps to synchronise: `eventually` polls a condition within a bound.
 
+pub mod browser;
 pub mod certificates;
 pub mod cluster;
 pub mod collector;
@@ -22,6 +23,7 @@ pub mod records;
 pub mod scripted;
 pub mod task_server;
 pub mod upstream;
+pub mod visitor;
 pub mod wait;
 
 pub use certificates::{ServedCertificate, Trusted};

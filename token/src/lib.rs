@@ -14,6 +14,7 @@
 
 pub mod assertion;
 mod claims;
+mod client;
 mod envelope;
 mod jwk;
 mod key;
@@ -22,6 +23,7 @@ mod secret;
 mod verify;
 
 pub use claims::{ACT_DEPTH_MAX, Actor, Claims};
+pub use client::client_assertion;
 pub use jwk::{Algorithm, PublicJwk};
 pub use key::{KeyError, SigningKey};
 pub use mint::{MintError, mint};

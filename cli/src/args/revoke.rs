@@ -11,6 +11,8 @@ pub(crate) enum RevokeKind {
     User,
     /// An agent: is deactivated, and all consents for it are revoked.
     Agent,
+    /// What everybody allowed an OAuth client; it may ask them again.
+    Client,
     /// What one token was issued with (session_id).
     Session,
     /// One consent, by its id.
@@ -23,6 +25,7 @@ impl RevokeKind {
         match self {
             Self::User => "user",
             Self::Agent => "agent",
+            Self::Client => "client",
             Self::Session => "session",
             Self::Consent => "consent",
         }
@@ -34,7 +37,7 @@ pub(crate) struct RevokeArgs {
     /// Whose authority is taken away.
     #[arg(value_enum)]
     pub(crate) kind: RevokeKind,
-    /// Name of the user or agent, or id of the session or consent.
+    /// Name of the user, agent or client, or id of the session or consent.
     pub(crate) name: String,
     /// Why; kept for the record.
     #[arg(long, value_name = "TEXT", default_value = "revoked by an administrator")]

@@ -2,7 +2,9 @@
 //!
 //! The same code as the roles, over the same gRPC config stream; only the transport of records differs. Ports are
 //! kept in `DIR/ports.json`, so that tokens issued before a restart stay good; `DIR/cluster.json` describes what runs,
-//! in the shape of `deploy/local-cluster`.
+//! in the shape of `deploy/local-cluster`. People sign in locally (`sign_in_code`), and clients register themselves.
+
+mod sign_in_code;
 
 use std::{
     fs::{self, File},
@@ -28,6 +30,7 @@ use super::{
 use crate::{
     admin::{self, ControlPlanes},
     args::{DevArgs, Place, Upstream},
+    config,
     failure::Failure,
     output::show,
 };
@@ -79,8 +82,9 @@ pub(crate) async fn run(args: DevArgs) -> Result<(), Failure> {
     let manifests = manifests(&args)?;
 
     let stop = stop_on_signal();
-    let running = Box::pin(serve(&data, ports, &args, &stop)).await?;
-    if let Err(failure) = introduce(&data, ports, manifests).await {
+    let code = sign_in_code::fresh(&data)?;
+    let running = Box::pin(serve(&data, ports, &args, &code, &stop)).await?;
+    if let Err(failure) = introduce(&data, ports, manifests, &code).await {
         stop.request();
         running.stopped().await?;
         return Err(failure);
@@ -111,10 +115,12 @@ impl Running {
     }
 }
 
-async fn serve(data: &Path, ports: Ports, args: &DevArgs, stop: &Shutdown) -> Result<Running, Failure> {
+async fn serve(data: &Path, ports: Ports, args: &DevArgs, code: &str, stop: &Shutdown) -> Result<Running, Failure> {
     // Beside the roles' folders, so that a copy of one of those holds no secret in clear.
     let master_key = MasterKeyConfig::ensure_file(&data.join("master.key")).map_err(Failure::refused)?;
     let grpc_url = format!("http://{}", loopback(ports.grpc));
+    // Whom it fetches from is the one thing of its surroundings that it cannot know.
+    let outside = config::load(None)?.control_plane.unwrap_or_default();
     let control_plane = ControlPlaneConfig {
         data_dir: data.join("control-plane"),
         listen: loopback(ports.grpc),
@@ -122,8 +128,13 @@ async fn serve(data: &Path, ports: Ports, args: &DevArgs, stop: &Shutdown) -> Re
         ops_listen: loopback(ports.control_plane_ops),
         peer_listen: loopback(ports.peer),
         found: true,
+        local_sign_in_code: Some(code.to_owned()),
+        client_registration: true,
+        auditor_groups: vec!["developers".to_owned()],
         issuer: format!("http://{}", loopback(ports.http)),
         mcp_url: format!("http://{}/mcp", loopback(ports.mcp)),
+        outbound_ca_file: outside.outbound_ca_file,
+        client_document_networks: outside.client_document_networks,
         master_key: master_key.clone(),
         ..ControlPlaneConfig::default()
     };
@@ -183,12 +194,12 @@ fn allow_commands(data_plane: &mut DataPlaneConfig, upstreams: &[Upstream]) {
 }
 
 /// Applies the manifests, issues the ready token, and says what there is.
-async fn introduce(data: &Path, ports: Ports, manifests: Vec<ManifestFile>) -> Result<(), Failure> {
+async fn introduce(data: &Path, ports: Ports, manifests: Vec<ManifestFile>, code: &str) -> Result<(), Failure> {
     wait_ready(ports).await?;
     let mut admin = admin::connect(&format!("http://{}", loopback(ports.grpc))).await?;
     let first = first_of_each(&mut admin, manifests).await?;
     write_cluster(data, ports)?;
-    show(&format!("{}\n", banner(data, ports)));
+    show(&format!("{}\n", banner(data, ports, code)));
     if let Some((user, agent, virtual_server)) = first {
         let request = IssueTokenRequest {
             user: user.clone(),
@@ -247,7 +258,13 @@ fn upstream_manifests(upstreams: &[Upstream], directory: &Path) -> String {
         action in [Action::\"call_tool\", Action::\"get_prompt\", Action::\"read_resource\"], resource);";
     let mut documents = vec![
         document("User", "dev@localhost", json!({"groups": ["developers"]})),
-        document("Agent", "dev-agent", json!({"owner": "dev@localhost", "project": "dev", "ceiling": "destructive"})),
+        document(
+            "Agent",
+            "dev-agent",
+            json!({
+                "owner": "dev@localhost", "project": "dev", "ceiling": "destructive", "clients": {"self_registered": true},
+            }),
+        ),
         document("Policy", "dev-allow", json!({ "cedar": permit })),
     ];
     for upstream in upstreams {
@@ -273,10 +290,10 @@ async fn wait_ready(ports: Ports) -> Result<(), Failure> {
     }
 }
 
-fn banner(data: &Path, ports: Ports) -> String {
+fn banner(data: &Path, ports: Ports, code: &str) -> String {
     let url = |port| format!("http://{}", loopback(port));
     format!(
-        "Bailiwick is running.\n\n  MCP      {}/mcp/<virtual server>\n  Admin    {}  (BAILIWICK_ADMIN)\n  Issuer   {}\n  Ledger   {}  (BAILIWICK_LEDGER)\n  Health   {}/readyz\n  Data     {}",
+        "Bailiwick is running.\n\n  MCP      {}/mcp/<virtual server>\n  Admin    {}  (BAILIWICK_ADMIN)\n  Issuer   {}\n  Sign-in  code {code}, as anybody, at pages of the issuer (dev only)\n  Ledger   {}  (BAILIWICK_LEDGER)\n  Health   {}/readyz\n  Data     {}",
         url(ports.mcp),
         url(ports.grpc),
         url(ports.http),

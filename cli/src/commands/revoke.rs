@@ -1,14 +1,14 @@
-//! `revoke`: authority is taken away; with `--wait`, what each data plane said to that.
+//! `revoke`, and `agent`: authority is taken away; with `--wait`, what each data plane said to that.
 //!
 //! May be repeated: what is gone already stays gone, and the answer says since which revision. A request whose answer was
 //! lost is asked again under the same id (`admin`).
 
-use bailiwick_proto::v1::{Enforcement, ResourceChange, RevokeRequest, RevokeResponse};
+use bailiwick_proto::v1::{Enforcement, ResourceChange, RevokeRequest, RevokeResponse, SetAgentStateRequest};
 use serde_json::{Value, json};
 
 use crate::{
     admin::{admin, connect},
-    args::RevokeArgs,
+    args::{AgentCommand, RevokeArgs},
     commands::resources::request_id,
     failure::Failure,
     output::{print, table},
@@ -25,6 +25,23 @@ pub(crate) async fn revoke(urls: &str, args: RevokeArgs) -> Result<(), Failure> 
     let mut control_planes = connect(urls).await?;
     let revoked = control_planes.ask(request, async |channel, asked| admin(channel).revoke(asked).await).await?;
     print(args.output, &to_json(&revoked, args.wait), || people(&revoked));
+    Ok(())
+}
+
+/// `agent pause|resume|retire`, which is answered in the same way.
+pub(crate) async fn agent(urls: &str, command: AgentCommand) -> Result<(), Failure> {
+    let (state, args) = command.into_parts();
+    let request = SetAgentStateRequest {
+        agent: args.name,
+        state: state.to_owned(),
+        reason: args.reason,
+        wait: args.wait,
+        request_id: request_id()?,
+    };
+    let mut control_planes = connect(urls).await?;
+    let changed =
+        control_planes.ask(request, async |channel, asked| admin(channel).set_agent_state(asked).await).await?;
+    print(args.output, &to_json(&changed, args.wait), || people(&changed));
     Ok(())
 }
 

@@ -1,4 +1,4 @@
-//! `secret set`, `list` and `delete`: what data planes show to servers.
+//! `secret set`, `list` and `delete`: what data planes show to servers, and control planes to identity providers.
 //!
 //! A value goes one way: in. It is read from standard input or a file, so that it stands in no shell history and in no
 //! list of processes, and nothing here ever prints one.
@@ -13,7 +13,7 @@ use serde_json::{Value, json};
 
 use crate::{
     admin::{admin, connect},
-    args::{SecretCommand, SecretDeleteArgs, SecretListArgs, SecretSetArgs},
+    args::{SecretCommand, SecretDeleteArgs, SecretListArgs, SecretSetArgs, ShownTo},
     commands::resources::request_id,
     failure::Failure,
     output::{print, print_list, table, text},
@@ -42,7 +42,8 @@ async fn set(urls: &str, args: SecretSetArgs) -> Result<(), Failure> {
         }
         None => read(io::stdin()).map_err(Failure::refused)?,
     };
-    let request = SetSecretRequest { name: args.name.clone(), value, request_id: request_id()? };
+    let audience = args.shown_to.word().to_owned();
+    let request = SetSecretRequest { name: args.name.clone(), value, request_id: request_id()?, audience };
     let mut control_planes = connect(urls).await?;
     let sealed = control_planes.ask(request, async |channel, asked| admin(channel).set_secret(asked).await).await?;
     let value = json!({"name": args.name, "revision": sealed.revision.to_string()});
@@ -66,9 +67,9 @@ async fn list(urls: &str, args: SecretListArgs) -> Result<(), Failure> {
     let listed = control_planes.ask(ListSecretsRequest {}, asked).await?;
     let items = listed.secrets.iter().map(to_json).collect();
     print_list(args.output, items, |items| {
-        let row = |item: &Value| ["name", "set_at", "actor", "used_by"].map(|key| text(item, key)).to_vec();
+        let row = |item: &Value| ["name", "for", "set_at", "actor", "used_by"].map(|key| text(item, key)).to_vec();
         let rows: Vec<Vec<String>> = items.iter().map(row).collect();
-        table(&["NAME", "SET", "BY", "USED BY"], &rows)
+        table(&["NAME", "FOR", "SET", "BY", "USED BY"], &rows)
     });
     Ok(())
 }
@@ -78,6 +79,7 @@ fn to_json(secret: &SecretInfo) -> Value {
     let set_at = jiff::Timestamp::from_microsecond(micros).map(|time| time.to_string()).unwrap_or_default();
     json!({
         "name": secret.name,
+        "for": secret.audience,
         "set_at": set_at,
         "actor": secret.actor,
         "revision": secret.revision.to_string(),
@@ -89,10 +91,16 @@ async fn delete(urls: &str, args: SecretDeleteArgs) -> Result<(), Failure> {
     let request = DeleteSecretRequest { name: args.name.clone(), request_id: request_id()? };
     let mut control_planes = connect(urls).await?;
     let deleted = control_planes.ask(request, async |channel, asked| admin(channel).delete_secret(asked).await).await?;
-    let value = json!({"name": args.name, "revision": deleted.revision.to_string(), "used_by": deleted.used_by});
-    print(args.output, &value, || match deleted.used_by.as_slice() {
-        [] => format!("secret {} is deleted", args.name),
-        servers => format!("secret {} is deleted; calls are refused now at: {}", args.name, servers.join(", ")),
+    let (name, used_by) = (&args.name, &deleted.used_by);
+    let revision = deleted.revision.to_string();
+    let value = json!({"name": name, "for": deleted.audience, "revision": revision, "used_by": used_by});
+    print(args.output, &value, || {
+        let ends =
+            if deleted.audience == ShownTo::IdentityProvider.word() { "nobody signs in" } else { "calls are refused" };
+        match used_by.as_slice() {
+            [] => format!("secret {name} is deleted"),
+            using => format!("secret {name} is deleted; {ends} now at: {}", using.join(", ")),
+        }
     });
     Ok(())
 }

@@ -2,7 +2,9 @@
 //!
 //! A project has no life of its own: it exists while an agent names it. Called by `apply` (deciding), `state`
 //! (evolving) and `show`. Invariant: an agent's owner is a user that exists.
-//! Absent: what an agent may do (policies and consents), sessions.
+//! Its states are in `life`. Absent: what an agent may do (policies and consents), sessions.
+
+pub mod life;
 
 use std::collections::BTreeMap;
 

@@ -22,7 +22,7 @@ use crate::{
     node::NodeDeleted,
     policy::{self, PolicyApplied, PolicyDeleted},
     problem::PROBLEMS_MAX,
-    resource::IdentityProviderSpec,
+    resource::{AgentState, ClientSpec, IdentityProviderSpec},
     rollout,
     server::{self, ServerApplied, ServerDeleted},
     show, tool,
@@ -79,7 +79,7 @@ pub(crate) fn apply_all(
     }
     observe_all(&mut draft, manifests, discovered);
     check_room(&draft.next)?;
-    let problems = problems_of_apply(&draft.next, manifests);
+    let problems = problems_of_apply(state, &draft.next, manifests);
     if !problems.is_empty() {
         return Err(Rejection::Invalid(problems));
     }
@@ -175,31 +175,47 @@ fn check_room(next: &State) -> Result<(), Rejection> {
     }
 }
 
-fn problems_of_apply(next: &State, manifests: &[Manifest]) -> Vec<Problem> {
+fn problems_of_apply(before: &State, next: &State, manifests: &[Manifest]) -> Vec<Problem> {
     let mut problems = Vec::new();
     for manifest in manifests {
         match &manifest.spec {
             Spec::VirtualServer(_) => virtual_server_problems(next, manifest, &mut problems),
+            Spec::Agent(spec) if is_retired(before, manifest) && spec.state != AgentState::Retired => {
+                let message = "is retired, which is for ever; its successor needs a name of its own";
+                problems.push(manifest.problem("spec.state", message.to_owned()));
+            }
             Spec::Agent(spec) if !next.users.contains_key(&spec.owner) => {
                 let message = missing(Kind::User, &spec.owner, next.users.keys());
                 problems.push(manifest.problem("spec.owner", message));
             }
             Spec::Server(spec) => problems.extend(spec.secrets().filter_map(|(key, name)| {
-                let known = credential::is_set(next, name);
+                let known = credential::is_set(next, name, credential::Audience::Servers);
                 let message = format!("no secret \"{name}\" is set; seal it first: bailiwick secret set {name}");
                 (!known).then(|| manifest.problem(key, message))
             })),
-            Spec::Client(spec) if !next.agents.contains_key(&spec.agent) => {
-                let message = missing(Kind::Agent, &spec.agent, next.agents.keys());
-                problems.push(manifest.problem("spec.agent", message));
-            }
+            Spec::Client(spec) => problems.extend(client_problems(next, manifest, spec)),
             Spec::IdentityProvider(spec) => problems.extend(provider_problems(next, manifest, spec)),
-            Spec::User(_) | Spec::Agent(_) | Spec::Policy(_) | Spec::Client(_) => {}
+            Spec::User(_) | Spec::Agent(_) | Spec::Policy(_) => {}
         }
     }
     problems.extend(policy_problems(next, manifests));
     problems.truncate(PROBLEMS_MAX);
     problems
+}
+
+fn is_retired(state: &State, manifest: &Manifest) -> bool {
+    state.agents.get(&manifest.name).is_some_and(|known| known.spec.state == AgentState::Retired)
+}
+
+fn client_problems(next: &State, manifest: &Manifest, spec: &ClientSpec) -> Vec<Problem> {
+    let agent = spec.agent.iter().filter(|agent| !next.agents.contains_key(*agent));
+    let agent = agent.map(|agent| manifest.problem("spec.agent", missing(Kind::Agent, agent, next.agents.keys())));
+    let named = spec.headless.iter().flat_map(|headless| &headless.virtual_servers);
+    let unknown = named.filter(|name| !next.virtual_servers.contains_key(*name)).map(|name| {
+        let message = missing(Kind::VirtualServer, name, next.virtual_servers.keys());
+        manifest.problem("spec.headless.virtual_servers", message)
+    });
+    agent.chain(unknown).collect()
 }
 
 fn provider_problems(next: &State, manifest: &Manifest, spec: &IdentityProviderSpec) -> Vec<Problem> {
@@ -212,7 +228,13 @@ fn provider_problems(next: &State, manifest: &Manifest, spec: &IdentityProviderS
     let other = others.and_then(|names| names.into_iter().find(|name| *name != manifest.name));
     let taken = other
         .map(|other| manifest.problem("spec.issuer", format!("{} {other} has this issuer", Kind::IdentityProvider)));
-    unknown.chain(taken).collect()
+    let unset = spec.secret().filter(|name| !credential::is_set(next, name, credential::Audience::IdentityProvider));
+    let unset = unset.map(|name| {
+        let command = format!("bailiwick secret set {name} --for identity-provider");
+        let message = format!("no secret \"{name}\" is set for identity providers; seal it first: {command}");
+        manifest.problem("spec.sign_in.secret", message)
+    });
+    unknown.chain(taken).chain(unset).collect()
 }
 
 fn virtual_server_problems(next: &State, manifest: &Manifest, problems: &mut Vec<Problem>) {
@@ -333,7 +355,7 @@ fn deleted(state: &State, resource: &ResourceRef, context: &Context) -> Result<O
             if is_revoked {
                 return Ok(None);
             }
-            context.event(consent::ConsentRevoked { consent: name, reason: "deleted".to_owned() })
+            consent::revocation(&name, "deleted", context)
         }
         Kind::Group => {
             let instead = "it exists while a User names it; take it out of spec.groups";
@@ -361,8 +383,15 @@ fn problems_of_delete(next: &State, resources: &BTreeSet<&ResourceRef>) -> Vec<P
     for (name, agent) in next.agents.iter().filter(|(_, agent)| !next.users.contains_key(&agent.spec.owner)) {
         refers(Kind::Agent, name, ResourceRef::new(Kind::User, &agent.spec.owner));
     }
-    for (name, client) in next.clients.iter().filter(|(_, client)| !next.agents.contains_key(&client.spec.agent)) {
-        refers(Kind::Client, name, ResourceRef::new(Kind::Agent, &client.spec.agent));
+    let agents = next.clients.iter().filter_map(|(name, client)| Some((name, client.spec.agent.as_ref()?)));
+    for (name, agent) in agents.filter(|(_, agent)| !next.agents.contains_key(*agent)) {
+        refers(Kind::Client, name, ResourceRef::new(Kind::Agent, agent));
+    }
+    for (name, client) in &next.clients {
+        let named = client.spec.headless.iter().flat_map(|headless| &headless.virtual_servers);
+        for gone in named.filter(|named| !next.virtual_servers.contains_key(*named)) {
+            refers(Kind::Client, name, ResourceRef::new(Kind::VirtualServer, gone));
+        }
     }
     for (name, provider) in &next.identity_providers {
         let named = provider.spec.assertions.iter().flat_map(|assertions| &assertions.virtual_servers);

@@ -12,9 +12,11 @@ use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
 use crate::{
-    Manifest, Rejection, ResourceRef, State, apply, assertion, checkpoint, consent, credential,
+    Fulfilled, Manifest, Rejection, ResourceRef, State, Wish,
+    agent::life,
+    apply, checkpoint, consent, credential,
     event::{Change, Event},
-    join_token, member, node, receipt, requests, reserve, revocation, rollout, secret, token_key, tool,
+    join_token, member, node, receipt, requests, reserve, revocation, rollout, secret, token_key, tool, wish,
 };
 
 /// What can be asked.
@@ -40,8 +42,10 @@ pub enum Command {
     TakeBackRollout(rollout::TakeBackRollout),
     /// Record an admin-granted consent and a token for it.
     IssueToken(IssueToken),
-    /// Give a token on the word of an identity provider.
-    UseAssertion(assertion::UseAssertion),
+    /// What the authorization server asks for.
+    Wish(Wish),
+    /// Pause an agent, let it go on, or retire it.
+    SetAgentState(life::SetAgentState),
     /// Take authority away.
     Revoke(revocation::Revoke),
     /// Keep on record since when a revocation is in force where.
@@ -107,12 +111,14 @@ pub enum Command {
     RemoveMember(member::RemoveMember),
     /// Keep a secret in its next edition.
     SealSecret(secret::SealSecret),
-    /// Announce a secret for servers, before it is sealed.
+    /// Announce a secret for servers or identity providers, before it is sealed.
     SetCredential {
         /// Its name.
         name: String,
+        /// For whom.
+        audience: credential::Audience,
     },
-    /// Deliver a secret for servers no more.
+    /// Deliver such a secret no more.
     DeleteCredential {
         /// Its name.
         name: String,
@@ -201,8 +207,8 @@ pub enum Answer {
     Rollout(rollout::Stepped),
     /// What the token says (IssueToken).
     Granted(Grant),
-    /// What the token says (UseAssertion).
-    Exchanged(Exchanged),
+    /// What came of it (Wish).
+    Fulfilled(Fulfilled),
     /// What was taken away (Revoke).
     Revoked(revocation::Revoked),
     /// Until when the join token is good, Unix seconds (CreateJoinToken).
@@ -269,6 +275,9 @@ pub struct Exchanged {
     pub grant: Grant,
     /// The most harmful tier it is good for.
     pub level: Tier,
+    /// The generation of the refresh token that comes with it, if one does.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub refresh: Option<u64>,
 }
 
 /// Everything a token for a consent says; signing it is the server's work.
@@ -314,7 +323,8 @@ pub fn decide(state: &State, command: Command, context: &Context) -> Result<Deci
         Command::AdvanceRollout(wish) => rollout::decide_advance(state, &wish, context),
         Command::TakeBackRollout(wish) => rollout::decide_take_back(state, &wish, context),
         Command::IssueToken(wish) => consent::decide_issue(state, wish, context),
-        Command::UseAssertion(wish) => assertion::decide_use(state, wish, context),
+        Command::Wish(wish) => wish::decide(state, wish, context),
+        Command::SetAgentState(wish) => life::decide_set(state, &wish, context),
         Command::Revoke(wish) => revocation::decide_revoke(state, &wish, context),
         Command::RecordReceipt(wish) => receipt::decide_record(state, wish, context),
         Command::ReportTools { server, tools } => tool::decide_report(state, &server, &tools, context),
@@ -339,7 +349,7 @@ pub fn decide(state: &State, command: Command, context: &Context) -> Result<Deci
         Command::RenewMember(wish) => member::decide_renew(state, wish, context),
         Command::RemoveMember(wish) => member::decide_remove(state, &wish, context),
         Command::SealSecret(wish) => secret::decide_seal(state, wish, context),
-        Command::SetCredential { name } => credential::decide_set(state, name, context),
+        Command::SetCredential { name, audience } => credential::decide_set(state, name, audience, context),
         Command::DeleteCredential { name } => credential::decide_delete(state, name, context),
         Command::RotateMasterKey { master } => secret::decide_rotated(state, master, context),
     }
@@ -357,7 +367,7 @@ fn repeat(
             earlier.consent.as_deref().and_then(|id| consent::grant_of(state, id)).map_or(Answer::Done, Answer::Granted)
         }
         Command::Apply { manifests, .. } => Answer::Changes(apply::unchanged(state, manifests)),
-        Command::Delete { .. } | Command::PinTools { .. } => Answer::Changes(Vec::new()),
+        Command::Delete { .. } | Command::PinTools { .. } | Command::SetAgentState(_) => Answer::Changes(Vec::new()),
         Command::BeginRollout(_) => rollout::repeat(state, None),
         Command::AdvanceRollout(rollout::AdvanceRollout { rollout, .. })
         | Command::TakeBackRollout(rollout::TakeBackRollout { rollout, .. }) => rollout::repeat(state, *rollout),
@@ -369,7 +379,7 @@ fn repeat(
             Answer::Member { node_id: state.members.get(name).map_or(0, |member| member.node_id) }
         }
         // What is used once is not given again.
-        Command::UseAssertion(_)
+        Command::Wish(_)
         | Command::RecordReceipt(_)
         | Command::ReportTools { .. }
         | Command::RegisterNode { .. }

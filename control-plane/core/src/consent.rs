@@ -1,24 +1,33 @@
 //! Consents: what a person allowed an agent to do, where, up to which tier and until when; and the tokens for them.
 //!
-//! So far consents come from administrators issuing tokens, one consent each. Called by `command`, `apply`
-//! and `revocation` (deciding), `state` (evolving), `view` and `show`. Invariants: a consent that still counts names a
+//! Consents come from people who are asked (`authorization`), from identity providers' assertions (`assertion`), and
+//! from administrators issuing tokens, one consent each. Called by those, `command`, `apply` and `revocation`
+//! (deciding), `state` (evolving), `view` and `show`. Invariants: a consent that still counts names a
 //! user, an agent and a virtual server that exist (deleting one of them revokes it), and its level was within the
 //! agent's ceiling.
 //! Consents that ended long ago are forgotten as new ones come; the ledger keeps them.
-//! Absent: the token itself and its signature (`token`, server); asking people (a later part).
+//! Absent: the token itself and its signature (`token`, server); asking people (server).
+
+use std::collections::BTreeSet;
 
 use bailiwick_proto::Tier;
 use serde::{Deserialize, Serialize};
 
 use crate::{
-    Kind, Rejection, ResourceRef, assertion,
+    Kind, Rejection, ResourceRef,
+    agent::life,
+    authorization::Code,
     command::{Answer, Context, Decision, Grant, IssueToken},
     event::Event,
+    refresh::Generation,
     requests,
+    revocation::REVOKED_AT_ONCE_MAX,
+    standing,
     state::{Changed, State},
+    wish::Fulfilled,
 };
 
-/// Longest life of an admin-issued token: a month; there is no refresh yet, and revocation covers the rest.
+/// Longest life of an admin-issued token: a month, as it has no refresh; revocation covers the rest.
 pub const TOKEN_LIFETIME_SECONDS_MAX: u64 = 30 * 24 * 3_600;
 /// How long an ended consent is kept for people to look at.
 pub const ENDED_CONSENT_KEPT_SECONDS: u64 = 7 * 24 * 3_600;
@@ -40,8 +49,14 @@ pub struct Consent {
     pub changed: Changed,
     /// How it ended before its time.
     pub revoked: Option<Revoked>,
-    /// The token made for it.
+    /// The last token made for it.
     pub token: Option<TokenIssued>,
+    /// The code that its client got, where a person was asked.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub code: Option<Code>,
+    /// The refresh token that its client has.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub refresh: Option<Generation>,
 }
 
 /// How a consent ended.
@@ -51,6 +66,9 @@ pub struct Revoked {
     pub reason: String,
     /// When.
     pub changed: Changed,
+    /// The client gave it up itself, which holds nobody back.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub by_client: bool,
 }
 
 impl Consent {
@@ -88,9 +106,10 @@ pub(crate) fn decide_issue(state: &State, wish: IssueToken, context: &Context) -
     if !known_user.spec.active {
         return Err(Rejection::Inactive(user));
     }
-    if !known_agent.spec.active {
+    if !known_agent.spec.acts() {
         return Err(Rejection::Inactive(agent));
     }
+    life::check_review(&wish.agent, &known_agent.spec, context.now_seconds())?;
     let ceiling = known_agent.spec.ceiling;
     let level = wish.level.unwrap_or(ceiling);
     if level > ceiling {
@@ -127,6 +146,7 @@ fn grant(
         reason: wish.reason,
         client: wish.client,
         provider: String::new(),
+        tools: BTreeSet::new(),
     };
     let issued = TokenIssued {
         consent: ids.consent.clone(),
@@ -159,7 +179,52 @@ pub(crate) fn revoke_all_of(state: &State, resource: &ResourceRef, context: &Con
 }
 
 pub(crate) fn revocation(id: &str, reason: &str, context: &Context) -> Event {
-    context.event(ConsentRevoked { consent: id.to_owned(), reason: reason.to_owned() })
+    context.event(ConsentRevoked { consent: id.to_owned(), reason: reason.to_owned(), by_client: false })
+}
+
+/// A client gives up what a token of its was good for (RFC 7009).
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct GiveUp {
+    /// The client, which proved who it is, if it can.
+    pub client: String,
+    /// The consent.
+    pub consent: String,
+}
+
+/// A person takes back what they allowed.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct TakeBack {
+    /// Who.
+    pub user: String,
+    /// The consents.
+    pub consents: BTreeSet<String>,
+    /// Why, if they say so.
+    pub reason: String,
+}
+
+pub(crate) fn decide_give_up(state: &State, wish: &GiveUp, context: &Context) -> Result<Decision, Rejection> {
+    let known = state.consents.get(&wish.consent);
+    let is_its_own = known.is_some_and(|known| known.granted.client == wish.client && known.revoked.is_none());
+    let reason = "the client gave it up".to_owned();
+    let revoked = || context.event(ConsentRevoked { consent: wish.consent.clone(), reason, by_client: true });
+    let events: Vec<_> = is_its_own.then(revoked).into_iter().collect();
+    let ended = Fulfilled::Ended(events.len());
+    Ok(Decision::fulfilled(events, ended))
+}
+
+pub(crate) fn decide_take_back(state: &State, wish: &TakeBack, context: &Context) -> Result<Decision, Rejection> {
+    check_reason(&wish.reason)?;
+    if wish.consents.len() > REVOKED_AT_ONCE_MAX {
+        return Err(Rejection::TooMany { what: "consents taken back at once", max: REVOKED_AT_ONCE_MAX });
+    }
+    let is_theirs = |id: &&String| {
+        let known = state.consents.get(*id);
+        known.is_some_and(|known| known.granted.user == wish.user && known.revoked.is_none())
+    };
+    let own = wish.consents.iter().filter(is_theirs);
+    let events: Vec<_> = own.map(|id| revocation(id, &wish.reason, context)).collect();
+    let ended = Fulfilled::Ended(events.len());
+    Ok(Decision::fulfilled(events, ended))
 }
 
 pub(crate) fn check_reason(reason: &str) -> Result<(), Rejection> {
@@ -227,6 +292,9 @@ pub struct ConsentGranted {
     /// The identity provider on whose word it was granted; empty: none.
     #[serde(default, skip_serializing_if = "String::is_empty")]
     pub provider: String,
+    /// Only these tools, each as `server/tool`; none: all up to the level, also later ones.
+    #[serde(default, skip_serializing_if = "BTreeSet::is_empty")]
+    pub tools: BTreeSet<String>,
 }
 
 /// Payload of `consent_revoked`.
@@ -236,6 +304,9 @@ pub struct ConsentRevoked {
     pub consent: String,
     /// Why.
     pub reason: String,
+    /// The client gave it up itself.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub by_client: bool,
 }
 
 /// Payload of `token_issued`; the token itself is nowhere.
@@ -260,7 +331,7 @@ pub struct TokenIssued {
 pub(crate) fn evolve_granted(state: &mut State, event: &ConsentGranted, actor: &str, changed: Changed) {
     for ended in forgettable(state, changed.time / 1_000_000) {
         if let Some(forgotten) = state.consents.get(&ended.1).map(|consent| consent.granted.clone()) {
-            assertion::forget(state, &forgotten);
+            standing::forget(state, &forgotten);
         }
         state.consents.remove(&ended.1);
         state.consent_expiries.remove(&ended);
@@ -271,12 +342,15 @@ pub(crate) fn evolve_granted(state: &mut State, event: &ConsentGranted, actor: &
     }
     state.consent_expiries.insert((event.expires_at, id.clone()), ());
     let granted_by = actor.to_owned();
-    state.consents.insert(id, Consent { granted: event.clone(), granted_by, changed, revoked: None, token: None });
+    let granted = event.clone();
+    let consent = Consent { granted, granted_by, changed, revoked: None, token: None, code: None, refresh: None };
+    state.consents.insert(id, consent);
 }
 
 pub(crate) fn evolve_revoked(state: &mut State, event: &ConsentRevoked, changed: Changed) {
     if let Some(consent) = state.consents.get_mut(&event.consent) {
-        consent.revoked = Some(Revoked { reason: event.reason.clone(), changed });
+        let ConsentRevoked { reason, by_client, .. } = event.clone();
+        consent.revoked = Some(Revoked { reason, changed, by_client });
     }
 }
 

@@ -10,7 +10,7 @@ use serde_json::{Map, Value};
 
 use crate::{
     agent::{AgentApplied, AgentDeleted},
-    assertion::AssertionUsed,
+    authorization::{CodeIssued, CodeRedeemed, ConsentDeclined},
     checkpoint::CheckpointCommitted,
     client::{ClientApplied, ClientDeleted},
     consent::{ConsentGranted, ConsentRevoked, TokenIssued},
@@ -21,10 +21,13 @@ use crate::{
     node::{NodeDeleted, NodeEpochOpened},
     policy::{PolicyApplied, PolicyDeleted},
     receipt::RevocationReceipted,
+    refresh::TokenRefreshed,
     reserve::{NodeEpochReserved, NodeReserveBegun},
     rollout::{RolloutBegun, RolloutEnded, RolloutStaged, RolloutStepped},
     secret::{MasterKeyRotated, SecretSealed},
     server::{ServerApplied, ServerDeleted},
+    sign_in::PersonSignedIn,
+    standing::AssertionUsed,
     token_key::{IssuerSet, TokenKeyRegistered},
     tool::{ToolApproved, ToolDriftObserved, ToolsPinned},
     user::{UserApplied, UserDeleted},
@@ -166,6 +169,16 @@ changes! {
     IdentityProviderDeleted("identity_provider_deleted"),
     /// An assertion of an identity provider was used, and a token made for it.
     AssertionUsed("assertion_used"),
+    /// A person has signed in.
+    PersonSignedIn("person_signed_in"),
+    /// A person did not allow what a client asked for.
+    ConsentDeclined("consent_declined"),
+    /// A client got a code for a consent.
+    CodeIssued("code_issued"),
+    /// It redeemed the code for a token.
+    CodeRedeemed("code_redeemed"),
+    /// A client got its next token by a refresh token.
+    TokenRefreshed("token_refreshed"),
 }
 
 /// The event as the ledger records it: with the revision it got, without tool definitions (their hashes stay), as
@@ -225,7 +238,12 @@ pub fn recorded(event: &Event, revision: u64) -> Option<Value> {
         | Change::ClientDeleted(_)
         | Change::IdentityProviderApplied(_)
         | Change::IdentityProviderDeleted(_)
-        | Change::AssertionUsed(_) => {}
+        | Change::AssertionUsed(_)
+        | Change::PersonSignedIn(_)
+        | Change::ConsentDeclined(_)
+        | Change::CodeIssued(_)
+        | Change::CodeRedeemed(_)
+        | Change::TokenRefreshed(_) => {}
     }
     fields.insert("revision".into(), revision.to_string().into());
     Some(Value::Object(fields))

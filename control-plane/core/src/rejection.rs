@@ -5,7 +5,7 @@
 
 use bailiwick_proto::Tier;
 
-use crate::{Problem, ResourceRef, problem::PROBLEMS_MAX};
+use crate::{Problem, ResourceRef, credential::Audience, problem::PROBLEMS_MAX};
 
 /// Why nothing happened.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -51,6 +51,45 @@ pub enum Rejection {
     /// It is good once.
     #[error("the assertion was used before")]
     AssertionUsed,
+    /// No such code, or not any more, or not for this client, redirect URI or verifier.
+    #[error("the code is not known, has expired, or was made for another client, redirect URI, resource or verifier")]
+    CodeUnknown,
+    /// No such refresh token, or not any more.
+    #[error("the refresh token is not known, or what it was good for has ended")]
+    RefreshUnknown,
+    /// The person has answered this question.
+    #[error("this was answered before")]
+    AnsweredBefore,
+    /// It acts never again.
+    #[error("Agent {agent} is retired, which is for ever; its successor needs a name of its own")]
+    Retired {
+        /// The agent.
+        agent: String,
+    },
+    /// Somebody should have looked at the agent.
+    #[error("Agent {agent} was to be reviewed by {date}: look at it, and write a later day into spec.review_by")]
+    ReviewDue {
+        /// The agent.
+        agent: String,
+        /// The day.
+        date: String,
+    },
+    /// The client's manifest does not say that it runs without a person there.
+    #[error("client {client} gets no tokens of its own for {virtual_server}: its manifest names that under `headless`")]
+    NotHeadless {
+        /// The client.
+        client: String,
+        /// Where.
+        virtual_server: String,
+    },
+    /// The client is not software of the agent.
+    #[error("client {client} may not act as Agent {agent}")]
+    NotItsAgent {
+        /// The client.
+        client: String,
+        /// The agent.
+        agent: String,
+    },
     /// Somebody took it away; the provider's word does not bring it back.
     #[error("consent {consent} for this was revoked here")]
     ConsentHeld {
@@ -139,11 +178,19 @@ pub enum Rejection {
         /// To.
         size: u64,
     },
-    /// There is no such secret for servers.
+    /// There is no such secret.
     #[error("there is no secret \"{name}\"")]
     SecretUnknown {
         /// Its name.
         name: String,
+    },
+    /// A secret's name is one for others.
+    #[error("secret \"{name}\" is for {}; delete it first, or take another name", .audience.word())]
+    SecretForOthers {
+        /// Its name.
+        name: String,
+        /// For whom it is.
+        audience: Audience,
     },
     /// A secret was sealed meanwhile.
     #[error("{column}/{key} was sealed meanwhile: its next edition is {next}")]
@@ -294,10 +341,12 @@ impl Rejection {
             | Self::ReserveGone { .. }
             | Self::CheckpointConflict { .. }
             | Self::CheckpointProof { .. }
+            | Self::SecretForOthers { .. }
             | Self::SecretEdition { .. }
             | Self::SecretsUnderOther { .. }
             | Self::ClusterFounded
             | Self::JoinTokenShown
+            | Self::Retired { .. }
             | Self::MemberNameTaken { .. }
             | Self::RolloutUnderWay { .. }
             | Self::RolledOut { .. }
@@ -307,6 +356,12 @@ impl Rejection {
             | Self::MajorityLost { .. } => Class::Conflict,
             Self::Inactive(_)
             | Self::AssertionUsed
+            | Self::CodeUnknown
+            | Self::AnsweredBefore
+            | Self::RefreshUnknown
+            | Self::NotItsAgent { .. }
+            | Self::ReviewDue { .. }
+            | Self::NotHeadless { .. }
             | Self::ConsentHeld { .. }
             | Self::LevelAboveCeiling { .. }
             | Self::JoinTokenInvalid

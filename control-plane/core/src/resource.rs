@@ -16,17 +16,21 @@ mod checks;
 mod command;
 mod identity;
 mod openapi;
+mod people;
+pub mod redirect;
 mod transport;
 mod virtual_server;
 
 pub use command::{CommandSpec, Sharing, Transport, Variable};
 pub use identity::{
-    AssertionsSpec, ClientAuth, ClientSpec, IdentityProviderSpec, KEY_SET_BYTES_MAX, PeopleSpec, ProviderAlgorithm,
+    AgentClientsSpec, AssertionsSpec, ClientAuth, ClientSpec, HeadlessSpec, IdentityProviderSpec, KEY_SET_BYTES_MAX,
+    ProviderAlgorithm,
 };
 pub use openapi::OpenApiSpec;
+pub use people::{GroupsSpec, Nobody, PeopleSpec, ProviderAuth, SignInSpec};
 pub use transport::{BreakerSpec, CredentialSpec, LimitsSpec, RetrySpec, SecretRef, TlsSpec};
 
-pub use checks::{Fault, is_http_url, name_fault};
+pub use checks::{ADMINISTRATORS_CLIENT, Fault, is_http_url, name_fault};
 pub use virtual_server::{Naming, ServerEntry, ToolView, ToolsShown, VirtualServerSpec};
 
 /// The only `apiVersion` so far.
@@ -258,9 +262,69 @@ pub struct AgentSpec {
     /// The most harmful tier the agent may ever use.
     #[serde(default = "safest")]
     pub ceiling: Tier,
+    /// Which clients may act as this agent beside those that are registered for it.
+    #[serde(default, skip_serializing_if = "AgentClientsSpec::is_default")]
+    pub clients: AgentClientsSpec,
+    /// Where it is in its life; an agent acts only while it is active.
+    #[serde(default, skip_serializing_if = "AgentState::is_active")]
+    pub state: AgentState,
+    /// The last day, UTC, e.g. "2027-06-30", on which it gets tokens unless somebody has looked at it again by then.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub review_by: Option<String>,
     /// Whether the agent may act.
     #[serde(default = "active")]
     pub active: bool,
+}
+
+/// Where an agent is in its life.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum AgentState {
+    /// Somebody wants it; nobody has allowed it yet.
+    Requested,
+    /// It may act.
+    #[default]
+    Active,
+    /// It may not for now; what it was allowed stands.
+    Paused,
+    /// It may never again.
+    Retired,
+}
+
+impl AgentState {
+    /// All of them.
+    pub const ALL: [Self; 4] = [Self::Requested, Self::Active, Self::Paused, Self::Retired];
+
+    /// The stable word.
+    #[must_use]
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Requested => "requested",
+            Self::Active => "active",
+            Self::Paused => "paused",
+            Self::Retired => "retired",
+        }
+    }
+
+    fn is_active(&self) -> bool {
+        *self == Self::Active
+    }
+}
+
+impl AgentSpec {
+    /// Whether it may act, as far as it depends on the agent alone.
+    #[must_use]
+    pub fn acts(&self) -> bool {
+        self.active && self.state == AgentState::Active
+    }
+
+    /// Whether the day is past by which somebody should have looked at it.
+    #[must_use]
+    pub fn is_review_due(&self, now_seconds: u64) -> bool {
+        let last_day = self.review_by.as_deref().and_then(checks::date);
+        let end = last_day.and_then(|day| day.tomorrow().ok()?.to_zoned(jiff::tz::TimeZone::UTC).ok());
+        end.is_some_and(|end| u64::try_from(end.timestamp().as_second()).is_ok_and(|end| now_seconds >= end))
+    }
 }
 
 /// Rules in Cedar.
@@ -273,7 +337,6 @@ pub struct PolicySpec {
 
 /// The spec of a resource that can be applied.
 #[derive(Clone, Debug, PartialEq, Eq)]
-#[expect(clippy::large_enum_variant, reason = "as many are held as one apply has manifests, for as long as that takes")]
 pub enum Spec {
     /// Of a `Server`.
     Server(ServerSpec),

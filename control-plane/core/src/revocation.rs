@@ -1,7 +1,7 @@
-//! Revocations: authority is taken away from a person, an agent, a session or one consent.
+//! Revocations: authority is taken away from a person, an agent, a client, a session or one consent.
 //!
 //! A person or an agent is deactivated, which alone ends all they may do, and with that loses every consent: whoever is
-//! activated again has to be allowed again. A session loses the consents its tokens were made for. Called by `command`;
+//! activated again has to be allowed again. A client loses what everybody allowed it, and may ask again. A session loses the consents its tokens were made for. Called by `command`;
 //! asked again for what was taken away before it changes nothing and says since when that holds, so a revocation may
 //! be repeated as often as somebody is in doubt.
 //! Invariants: the deactivation comes before everything else, in one change with the first consents; no change holds
@@ -28,6 +28,8 @@ pub enum Target {
     User(String),
     /// An agent's, for all people.
     Agent(String),
+    /// What everybody allowed a client.
+    Client(String),
     /// What the tokens of one sign-in (`sid`) are good for.
     Session(String),
     /// One consent, by its id.
@@ -41,6 +43,7 @@ impl Target {
         match kind {
             "user" => Some(Self::User(name)),
             "agent" => Some(Self::Agent(name)),
+            "client" => Some(Self::Client(name)),
             "session" => Some(Self::Session(name)),
             "consent" => Some(Self::Consent(name)),
             _ => None,
@@ -101,6 +104,11 @@ fn check_known(state: &State, target: &Target) -> Result<(), Rejection> {
         Target::User(name) => (state.users.contains_key(name), ResourceRef::new(Kind::User, name)),
         Target::Agent(name) => (state.agents.contains_key(name), ResourceRef::new(Kind::Agent, name)),
         Target::Consent(id) => (state.consents.contains_key(id), ResourceRef::new(Kind::Consent, id)),
+        // One that a document describes is known by its consents alone.
+        Target::Client(name) => {
+            let is_known = state.clients.contains_key(name) || consents(state, target).next().is_some();
+            (is_known, ResourceRef::new(Kind::Client, name))
+        }
         Target::Session(session) if consents(state, target).next().is_none() => {
             return Err(Rejection::SessionUnknown(session.clone()));
         }
@@ -125,7 +133,7 @@ fn deactivation(state: &State, wish: &Revoke, context: &Context) -> Option<(Even
             let event = AgentApplied { name: name.clone(), spec, reason };
             Some((context.event(event), ResourceRef::new(Kind::Agent, name)))
         }
-        Target::Session(_) | Target::Consent(_) => None,
+        Target::Client(_) | Target::Session(_) | Target::Consent(_) => None,
     }
 }
 
@@ -137,6 +145,7 @@ fn consents<'a>(state: &'a State, target: &'a Target) -> Consents<'a> {
     match target {
         Target::User(name) => Box::new(all.filter(move |(_, one)| one.granted.user == *name)),
         Target::Agent(name) => Box::new(all.filter(move |(_, one)| one.granted.agent == *name)),
+        Target::Client(name) => Box::new(all.filter(move |(_, one)| one.granted.client == *name)),
         Target::Session(session) => {
             Box::new(all.filter(move |(_, one)| one.token.as_ref().is_some_and(|token| token.session == *session)))
         }
@@ -158,7 +167,7 @@ fn settled(state: &State, target: &Target) -> u64 {
     let of_itself = match target {
         Target::User(name) => state.users.get(name).map(|user| user.changed.revision),
         Target::Agent(name) => state.agents.get(name).map(|agent| agent.changed.revision),
-        Target::Session(_) | Target::Consent(_) => None,
+        Target::Client(_) | Target::Session(_) | Target::Consent(_) => None,
     };
     of_consents.max(of_itself).unwrap_or(state.revision)
 }

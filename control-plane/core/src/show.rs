@@ -10,8 +10,11 @@ use serde::Serialize;
 use serde_json::{Map, Value, json};
 
 use crate::{
-    Kind, ResourceRef, State, agent, consent,
+    Kind, ResourceRef, State, agent,
+    agent::Agent,
+    consent,
     resource::API_VERSION,
+    resource::AgentState,
     server::Server,
     state::Changed,
     tool::{self, Tool},
@@ -156,7 +159,7 @@ fn status(state: &State, resource: &ResourceRef, related: &Related<'_>, now_seco
             let agents = related.to(name).unwrap_or_default();
             changed_with(state.users.get(name)?.changed, json!({"agents": agents}))
         }
-        Kind::Agent => changed_with(state.agents.get(name)?.changed, json!({})),
+        Kind::Agent => agent_status(state.agents.get(name)?, now_seconds),
         Kind::Policy => {
             let changed = state.policies.get(name)?.changed;
             changed_with(changed, json!({"version": changed.revision.to_string()}))
@@ -173,6 +176,17 @@ fn status(state: &State, resource: &ResourceRef, related: &Related<'_>, now_seco
             changed_with(node.changed, own)
         }
     })
+}
+
+fn agent_status(agent: &Agent, now_seconds: u64) -> Value {
+    let spec = &agent.spec;
+    let phase = if spec.state == AgentState::Active && !spec.active { "deactivated" } else { spec.state.as_str() };
+    let mut own = json!({ "state": phase });
+    if let Some(fields) = own.as_object_mut().filter(|_| spec.is_review_due(now_seconds)) {
+        let message = "nobody has looked at it by spec.review_by; it gets no tokens until that is a later day";
+        fields.insert("conditions".into(), vec![condition("review_due", message)].into());
+    }
+    changed_with(agent.changed, own)
 }
 
 fn server_status(state: &State, name: &str, server: &Server) -> Value {
@@ -252,6 +266,9 @@ fn consent_status(consent: &consent::Consent, now_seconds: u64) -> Value {
     if let Some(fields) = own.as_object_mut().filter(|_| !granted.provider.is_empty()) {
         fields.insert("identity_provider".into(), granted.provider.as_str().into());
     }
+    if let Some(fields) = own.as_object_mut().filter(|_| !granted.tools.is_empty()) {
+        fields.insert("tools".into(), granted.tools.iter().map(String::as_str).collect());
+    }
     if let (Some(fields), Some(revoked)) = (own.as_object_mut(), &consent.revoked) {
         fields.insert("revoked_at".into(), time(revoked.changed.time).into());
         fields.insert("revoked_reason".into(), revoked.reason.as_str().into());
@@ -272,7 +289,8 @@ fn changed_with(changed: Changed, mut own: Value) -> Value {
 }
 
 /// RFC 3339, UTC; of times beyond the year 9999, the number of microseconds.
-pub(crate) fn time(micros: u64) -> String {
+#[must_use]
+pub fn time(micros: u64) -> String {
     let timestamp = i64::try_from(micros).ok().and_then(|micros| jiff::Timestamp::from_microsecond(micros).ok());
     timestamp.map_or_else(|| micros.to_string(), |timestamp| timestamp.to_string())
 }

@@ -12,7 +12,8 @@ use serde::{Deserialize, Serialize};
 
 use crate::{
     agent::{self, Agent},
-    assertion::{self, Assertions},
+    assertion::Assertions,
+    authorization,
     checkpoint::{self, Checkpoint},
     client::{self, Client},
     consent::{self, Consent},
@@ -23,11 +24,13 @@ use crate::{
     member::{self, Cluster, Member},
     node::{self, Node},
     policy::{self, Policy},
+    refresh,
     requests::Requests,
     reserve,
     rollout::{self, Rollouts},
     secret::{self, Secret},
     server::{self, Server},
+    standing,
     table::{self, Table},
     token_key::{self, Issuer, StoredTokenKey},
     tool,
@@ -147,9 +150,12 @@ pub fn evolve(state: &mut State, event: &Event, revision: u64) {
         Change::ClientDeleted(change) => client::evolve_deleted(state, change),
         Change::IdentityProviderApplied(change) => identity_provider::evolve_applied(state, change, changed),
         Change::IdentityProviderDeleted(change) => identity_provider::evolve_deleted(state, change),
-        Change::AssertionUsed(change) => assertion::evolve_used(state, change, event.time / 1_000_000),
+        Change::AssertionUsed(change) => standing::evolve_used(state, change, event.time / 1_000_000),
+        Change::CodeIssued(change) => authorization::evolve_issued(state, change),
+        Change::CodeRedeemed(change) => authorization::evolve_redeemed(state, change, event.time / 1_000_000),
+        Change::TokenRefreshed(change) => refresh::evolve_refreshed(state, change, event.time / 1_000_000),
         // For the ledger alone: nothing follows from it.
-        Change::RevocationReceipted(_) => {}
+        Change::RevocationReceipted(_) | Change::PersonSignedIn(_) | Change::ConsentDeclined(_) => {}
     }
     state.requests.remember(event, revision);
     state.revision = revision;

@@ -154,22 +154,26 @@ fn agent(state: &State, name: &str) -> Option<v1::Agent> {
         owner: spec.owner.clone(),
         project: spec.project.clone(),
         ceiling: spec.ceiling.as_str().into(),
-        active: spec.active,
+        active: spec.acts(),
     })
 }
 
 fn consent(state: &State, id: &str) -> Option<v1::Consent> {
     let consent = state.consents.get(id)?;
     let granted = &consent.granted;
+    let level = granted.level.as_str().to_owned();
+    let (level, listed_level) = if granted.tools.is_empty() { (level, String::new()) } else { (String::new(), level) };
     Some(v1::Consent {
         id: id.into(),
         user: granted.user.clone(),
         agent: granted.agent.clone(),
         virtual_server: granted.virtual_server.clone(),
-        level: granted.level.as_str().into(),
+        level,
         expires_at: i64::try_from(granted.expires_at).unwrap_or(i64::MAX),
         revoked: consent.revoked.is_some(),
         client: granted.client.clone(),
+        tools: granted.tools.iter().cloned().collect(),
+        listed_level,
     })
 }
 
@@ -304,6 +308,11 @@ fn keys_of_all(before: &State, event: &Event) -> Vec<String> {
         | Change::IdentityProviderApplied(_)
         | Change::IdentityProviderDeleted(_)
         | Change::AssertionUsed(_)
+        | Change::PersonSignedIn(_)
+        | Change::ConsentDeclined(_)
+        | Change::CodeIssued(_)
+        | Change::CodeRedeemed(_)
+        | Change::TokenRefreshed(_)
         // What they are travels beside the entries.
         | Change::CredentialSet(_)
         | Change::CredentialDeleted(_) => Vec::new(),

@@ -10,6 +10,7 @@ use std::{
     fmt,
 };
 
+use bailiwick_proto::Tier;
 use serde::{Deserialize, Serialize};
 
 use crate::{
@@ -96,6 +97,36 @@ pub(crate) fn shown<'a>(
         let tools = state.servers.get(&entry.server).into_iter().flat_map(|server| &server.tools);
         let shown = tools.filter(|(name, tool)| tool.pinned.is_some() && entry.shows(name));
         shown.map(move |(name, tool)| (entry, name.as_str(), tool))
+    })
+}
+
+/// A tool that may be called through a virtual server, if policies and consents permit.
+#[derive(Clone, Copy, Debug)]
+pub struct ShownTool<'a> {
+    /// Its server.
+    pub server: &'a str,
+    /// Its own name.
+    pub tool: &'a str,
+    /// How much harm it can do.
+    pub tier: Tier,
+    /// Its approved definition: the whole tool object as JSON.
+    pub definition: &'a str,
+}
+
+impl ShownTool<'_> {
+    /// As consents list it: `server/tool`.
+    #[must_use]
+    pub fn id(&self) -> String {
+        format!("{}/{}", self.server, self.tool)
+    }
+}
+
+/// The approved tools that a virtual server shows.
+pub fn shown_tools<'a>(state: &'a State, spec: &'a VirtualServerSpec) -> impl Iterator<Item = ShownTool<'a>> {
+    shown(state, spec).filter_map(|(entry, name, tool)| {
+        let (server, definition) = (state.servers.get(&entry.server)?, tool.pinned.as_ref()?);
+        let tier = server.tier(name, definition);
+        Some(ShownTool { server: &entry.server, tool: name, tier, definition: &definition.json })
     })
 }
 

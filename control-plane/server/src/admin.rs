@@ -60,6 +60,14 @@ impl Admin for AdminService {
         self.revoke_authority(actor, request.into_inner()).await.map(Response::new)
     }
 
+    async fn set_agent_state(
+        &self,
+        request: Request<v1::SetAgentStateRequest>,
+    ) -> Result<Response<v1::RevokeResponse>, Status> {
+        let actor = actor(&request);
+        self.change_agent(actor, request.into_inner()).await.map(Response::new)
+    }
+
     async fn begin_rollout(
         &self,
         request: Request<v1::BeginRolloutRequest>,

@@ -75,6 +75,7 @@ pub(crate) const METHODS: &[Method] = &[
     method("/bailiwick.v1.Admin/IssueToken", Place::Leader, ADMINS),
     method("/bailiwick.v1.Admin/PinTools", Place::Leader, ADMINS),
     method("/bailiwick.v1.Admin/Revoke", Place::Leader, ADMINS),
+    method("/bailiwick.v1.Admin/SetAgentState", Place::Leader, ADMINS),
     method("/bailiwick.v1.Admin/Status", Place::Here, ADMINS),
     method("/bailiwick.v1.Admin/BeginRollout", Place::Leader, ADMINS),
     method("/bailiwick.v1.Admin/AdvanceRollout", Place::Leader, ADMINS),

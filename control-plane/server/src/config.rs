@@ -12,9 +12,14 @@ use std::{
 };
 
 use axum::http::Uri;
-use bailiwick_proto::names;
+use bailiwick_proto::{address::Network, names};
 use bailiwick_runtime::{MasterKeyConfig, config::ConfigProblems, connect::Targets};
 use serde::{Deserialize, Serialize};
+
+mod http_limits;
+
+pub(crate) use self::http_limits::AT_ONCE_MAX;
+pub use self::http_limits::HttpLimits;
 
 /// Configuration of one control-plane node. Every key has a default fit for one machine.
 /// Prints no join token.
@@ -31,6 +36,11 @@ pub struct ControlPlaneConfig {
     pub peer_listen: SocketAddr,
     /// Token keys and authorization-server metadata (HTTP).
     pub http_listen: SocketAddr,
+    /// Networks of proxies in front of `http_listen`, as `address/bits`: from there the client's address is the
+    /// right-most of `X-Forwarded-For` that is not in such a network.
+    pub http_proxies: Vec<String>,
+    /// How much `http_listen` takes from one address or client.
+    pub http_limits: HttpLimits,
     /// `/livez`, `/readyz`, `/metrics`.
     pub ops_listen: SocketAddr,
     /// Where the other control planes reach `peer_listen` (`host:port`); the address itself if absent.
@@ -50,15 +60,24 @@ pub struct ControlPlaneConfig {
     pub issuer: String,
     /// The URL at which agents reach the data planes, up to `/mcp`: audiences are this, `/`, and the virtual server.
     pub mcp_url: String,
-    /// Certificates (PEM) of authorities that are believed beside the system's when keys of identity providers are
-    /// fetched.
+    /// Certificates (PEM) of authorities that are believed beside the system's when keys of identity providers and
+    /// descriptions of clients are fetched.
     pub outbound_ca_file: Option<PathBuf>,
+    /// Networks, as `address/bits`, in which documents that describe clients may be although they are not public.
+    pub client_document_networks: Vec<String>,
+    /// Whether programs that nobody knows may register themselves as clients (RFC 7591); they can only ask people.
+    pub client_registration: bool,
+    /// Groups whose members see everybody's consent timeline; everybody else sees their own.
+    pub auditor_groups: Vec<String>,
     /// The operations listener is plain text without authentication: beyond loopback, anyone in reach reads metrics.
     pub danger_listen_beyond_loopback: bool,
     /// With an empty data directory: begin a cluster of this node alone. For the embedded mode; others say
     /// `bailiwick cluster init`.
     #[serde(skip)]
     pub found: bool,
+    /// With this code anybody signs in as anybody; for the embedded mode, to try it out.
+    #[serde(skip)]
+    pub local_sign_in_code: Option<String>,
     /// The section `[master_key]` of the file: what the cluster's secrets are sealed under.
     #[serde(skip)]
     pub master_key: MasterKeyConfig,
@@ -81,6 +100,8 @@ impl Default for ControlPlaneConfig {
             listen: loopback(8431),
             peer_listen: loopback(8432),
             http_listen: loopback(8430),
+            http_proxies: Vec::new(),
+            http_limits: HttpLimits::default(),
             ops_listen: loopback(8433),
             advertise_peer: None,
             advertise_api: None,
@@ -91,8 +112,12 @@ impl Default for ControlPlaneConfig {
             issuer: "http://127.0.0.1:8430".to_owned(),
             mcp_url: "http://127.0.0.1:8420/mcp".to_owned(),
             outbound_ca_file: None,
+            client_document_networks: Vec::new(),
+            client_registration: false,
+            auditor_groups: Vec::new(),
             danger_listen_beyond_loopback: false,
             found: false,
+            local_sign_in_code: None,
             master_key: MasterKeyConfig::default(),
         }
     }
@@ -122,6 +147,16 @@ impl ControlPlaneConfig {
     #[must_use]
     pub fn api_address(&self, bound: SocketAddr) -> String {
         self.advertise_api.clone().unwrap_or_else(|| format!("https://{bound}"))
+    }
+
+    /// The networks in `http_proxies`.
+    pub(crate) fn http_proxies(&self) -> Vec<Network> {
+        self.http_proxies.iter().filter_map(|network| network.parse().ok()).collect()
+    }
+
+    /// The networks in `client_document_networks`.
+    pub(crate) fn client_document_networks(&self) -> Vec<Network> {
+        self.client_document_networks.iter().filter_map(|network| network.parse().ok()).collect()
     }
 
     /// # Errors
@@ -172,11 +207,22 @@ impl ControlPlaneConfig {
         if self.join_token.is_some() && self.join_token_file.is_some() {
             wrong("join_token_file", "there is a join_token already".to_owned());
         }
+        let networks =
+            [("http_proxies", &self.http_proxies), ("client_document_networks", &self.client_document_networks)];
+        for (key, networks) in networks {
+            for fault in networks.iter().filter_map(|network| network.parse::<Network>().err()) {
+                wrong(key, fault.to_string());
+            }
+        }
+        for group in self.auditor_groups.iter().filter(|group| !names::is_person_name(group)) {
+            wrong("auditor_groups", format!("`{group}` cannot be a group's name"));
+        }
         for (key, url) in [("issuer", &self.issuer), ("mcp_url", &self.mcp_url)] {
             if !is_base_url(url) {
                 wrong(key, "must be an http or https URL without query and without a final slash".to_owned());
             }
         }
+        self.http_limits.check(&mut problems);
         problems.into_result()
     }
 }
@@ -223,6 +269,10 @@ mod tests {
             join: vec!["https://h:1/path".into()],
             join_token: Some("bwj1".into()),
             join_token_file: Some("token".into()),
+            http_proxies: vec!["10.0.0.0/8".into(), "10.0.0.1/8".into(), "proxy".into()],
+            client_document_networks: vec!["10.0.0.0/8".into(), "intranet".into()],
+            auditor_groups: vec!["developers".into(), "two words".into()],
+            http_limits: HttpLimits { failures_burst: 0, requests_at_once: 257, ..HttpLimits::default() },
             ..ControlPlaneConfig::default()
         };
         let keys: Vec<_> = config.check().unwrap_err().0.into_iter().map(|problem| problem.key).collect();
@@ -236,8 +286,14 @@ mod tests {
             "advertise_api",
             "join",
             "join_token_file",
+            "http_proxies",
+            "http_proxies",
+            "client_document_networks",
+            "auditor_groups",
             "issuer",
             "mcp_url",
+            "http_limits.requests_at_once",
+            "http_limits.failures_burst",
         ];
         assert_eq!(keys, expected);
     }

@@ -7,7 +7,7 @@
 
 use std::time::Duration;
 
-use bailiwick_control_plane_core::{Answer, Command, Exchanged, Rejection, assertion::UseAssertion};
+use bailiwick_control_plane_core::{Answer, Command, Exchanged, Fulfilled, Rejection, Wish};
 use bailiwick_proto::v1::{
     DecideRequest, DecideResponse, internal_client::InternalClient, internal_server::InternalServer,
 };
@@ -34,8 +34,9 @@ pub(crate) struct Decisions {
 
 /// Something was decided.
 #[derive(Debug)]
-pub(crate) struct Decided {
-    pub(crate) exchanged: Exchanged,
+pub(crate) struct Decided<T> {
+    pub(crate) what: T,
+    /// At which it counts.
     pub(crate) revision: u64,
 }
 
@@ -56,44 +57,53 @@ impl Decisions {
         Self { client: InternalClient::new(gate.layer(InternalServer::new(colleagues))), own }
     }
 
-    /// Has an assertion used up, and a token granted for it.
-    pub(crate) async fn use_assertion(&self, wish: &UseAssertion, actor: String) -> Result<Decided, Undecided> {
-        let use_assertion = serde_json::to_vec(wish).map_err(|_| Undecided::Unavailable)?;
-        let mut request = Request::new(DecideRequest { use_assertion, actor });
+    /// Has something decided that ends in a token.
+    pub(crate) async fn token(&self, wish: &Wish, actor: String) -> Result<Decided<Exchanged>, Undecided> {
+        let Decided { what, revision } = self.ask(wish, actor).await?;
+        let Fulfilled::Token(what) = what else { return Err(Undecided::Unavailable) };
+        Ok(Decided { what, revision })
+    }
+
+    /// Has something decided.
+    pub(crate) async fn ask(&self, wish: &Wish, actor: String) -> Result<Decided<Fulfilled>, Undecided> {
+        let wish = serde_json::to_vec(wish).map_err(|_| Undecided::Unavailable)?;
+        let mut request = Request::new(DecideRequest { wish, actor });
         request.set_timeout(WAIT_MAX);
         request.extensions_mut().insert(self.own.clone());
         let answered = self.client.clone().decide(request).await.map_err(|status| {
-            tracing::warn!(%status, "a token could not be decided about");
+            tracing::warn!(%status, "a wish could not be decided about");
             Undecided::Unavailable
         })?;
-        let DecideResponse { revision, exchanged, refused, full } = answered.into_inner();
+        let DecideResponse { revision, fulfilled, refused, full } = answered.into_inner();
         if full {
             return Err(Undecided::Unavailable);
         }
-        if exchanged.is_empty() {
+        if fulfilled.is_empty() {
             return Err(Undecided::Refused(refused));
         }
-        let exchanged = serde_json::from_slice(&exchanged).map_err(|_| Undecided::Unavailable)?;
-        Ok(Decided { exchanged, revision })
+        match serde_json::from_slice(&fulfilled).map_err(|_| Undecided::Unavailable)? {
+            Fulfilled::Refused(sentence) => Err(Undecided::Refused(sentence)),
+            what => Ok(Decided { what, revision }),
+        }
     }
 }
 
 /// Decides, on the leader.
 pub(crate) async fn decide(domain: &Domain, request: DecideRequest) -> Result<DecideResponse, Status> {
-    let DecideRequest { use_assertion, actor } = request;
-    let wish: UseAssertion = serde_json::from_slice(&use_assertion)
+    let DecideRequest { wish, actor } = request;
+    let wish: Wish = serde_json::from_slice(&wish)
         .map_err(|_| Status::new(Code::Unimplemented, "this control plane does not know what is asked for"))?;
     let caller = Caller { actor, request_id: String::new() };
-    let written = match domain.write(Command::UseAssertion(wish), caller).await {
+    let written = match domain.write(Command::Wish(wish), caller).await {
         Ok(written) => written,
         Err(crate::domain::WriteError::Rejected(rejection)) => return Ok(refusal(&rejection)),
         Err(error) => return Err(status::of_write(error)),
     };
-    let Answer::Exchanged(exchanged) = &written.answer else {
+    let Answer::Fulfilled(fulfilled) = &written.answer else {
         return Err(Status::internal("the decision is of another kind"));
     };
-    let exchanged = serde_json::to_vec(exchanged).map_err(|_| Status::internal("the decision cannot be written"))?;
-    Ok(DecideResponse { revision: written.revision, exchanged, ..DecideResponse::default() })
+    let fulfilled = serde_json::to_vec(fulfilled).map_err(|_| Status::internal("the decision cannot be written"))?;
+    Ok(DecideResponse { revision: written.revision, fulfilled, ..DecideResponse::default() })
 }
 
 fn refusal(rejection: &Rejection) -> DecideResponse {

@@ -12,7 +12,9 @@ mod writer;
 
 use std::{sync::Arc, time::Duration};
 
-use bailiwick_control_plane_core::{Command, Context, Decision, FreshIds, Rejection, State, command::Answer, decide};
+use bailiwick_control_plane_core::{
+    Command, Context, Decision, FreshIds, Rejection, State, command::Answer, decide, timeline::Timeline,
+};
 use tokio::sync::{mpsc, oneshot};
 
 pub(crate) use self::projection::{Projection, Shared, read_event};
@@ -115,6 +117,16 @@ impl Domain {
     pub(crate) async fn read_latest<R>(&self, look: impl FnOnce(&State) -> R) -> Result<R, ConsensusError> {
         self.consensus.linearizable().await?;
         Ok(self.read(look))
+    }
+
+    /// As [`Domain::read_latest`], with the consents' latest history. Looking takes a lock: make answers of it elsewhere.
+    pub(crate) async fn read_timeline<R>(
+        &self,
+        look: impl FnOnce(&State, &Timeline) -> R,
+    ) -> Result<R, ConsensusError> {
+        self.consensus.linearizable().await?;
+        let committed = self.shared.read();
+        Ok(look(&committed.state, &committed.timeline))
     }
 
     /// Carries a command out and waits until it is committed and applied here.

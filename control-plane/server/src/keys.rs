@@ -3,15 +3,16 @@
 //! `vault` opens them from replicated state and puts every change in here; whoever holds [`Keys`] sees it at once.
 //! Until the first leader has made them there are none, and services say so. Never in a record or a log line.
 
-use std::{fmt, sync::Arc};
+use std::{collections::BTreeMap, fmt, sync::Arc};
 
 use bailiwick_control_plane_core::token_key::TokenKey;
 use bailiwick_proto::v1::{self, config_frame};
 use bailiwick_runtime::{authority::Authority, identity::fingerprint};
 use bailiwick_token::{KeyError, SigningKey};
 use tokio::sync::watch;
+use zeroize::Zeroizing;
 
-use crate::config_stream::wire::Frame;
+use crate::{config_stream::wire::Frame, seal::Seal};
 
 /// The keys of the moment. Cannot be printed.
 #[derive(Clone, Default)]
@@ -19,6 +20,9 @@ pub(crate) struct KeySet {
     pub(super) authority: Option<Arc<Authority>>,
     pub(super) signing: Option<Arc<SigningKey>>,
     pub(super) sealing: Option<Frame>,
+    pub(super) seal: Option<Arc<Seal>>,
+    /// What is shown to identity providers, by name.
+    pub(super) for_providers: BTreeMap<String, Zeroizing<Vec<u8>>>,
 }
 
 impl fmt::Debug for KeySet {
@@ -39,6 +43,16 @@ impl Keys {
     /// Signs access tokens.
     pub(crate) fn signing(&self) -> Option<Arc<SigningKey>> {
         self.0.borrow().signing.clone()
+    }
+
+    /// Seals what clients and browsers bring back.
+    pub(crate) fn seal(&self) -> Option<Arc<Seal>> {
+        self.0.borrow().seal.clone()
+    }
+
+    /// The secret of this name that is shown to an identity provider.
+    pub(crate) fn for_provider(&self, name: &str) -> Option<Zeroizing<Vec<u8>>> {
+        self.0.borrow().for_providers.get(name).cloned()
     }
 
     /// Signs certificates.

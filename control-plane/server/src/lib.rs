@@ -9,6 +9,7 @@
 
 mod admin;
 mod announce;
+mod audit;
 mod authorisation;
 mod authority;
 mod birth;
@@ -17,6 +18,7 @@ mod clock;
 mod cluster;
 mod config;
 mod config_stream;
+mod consents;
 mod decisions;
 mod domain;
 mod enforcement;
@@ -33,18 +35,21 @@ mod minting;
 mod oauth;
 mod offline;
 mod outbound;
+mod pages;
 mod peers;
 mod providers;
 mod recorder;
 mod replica;
 mod rollout;
+mod seal;
 mod serve;
+mod sign_in;
 mod status;
 mod vault;
 
 pub use self::{
     clock::{Host, Surroundings},
-    config::ControlPlaneConfig,
+    config::{ControlPlaneConfig, HttpLimits},
     config_stream::feed::REVISIONS_KEPT,
     domain::{WriteError, Written},
     error::ControlPlaneError,

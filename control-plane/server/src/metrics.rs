@@ -33,6 +33,7 @@ pub(crate) struct Metrics {
     records_waiting: Gauge,
     tokens_issued: Counter,
     tokens_refused: Family<Labels, Counter>,
+    http_turned_away: Family<Labels, Counter>,
     handed_on: Counter,
     leads: Gauge,
     term: Gauge,
@@ -63,6 +64,7 @@ impl Metrics {
             records_waiting: Gauge::default(),
             tokens_issued: Counter::default(),
             tokens_refused: Family::default(),
+            http_turned_away: Family::default(),
             handed_on: Counter::default(),
             leads: Gauge::default(),
             term: Gauge::default(),
@@ -98,6 +100,8 @@ impl Metrics {
         add("bailiwick_control_plane_tokens_issued", "Access tokens minted", &metrics.tokens_issued);
         let refused = "Requests for tokens that were refused, by the error answered";
         registry.register("bailiwick_control_plane_tokens_refused", refused, metrics.tokens_refused.clone());
+        let turned_away = "HTTP connections and requests that were turned away, by the limit that was reached";
+        registry.register("bailiwick_control_plane_http_turned_away", turned_away, metrics.http_turned_away.clone());
         add("bailiwick_control_plane_handed_on", "Requests handed on to the leader", &metrics.handed_on);
         metrics.register_lanes(registry);
         metrics.register_cluster(registry);
@@ -221,6 +225,42 @@ impl Metrics {
 
     pub(crate) fn token_refused(&self, error: &'static str) {
         self.tokens_refused.get_or_create(&vec![("error", error)]).inc();
+    }
+
+    pub(crate) fn turned_away(&self, limit: TurnedAway) {
+        self.http_turned_away.get_or_create(&vec![("limit", limit.word())]).inc();
+    }
+}
+
+/// Which limit of the public HTTP listener was reached.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum TurnedAway {
+    /// Of connections, in all and of one address.
+    Connections,
+    ConnectionsOfAddress,
+    /// Of requests that an address makes in a second, that fail to prove who the client is, and that a client makes.
+    Address,
+    Failures,
+    Client,
+    /// Of clients that register themselves.
+    Registrations,
+    /// Of requests worked on at a time, for one address and in all.
+    Share,
+    Places,
+}
+
+impl TurnedAway {
+    const fn word(self) -> &'static str {
+        match self {
+            Self::Connections => "connections",
+            Self::ConnectionsOfAddress => "connections_per_address",
+            Self::Address => "address",
+            Self::Failures => "failures",
+            Self::Client => "client",
+            Self::Registrations => "registrations",
+            Self::Share => "share",
+            Self::Places => "places",
+        }
     }
 }
 

@@ -1,13 +1,15 @@
 //! The one way in which a control plane fetches something from outside over HTTP.
 //!
-//! Called by `providers`, with URLs that manifests and strangers' documents name. A name is resolved once, every
-//! address it gives is checked by the rule that data planes use (`bailiwick_proto::address::Leave`), and the
-//! connection goes to an address that was checked, so a name that answers differently the second time gains nothing.
+//! Called by `providers`, with URLs that manifests and strangers' documents name. A document is asked for, or a form is
+//! sent. A name is resolved once, every address it gives is checked by the rule that data planes use
+//! (`bailiwick_proto::address::Leave`), and the connection goes to an address that was checked, so a name that answers
+//! differently the second time gains nothing.
 //!
-//! Invariants: no redirect is followed, no proxy is taken from the environment, nothing is decompressed, no cookie and
-//! no credential is sent; an answer has a largest size, which is watched while it comes, and the whole has one
-//! deadline; plain text goes only into networks that were named; no fault tells anything of an answer. Deliberately
-//! absent: caches, retries, how many fetches there are at once (callers'), and what a status means (callers').
+//! Invariants: no redirect is followed, no proxy is taken from the environment, nothing is decompressed, no cookie is
+//! sent, and no credential but what a caller puts into a form; an answer has a largest size, which is watched while it
+//! comes, and the whole has one deadline; plain text goes only into networks that were named; no fault tells anything
+//! of an answer. Deliberately absent: caches, retries, how many fetches there are at once (callers'), and what a status
+//! means (callers').
 
 mod connect;
 mod fault;
@@ -21,8 +23,8 @@ use std::{convert::Infallible, path::Path, sync::Arc, time::Duration};
 
 use bailiwick_proto::address::Leave;
 use bytes::{Bytes, BytesMut};
-use http::{HeaderMap, HeaderValue, Request, Response, StatusCode, header};
-use http_body_util::{BodyExt as _, Empty};
+use http::{HeaderMap, HeaderValue, Method, Request, Response, StatusCode, header};
+use http_body_util::{BodyExt as _, Full};
 use hyper::{
     body::{Body as _, Incoming},
     client::conn::http1,
@@ -44,12 +46,44 @@ const USER_AGENT: HeaderValue = HeaderValue::from_static(concat!("bailiwick/", e
 const ACCEPT: HeaderValue = HeaderValue::from_static("application/json, application/jwk-set+json");
 const IDENTITY: HeaderValue = HeaderValue::from_static("identity");
 const CLOSE: HeaderValue = HeaderValue::from_static("close");
+const FORM: HeaderValue = HeaderValue::from_static("application/x-www-form-urlencoded");
+/// Longest form that is sent: a code, a verifier and a signed statement have a tenth.
+const FORM_BYTES_MAX: usize = 32 * 1024;
 
 /// How much of an answer, and how long for it, from the first look at its name to its last byte.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Limits {
     pub(crate) bytes_max: usize,
     pub(crate) wait_max: Duration,
+}
+
+/// What is sent with POST. Cannot be printed.
+pub(crate) struct Form {
+    /// `application/x-www-form-urlencoded`.
+    body: String,
+    authorization: Option<HeaderValue>,
+}
+
+impl Form {
+    /// Of these members, with an `Authorization` header or without; `None` for what cannot stand in a header.
+    pub(crate) fn new(members: &[(&str, &str)], authorization: Option<&str>) -> Option<Self> {
+        let body = form_urlencoded::Serializer::new(String::new()).extend_pairs(members).finish();
+        let authorization = match authorization {
+            Some(text) => {
+                let mut value = HeaderValue::from_str(text).ok()?;
+                value.set_sensitive(true);
+                Some(value)
+            }
+            None => None,
+        };
+        Some(Self { body, authorization })
+    }
+}
+
+impl std::fmt::Debug for Form {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Form").finish_non_exhaustive()
+    }
 }
 
 /// An answer of any status; redirects too are given as they are.
@@ -91,21 +125,52 @@ impl Fetcher {
     /// # Errors
     /// There was no complete answer within the limits, or nothing may be sent there.
     pub(crate) async fn get(&self, url: &str, leave: &Leave<'_>, limits: Limits) -> Result<Fetched, FetchError> {
+        self.ask(url, None, leave, limits).await
+    }
+
+    /// Sends a form to `url`, once.
+    ///
+    /// # Errors
+    /// As [`Self::get`]; then it may have come there all the same.
+    pub(crate) async fn post(
+        &self,
+        url: &str,
+        form: &Form,
+        leave: &Leave<'_>,
+        limits: Limits,
+    ) -> Result<Fetched, FetchError> {
+        if form.body.len() > FORM_BYTES_MAX {
+            return Err(FetchError::FormTooLarge);
+        }
+        self.ask(url, Some(form), leave, limits).await
+    }
+
+    async fn ask(
+        &self,
+        url: &str,
+        form: Option<&Form>,
+        leave: &Leave<'_>,
+        limits: Limits,
+    ) -> Result<Fetched, FetchError> {
         let until = Instant::now() + limits.wait_max;
-        let fetching = async {
+        let asking = async {
             let target = Target::parse(url)?;
+            let request = request(&target, form)?;
             let connection = connect::open(&target, leave, &*self.resolver, &self.trust, until).await?;
-            exchange(&target, connection, limits.bytes_max).await
+            exchange(request, connection, limits.bytes_max).await
         };
-        timeout_at(until, Box::pin(fetching)).await.unwrap_or(Err(FetchError::Late))
+        timeout_at(until, Box::pin(asking)).await.unwrap_or(Err(FetchError::Late))
     }
 }
 
-async fn exchange(target: &Target, connection: Connection, bytes_max: usize) -> Result<Fetched, FetchError> {
+async fn exchange(
+    request: Request<Full<Bytes>>,
+    connection: Connection,
+    bytes_max: usize,
+) -> Result<Fetched, FetchError> {
     let mut http = http1::Builder::new();
     http.max_buf_size(HEAD_BYTES_MAX).max_headers(HEADERS_MAX);
     let (mut sender, driver) = http.handshake(TokioIo::new(connection)).await.map_err(|_| FetchError::Broken)?;
-    let request = request(target)?;
     let asking = async {
         let response = sender.send_request(request).await.map_err(|_| FetchError::Broken)?;
         read(response, bytes_max).await
@@ -121,8 +186,8 @@ async fn exchange(target: &Target, connection: Connection, bytes_max: usize) -> 
     }
 }
 
-fn request(target: &Target) -> Result<Request<Empty<Bytes>>, FetchError> {
-    let mut request = Request::new(Empty::new());
+fn request(target: &Target, form: Option<&Form>) -> Result<Request<Full<Bytes>>, FetchError> {
+    let mut request = Request::new(form.map_or_else(Full::default, |form| Full::from(form.body.clone())));
     *request.uri_mut() = target.path.clone().into();
     let headers = request.headers_mut();
     headers.insert(header::HOST, HeaderValue::from_str(&target.authority).map_err(|_| FetchError::Url)?);
@@ -130,6 +195,13 @@ fn request(target: &Target) -> Result<Request<Empty<Bytes>>, FetchError> {
     headers.insert(header::ACCEPT, ACCEPT);
     headers.insert(header::ACCEPT_ENCODING, IDENTITY);
     headers.insert(header::CONNECTION, CLOSE);
+    if let Some(form) = form {
+        headers.insert(header::CONTENT_TYPE, FORM);
+        if let Some(authorization) = &form.authorization {
+            headers.insert(header::AUTHORIZATION, authorization.clone());
+        }
+        *request.method_mut() = Method::POST;
+    }
     Ok(request)
 }
 

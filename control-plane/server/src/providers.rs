@@ -1,15 +1,18 @@
-//! The keys of companies' identity providers, fetched when they are needed and kept for a while.
+//! The keys of companies' identity providers, and where people sign in there: fetched when they are needed, kept for a
+//! while.
 //!
-//! Called by whoever verifies an assertion, with the provider's manifest as it stands now; a provider that is not
-//! active is the caller's to refuse. A set of keys is good for ten minutes, or less if the provider says so. An
-//! unknown key id has it fetched before that, as providers publish a new key shortly before they sign with it.
+//! Called by whoever verifies an assertion or signs somebody in, with the provider's manifest as it stands now; a
+//! provider that is not active is the caller's to refuse. Both come with one fetch. A set of keys is good for ten
+//! minutes, or less if the provider says so. An unknown key id has it fetched before that, as providers publish a new
+//! key shortly before they sign with it.
 //!
 //! Invariants: one fetch at a time per provider and one per [`FETCH_EVERY`], whatever strangers ask, and whoever asked
 //! and went away stops none; a key that a later set does not show any more is not used any more; a set that cannot be
 //! fetched again is used for an hour and no longer; of a set that shows a private key nothing is used; another manifest
-//! begins anew. Deliberately absent: what is fetched from where (`source`), what a key verifies (`bailiwick_token`),
-//! and memory across restarts.
+//! begins anew. Deliberately absent: what is fetched from where (`source`, `metadata`), what a key verifies
+//! (`bailiwick_token`), and memory across restarts.
 
+mod metadata;
 mod source;
 #[cfg(test)]
 mod tests;
@@ -28,7 +31,11 @@ use tokio::{
     time::{Instant, timeout},
 };
 
-pub(crate) use self::source::{ProviderUnavailable, Source};
+pub(crate) use self::{
+    metadata::Endpoints,
+    source::{ProviderUnavailable, Source},
+};
+use crate::outbound::{Fetched, Form};
 
 /// Longest time for which a set of keys is good without another look.
 const FRESH_MAX: Duration = Duration::from_secs(10 * 60);
@@ -68,18 +75,24 @@ struct Held {
     used_at: Instant,
 }
 
-/// The last set of keys that came.
+/// What the last fetch gave that gave something.
 #[derive(Debug)]
 struct Good {
-    keys: Arc<AssertionKeys>,
+    found: Arc<Found>,
     /// When it was asked for.
     fetched_at: Instant,
     fresh_until: Instant,
 }
 
+#[derive(Debug)]
+struct Found {
+    keys: Arc<AssertionKeys>,
+    endpoints: Result<Endpoints, ProviderUnavailable>,
+}
+
 /// What to do for a caller.
 enum Step {
-    Answer(Result<Arc<AssertionKeys>, ProviderUnavailable>),
+    Answer(Result<Arc<Found>, ProviderUnavailable>),
     Wait(watch::Receiver<()>),
     Fetch(watch::Sender<()>, watch::Receiver<()>),
 }
@@ -100,6 +113,40 @@ impl Providers {
         spec: &IdentityProviderSpec,
         kid: Option<&str>,
     ) -> Result<Arc<AssertionKeys>, ProviderUnavailable> {
+        Ok(Arc::clone(&self.found(provider, spec, kid).await?.keys))
+    }
+
+    /// Where people sign in.
+    ///
+    /// # Errors
+    /// They cannot, or the provider does not say where.
+    pub(crate) async fn endpoints(
+        &self,
+        provider: &str,
+        spec: &IdentityProviderSpec,
+    ) -> Result<Endpoints, ProviderUnavailable> {
+        self.found(provider, spec, None).await?.endpoints.clone()
+    }
+
+    /// Sends a form to a provider, once, and gives what it answers, of whatever status.
+    ///
+    /// # Errors
+    /// There is no answer. The form may have come there all the same.
+    pub(crate) async fn send(
+        &self,
+        spec: &IdentityProviderSpec,
+        url: &str,
+        form: &Form,
+    ) -> Result<Fetched, ProviderUnavailable> {
+        source::send(&*self.source, spec, url, form).await
+    }
+
+    async fn found(
+        &self,
+        provider: &str,
+        spec: &IdentityProviderSpec,
+        kid: Option<&str>,
+    ) -> Result<Arc<Found>, ProviderUnavailable> {
         let known = self.known(provider, spec);
         let mut ended = match known.step(kid, Instant::now()) {
             Step::Answer(answer) => return answer,
@@ -144,7 +191,7 @@ impl Providers {
         let stop = self.supervisor.shutdown().clone();
         let begun_at = Instant::now();
         self.supervisor.spawn("provider keys", OnEnd::Finish, async move {
-            let fetching = timeout(FETCH_WAIT_MAX, source::fetch(&*source, &known.spec));
+            let fetching = timeout(FETCH_WAIT_MAX, source::look(&*source, &known.spec));
             if let Some(fetched) = stop.or_stop(Box::pin(fetching)).await {
                 known.settle(fetched.unwrap_or(Err(ProviderUnavailable::Late)), begun_at);
             }
@@ -162,9 +209,9 @@ impl Known {
         let mut held = self.held();
         held.used_at = now;
         if let Some(good) = held.good.as_ref().filter(|good| now < good.fresh_until)
-            && kid.is_none_or(|kid| good.keys.has_kid(kid))
+            && kid.is_none_or(|kid| good.found.keys.has_kid(kid))
         {
-            return Step::Answer(Ok(Arc::clone(&good.keys)));
+            return Step::Answer(Ok(Arc::clone(&good.found)));
         }
         if let Some(flight) = held.flight.as_ref().filter(|flight| flight.has_changed().is_ok()) {
             return Step::Wait(flight.clone());
@@ -178,13 +225,14 @@ impl Known {
         Step::Fetch(end, ended)
     }
 
-    fn settle(&self, fetched: Result<source::Keys, ProviderUnavailable>, begun_at: Instant) {
+    fn settle(&self, fetched: Result<source::Look, ProviderUnavailable>, begun_at: Instant) {
         let (provider, mut held) = (self.name.as_str(), self.held());
         match fetched {
-            Ok(source::Keys { keys, max_age }) => {
+            Ok(source::Look { keys, endpoints, max_age }) => {
                 tracing::debug!(provider, skipped = keys.skipped(), "an identity provider's keys are fetched");
                 let fresh_until = begun_at + max_age.unwrap_or(FRESH_MAX).clamp(FETCH_EVERY, FRESH_MAX);
-                held.good = Some(Good { keys: Arc::new(keys), fetched_at: begun_at, fresh_until });
+                let found = Arc::new(Found { keys: Arc::new(keys), endpoints });
+                held.good = Some(Good { found, fetched_at: begun_at, fresh_until });
             }
             Err(fault) => {
                 let reason = fault.word();
@@ -200,9 +248,9 @@ impl Known {
 }
 
 impl Held {
-    fn settled(&self, now: Instant) -> Result<Arc<AssertionKeys>, ProviderUnavailable> {
+    fn settled(&self, now: Instant) -> Result<Arc<Found>, ProviderUnavailable> {
         let good = self.good.as_ref().filter(|good| now < good.fetched_at + KEPT_MAX);
-        good.map(|good| Arc::clone(&good.keys)).ok_or_else(|| self.fault.clone())
+        good.map(|good| Arc::clone(&good.found)).ok_or_else(|| self.fault.clone())
     }
 }
 

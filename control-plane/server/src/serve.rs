@@ -42,11 +42,12 @@ use crate::{
     leadership::Duties,
     links::Links,
     metrics::Metrics,
-    oauth::Services,
+    oauth::{Services, documents::Documents, limits::Limits},
     outbound::Fetcher,
     peers::Peers,
     providers::Providers,
     rollout::Rollouts,
+    sign_in::LocalCode,
 };
 
 /// Longest wait at start of a node that is alone until it leads.
@@ -260,8 +261,22 @@ async fn start(
     let decisions = Decisions::new(&gate, colleagues.clone(), &config.node);
     let fetcher = Fetcher::new(config.outbound_ca_file.as_deref())
         .map_err(|error| ControlPlaneError::Outbound(error.to_string()))?;
-    let providers = Arc::new(Providers::new(Arc::new(fetcher), supervisor.clone()));
-    let authorization = Services::new(domain.clone(), decisions, home.vault.keys(), providers, metrics);
+    let fetcher = Arc::new(fetcher);
+    let providers = Arc::new(Providers::new(fetcher.clone(), supervisor.clone()));
+    let documents = Documents::new(fetcher, config.client_document_networks(), supervisor.clone());
+    let limits = Limits::new(&config.http_limits, metrics.clone());
+    let authorization = Services {
+        domain: domain.clone(),
+        decisions,
+        keys: home.vault.keys(),
+        providers,
+        documents: Arc::new(documents),
+        metrics,
+        limits,
+        local_sign_in: config.local_sign_in_code.clone().map(LocalCode::new),
+        client_registration: config.client_registration,
+        auditor_groups: config.auditor_groups.clone().into(),
+    };
     let admin = AdminServer::new(admin)
         .max_decoding_message_size(ADMIN_MESSAGE_BYTES_MAX)
         .max_encoding_message_size(ANSWER_BYTES_MAX);
@@ -285,7 +300,7 @@ async fn start(
     supervisor.spawn(
         "control-plane-http",
         OnEnd::Critical,
-        ended("HTTP", http::serve(listeners.http, authorization, stop)),
+        http::serve(listeners.http, authorization, http::Terms::of(config), supervisor.clone()),
     );
     Ok(())
 }

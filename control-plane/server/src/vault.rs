@@ -117,7 +117,7 @@ impl Vault {
             };
             changed |= contents.put(name, sealed.edition, opened);
         }
-        if contents.deliver(state.credentials.keys()) || changed {
+        if contents.deliver(&state.credentials) || changed {
             let keys = contents.keys()?;
             self.0.keys.send_replace(Arc::new(keys));
         }

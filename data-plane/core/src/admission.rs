@@ -1,23 +1,23 @@
-//! Admission: may this caller call this tool, get this prompt, read this resource now? The one rule, for listing and for
-//! using.
+//! Admission: may this caller call this tool, get this prompt, read this resource now? The one rule, for listing and
+//! for using.
 //!
 //! Called by `edge` and `listing`. Effective authority is human ∧ agent ∧ consent ∧ policy ∧ the token's scope, asked
 //! in a fixed order whose first failure is the reason given: person, agent, its owner, consent, whether there is what
-//! is wanted (`wanted`), a tool's quarantine, consent level, ceiling, policy, scope. Scope comes last, so that a client
-//! is sent for a token with more of it only where that will do. What is listed is exactly what `admit` permits. Pure:
-//! the same configuration, caller, tool and second give the same answer.
+//! is wanted (`wanted`), a tool's quarantine, whether the consent is for it, consent level, ceiling, policy, scope.
+//! Scope comes last, so that a client is sent for a token with more of it only where that will do. What is listed is
+//! exactly what `admit` permits. Pure: the same configuration, caller, tool and second give the same answer.
 //! Deliberately absent: tokens (verified before), freshness of the configuration and the spool (`node_gate`, asked
 //! afterwards by the server because they are facts about the node).
 
 use std::sync::Arc;
 
 use bailiwick_policy::{PolicyRef, Request, RequestAgent};
-use bailiwick_proto::{Reason, Tier, scope::Scopes};
+use bailiwick_proto::{Reason, Tier, scope::Scopes, v1::Server};
 
 pub use crate::wanted::{Found, ToolRef, Wanted, What};
 use crate::{
     caller::Caller,
-    config::{Config, ExposedTool, Tool},
+    config::{Config, ExposedTool, Tool, VirtualServer},
     people::{Agent, Consent, Parties, User},
 };
 
@@ -113,6 +113,12 @@ impl<'c> Admission<'c> {
         authority.is_ok_and(|(_, _, consent)| self.now_unix < consent.expires_at)
     }
 
+    /// The servers behind a virtual server that the caller's consent leads to, by name. The others are not to be asked
+    /// anything for this caller, nor is anything of theirs to be told.
+    pub fn servers<'v>(&self, virtual_server: &'v VirtualServer) -> impl Iterator<Item = &'v str> + use<'_, 'v, 'c> {
+        virtual_server.servers.iter().map(String::as_str).filter(|server| self.parties.reach(server))
+    }
+
     /// Whether the caller is known as the same, with the same authority: then only what is offered can differ.
     #[must_use]
     pub fn is_of_same_parties(&self, other: &Self) -> bool {
@@ -150,7 +156,21 @@ impl<'c> Admission<'c> {
     }
 }
 
+/// The servers behind a virtual server that may be asked for a caller, by name: see [`Admission::servers`].
+#[must_use]
+pub fn reachable<'c>(config: &'c Config, caller: &Caller, virtual_server: &str) -> Vec<&'c Arc<Server>> {
+    let Some(offered) = config.virtual_servers.get(virtual_server) else { return Vec::new() };
+    let parties = parties(config, caller);
+    let servers = offered.servers.iter().filter(|server| parties.reach(server));
+    servers.filter_map(|server| config.servers.get(server)).collect()
+}
+
 impl Parties {
+    /// Whether the consent leads to a server.
+    fn reach(&self, server: &str) -> bool {
+        self.consent.as_ref().is_some_and(|consent| consent.reaches(server))
+    }
+
     /// Those who act, if they have any authority on this virtual server.
     fn authority(&self, caller: &Caller, virtual_server: &str) -> Result<(&User, &Agent, &Consent), Reason> {
         let user = self.user.as_ref().ok_or(Reason::UserUnknown)?;
@@ -213,6 +233,9 @@ fn standing<'c>(
     if matches!(found, Found::Tool(tool) if tool.quarantined) {
         return Err(Reason::ToolQuarantined);
     }
+    if !is_for(consent, found) {
+        return Err(Reason::ConsentToolNotListed);
+    }
     if found.tier() > consent.level {
         return Err(Reason::ConsentLevelExceeded);
     }
@@ -220,6 +243,14 @@ fn standing<'c>(
         return Err(Reason::CeilingExceeded);
     }
     Ok(Standing { user, agent, owner: parties.owner.as_ref(), consent, found })
+}
+
+/// Whether a consent is for what was found. Prompts and resources are not listed one by one: they go with their server.
+fn is_for(consent: &Consent, found: &Found) -> bool {
+    match found {
+        Found::Tool(tool) | Found::Task(tool) => consent.lists(&tool.server, &tool.name),
+        Found::Prompt(own) | Found::Resource(own) => consent.reaches(&own.server),
+    }
 }
 
 fn ask_policies(

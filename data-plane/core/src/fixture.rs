@@ -74,7 +74,14 @@ pub(crate) fn consent() -> v1::Consent {
         expires_at: NOW + 600,
         revoked: false,
         client: "cli".into(),
+        ..v1::Consent::default()
     }
+}
+
+/// The consent, narrowed to these tools.
+pub(crate) fn narrowed(tools: &[&str]) -> v1::Consent {
+    let tools = tools.iter().map(|tool| (*tool).to_owned()).collect();
+    v1::Consent { level: String::new(), listed_level: "destructive".into(), tools, ..consent() }
 }
 
 pub(crate) fn virtual_server(name: &str, servers: &[&str], naming: &str) -> Kind {

@@ -1,14 +1,15 @@
 //! Lists of prompts, resources and resource templates: asked of the servers at that moment, shown as far as the caller
 //! may use what is in them.
 //!
-//! Driven by the server half for one page: `asks` says which servers' pages are needed, so that all of them are asked at
-//! the same time; `take` takes their answers, in that order, until `is_complete`; `finish` gives what the client gets. An
-//! item is shown exactly if `admission` permits its use under the name it is shown by; everything else about it stays as
-//! it was. Servers come in the order of their names, whoever answers first; a page ends with the last server, or where a
-//! server has more pages, and the cursor (`sealed::cursor`) says where it goes on. Of several servers, one that cannot
-//! answer is left out and named, and the client is told how many are; the only one's error is the list's.
-//! Deliberately absent: tools, which are pinned (`edge::tools`), and everything that waits. Specification: MCP 2026-07-28
-//! and 2025-11-25: prompts, resources, pagination; 2026-07-28: caching.
+//! Driven by the server half for one page: `asks` says which servers' pages are needed, so that all of them are asked
+//! at the same time; `take` takes their answers, in that order, until `is_complete`; `finish` gives what the client
+//! gets. An item is shown exactly if `admission` permits its use under the name it is shown by; everything else about
+//! it stays as it was. A server that the caller's consent does not lead to is not asked, as if it were not there.
+//! Servers come in the order of their names, whoever answers first; a page ends with the last server, or where a server
+//! has more pages, and the cursor (`sealed::cursor`) says where it goes on. Of several servers, one that cannot answer
+//! is left out and named, and the client is told how many are; the only one's error is the list's. Deliberately absent:
+//! tools, which are pinned (`edge::tools`), and everything that waits. Specification: MCP 2026-07-28 and 2025-11-25:
+//! prompts, resources, pagination; 2026-07-28: caching.
 
 use bailiwick_proto::{
     Reason,
@@ -105,6 +106,8 @@ pub struct Listing<'c> {
     admission: &'c Admission<'c>,
     name: &'c str,
     virtual_server: &'c VirtualServer,
+    /// Those that may be asked, in order.
+    servers: Vec<&'c str>,
     next: Option<Cursor>,
     /// The page ends before `next`.
     is_full: bool,
@@ -139,18 +142,19 @@ impl<'c> Listing<'c> {
         (name, virtual_server): (&'c str, &'c VirtualServer),
         from: Option<Cursor>,
     ) -> Self {
-        let first = || virtual_server.servers.first().map(|server| Cursor { server: server.clone(), cursor: None });
+        let servers: Vec<&str> = admission.servers(virtual_server).collect();
         let next = match from {
             _ if !admission.stands(name) => None,
-            None => first(),
-            Some(from) if virtual_server.servers.contains(&from.server) => Some(from),
-            Some(from) => after(virtual_server, &from.server),
+            None => servers.first().map(|server| Cursor { server: (*server).to_owned(), cursor: None }),
+            Some(from) if servers.contains(&from.server.as_str()) => Some(from),
+            Some(from) => after(&servers, &from.server),
         };
         Self {
             listed,
             admission,
             name,
             virtual_server,
+            servers,
             next,
             is_full: false,
             asks: 0,
@@ -175,8 +179,8 @@ impl<'c> Listing<'c> {
         match &self.next {
             Some(next) if !self.is_complete() && next.cursor.is_some() => vec![next.clone()],
             Some(next) if !self.is_complete() => {
-                let behind = self.virtual_server.servers.iter().filter(|server| **server >= next.server);
-                let first_page = |server: &String| Cursor { server: server.clone(), cursor: None };
+                let behind = self.servers.iter().filter(|server| **server >= next.server.as_str());
+                let first_page = |server: &&str| Cursor { server: (*server).to_owned(), cursor: None };
                 behind.take(ASKS_MAX - self.asks).map(first_page).collect()
             }
             Some(_) | None => Vec::new(),
@@ -206,9 +210,9 @@ impl<'c> Listing<'c> {
                 self.is_full = true;
                 self.next = Some(Cursor { server, cursor: Some(cursor) });
             }
-            Ok(None) => self.next = after(self.virtual_server, &server),
+            Ok(None) => self.next = after(&self.servers, &server),
             Err(failure) => {
-                self.next = after(self.virtual_server, &server);
+                self.next = after(&self.servers, &server);
                 self.failed.push((server, failure));
             }
         }
@@ -270,7 +274,7 @@ impl<'c> Listing<'c> {
     pub fn finish(self) -> Result<Page, Failure> {
         let unserved =
             |failure: &Failure| matches!(failure, Failure::Refused(error) if error.code == code::METHOD_NOT_FOUND);
-        let is_only = self.virtual_server.servers.len() == 1;
+        let is_only = self.servers.len() == 1;
         let (unserved, mut left_out): (Vec<_>, Vec<_>) =
             self.failed.into_iter().partition(|(_, failure)| !is_only && unserved(failure));
         let nothing_follows = self.next.is_none();
@@ -290,9 +294,9 @@ impl<'c> Listing<'c> {
     }
 }
 
-fn after(virtual_server: &VirtualServer, server: &str) -> Option<Cursor> {
-    let mut later = virtual_server.servers.iter().filter(|other| other.as_str() > server);
-    later.next().map(|server| Cursor { server: server.clone(), cursor: None })
+fn after(servers: &[&str], server: &str) -> Option<Cursor> {
+    let mut later = servers.iter().filter(|other| **other > server);
+    later.next().map(|server| Cursor { server: (*server).to_owned(), cursor: None })
 }
 
 impl Failure {

@@ -2,9 +2,11 @@
 //!
 //! There may be a million, while a call asks for four: so they are kept once, packed as they came (`config_digest`),
 //! and a revision that changes a handful shares the rest with the one before. Those who call are unpacked once a revision.
-//! What the overlay denies stands with its authority taken. Made by `catalogue`, asked by `admission`. Invariant: what cannot be read, or does not belong under
-//! its key, is not there; `check` says why, once, when it comes. Absent: everything that is offered to people
-//! (`config::Offer`).
+//! What the overlay denies stands with its authority taken. Made by `catalogue`, asked by `admission`. Invariant: what
+//! cannot be read, or does not belong under its key, is not there; `check` says why, once, when it comes. So is a
+//! consent that does not say clearly how far it goes. Absent: everything that is offered to people (`config::Offer`).
+
+mod listed;
 
 use std::{
     collections::HashMap,
@@ -18,6 +20,7 @@ use bailiwick_proto::{
 };
 use prost::Message as _;
 
+pub use self::listed::{LISTED_TOOLS_MAX, ListedTools};
 use crate::table::Table;
 
 /// A person.
@@ -55,10 +58,26 @@ pub struct Consent {
     pub virtual_server: String,
     /// Highest tier consented to.
     pub level: Tier,
+    /// Only these tools, and what their servers have besides tools; `None`: everything up to the level.
+    pub tools: Option<ListedTools>,
     /// Unix seconds; no longer valid from that second on.
     pub expires_at: i64,
     /// Taken back.
     pub revoked: bool,
+}
+
+impl Consent {
+    /// Whether it is for a tool, by its own name at its server.
+    #[must_use]
+    pub fn lists(&self, server: &str, tool: &str) -> bool {
+        self.tools.as_ref().is_none_or(|listed| listed.contains(server, tool))
+    }
+
+    /// Whether it leads to a server at all: to any of its tools.
+    #[must_use]
+    pub fn reaches(&self, server: &str) -> bool {
+        self.tools.as_ref().is_none_or(|listed| listed.names(server))
+    }
 }
 
 /// Everybody whose authority a call needs, as far as they are known.
@@ -74,11 +93,19 @@ pub struct Parties {
     pub owner: Option<User>,
 }
 
-/// Parties that were unpacked, by consent, with the user and agent they were asked for with.
-type Unpacked = HashMap<String, (String, String, Arc<Parties>)>;
+/// Parties that were unpacked.
+#[derive(Debug, Default)]
+struct Unpacked {
+    /// By consent, with the user and agent they were asked for with.
+    parties: HashMap<String, (String, String, Arc<Parties>)>,
+    /// Tools that their consents list.
+    listed: usize,
+}
 
 /// Parties kept unpacked, some five hundred bytes each: more than a node has callers between two revisions.
 const UNPACKED_MAX: usize = 16_384;
+/// Tools that their consents may list, some hundred bytes each: sixteen for each of them.
+const UNPACKED_LISTED_MAX: usize = 16 * UNPACKED_MAX;
 
 /// See the file's header. A copy costs next to nothing.
 #[derive(Clone, Debug, Default)]
@@ -101,18 +128,20 @@ impl People {
     #[must_use]
     pub fn parties(&self, user: &str, agent: &str, consent: &str) -> Arc<Parties> {
         let unpacked = || self.unpacked.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some((of, through, parties)) = unpacked().get(consent)
+        if let Some((of, through, parties)) = unpacked().parties.get(consent)
             && of == user
             && through == agent
         {
             return Arc::clone(parties);
         }
         let parties = Arc::new(self.unpack(user, agent, consent));
+        let listed = parties.consent.as_ref().and_then(|consent| Some(consent.tools.as_ref()?.len())).unwrap_or(0);
         let mut unpacked = unpacked();
-        if unpacked.len() >= UNPACKED_MAX {
-            unpacked.clear();
+        if unpacked.parties.len() >= UNPACKED_MAX || unpacked.listed.saturating_add(listed) > UNPACKED_LISTED_MAX {
+            *unpacked = Unpacked::default();
         }
-        unpacked.insert(consent.to_owned(), (user.to_owned(), agent.to_owned(), Arc::clone(&parties)));
+        unpacked.listed += listed;
+        unpacked.parties.insert(consent.to_owned(), (user.to_owned(), agent.to_owned(), Arc::clone(&parties)));
         parties
     }
 
@@ -144,12 +173,14 @@ impl People {
     pub fn consent(&self, id: &str) -> Option<Consent> {
         let key = format!("consent/{id}");
         let Kind::Consent(consent) = read(&key, self.entries.get(&key)?).ok()? else { return None };
+        let (level, tools) = extent(&consent).ok()?;
         Some(Consent {
             user: consent.user,
             agent: consent.agent,
             client: consent.client,
             virtual_server: consent.virtual_server,
-            level: consent.level.parse().ok()?,
+            level,
+            tools,
             expires_at: consent.expires_at,
             revoked: consent.revoked || self.denies(&key),
         })
@@ -196,9 +227,7 @@ fn read(key: &str, value: &[u8]) -> Result<Kind, &'static str> {
         Kind::Agent(agent) => {
             (("agent", agent.name.as_str()), (!tier(&agent.ceiling)).then_some("has an unknown ceiling"))
         }
-        Kind::Consent(consent) => {
-            (("consent", consent.id.as_str()), (!tier(&consent.level)).then_some("has an unknown level"))
-        }
+        Kind::Consent(consent) => (("consent", consent.id.as_str()), extent(consent).err()),
         Kind::Server(_)
         | Kind::Tool(_)
         | Kind::VirtualServer(_)
@@ -212,6 +241,18 @@ fn read(key: &str, value: &[u8]) -> Result<Kind, &'static str> {
         return Err("stands under another key");
     }
     fault.map_or(Ok(kind), Err)
+}
+
+/// How far a consent goes: up to which level, and to which tools alone. The level stands elsewhere where there are
+/// tools, so that whoever knows nothing of tools finds none.
+fn extent(consent: &v1::Consent) -> Result<(Tier, Option<ListedTools>), &'static str> {
+    let tier = |level: &str| level.parse::<Tier>().map_err(|_unknown| "has an unknown level");
+    match (consent.tools.as_slice(), consent.level.as_str(), consent.listed_level.as_str()) {
+        ([], level, "") => Ok((tier(level)?, None)),
+        ([], _, _) => Err("has a level for listed tools, but lists none"),
+        (tools, "", level) => Ok((tier(level)?, Some(ListedTools::of(tools)?))),
+        _ => Err("lists tools, but has a level for all"),
+    }
 }
 
 #[cfg(test)]
@@ -228,11 +269,26 @@ mod tests {
 
     #[test]
     fn what_cannot_be_read_is_not_there_and_is_said_why() {
+        let bad_list = |change: fn(&mut v1::Consent)| {
+            let mut consent = fixture::narrowed(&["finance/query_data"]);
+            change(&mut consent);
+            entry("consent/c-1", Kind::Consent(consent))
+        };
         let bad_level = v1::Consent { level: "all".into(), ..fixture::consent() };
         let (name, owner, project) = ("coder".into(), "jane@example.com".into(), "platform".into());
         let bad_ceiling = v1::Agent { name, owner, project, ceiling: "sky".into(), active: true };
         for (bad, why) in [
             (entry("consent/c-1", Kind::Consent(bad_level)), "has an unknown level"),
+            (bad_list(|consent| consent.listed_level = "all".into()), "has an unknown level"),
+            (bad_list(|consent| consent.listed_level.clear()), "has an unknown level"),
+            (bad_list(|consent| consent.level = "retrieval".into()), "lists tools, but has a level for all"),
+            (bad_list(|consent| consent.tools.clear()), "has a level for listed tools, but lists none"),
+            (bad_list(|consent| consent.tools.push("hr".into())), "lists a tool that is not named as server/tool"),
+            (bad_list(|consent| consent.tools = vec!["hr/x".into(); LISTED_TOOLS_MAX + 1]), "lists too many tools"),
+            (
+                bad_list(|consent| (consent.level, consent.tools) = ("retrieval".into(), Vec::new())),
+                "has a level for listed tools, but lists none",
+            ),
             (entry("consent/c-1", fixture::user(true)), "stands under another key"),
             (entry("agent/coder", Kind::Agent(bad_ceiling)), "has an unknown ceiling"),
             (entry("user/jane@example.com", fixture::agent("retrieval", true)), "stands under another key"),
@@ -252,6 +308,37 @@ mod tests {
             let missing = there(&good).into_iter().zip(there(&left)).filter(|(before, after)| before.1 && !after.1);
             assert_eq!(missing.map(|(kind, _)| kind.0).collect::<Vec<_>>(), [bad.key.split('/').next().unwrap()]);
         }
+    }
+
+    #[test]
+    fn a_consent_with_tools_is_for_these_up_to_its_level_and_one_without_for_all() {
+        let listed = v1::Consent { listed_level: "retrieval".into(), ..fixture::narrowed(&["finance/a/b", "hr/c"]) };
+        let narrowed = people(&world().with(entry("consent/c-1", Kind::Consent(listed))), &[]).consent("c-1").unwrap();
+        let all = people(&world(), &[]).consent("c-1").unwrap();
+        assert_eq!((narrowed.level, all.level), (Tier::Retrieval, Tier::Destructive));
+        for (server, tool, expected) in [("finance", "a/b", true), ("finance", "a", false), ("hr", "c", true)] {
+            assert_eq!((narrowed.lists(server, tool), all.lists(server, tool)), (expected, true), "{server} {tool}");
+        }
+        assert_eq!(["finance", "hr", "other"].map(|server| narrowed.reaches(server)), [true, true, false]);
+        assert!(all.reaches("other") && all.tools.is_none());
+    }
+
+    #[test]
+    fn what_is_kept_unpacked_is_bounded_by_the_tools_that_are_listed_too() {
+        let tools: Vec<String> = (0..LISTED_TOOLS_MAX).map(|number| format!("s/t{number}")).collect();
+        let tools: Vec<&str> = tools.iter().map(String::as_str).collect();
+        let named = |number: usize| v1::Consent { id: format!("c-{number}"), ..fixture::narrowed(&tools) };
+        let count = UNPACKED_LISTED_MAX / LISTED_TOOLS_MAX;
+        let entries = (0..=count).map(|number| entry(&format!("consent/c-{number}"), Kind::Consent(named(number))));
+        let people = people(&World(entries.collect()), &[]);
+        let kept = || people.unpacked.lock().unwrap().parties.len();
+        for number in 0..count {
+            assert!(people.parties("jane@example.com", "coder", &format!("c-{number}")).consent.is_some());
+        }
+        assert_eq!(kept(), count, "as many as there is room for");
+        let last = people.parties("jane@example.com", "coder", &format!("c-{count}"));
+        assert!(last.consent.as_ref().unwrap().lists("s", "t255"));
+        assert_eq!(kept(), 1);
     }
 
     #[test]

@@ -93,6 +93,7 @@ fn consent() -> v1::Consent {
         expires_at: NOW + 600,
         revoked: false,
         client: "cli".into(),
+        ..v1::Consent::default()
     }
 }
 

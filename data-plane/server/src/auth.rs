@@ -213,6 +213,7 @@ mod tests {
             expires_at: NOW + 100,
             revoked,
             client: "cli".into(),
+            ..v1::Consent::default()
         };
         let entries = [
             ("user/jane@example.com", Kind::User(user)),

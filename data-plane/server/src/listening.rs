@@ -196,7 +196,7 @@ impl Stream {
         let hearer = self.hearer(&config);
         let is_current = node_gate(Tier::Retrieval, state.freshness(), SpoolLevel::Free).is_none();
         let stands = state.is_taken_away(self.caller()).is_none() && (self.is_good)(&config);
-        if !is_current || !stands || !sources.are_of(&config, &self.virtual_server) {
+        if !is_current || !stands || !sources.are_of(&config, self.caller(), &self.virtual_server) {
             return listening.handle_end();
         }
         if hearer.sees_as_under(&self.asked.config) {

@@ -9,6 +9,7 @@ mod lifecycle;
 mod listener;
 mod listening;
 mod lists;
+mod narrowed;
 mod rollouts;
 
 use std::time::{Duration, Instant};
@@ -27,7 +28,7 @@ use crate::{
         eventually,
         ledger::FakeLedger,
         server::{FakeServer, Mode, Speaks, result_text},
-        world::{PERMIT_ALL, PERMIT_READS, claims, consent, entries, policy, token},
+        world::{PERMIT_ALL, PERMIT_READS, claims, consent, entries, narrowed, policy, token},
     },
     serve,
 };

@@ -10,7 +10,7 @@ use bailiwick_control_plane_core::{
     Change, Event,
     agent::AgentApplied,
     consent::{ConsentGranted, TokenIssued},
-    resource::{AgentSpec, UserSpec, VirtualServerSpec},
+    resource::{AgentClientsSpec, AgentSpec, AgentState, UserSpec, VirtualServerSpec},
     user::UserApplied,
     virtual_server::VirtualServerApplied,
 };
@@ -77,6 +77,9 @@ fn agent(n: u64) -> AgentApplied {
         owner: user_name(n / AGENTS_OF_ONE),
         project: format!("project-{}", n % 500),
         ceiling: Tier::Transactional,
+        clients: AgentClientsSpec::default(),
+        state: AgentState::Active,
+        review_by: None,
         active: true,
     };
     AgentApplied { name: agent_name(n), spec, reason: String::new() }
@@ -98,6 +101,7 @@ fn consent(n: u64, agents: u64) -> Vec<Change> {
         reason: "month-end closing".into(),
         client: "bailiwick-admin".into(),
         provider: String::new(),
+        tools: BTreeSet::new(),
     };
     let issued = TokenIssued {
         consent: id("c"),

@@ -9,6 +9,7 @@
 
 mod attacks;
 mod changes;
+mod flood;
 mod flows;
 mod once;
 

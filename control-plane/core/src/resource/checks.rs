@@ -10,6 +10,9 @@ use super::{Endpoint, Kind, ServerSpec, Spec, TIMEOUT_MS_MAX, UserSpec};
 /// Longest endpoint URL.
 const URL_BYTES_MAX: usize = 2_048;
 
+/// The client of tokens that administrators issue.
+pub const ADMINISTRATORS_CLIENT: &str = "bailiwick-admin";
+
 /// What is wrong with a value: its dotted key from the document's root, and a sentence.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Fault {
@@ -33,6 +36,7 @@ pub fn name_fault(kind: Kind, name: &str) -> Option<Fault> {
             (names::is_server_name(name), "must be 1 to 32 lower-case letters, digits and inner hyphens")
         }
         Kind::User | Kind::Group => (names::is_person_name(name), PERSON_RULE),
+        Kind::Client if name == ADMINISTRATORS_CLIENT => (false, "is the name under which administrators issue tokens"),
         Kind::Agent | Kind::Project | Kind::Policy | Kind::Client | Kind::IdentityProvider | Kind::Node => {
             (names::is_resource_name(name), RESOURCE_RULE)
         }
@@ -41,7 +45,8 @@ pub fn name_fault(kind: Kind, name: &str) -> Option<Fault> {
     (!fits).then(|| Fault::new("metadata.name", format!("\"{}\" {rule}", clip(name))))
 }
 
-const PERSON_RULE: &str = "must be 1 to 254 visible characters without spaces, quotes, slashes or angle brackets";
+pub(super) const PERSON_RULE: &str =
+    "must be 1 to 254 visible characters without spaces, quotes, slashes or angle brackets";
 pub(super) const RESOURCE_RULE: &str =
     "must be 1 to 63 lower-case letters, digits and inner hyphens, dots or underscores";
 
@@ -58,7 +63,9 @@ impl Spec {
                     .then(|| Fault::new("spec.owner", format!("\"{}\" {PERSON_RULE}", clip(&spec.owner))));
                 let project = (!names::is_resource_name(&spec.project))
                     .then(|| Fault::new("spec.project", format!("\"{}\" {RESOURCE_RULE}", clip(&spec.project))));
-                owner.into_iter().chain(project).collect()
+                let review = spec.review_by.as_deref().filter(|text| date(text).is_none());
+                let review = review.map(|_| Fault::new("spec.review_by", "must be a day, e.g. \"2027-06-30\""));
+                owner.into_iter().chain(project).chain(review).chain(spec.clients.faults()).collect()
             }
             Self::Client(spec) => spec.faults(),
             Self::IdentityProvider(spec) => spec.faults(),
@@ -167,6 +174,11 @@ pub fn is_http_url(text: &str) -> bool {
         None => false,
     };
     visible && matches!(uri.scheme_str(), Some("http" | "https")) && uri.authority().is_some_and(plain_host)
+}
+
+/// A day as written, and in no other way.
+pub(super) fn date(text: &str) -> Option<jiff::civil::Date> {
+    text.parse::<jiff::civil::Date>().ok().filter(|date| date.to_string() == text)
 }
 
 /// Milliseconds of a timeout as written; `None` where it is no timeout within bounds.

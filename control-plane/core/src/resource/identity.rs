@@ -9,27 +9,40 @@ use bailiwick_proto::{Tier, address::Network, names};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use super::checks::{Fault, clip, is_http_url, timeout_ms};
+use super::{
+    checks::{Fault, clip, is_http_url, timeout_ms},
+    people::{PeopleSpec, SignInSpec, TITLE_BYTES_MAX, is_title},
+    redirect::{self, REDIRECT_URIS_MAX},
+};
+use crate::client;
 
 /// Longest key set of a client: a handful of keys, also of RSA.
 pub const KEY_SET_BYTES_MAX: usize = 16 * 1024;
 /// Most virtual servers that one provider speaks for.
 const VIRTUAL_SERVERS_MAX: usize = 64;
+/// Most documents of clients that one agent names.
+const DESCRIBED_MAX: usize = 64;
 /// Most networks of one provider.
 const NETWORKS_MAX: usize = 16;
-/// Longest name of a claim.
-const CLAIM_BYTES_MAX: usize = 64;
 /// How long an assertion may be good where the manifest says nothing: a client uses it at once.
 const ASSERTION_LIFETIME_MS_DEFAULT: u64 = 300_000;
 
-/// A program that asks for tokens, registered in advance; its name is its `client_id`.
+/// A program that asks for tokens; its name is its `client_id`.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct ClientSpec {
+    /// What people are shown as its name; its `client_id` where absent.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub title: Option<String>,
     /// The agent that acts when this client calls.
-    pub agent: String,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub agent: Option<String>,
     /// How the client proves who it is.
     pub auth: ClientAuth,
+    /// Where people are sent back to: byte for byte, but for the port of a loopback address. A client with none cannot
+    /// ask people.
+    #[serde(default, skip_serializing_if = "BTreeSet::is_empty")]
+    pub redirect_uris: BTreeSet<String>,
     /// SHA-256 of the client's secret, in hexadecimal: `bailiwick client new-secret` makes both.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub secret_sha256: Option<String>,
@@ -39,9 +52,35 @@ pub struct ClientSpec {
     /// The most harmful tier the client may get tokens for; the agent's ceiling where absent.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub ceiling: Option<Tier>,
+    /// Where it gets tokens without a person at hand, on behalf of its agent's owner; nowhere where absent.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub headless: Option<HeadlessSpec>,
+    /// It registered itself (RFC 7591), and has no agent of its own: people choose one that takes such clients.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub self_registered: bool,
     /// Whether it gets tokens.
     #[serde(default = "super::active")]
     pub active: bool,
+}
+
+/// Where a client gets tokens without a person at hand (client credentials).
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct HeadlessSpec {
+    /// The virtual servers.
+    pub virtual_servers: BTreeSet<String>,
+}
+
+/// Clients that no administrator registered, and that may act as an agent.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields, default)]
+pub struct AgentClientsSpec {
+    /// Whether clients that registered themselves (RFC 7591) may.
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    pub self_registered: bool,
+    /// Clients that are described by a document at their `client_id`, which is an https URL.
+    #[serde(skip_serializing_if = "BTreeSet::is_empty")]
+    pub described_at: BTreeSet<String>,
 }
 
 /// How a client proves who it is (RFC 6749 §2.3, RFC 7523 §2.2).
@@ -52,6 +91,8 @@ pub enum ClientAuth {
     ClientSecret,
     /// By a JWT it signs.
     PrivateKeyJwt,
+    /// Not at all: a program on people's machines, which can keep no secret. It can only ask people.
+    None,
 }
 
 /// A company's identity provider.
@@ -72,6 +113,9 @@ pub struct IdentityProviderSpec {
     /// For what its identity assertions (ID-JAG) are taken; none are where absent.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub assertions: Option<AssertionsSpec>,
+    /// How people sign in there; they cannot where absent.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub sign_in: Option<SignInSpec>,
     /// Who its people are here.
     #[serde(default)]
     pub people: PeopleSpec,
@@ -107,21 +151,6 @@ pub struct AssertionsSpec {
     pub lifetime_max: Option<String>,
 }
 
-/// Who a provider's people are here.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
-#[serde(deny_unknown_fields)]
-pub struct PeopleSpec {
-    /// The claim that is the user's name; `email` counts only where `email_verified` is true.
-    #[serde(default = "subject")]
-    pub user: String,
-}
-
-impl Default for PeopleSpec {
-    fn default() -> Self {
-        Self { user: subject() }
-    }
-}
-
 impl AssertionsSpec {
     /// How long an assertion may be good, in seconds.
     #[must_use]
@@ -131,11 +160,29 @@ impl AssertionsSpec {
 }
 
 impl ClientSpec {
-    pub(super) fn faults(&self) -> Vec<Fault> {
+    pub(crate) fn faults(&self) -> Vec<Fault> {
         let mut faults = Vec::new();
-        if !names::is_resource_name(&self.agent) {
-            let message = format!("\"{}\" {}", clip(&self.agent), super::checks::RESOURCE_RULE);
-            faults.push(Fault::new("spec.agent", message));
+        match &self.agent {
+            Some(_) if self.self_registered => faults.push(Fault::new("spec.agent", "is chosen by people here")),
+            Some(agent) if !names::is_resource_name(agent) => {
+                let message = format!("\"{}\" {}", clip(agent), super::checks::RESOURCE_RULE);
+                faults.push(Fault::new("spec.agent", message));
+            }
+            None if !self.self_registered => faults.push(Fault::new("spec.agent", "missing; whose software is it?")),
+            Some(_) | None => {}
+        }
+        if self.title.as_deref().is_some_and(|title| !is_title(title)) {
+            faults.push(Fault::new("spec.title", format!("must be 1 to {TITLE_BYTES_MAX} bytes of text on one line")));
+        }
+        faults.extend(self.redirect_faults());
+        if let Some(headless) = &self.headless {
+            let key = "spec.headless.virtual_servers";
+            if self.auth != ClientAuth::PrivateKeyJwt || self.self_registered {
+                faults.push(Fault::new("spec.headless", "is for auth: private_key_jwt, and for registered clients"));
+            }
+            if headless.virtual_servers.is_empty() || headless.virtual_servers.len() > VIRTUAL_SERVERS_MAX {
+                faults.push(Fault::new(key, format!("must name 1 to {VIRTUAL_SERVERS_MAX} virtual servers")));
+            }
         }
         let is_hash = |text: &str| text.len() == 64 && text.bytes().all(|b| matches!(b, b'0'..=b'9' | b'a'..=b'f'));
         match (self.auth, &self.secret_sha256, &self.jwks) {
@@ -158,11 +205,43 @@ impl ClientSpec {
             (ClientAuth::PrivateKeyJwt, None, None) => {
                 faults.push(Fault::new("spec.jwks", "missing; write the client's public keys"));
             }
-            (ClientAuth::PrivateKeyJwt, Some(_), _) => {
+            (ClientAuth::PrivateKeyJwt | ClientAuth::None, Some(_), _) => {
                 faults.push(Fault::new("spec.secret_sha256", "is for auth: client_secret"));
             }
+            (ClientAuth::None, None, Some(_)) => faults.push(Fault::new("spec.jwks", "is for auth: private_key_jwt")),
+            (ClientAuth::None, None, None) if self.redirect_uris.is_empty() => {
+                let message = "missing; a client without a secret can only ask people, and is told the answer there";
+                faults.push(Fault::new("spec.redirect_uris", message));
+            }
+            (ClientAuth::None, None, None) => {}
         }
         faults
+    }
+
+    fn redirect_faults(&self) -> Vec<Fault> {
+        let key = "spec.redirect_uris";
+        if self.redirect_uris.len() > REDIRECT_URIS_MAX {
+            return vec![Fault::new(key, format!("at most {REDIRECT_URIS_MAX} are accepted"))];
+        }
+        let bad = self.redirect_uris.iter().filter(|uri| !redirect::is_redirect_uri(uri));
+        bad.map(|uri| Fault::new(key, format!("\"{}\" {}", clip(uri), redirect::RULE))).collect()
+    }
+}
+
+impl AgentClientsSpec {
+    pub(super) fn is_default(&self) -> bool {
+        !self.self_registered && self.described_at.is_empty()
+    }
+
+    pub(super) fn faults(&self) -> Vec<Fault> {
+        let key = "spec.clients.described_at";
+        if self.described_at.len() > DESCRIBED_MAX {
+            return vec![Fault::new(key, format!("at most {DESCRIBED_MAX} are accepted"))];
+        }
+        let bad = self.described_at.iter().filter(|url| !client::is_described(url));
+        let rule =
+            "must be an https URL of at most 128 bytes with a path, without query, fragment, user and dot segments";
+        bad.map(|url| Fault::new(key, format!("\"{}\" {rule}", clip(url)))).collect()
     }
 }
 
@@ -174,6 +253,12 @@ fn is_key_set(text: &str) -> bool {
 }
 
 impl IdentityProviderSpec {
+    /// The name of the secret that we show there.
+    #[must_use]
+    pub fn secret(&self) -> Option<&str> {
+        self.sign_in.as_ref()?.secret.as_deref()
+    }
+
     pub(super) fn faults(&self) -> Vec<Fault> {
         let mut faults = Vec::new();
         let urls = [("spec.issuer", Some(&self.issuer)), ("spec.jwks_url", self.jwks_url.as_ref())];
@@ -193,10 +278,8 @@ impl IdentityProviderSpec {
                 faults.push(Fault::new(format!("spec.networks[{index}]"), fault.to_string()));
             }
         }
-        let claim = &self.people.user;
-        if claim.is_empty() || claim.len() > CLAIM_BYTES_MAX || !claim.bytes().all(|byte| byte.is_ascii_graphic()) {
-            faults.push(Fault::new("spec.people.user", "must be the name of a claim, e.g. \"sub\" or \"email\""));
-        }
+        faults.extend(self.people.faults());
+        faults.extend(self.sign_in.iter().flat_map(|sign_in| sign_in.faults(&self.issuer)));
         faults.extend(self.assertions.iter().flat_map(AssertionsSpec::faults));
         faults
     }
@@ -222,8 +305,4 @@ impl AssertionsSpec {
 
 fn usual_algorithms() -> BTreeSet<ProviderAlgorithm> {
     BTreeSet::from([ProviderAlgorithm::RS256, ProviderAlgorithm::ES256])
-}
-
-fn subject() -> String {
-    "sub".to_owned()
 }

@@ -1,9 +1,11 @@
 //! Clients, identity providers, and what becomes of the assertions of these.
 
 use bailiwick_control_plane_core::{
-    Answer, Command, Context, Decision, Exchanged, Kind, Rejection,
-    assertion::{CONSENT_SECONDS, TOKEN_LIFETIME_SECONDS_MAX, Use, UseAssertion},
+    Answer, Command, Context, Decision, Exchanged, Fulfilled, Kind, Rejection, Wish,
+    assertion::{Use, UseAssertion},
+    headless::UseCredentials,
     revocation::{Revoke, Target},
+    standing::{CONSENT_SECONDS, TOKEN_LIFETIME_SECONDS_MAX},
 };
 use bailiwick_proto::Tier;
 
@@ -52,7 +54,7 @@ fn wish(number: u64, world: &World) -> UseAssertion {
 /// As the server asks: under no request id, so that nothing is answered twice.
 fn exchange(world: &mut World, wish: UseAssertion) -> Result<Decision, Rejection> {
     let context = Context { request_id: String::new(), actor: "client:agent-at-gw".into(), ..world.context() };
-    world.run_as(Command::UseAssertion(wish), &context)
+    world.run_as(Command::Wish(Wish::UseAssertion(wish)), &context)
 }
 
 /// The assertion of this number.
@@ -63,7 +65,7 @@ fn exchange_one(world: &mut World, number: u64) -> Result<Decision, Rejection> {
 
 fn exchanged(decision: &Decision) -> &Exchanged {
     match &decision.answer {
-        Answer::Exchanged(exchanged) => exchanged,
+        Answer::Fulfilled(Fulfilled::Token(exchanged)) => exchanged,
         other => panic!("{other:?}"),
     }
 }
@@ -82,7 +84,7 @@ fn an_assertion_gives_a_token_under_a_consent_that_serves_the_next_ones_too() {
     let mut world = example();
     let first = exchange_one(&mut world, 1).unwrap();
     assert_eq!(types(&first), ["consent_granted", "assertion_used"]);
-    let Exchanged { grant, level } = exchanged(&first).clone();
+    let Exchanged { grant, level, .. } = exchanged(&first).clone();
     assert_eq!(
         (grant.user.as_str(), grant.agent.as_str(), level),
         ("jane@example.com", "coding-assistant", Tier::Transactional)
@@ -229,7 +231,20 @@ fn manifests_of_clients_and_providers_are_checked() {
         (of("{agent: coding-assistant, auth: client_secret, secret_sha256: hunter2}"), "spec.secret_sha256"),
         (of("{agent: coding-assistant, auth: private_key_jwt}"), "spec.jwks"),
         (of("{agent: coding-assistant, auth: private_key_jwt, jwks: '{\"keys\":[{\"d\":\"x\"}]}'}"), "spec.jwks"),
-        (of("{agent: coding-assistant, auth: none}"), "spec.auth"),
+        (of("{agent: coding-assistant, auth: maybe}"), "spec.auth"),
+        (of("{agent: coding-assistant, auth: none}"), "spec.redirect_uris"),
+        (of("{agent: coding-assistant, auth: none, redirect_uris: [\"http://x.example/\"]}"), "spec.redirect_uris"),
+        (of("{auth: none, redirect_uris: [\"https://x.example/\"]}"), "spec.agent"),
+        (of("{agent: a, self_registered: true, auth: none, redirect_uris: [\"https://x.example/\"]}"), "spec.agent"),
+        (of("{agent: coding-assistant, auth: client_secret, secret_sha256: HASH, title: \"\"}"), "spec.title"),
+        (
+            document(
+                "Client",
+                "bailiwick-admin",
+                "{agent: coding-assistant, auth: client_secret, secret_sha256: HASH}",
+            ),
+            "metadata.name",
+        ),
         (acme("{issuer: \"ftp://x\"}"), "spec.issuer"),
         (acme("{issuer: \"https://acme.example\"}"), "spec.issuer"),
         (acme("{issuer: \"https://x\", algorithms: [HS256]}"), "spec.algorithms"),
@@ -259,4 +274,44 @@ fn what_clients_and_providers_name_is_not_deleted_below_them() {
     let consent = exchanged(&exchange_one(&mut world, 1).unwrap()).grant.consent.clone();
     world.delete(&[(Kind::IdentityProvider, PROVIDER)]).unwrap();
     assert!(world.state.consents.get(&consent).unwrap().revoked.is_some(), "its consents go with it");
+}
+
+/// Of a headless client.
+fn credentials(world: &mut World, number: u64, wanted: Option<Tier>) -> Result<Decision, Rejection> {
+    let uses = vec![used(number, world)];
+    let wish = UseCredentials { client: "nightly".into(), uses, virtual_server: "finance".into(), wanted };
+    let context = Context { request_id: String::new(), actor: "client:nightly".into(), ..world.context() };
+    world.run_as(Command::Wish(Wish::UseCredentials(wish)), &context)
+}
+
+fn headless(more: &str) -> String {
+    let jwks = r#"jwks: '{"keys":[{"kty":"OKP"}]}'"#;
+    document("Client", "nightly", &format!("{{agent: coding-assistant, auth: private_key_jwt, {jwks}{more}}}"))
+}
+
+#[test]
+fn a_headless_client_acts_for_its_agents_owner_where_its_manifest_says() {
+    let mut world = World::example();
+    world.apply(&headless("")).unwrap();
+    assert!(matches!(credentials(&mut world, 1, None).unwrap_err(), Rejection::NotHeadless { .. }));
+    world.apply(&headless(", headless: {virtual_servers: [finance]}, ceiling: transactional")).unwrap();
+    let first = credentials(&mut world, 1, None).unwrap();
+    assert_eq!(types(&first), ["consent_granted", "assertion_used"]);
+    let Exchanged { grant, level, refresh } = exchanged(&first).clone();
+    assert_eq!(
+        (grant.user.as_str(), grant.client.as_str(), level),
+        ("jane@example.com", "nightly", Tier::Transactional)
+    );
+    assert_eq!(refresh, None, "it signs again");
+    assert_eq!(credentials(&mut world, 1, None).unwrap_err(), Rejection::AssertionUsed);
+    let second = credentials(&mut world, 2, Some(Tier::Retrieval)).unwrap();
+    assert_eq!((types(&second), exchanged(&second).level), (vec!["assertion_used"], Tier::Retrieval));
+    // What is taken back does not come again by itself, and whoever answers for the agent must be there.
+    world.run(Command::Revoke(Revoke { target: Target::Client("nightly".into()), reason: "leaked".into() })).unwrap();
+    assert!(matches!(credentials(&mut world, 3, None).unwrap_err(), Rejection::ConsentHeld { .. }));
+    world.apply(&document("User", "jane@example.com", "{active: false}")).unwrap();
+    assert!(matches!(credentials(&mut world, 4, None).unwrap_err(), Rejection::Inactive(_)));
+    for bad in [", headless: {virtual_servers: [nope]}", ", headless: {virtual_servers: []}"] {
+        assert!(world.apply(&headless(bad)).is_err(), "{bad}");
+    }
 }

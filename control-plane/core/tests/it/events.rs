@@ -59,6 +59,8 @@ pub(crate) fn lived() -> Vec<(u64, Vec<Event>)> {
     crate::rollouts::one_of_each(&mut world);
     crate::secrets::one_for_servers(&mut world);
     crate::assertions::one_of_each(&mut world);
+    crate::authorizations::one_of_each(&mut world);
+    crate::sign_ins::at_a_provider(&mut world);
     world.changes
 }
 

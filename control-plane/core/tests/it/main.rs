@@ -5,6 +5,7 @@
 #![expect(clippy::unwrap_used, clippy::panic, clippy::indexing_slicing, reason = "a test fails by panicking")]
 
 mod assertions;
+mod authorizations;
 mod checkpoints;
 mod commands;
 mod events;
@@ -16,6 +17,7 @@ mod reserves;
 mod revocations;
 mod rollouts;
 mod secrets;
+mod sign_ins;
 mod tools;
 mod views;
 mod world;

@@ -79,6 +79,7 @@ fn each_kind_of_revocation_takes_away_what_it_names_and_nothing_else() {
     let table: &[(&str, &str, &[usize], Option<&str>)] = &[
         ("consent", &ids[0], &[0], None),
         ("session", &session, &[1], None),
+        ("client", "bailiwick-admin", &[0, 1, 2, 3], None),
         ("agent", "other", &[2, 3], Some("deactivated Agent other")),
         ("user", JANE, &[0, 1, 2, 3], Some("deactivated User jane@example.com")),
     ];

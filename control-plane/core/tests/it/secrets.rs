@@ -2,7 +2,7 @@
 
 use bailiwick_control_plane_core::{
     Command, Decision, Event, Rejection, State,
-    credential::{self, CREDENTIALS_MAX},
+    credential::{self, Audience, CREDENTIALS_MAX},
     evolve,
     secret::{SECRETS_MAX, SealSecret, made_void_by, master_in_use, name},
 };
@@ -31,24 +31,25 @@ pub(crate) fn one_of_each(world: &mut World) {
 }
 
 pub(crate) fn one_for_servers(world: &mut World) {
-    world.run(Command::SetCredential { name: "finance-key".into() }).unwrap();
+    world.run(Command::SetCredential { name: "finance-key".into(), audience: Audience::Servers }).unwrap();
     world.run(Command::DeleteCredential { name: "finance-key".into() }).unwrap();
 }
 
 #[test]
 fn a_secret_for_servers_is_there_from_the_word_on_until_it_is_deleted() {
     let mut world = World::default();
-    let set = |world: &mut World, name: &str| world.run(Command::SetCredential { name: name.into() });
+    let audience = Audience::Servers;
+    let set = |world: &mut World, name: &str| world.run(Command::SetCredential { name: name.into(), audience });
     let delete = |world: &mut World, name: &str| world.run(Command::DeleteCredential { name: name.into() });
     assert_eq!(delete(&mut world, "key").unwrap_err(), Rejection::SecretUnknown { name: "key".into() });
     set(&mut world, "key").unwrap();
     set(&mut world, "key").unwrap();
-    assert!(credential::is_set(&world.state, "key"));
+    assert!(credential::is_set(&world.state, "key", audience));
     for bad in ["", "A", "a/b", "a b"] {
         assert!(matches!(set(&mut world, bad), Err(Rejection::Malformed { .. })), "{bad}");
     }
     delete(&mut world, "key").unwrap();
-    assert!(!credential::is_set(&world.state, "key"));
+    assert!(!credential::is_set(&world.state, "key", audience));
     for number in 0..CREDENTIALS_MAX {
         set(&mut world, &format!("k{number}")).unwrap();
     }

@@ -209,7 +209,7 @@ pub(crate) fn actions(decision: &Decision) -> Vec<String> {
         }
         Answer::Done
         | Answer::Granted(_)
-        | Answer::Exchanged(_)
+        | Answer::Fulfilled(_)
         | Answer::Revoked(_)
         | Answer::JoinToken { .. }
         | Answer::Member { .. } => Vec::new(),

@@ -176,7 +176,7 @@ fn applied(written: Written) -> v1::ApplyResponse {
         }
         Answer::Done
         | Answer::Granted(_)
-        | Answer::Exchanged(_)
+        | Answer::Fulfilled(_)
         | Answer::Revoked(_)
         | Answer::JoinToken { .. }
         | Answer::Member { .. } => Vec::new(),

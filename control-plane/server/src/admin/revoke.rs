@@ -1,4 +1,4 @@
-//! Revoke: authority is taken away, and with `wait` the answer says since when that holds at each data plane.
+//! Revoke, and SetAgentState: authority is taken away, and with `wait` the answer says since when that holds at each data plane.
 //!
 //! A user or an agent is deactivated in the first change; consents beyond what one change may hold follow in further
 //! ones. Waiting ends when every registered data plane has said that it holds to all of it, or when the lease of the
@@ -11,9 +11,11 @@ use std::collections::BTreeSet;
 
 use bailiwick_control_plane_core::{
     Answer, Command, State,
+    agent::life::SetAgentState,
     consent::CONSENTS_MAX,
     node::Role,
     receipt::{Enforcement, RecordReceipt, Since},
+    resource::AgentState,
     revocation::{REVOKED_AT_ONCE_MAX, Revoke, Target},
 };
 use bailiwick_ledger_core::record::format_ts;
@@ -38,9 +40,48 @@ impl AdminService {
     ) -> Result<v1::RevokeResponse, Status> {
         let v1::RevokeRequest { kind, name, reason, wait, request_id } = request;
         let target = Target::from_words(&kind, name)
-            .ok_or_else(|| Status::invalid_argument("kind must be \"user\", \"agent\", \"session\" or \"consent\""))?;
+            .ok_or_else(|| Status::invalid_argument("kind must be user, agent, client, session or consent"))?;
         let caller = Caller { actor, request_id: request_id.clone() };
         let (revision, changes) = self.take_away(Revoke { target, reason }, caller).await?;
+        self.enforced(revision, changes, wait, request_id).await
+    }
+
+    /// Pauses an agent, lets it go on, or retires it.
+    pub(super) async fn change_agent(
+        &self,
+        actor: String,
+        request: v1::SetAgentStateRequest,
+    ) -> Result<v1::RevokeResponse, Status> {
+        let v1::SetAgentStateRequest { agent, state, reason, wait, request_id } = request;
+        let known = AgentState::ALL.into_iter().find(|known| known.as_str() == state);
+        let state =
+            known.ok_or_else(|| Status::invalid_argument("state must be requested, active, paused or retired"))?;
+        let caller = Caller { actor, request_id: request_id.clone() };
+        let command = Command::SetAgentState(SetAgentState { agent: agent.clone(), state, reason: reason.clone() });
+        let written = self.domain.write(command, caller.clone()).await.map_err(status::of_write)?;
+        let mut changes: Vec<_> = match written.answer {
+            Answer::Changes(changes) => changes.into_iter().map(change).collect(),
+            _ => Vec::new(),
+        };
+        let mut revision = written.revision;
+        if state == AgentState::Retired {
+            // Under no id: what is taken away twice is gone as if it were once.
+            let caller = Caller { request_id: String::new(), ..caller };
+            let (since, revoked) = self.take_away(Revoke { target: Target::Agent(agent), reason }, caller).await?;
+            changes.extend(revoked);
+            revision = revision.max(since);
+        }
+        self.enforced(revision, changes, wait, request_id).await
+    }
+
+    /// The answer, at once or when it is in force everywhere.
+    async fn enforced(
+        &self,
+        revision: u64,
+        changes: Vec<v1::ResourceChange>,
+        wait: bool,
+        request_id: String,
+    ) -> Result<v1::RevokeResponse, Status> {
         let taken = v1::RevokeResponse { revision, changes, ..v1::RevokeResponse::default() };
         if !wait {
             return Ok(taken);

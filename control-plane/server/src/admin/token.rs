@@ -3,15 +3,12 @@
 //! The consent is committed first; only then is a token minted, so no token exists without its consent on record.
 //! A crash between the two leaves a consent without a token; the same request id then gives its token.
 
-use bailiwick_control_plane_core::{Answer, Command, command::IssueToken};
+use bailiwick_control_plane_core::{Answer, Command, command::IssueToken, resource::ADMINISTRATORS_CLIENT};
 use bailiwick_proto::{Tier, v1};
 use tonic::Status;
 
 use super::{AdminService, MICROS};
 use crate::{clock, domain::Caller, minting, status};
-
-/// The client that administrators' tokens are issued to.
-const CLIENT: &str = "bailiwick-admin";
 
 impl AdminService {
     pub(super) async fn grant_token(
@@ -30,7 +27,7 @@ impl AdminService {
             level,
             ttl_seconds: request.ttl_seconds,
             reason: request.reason,
-            client: CLIENT.to_owned(),
+            client: ADMINISTRATORS_CLIENT.to_owned(),
         });
         let caller = Caller { actor, request_id: request.request_id };
         let written = self.domain.write(command, caller).await.map_err(status::of_write)?;

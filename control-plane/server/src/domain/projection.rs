@@ -10,7 +10,7 @@ use std::{
     sync::{Arc, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard},
 };
 
-use bailiwick_control_plane_core::{Event, State, checkpoint, evolve, secret, stored, view};
+use bailiwick_control_plane_core::{Event, State, checkpoint, evolve, secret, stored, timeline::Timeline, view};
 
 use crate::config_stream::feed::Feed;
 use bailiwick_consensus::{Applier, Change};
@@ -19,6 +19,8 @@ use bailiwick_consensus::{Applier, Change};
 #[derive(Debug, Default)]
 pub(crate) struct Committed {
     pub(crate) state: State,
+    /// The consents' latest history, from the same changes.
+    pub(crate) timeline: Timeline,
     /// How many changes led here: what a proposal names as the version it was decided on.
     pub(crate) version: u64,
 }
@@ -64,14 +66,17 @@ impl Applier for Projection {
         if let Some(committed) = &mut self.folding {
             let void = made_void_by(&committed.state, &events);
             committed.version += 1;
+            committed.timeline.see(&committed.state, &events, change.revision);
             events.iter().for_each(|event| evolve(&mut committed.state, event, change.revision));
             return Ok(void);
         }
-        let mut committed = self.shared.write();
+        let mut guard = self.shared.write();
+        let committed = &mut *guard;
         let (from, void) = (committed.state.revision, made_void_by(&committed.state, &events));
         committed.version += 1;
+        committed.timeline.see(&committed.state, &events, change.revision);
         let changes = view::evolve_all(&mut committed.state, &events, change.revision);
-        drop(committed);
+        drop(guard);
         self.feed.advance(from, change.revision, changes);
         Ok(void)
     }
@@ -99,6 +104,8 @@ pub(crate) fn read_event(bytes: &[u8]) -> io::Result<Event> {
 
 #[cfg(test)]
 mod tests {
+    use bailiwick_control_plane_core::timeline::Filter;
+
     use super::*;
 
     #[test]
@@ -118,6 +125,30 @@ mod tests {
         assert_eq!(seen(), (1, 4), "the state before it, whole");
         projection.publish(7);
         assert_eq!(seen(), (3, 7));
+    }
+
+    #[test]
+    fn the_timeline_is_the_same_whether_changes_are_folded_or_live() {
+        let granted = r#"{"type":"consent_granted","actor":"admin","request_id":"","time":"1","consent":"c-1",
+            "user":"u","agent":"a","virtual_server":"v","level":"retrieval","expires_at":"9","reason":"r","client":"c"}"#;
+        let revoked = r#"{"type":"consent_revoked","actor":"admin","request_id":"","time":"2","consent":"c-1",
+            "reason":"done"}"#;
+        let changes = [change(1, &[granted]), change(2, &[revoked])];
+        let seen = |shared: &Shared| {
+            let found = shared.read().timeline.newest(&Filter::default(), None, 9);
+            found.iter().map(|one| (one.place.to_string(), one.user.clone(), one.reason.clone())).collect::<Vec<_>>()
+        };
+        let told = |place: &str, reason: &str| (place.to_owned(), "u".to_owned(), reason.to_owned());
+        let expected = [told("2-0", "done"), told("1-0", "r")];
+        let shared = Shared::default();
+        let mut projection = Projection::new(shared.clone(), Arc::new(Feed::new()));
+        projection.publish(0);
+        changes.iter().for_each(|change| assert!(projection.apply(change).is_ok()));
+        assert_eq!(seen(&shared), expected, "live");
+        projection.reset();
+        changes.iter().for_each(|change| assert!(projection.apply(change).is_ok()));
+        projection.publish(2);
+        assert_eq!(seen(&shared), expected, "folded anew, each once");
     }
 
     fn change(revision: u64, events: &[&str]) -> Change {

@@ -1,5 +1,6 @@
 //! How a client proves who it is: by its secret, in the header or the body (RFC 6749 §2.3.1), or by a JWT it signs
-//! (RFC 7523 §2.2). Exactly one way, and the one it is registered for.
+//! (RFC 7523 §2.2). Exactly one way, and the one it is registered for. A public client proves nothing, and gets only
+//! what a person was asked for.
 //!
 //! Whoever fails learns that it failed and nothing else; a client that does not exist takes the same time as one whose
 //! secret is wrong. What a client signed is good once; its use is part of the decision it leads to.
@@ -16,7 +17,7 @@ use bailiwick_token::{
 };
 use base64::{Engine as _, engine::general_purpose::STANDARD};
 
-use super::{Services, TOKEN_PATH, error::OAuthError, form::Form};
+use super::{Services, TOKEN_PATH, clients, error::OAuthError, form::Form};
 use crate::{clock, minting};
 
 /// RFC 7523 §2.2.
@@ -26,7 +27,7 @@ const ASSERTION_SECONDS_MAX: i64 = 600;
 /// How far a client's clock may be ahead, in seconds.
 pub(super) const SKEW_SECONDS: i64 = 30;
 /// What clients may sign with.
-const ALGORITHMS: [AssertionAlgorithm; 5] = [
+pub(super) const ALGORITHMS: [AssertionAlgorithm; 5] = [
     AssertionAlgorithm::Es256,
     AssertionAlgorithm::Es384,
     AssertionAlgorithm::EdDsa,
@@ -41,12 +42,22 @@ pub(super) struct Authenticated {
     pub(super) name: String,
     /// What it used up by that.
     pub(super) used: Option<Use>,
+    /// It said its name and proved nothing.
+    pub(super) is_public: bool,
+}
+
+impl Authenticated {
+    /// Counts a request of the client. Of one that proves nothing it would count against anybody: its address does.
+    pub(super) fn count(&self, services: &Services) -> Result<(), OAuthError> {
+        if self.is_public { Ok(()) } else { services.limits.client(&self.name) }
+    }
 }
 
 /// What a client presents.
 enum Presented<'a> {
     Secret { name: String, secret: String, by_basic: bool },
     Signed { name: String, jwt: &'a str },
+    Nothing { name: String },
 }
 
 /// Who the client is.
@@ -56,12 +67,17 @@ pub(super) async fn authenticate(
     form: &Form,
 ) -> Result<Authenticated, OAuthError> {
     let presented = presented(headers, form)?;
-    let (Presented::Secret { name, .. } | Presented::Signed { name, .. }) = &presented;
-    let spec = services.domain.read_latest(|state| state.clients.get(name).map(|client| client.spec.clone())).await;
-    let spec = spec.map_err(|_| OAuthError::unavailable("the cluster does not answer"))?;
+    let (Presented::Secret { name, .. } | Presented::Signed { name, .. } | Presented::Nothing { name }) = &presented;
+    let spec = clients::claimed(services, name).await?;
     match presented {
         Presented::Secret { name, secret, by_basic } => by_secret(spec.as_ref(), name, &secret, by_basic),
         Presented::Signed { name, jwt } => by_signature(services, spec.as_ref(), name, jwt),
+        Presented::Nothing { name } => match spec {
+            Some(spec) if spec.active && spec.auth == ClientAuth::None => {
+                Ok(Authenticated { name, used: None, is_public: true })
+            }
+            Some(_) | None => Err(OAuthError::client("no proof of who the client is", false)),
+        },
     }
 }
 
@@ -88,7 +104,10 @@ fn presented<'a>(headers: &HeaderMap, form: &'a Form) -> Result<Presented<'a>, O
             }
         }
         (None, None, Some(_)) => Err(OAuthError::request("client_assertion_type is missing or another one")),
-        (None, None, None) => Err(OAuthError::client("no proof of who the client is", false)),
+        (None, None, None) => {
+            let name = name.ok_or(OAuthError::client("no proof of who the client is", false))?.to_owned();
+            Ok(Presented::Nothing { name })
+        }
         _ => Err(OAuthError::request("the client authenticates in more than one way")),
     }
 }
@@ -127,7 +146,7 @@ fn by_secret(
     if !fits || !spec.is_some_and(|spec| spec.active) {
         return Err(OAuthError::client("unknown client, wrong secret or not active", by_basic));
     }
-    Ok(Authenticated { name, used: None })
+    Ok(Authenticated { name, used: None, is_public: false })
 }
 
 fn by_signature(
@@ -164,7 +183,7 @@ fn by_signature(
     let jti = assertion.jti.as_deref().ok_or(refused("the client's assertion has no jti"))?;
     let key = hex::encode(replay_key(&assertion.iss, &assertion.sub, jti));
     let until = u64::try_from(assertion.exp).map_err(|_| refused("the client's assertion has no end"))?;
-    Ok(Authenticated { name, used: Some(Use { key, until }) })
+    Ok(Authenticated { name, used: Some(Use { key, until }), is_public: false })
 }
 
 #[cfg(test)]

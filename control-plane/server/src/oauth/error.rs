@@ -1,6 +1,8 @@
 //! Refusals of the authorization server (RFC 6749 §5.2, RFC 8707 §2): a word, a sentence that is safe outside, and what
 //! is worth a log line but no stranger's business.
 
+use std::time::Duration;
+
 use axum::{
     Json,
     http::{HeaderValue, StatusCode, header},
@@ -18,11 +20,13 @@ pub(crate) struct OAuthError {
     why: &'static str,
     /// The client tried HTTP's own way of authentication.
     by_basic: bool,
+    /// When to try again, in seconds; told where it is worth trying.
+    retry_after: u64,
 }
 
 impl OAuthError {
     fn new(status: StatusCode, word: &'static str, why: &'static str) -> Self {
-        Self { status, word, description: why.to_owned(), why, by_basic: false }
+        Self { status, word, description: why.to_owned(), why, by_basic: false, retry_after: 1 }
     }
 
     /// The request is not one.
@@ -54,18 +58,41 @@ impl OAuthError {
         Self::new(StatusCode::BAD_REQUEST, "invalid_target", why)
     }
 
+    /// The client is known, and this is not for it.
+    pub(crate) fn unauthorized(why: &'static str) -> Self {
+        Self::new(StatusCode::BAD_REQUEST, "unauthorized_client", why)
+    }
+
     pub(crate) fn grant_type() -> Self {
         Self::new(StatusCode::BAD_REQUEST, "unsupported_grant_type", "this grant type is not served here")
     }
 
-    pub(crate) fn response_type() -> Self {
-        let why = "nobody is signed in here: tokens come by identity assertions of a company's provider";
-        Self::new(StatusCode::BAD_REQUEST, "unsupported_response_type", why)
+    /// What a client says of itself cannot be registered (RFC 7591 §3.2.2).
+    pub(crate) fn metadata(why: &'static str) -> Self {
+        Self::new(StatusCode::BAD_REQUEST, "invalid_client_metadata", why)
+    }
+
+    pub(crate) fn redirect_uri(why: &'static str) -> Self {
+        Self::new(StatusCode::BAD_REQUEST, "invalid_redirect_uri", why)
+    }
+
+    pub(crate) fn registration_off() -> Self {
+        Self::new(StatusCode::FORBIDDEN, "access_denied", "clients do not register themselves here")
     }
 
     /// Not now.
     pub(crate) fn unavailable(why: &'static str) -> Self {
         Self::new(StatusCode::SERVICE_UNAVAILABLE, "temporarily_unavailable", why)
+    }
+
+    /// Not so often, or so much at once (RFC 6585 §4): again after `wait`.
+    pub(crate) fn too_many(why: &'static str, wait: Duration) -> Self {
+        let retry_after = wait.as_secs() + u64::from(wait.subsec_nanos() > 0);
+        Self { retry_after, ..Self::new(StatusCode::TOO_MANY_REQUESTS, "temporarily_unavailable", why) }
+    }
+
+    pub(crate) const fn status(&self) -> StatusCode {
+        self.status
     }
 
     /// The stable word.
@@ -87,8 +114,8 @@ impl IntoResponse for OAuthError {
             let challenge = HeaderValue::from_static("Basic realm=\"bailiwick\"");
             response.headers_mut().insert(header::WWW_AUTHENTICATE, challenge);
         }
-        if self.status == StatusCode::SERVICE_UNAVAILABLE {
-            response.headers_mut().insert(header::RETRY_AFTER, HeaderValue::from_static("1"));
+        if matches!(self.status, StatusCode::SERVICE_UNAVAILABLE | StatusCode::TOO_MANY_REQUESTS) {
+            response.headers_mut().insert(header::RETRY_AFTER, HeaderValue::from(self.retry_after));
         }
         response
     }

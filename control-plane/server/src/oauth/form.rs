@@ -1,4 +1,4 @@
-//! The parameters of a request: each at most once (RFC 6749 §3.2), from the body alone.
+//! The parameters of a request: each at most once (RFC 6749 §3.2), from a body or a query, never from both.
 
 use std::collections::BTreeMap;
 
@@ -6,8 +6,10 @@ use axum::http::{HeaderMap, header};
 
 use super::error::OAuthError;
 
-/// Most parameters: the longest grant has a dozen.
-const PARAMETERS_MAX: usize = 32;
+/// Most parameters: the longest grant has a dozen; a person may tick some hundred tools.
+const PARAMETERS_MAX: usize = 320;
+/// Longest text they are read from.
+const TEXT_BYTES_MAX: usize = 64 * 1024;
 
 /// What a client sent. Not printable: there are secrets in it.
 pub(crate) struct Form(BTreeMap<String, Vec<String>>);
@@ -27,9 +29,14 @@ impl Form {
             return Err(OAuthError::request("the body must be application/x-www-form-urlencoded"));
         }
         let text = std::str::from_utf8(body).map_err(|_| OAuthError::request("the body is not UTF-8"))?;
+        Self::of_query(text)
+    }
+
+    /// Reads the query of a URL.
+    pub(crate) fn of_query(text: &str) -> Result<Self, OAuthError> {
         let mut parameters = BTreeMap::<String, Vec<String>>::new();
         for (count, (name, value)) in form_urlencoded::parse(text.as_bytes()).enumerate() {
-            if count >= PARAMETERS_MAX {
+            if count >= PARAMETERS_MAX || text.len() > TEXT_BYTES_MAX {
                 return Err(OAuthError::request("there are too many parameters"));
             }
             // Without a value is as if it were not there.
@@ -47,6 +54,11 @@ impl Form {
             Some([value]) => Ok(Some(value)),
             Some(_) => Err(OAuthError::request("a parameter is there more than once")),
         }
+    }
+
+    /// Whether it is there.
+    pub(crate) fn has(&self, name: &str) -> bool {
+        self.0.contains_key(name)
     }
 
     /// One that may be repeated (`resource`, RFC 8707 §2).

@@ -6,11 +6,12 @@
 //! leader's decision. An assertion is never logged.
 
 use bailiwick_control_plane_core::{
+    Exchanged, Wish,
     assertion::{Use, UseAssertion},
     identity_provider,
     resource::{AssertionsSpec, IdentityProviderSpec},
 };
-use bailiwick_proto::{names, scope::Scopes};
+use bailiwick_proto::scope::Scopes;
 use bailiwick_token::assertion::{self, Assertion, AssertionError, Rule, TypRule, peek, replay_key};
 
 use super::{
@@ -29,7 +30,11 @@ use crate::{
 const TYPE: &str = "oauth-id-jag+jwt";
 
 /// A token for the assertion in `form`.
-pub(super) async fn exchange(services: &Services, client: &Authenticated, form: &Form) -> Result<Decided, OAuthError> {
+pub(super) async fn exchange(
+    services: &Services,
+    client: &Authenticated,
+    form: &Form,
+) -> Result<Decided<Exchanged>, OAuthError> {
     let jwt = form.one("assertion")?.ok_or(OAuthError::request("assertion is missing"))?;
     let peeked = peek(jwt).map_err(refused)?;
     if !TypRule::Exactly(TYPE).admits(peeked.typ.as_deref()) {
@@ -69,7 +74,7 @@ pub(super) async fn exchange(services: &Services, client: &Authenticated, form: 
         wanted: wanted.level().ok_or_else(OAuthError::scope)?,
         provider,
     };
-    let decided = services.decisions.use_assertion(&wish, format!("client:{}", client.name)).await;
+    let decided = services.decisions.token(&Wish::UseAssertion(wish), format!("client:{}", client.name)).await;
     decided.map_err(|undecided| match undecided {
         Undecided::Refused(sentence) => OAuthError::refused(sentence),
         Undecided::Unavailable => OAuthError::unavailable("nobody decides now; ask for another assertion"),
@@ -131,13 +136,7 @@ fn scopes(assertion: &Assertion, form: &Form) -> Result<(Scopes, Scopes), OAuthE
 /// Who it is about, under the name that person has here.
 fn user(assertion: &Assertion, spec: &IdentityProviderSpec) -> Result<String, OAuthError> {
     const NOBODY: &str = "the assertion does not say who it is about in the way its issuer is known for";
-    let claim = spec.people.user.as_str();
-    let told = assertion.claims.get(claim).and_then(serde_json::Value::as_str).ok_or(OAuthError::grant(NOBODY))?;
-    let is_verified = assertion.claims.get("email_verified") == Some(&serde_json::Value::Bool(true));
-    if !names::is_person_name(told) || (claim == "email" && !is_verified) {
-        return Err(OAuthError::grant(NOBODY));
-    }
-    Ok(told.to_owned())
+    spec.people.user_of(&assertion.claims).map(str::to_owned).map_err(|_| OAuthError::grant(NOBODY))
 }
 
 fn uses(assertion: &Assertion, client: &Authenticated) -> Result<Vec<Use>, OAuthError> {

@@ -2,41 +2,63 @@
 
 use serde::Serialize;
 
-use super::{AUTHORIZE_PATH, JWT_BEARER, TOKEN_PATH};
+use super::{AUTHORIZE_PATH, GRANT_TYPES, INTROSPECT_PATH, REGISTER_PATH, REVOKE_PATH, TOKEN_PATH};
 
 /// Enterprise-Managed Authorization (EMA §6).
 const ID_JAG_PROFILE: &str = "urn:ietf:params:oauth:grant-profile:id-jag";
+/// What clients may sign with.
+const ALGORITHMS: [&str; 5] = ["ES256", "ES384", "EdDSA", "PS256", "RS256"];
+/// How clients prove who they are.
+const METHODS: [&str; 4] = ["none", "client_secret_basic", "client_secret_post", "private_key_jwt"];
 
 /// The document.
 #[derive(Serialize)]
 pub(crate) struct Metadata {
     issuer: String,
     jwks_uri: String,
-    /// Clients insist on it, also those that never go there.
     authorization_endpoint: String,
     token_endpoint: String,
+    revocation_endpoint: String,
+    introspection_endpoint: String,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    registration_endpoint: Option<String>,
     scopes_supported: [&'static str; 3],
-    response_types_supported: [&'static str; 0],
-    grant_types_supported: [&'static str; 1],
+    response_types_supported: [&'static str; 1],
+    response_modes_supported: [&'static str; 1],
+    grant_types_supported: [&'static str; 4],
     authorization_grant_profiles_supported: [&'static str; 1],
-    token_endpoint_auth_methods_supported: [&'static str; 3],
+    token_endpoint_auth_methods_supported: [&'static str; 4],
     token_endpoint_auth_signing_alg_values_supported: [&'static str; 5],
+    revocation_endpoint_auth_methods_supported: [&'static str; 4],
+    introspection_endpoint_auth_methods_supported: [&'static str; 3],
     code_challenge_methods_supported: [&'static str; 1],
+    authorization_response_iss_parameter_supported: bool,
+    client_id_metadata_document_supported: bool,
 }
 
-/// That of an issuer.
-pub(crate) fn of(issuer: String) -> Metadata {
+/// That of an issuer; `registration`: whether clients may register themselves.
+pub(crate) fn of(issuer: String, registration: bool) -> Metadata {
+    let at = |path: &str| format!("{issuer}{path}");
+    let [_, basic, post, signed] = METHODS;
     Metadata {
-        jwks_uri: format!("{issuer}/.well-known/jwks.json"),
-        authorization_endpoint: format!("{issuer}{AUTHORIZE_PATH}"),
-        token_endpoint: format!("{issuer}{TOKEN_PATH}"),
-        issuer,
-        scopes_supported: ["mcp:read", "mcp:write", "mcp:tools"],
-        response_types_supported: [],
-        grant_types_supported: [JWT_BEARER],
+        jwks_uri: at("/.well-known/jwks.json"),
+        authorization_endpoint: at(AUTHORIZE_PATH),
+        token_endpoint: at(TOKEN_PATH),
+        revocation_endpoint: at(REVOKE_PATH),
+        introspection_endpoint: at(INTROSPECT_PATH),
+        registration_endpoint: registration.then(|| at(REGISTER_PATH)),
+        scopes_supported: bailiwick_proto::scope::WORDS,
+        response_types_supported: ["code"],
+        response_modes_supported: ["query"],
+        grant_types_supported: GRANT_TYPES,
         authorization_grant_profiles_supported: [ID_JAG_PROFILE],
-        token_endpoint_auth_methods_supported: ["client_secret_basic", "client_secret_post", "private_key_jwt"],
-        token_endpoint_auth_signing_alg_values_supported: ["ES256", "ES384", "EdDSA", "PS256", "RS256"],
+        token_endpoint_auth_methods_supported: METHODS,
+        token_endpoint_auth_signing_alg_values_supported: ALGORITHMS,
+        revocation_endpoint_auth_methods_supported: METHODS,
+        introspection_endpoint_auth_methods_supported: [basic, post, signed],
         code_challenge_methods_supported: ["S256"],
+        authorization_response_iss_parameter_supported: true,
+        client_id_metadata_document_supported: true,
+        issuer,
     }
 }

@@ -26,6 +26,8 @@ pub(crate) enum FetchError {
     Broken,
     #[error("the answer is compressed, which was not asked for")]
     Encoded,
+    #[error("the form to send is too large")]
+    FormTooLarge,
     #[error("the answer is too large")]
     TooLarge,
     #[error("the answer did not come in time")]
@@ -45,6 +47,7 @@ impl FetchError {
             Self::Tls => "tls_failed",
             Self::Broken => "answer_broken",
             Self::Encoded => "answer_encoded",
+            Self::FormTooLarge => "form_too_large",
             Self::TooLarge => "answer_too_large",
             Self::Late => "answer_late",
         }

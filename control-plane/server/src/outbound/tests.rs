@@ -98,6 +98,12 @@ async fn serve(
             Err(_) => return,
         }
     }
+    let head = String::from_utf8_lossy(&request).into_owned();
+    let body =
+        head.split("content-length: ").nth(1).and_then(|rest| rest.split('\r').next()?.parse().ok()).unwrap_or(0);
+    for _ in 0..body {
+        request.push(stream.read_u8().await.unwrap());
+    }
     heard.lock().unwrap().push(String::from_utf8(request).unwrap());
     // Whoever has heard enough goes away in the middle of it.
     drop(stream.write_all(answer).await);
@@ -135,6 +141,50 @@ async fn what_is_there_is_fetched_with_nothing_of_ours_in_the_request() {
         host.at
     );
     assert_eq!(heard, expected);
+}
+
+async fn post_here(url: &str, form: &Form) -> Result<Fetched, FetchError> {
+    let networks: [Network; 1] = ["127.0.0.0/8".parse().unwrap()];
+    fetcher().post(url, form, &Leave { manifest: &networks, node: &[] }, LIMITS).await
+}
+
+#[tokio::test]
+async fn a_form_is_sent_once_with_the_proof_that_the_caller_gave_and_no_other() {
+    let host =
+        Canned::start("HTTP/1.1 400 Bad Request\r\ncontent-type: application/json\r\n\r\n{\"error\":\"x\"}").await;
+    let form = Form::new(&[("code", "a b&c=é"), ("client_id", "g")], Some("Basic aHVzaA==")).unwrap();
+    let fetched = post_here(&host.url(), &form).await.unwrap();
+    assert_eq!((fetched.status.as_u16(), &fetched.body[..]), (400, &b"{\"error\":\"x\"}"[..]));
+    let heard = host.heard.lock().unwrap().join("");
+    let version = env!("CARGO_PKG_VERSION");
+    let expected = format!(
+        "POST /x HTTP/1.1\r\nhost: {}\r\nuser-agent: bailiwick/{version}\r\n\
+         accept: application/json, application/jwk-set+json\r\naccept-encoding: identity\r\nconnection: close\r\n\
+         content-type: application/x-www-form-urlencoded\r\nauthorization: Basic aHVzaA==\r\ncontent-length: 33\r\n\r\n\
+         code=a+b%26c%3D%C3%A9&client_id=g",
+        host.at
+    );
+    assert_eq!(heard, expected);
+    assert!(!format!("{form:?}").contains("aHVzaA"));
+    assert!(Form::new(&[], Some("Basic a\r\nx: y")).is_none());
+    let host = Canned::start(EMPTY).await;
+    post_here(&host.url(), &Form::new(&[("code", "c")], None).unwrap()).await.unwrap();
+    assert!(!host.heard.lock().unwrap().join("").contains("authorization"));
+}
+
+#[tokio::test]
+async fn a_form_goes_nowhere_that_a_document_is_not_fetched_from_and_follows_no_redirect() {
+    let elsewhere = Canned::start(EMPTY).await;
+    let answer =
+        format!("HTTP/1.1 307 Temporary Redirect\r\nlocation: {}\r\ncontent-length: 0\r\n\r\n", elsewhere.url());
+    let (host, form) = (Canned::start(answer).await, Form::new(&[("code", "hush")], None).unwrap());
+    assert_eq!(post_here(&host.url(), &form).await.unwrap().status, 307);
+    assert_eq!((host.connections(), elsewhere.connections()), (1, 0));
+    let refused = fetcher().post(&host.url(), &form, &Leave::default(), LIMITS).await.unwrap_err();
+    assert_eq!((refused.word(), host.connections()), ("address_refused", 1));
+    let large = Form::new(&[("code", &"x".repeat(FORM_BYTES_MAX))], None).unwrap();
+    assert_eq!(post_here(&host.url(), &large).await, Err(FetchError::FormTooLarge));
+    assert_eq!(host.connections(), 1);
 }
 
 #[tokio::test]

@@ -1,33 +1,33 @@
-//! Where a provider's keys are, and one fetch of them.
+//! One look at a provider: its metadata, where the manifest leaves something to it, and its keys; and one form to it.
 //!
-//! Called by `providers`. Keys are where the manifest says, else where the provider's metadata does, which must be of
-//! the very issuer that the manifest names: OpenID Connect Discovery's place is asked first, RFC 8414's if there is
-//! nothing at the first. Everything comes through the guard of `outbound`, with the manifest's networks; an issuer on
-//! https cannot name keys on http.
-//! Specifications: OpenID Connect Discovery 1.0 §4; RFC 8414 §3; RFC 7517 §5.
+//! Called by `providers`. Keys are where the manifest says, else where the provider's metadata does (`metadata`):
+//! OpenID Connect Discovery's place is asked first, RFC 8414's if there is nothing at the first. Everything goes
+//! through the guard of `outbound`, with the manifest's networks. Specifications: OpenID Connect Discovery 1.0 §4; RFC
+//! 8414 §3; RFC 7517 §5.
 
 use std::{fmt, pin::Pin, time::Duration};
 
 use bailiwick_control_plane_core::resource::{IdentityProviderSpec, ProviderAlgorithm};
-use bailiwick_proto::{
-    address::{Leave, Network},
-    mcp::check_json,
-};
+use bailiwick_proto::address::{Leave, Network};
 use bailiwick_token::assertion::{AssertionAlgorithm, AssertionKeys, JWKS_BYTES_MAX, KeySetError};
 use http::StatusCode;
-use serde::Deserialize;
 
-use crate::outbound::{FetchError, Fetched, Fetcher, Limits};
+use super::metadata::{Endpoints, Metadata, is_needless, places};
+use crate::outbound::{FetchError, Fetched, Fetcher, Form, Limits};
 
 /// Longest wait for one document.
 const WAIT_MAX: Duration = Duration::from_secs(5);
 /// Largest metadata: large providers' have some 5 KiB.
 const METADATA_BYTES_MAX: usize = 64 * 1024;
+/// Largest answer to a code: an ID token of 16 KiB, and tokens that are for others.
+const TOKENS_BYTES_MAX: usize = 64 * 1024;
 
 /// What fetches: `outbound`, or what a test wants it to be.
 pub(crate) trait Source: fmt::Debug + Send + Sync {
     /// As [`Fetcher::get`].
     fn get<'a>(&'a self, url: &'a str, leave: Leave<'a>, limits: Limits) -> Fetching<'a>;
+    /// As [`Fetcher::post`].
+    fn post<'a>(&'a self, url: &'a str, form: &'a Form, leave: Leave<'a>, limits: Limits) -> Fetching<'a>;
 }
 
 /// An answer to come.
@@ -36,6 +36,10 @@ pub(crate) type Fetching<'a> = Pin<Box<dyn Future<Output = Result<Fetched, Fetch
 impl Source for Fetcher {
     fn get<'a>(&'a self, url: &'a str, leave: Leave<'a>, limits: Limits) -> Fetching<'a> {
         Box::pin(async move { Self::get(self, url, &leave, limits).await })
+    }
+
+    fn post<'a>(&'a self, url: &'a str, form: &'a Form, leave: Leave<'a>, limits: Limits) -> Fetching<'a> {
+        Box::pin(async move { Self::post(self, url, form, &leave, limits).await })
     }
 }
 
@@ -54,6 +58,8 @@ pub(crate) enum ProviderUnavailable {
     Issuer,
     #[error("the provider's metadata names no keys, or none on https")]
     NoKeys,
+    #[error("neither manifest nor metadata name where people sign in, or not on https")]
+    NoEndpoints,
     #[error(transparent)]
     KeySet(#[from] KeySetError),
     #[error("a network of the provider's manifest cannot be read")]
@@ -74,6 +80,7 @@ impl ProviderUnavailable {
             Self::Metadata => "provider_metadata_unreadable",
             Self::Issuer => "provider_issuer_differs",
             Self::NoKeys => "provider_keys_unnamed",
+            Self::NoEndpoints => "provider_endpoints_unnamed",
             Self::KeySet(KeySetError::Private) => "provider_keys_private",
             Self::KeySet(_) => "provider_keys_unreadable",
             Self::Network => "provider_network_unreadable",
@@ -83,64 +90,55 @@ impl ProviderUnavailable {
     }
 }
 
-/// What a fetch gave.
+/// What a look gave.
 #[derive(Debug)]
-pub(super) struct Keys {
+pub(super) struct Look {
     pub(super) keys: AssertionKeys,
-    /// How long they may be kept by the provider's word.
+    /// Where people sign in, if they can.
+    pub(super) endpoints: Result<Endpoints, ProviderUnavailable>,
+    /// How long the keys may be kept by the provider's word.
     pub(super) max_age: Option<Duration>,
 }
 
-/// What is read of metadata.
-#[derive(Deserialize)]
-struct Metadata {
-    issuer: String,
-    jwks_uri: Option<String>,
-}
-
-pub(super) async fn fetch(source: &dyn Source, spec: &IdentityProviderSpec) -> Result<Keys, ProviderUnavailable> {
-    let networks: Result<Vec<Network>, _> = spec.networks.iter().map(|network| network.parse()).collect();
-    let networks = networks.map_err(|_| ProviderUnavailable::Network)?;
+pub(super) async fn look(source: &dyn Source, spec: &IdentityProviderSpec) -> Result<Look, ProviderUnavailable> {
+    let networks = networks(spec)?;
     let leave = Leave { manifest: &networks, node: &[] };
+    let metadata = if is_needless(spec) { Metadata::default() } else { metadata(source, &spec.issuer, leave).await? };
     let url = match &spec.jwks_url {
         Some(url) => url.clone(),
-        None => named(source, &spec.issuer, leave).await?,
+        None => metadata.keys(spec)?,
     };
     let fetched = source.get(&url, leave, limits(JWKS_BYTES_MAX)).await?;
     let json = json(&fetched)?;
     let allowed: Vec<_> = spec.algorithms.iter().copied().map(algorithm).collect();
-    Ok(Keys { keys: AssertionKeys::from_jwks(json, &allowed)?, max_age: fetched.cache_max_age })
+    let keys = AssertionKeys::from_jwks(json, &allowed)?;
+    Ok(Look { keys, endpoints: metadata.endpoints(spec), max_age: fetched.cache_max_age })
 }
 
-/// Where the provider's metadata says that its keys are.
-async fn named(source: &dyn Source, issuer: &str, leave: Leave<'_>) -> Result<String, ProviderUnavailable> {
+/// Sends a form to a provider and gives what comes back, of whatever status.
+pub(super) async fn send(
+    source: &dyn Source,
+    spec: &IdentityProviderSpec,
+    url: &str,
+    form: &Form,
+) -> Result<Fetched, ProviderUnavailable> {
+    let networks = networks(spec)?;
+    let leave = Leave { manifest: &networks, node: &[] };
+    Ok(source.post(url, form, leave, limits(TOKENS_BYTES_MAX)).await?)
+}
+
+fn networks(spec: &IdentityProviderSpec) -> Result<Vec<Network>, ProviderUnavailable> {
+    let networks: Result<Vec<Network>, _> = spec.networks.iter().map(|network| network.parse()).collect();
+    networks.map_err(|_| ProviderUnavailable::Network)
+}
+
+async fn metadata(source: &dyn Source, issuer: &str, leave: Leave<'_>) -> Result<Metadata, ProviderUnavailable> {
     let [first, second] = places(issuer);
     let mut fetched = source.get(&first, leave, limits(METADATA_BYTES_MAX)).await?;
     if matches!(fetched.status, StatusCode::NOT_FOUND | StatusCode::GONE) {
         fetched = source.get(&second, leave, limits(METADATA_BYTES_MAX)).await?;
     }
-    let text = check_json(json(&fetched)?).map_err(|_| ProviderUnavailable::Metadata)?;
-    let metadata: Metadata = serde_json::from_str(text).map_err(|_| ProviderUnavailable::Metadata)?;
-    if metadata.issuer != issuer {
-        return Err(ProviderUnavailable::Issuer);
-    }
-    let url = metadata.jwks_uri.filter(|url| is_https(url) || !is_https(issuer));
-    url.ok_or(ProviderUnavailable::NoKeys)
-}
-
-/// The two places of an issuer's metadata: behind its path, and between its host and its path.
-fn places(issuer: &str) -> [String; 2] {
-    let issuer = issuer.strip_suffix('/').unwrap_or(issuer);
-    let (scheme, rest) = issuer.split_once("://").unwrap_or(("https", issuer));
-    let (host, path) = rest.find('/').and_then(|at| rest.split_at_checked(at)).unwrap_or((rest, ""));
-    [
-        format!("{issuer}/.well-known/openid-configuration"),
-        format!("{scheme}://{host}/.well-known/oauth-authorization-server{path}"),
-    ]
-}
-
-fn is_https(url: &str) -> bool {
-    url.split_once("://").is_some_and(|(scheme, _)| scheme.eq_ignore_ascii_case("https"))
+    Metadata::read(json(&fetched)?, issuer)
 }
 
 const fn limits(bytes_max: usize) -> Limits {

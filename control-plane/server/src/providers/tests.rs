@@ -15,7 +15,7 @@ use http::StatusCode;
 use serde_json::json;
 
 use super::{source::Fetching, *};
-use crate::outbound::{FetchError, Fetched, Limits};
+use crate::outbound::{FetchError, Fetched, Form, Limits};
 
 fn spec(issuer: &str) -> IdentityProviderSpec {
     IdentityProviderSpec {
@@ -24,6 +24,7 @@ fn spec(issuer: &str) -> IdentityProviderSpec {
         algorithms: [ProviderAlgorithm::EdDsa].into(),
         networks: vec!["127.0.0.0/8".to_owned()],
         assertions: None,
+        sign_in: None,
         people: PeopleSpec::default(),
         active: true,
     }

@@ -1,16 +1,16 @@
-//! What the vault holds: three kinds of secret of the cluster's own, how each is made, and what it becomes; and the
-//! credentials that administrators set, which go to data planes as they are.
+//! What the vault holds: four kinds of secret of the cluster's own, how each is made, and what it becomes; and the
+//! credentials that administrators set: those for servers go to data planes as they are, those for identity providers
+//! stay here.
 //!
 //! The authority's key comes with its certificate, so that both are always a pair.
 
-use std::{
-    collections::{BTreeMap, BTreeSet},
-    fmt,
-    sync::Arc,
-};
+use std::{collections::BTreeMap, fmt, sync::Arc};
 
 use aws_lc_rs::digest::{SHA256, digest};
-use bailiwick_control_plane_core::{credential::COLUMN, secret};
+use bailiwick_control_plane_core::{
+    credential::{Audience, Credential},
+    secret,
+};
 use bailiwick_proto::v1;
 use bailiwick_runtime::{authority::Authority, identity::NodeKey};
 use bailiwick_token::{Algorithm, SigningKey};
@@ -20,6 +20,7 @@ use super::VaultError;
 use crate::{
     clock,
     keys::{KeySet, sealing_frame},
+    seal::Seal,
 };
 
 /// AES-256.
@@ -37,16 +38,19 @@ pub(super) enum Kind {
     TokenSigning,
     /// Seals what clients of data planes bring back.
     SessionSealing,
+    /// Seals what clients and browsers bring back to the authorization server.
+    Authorization,
 }
 
 impl Kind {
-    pub(super) const ALL: [Self; 3] = [Self::Authority, Self::TokenSigning, Self::SessionSealing];
+    pub(super) const ALL: [Self; 4] = [Self::Authority, Self::TokenSigning, Self::SessionSealing, Self::Authorization];
 
     pub(super) const fn column(self) -> &'static str {
         match self {
             Self::Authority => "authority",
             Self::TokenSigning => "token_signing",
             Self::SessionSealing => "session_sealing",
+            Self::Authorization => "authorization",
         }
     }
 
@@ -73,7 +77,7 @@ impl Kind {
             Self::TokenSigning => {
                 SigningKey::generate_pkcs8(Algorithm::EdDsa).map(Some).map_err(|error| failed(&error))
             }
-            Self::SessionSealing => {
+            Self::SessionSealing | Self::Authorization => {
                 let key = Zeroizing::new(clock::random::<SEALING_KEY_BYTES>().map_err(|error| failed(&error))?);
                 Ok(Some(Zeroizing::new(key.to_vec())))
             }
@@ -85,8 +89,8 @@ impl Kind {
 #[derive(Default)]
 pub(super) struct Contents {
     held: BTreeMap<String, (u64, Zeroizing<Vec<u8>>)>,
-    /// Names of the credentials that data planes get.
-    delivered: BTreeSet<String>,
+    /// Names of the credentials that are announced, and for whom.
+    announced: BTreeMap<String, Audience>,
 }
 
 impl fmt::Debug for Contents {
@@ -113,22 +117,32 @@ impl Contents {
         self.held.get(name).map(|(_, plain)| plain.clone())
     }
 
-    /// Says which credentials data planes get; whether they are others than before.
-    pub(super) fn deliver<'a>(&mut self, names: impl Iterator<Item = &'a String> + Clone) -> bool {
-        let same = self.delivered.iter().eq(names.clone());
+    /// Says which credentials there are; whether they are others than before.
+    pub(super) fn deliver(&mut self, credentials: &BTreeMap<String, Credential>) -> bool {
+        let now = || credentials.iter().map(|(name, known)| (name, &known.audience));
+        let same = self.announced.iter().eq(now());
         if !same {
-            self.delivered = names.cloned().collect();
+            self.announced = now().map(|(name, audience)| (name.clone(), *audience)).collect();
         }
         !same
     }
 
-    /// The credentials that are announced and sealed.
+    /// The credentials for servers that are announced and sealed.
     pub(super) fn credentials(&self) -> Vec<v1::NamedSecret> {
-        let value = |name: &String| {
-            let (_, plain) = self.held.get(&secret::name(COLUMN, name))?;
-            (!plain.is_empty()).then(|| v1::NamedSecret { name: name.clone(), value: plain.to_vec() })
+        let named = |(name, plain): (&str, &Zeroizing<Vec<u8>>)| v1::NamedSecret {
+            name: name.to_owned(),
+            value: plain.to_vec(),
         };
-        self.delivered.iter().filter_map(value).collect()
+        self.of(Audience::Servers).map(named).collect()
+    }
+
+    /// Those that are announced and sealed, with their names.
+    fn of(&self, audience: Audience) -> impl Iterator<Item = (&str, &Zeroizing<Vec<u8>>)> {
+        let named = self.announced.iter().filter(move |(_, known)| **known == audience);
+        named.filter_map(move |(name, _)| {
+            let (_, plain) = self.held.get(&secret::name(audience.column(), name))?;
+            (!plain.is_empty()).then_some((name.as_str(), plain))
+        })
     }
 
     /// The keys they are.
@@ -147,7 +161,18 @@ impl Contents {
             let id = hex::encode(digest(&SHA256, plain)).chars().take(SEALING_ID_CHARS).collect();
             Ok(sealing_frame(id, plain.to_vec(), self.credentials()))
         });
-        Ok(KeySet { authority: authority.transpose()?, signing: signing.transpose()?, sealing: sealing.transpose()? })
+        let seal = of(Kind::Authorization)
+            .map(|plain| Seal::new(plain).map(Arc::new).ok_or_else(content(Kind::Authorization)));
+        Ok(KeySet {
+            authority: authority.transpose()?,
+            signing: signing.transpose()?,
+            sealing: sealing.transpose()?,
+            seal: seal.transpose()?,
+            for_providers: self
+                .of(Audience::IdentityProvider)
+                .map(|(name, plain)| (name.to_owned(), plain.clone()))
+                .collect(),
+        })
     }
 }
 

@@ -3,7 +3,7 @@
 use std::{fs, path::Path, time::Duration};
 
 use bailiwick_consensus::{Alone, Birth, Consensus, LogLength, Member, Options, RocksDisk, Timers};
-use bailiwick_control_plane_core::{credential::COLUMN, member::FoundCluster, token_key::Issuer};
+use bailiwick_control_plane_core::{credential::Audience, member::FoundCluster, token_key::Issuer};
 use bailiwick_runtime::{MasterKeyConfig, metrics::Registry, private_file};
 use base64::{
     Engine as _,
@@ -78,7 +78,7 @@ async fn a_stolen_data_directory_yields_nothing_without_the_master_key() {
         domain.read(|state| state.secrets.clone())
     })
     .await;
-    assert_eq!(sealed.len(), 3);
+    assert_eq!(sealed.len(), Kind::ALL.len());
     let mut forbidden: Vec<(String, Vec<u8>)> = vec![("the master key".into(), hex::decode(OLD).unwrap())];
     for (name, secret) in plain(&vault) {
         // PKCS#8 wraps the private scalar or seed; neither the whole nor any window of it may lie there.
@@ -150,7 +150,7 @@ async fn secrets_survive_a_restart_and_another_master_key_is_refused_with_advice
         domain.read(|state| again.take_in(state)).unwrap();
         assert_eq!(plain(&again), plain(&first));
         again.create_missing(domain).await.unwrap();
-        assert_eq!(domain.read(|state| state.secrets.len()), 3);
+        assert_eq!(domain.read(|state| state.secrets.len()), Kind::ALL.len());
         let stranger = Vault::new(masters(NEW), Vec::new());
         let refused = domain.read(|state| stranger.take_in(state)).unwrap_err().to_string();
         assert!(refused.contains(&masters(OLD).newest()) && refused.contains("[master_key]"), "{refused}");
@@ -239,7 +239,7 @@ async fn the_master_key_is_rotated_while_writes_go_on() {
         let (followed, rotated) = tokio::join!(following, rotating);
         followed.unwrap();
         let rotated = rotated.unwrap();
-        assert_eq!((rotated.secrets, rotated.master.as_str()), (3, newest.as_str()));
+        assert_eq!((rotated.secrets, rotated.master.as_str()), (Kind::ALL.len() as u64, newest.as_str()));
         let all_new =
             domain.read(|state| state.secrets.values().all(|secret| (secret.edition, &secret.master) == (2, &newest)));
         assert!(all_new);
@@ -254,6 +254,8 @@ async fn the_master_key_is_rotated_while_writes_go_on() {
     .await;
 }
 
+const COLUMN: &str = Audience::Servers.column();
+
 fn delivered(vault: &Vault) -> Vec<(String, String)> {
     let delivered = vault.0.contents.lock().unwrap().credentials();
     delivered.into_iter().map(|one| (one.name, String::from_utf8(one.value).unwrap())).collect()
@@ -267,7 +269,7 @@ async fn a_secret_for_servers_is_delivered_as_long_as_it_is_announced_and_its_ci
         found(domain).await;
         vault.create_missing(domain).await.unwrap();
         let pair = |value: &str| vec![("key".to_owned(), value.to_owned())];
-        let announce = Command::SetCredential { name: "key".into() };
+        let announce = Command::SetCredential { name: "key".into(), audience: Audience::Servers };
         vault.put(domain, COLUMN, "key", b"one").await.unwrap();
         assert_eq!(delivered(&vault), [], "nobody announced it");
         domain.write(announce.clone(), caller()).await.unwrap();
@@ -292,6 +294,40 @@ async fn a_secret_for_servers_is_delivered_as_long_as_it_is_announced_and_its_ci
     on_a_node(folder.path(), async |domain, _| {
         domain.read(|state| again.take_in(state)).unwrap();
         assert_eq!(delivered(&again), kept, "a restart forgets nothing");
+    })
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_secret_for_an_identity_provider_stays_with_control_planes() {
+    let folder = tempfile::tempdir().unwrap();
+    let vault = Vault::new(masters(OLD), Vec::new());
+    on_a_node(folder.path(), async |domain, _| {
+        found(domain).await;
+        vault.create_missing(domain).await.unwrap();
+        let column = Audience::IdentityProvider.column();
+        let shown = || vault.keys().for_provider("key").map(|plain| plain.to_vec());
+        let frame = || vault.keys().frame().unwrap().into_bytes();
+        let before = frame();
+        vault.put(domain, column, "key", b"hush").await.unwrap();
+        assert_eq!(shown(), None, "nobody announced it");
+        let announce = Command::SetCredential { name: "key".into(), audience: Audience::IdentityProvider };
+        domain.write(announce, caller()).await.unwrap();
+        domain.read(|state| vault.take_in(state)).unwrap();
+        assert_eq!(shown().as_deref(), Some(&b"hush"[..]));
+        assert_eq!((delivered(&vault), frame() == before), (vec![], true), "data planes are told nothing of it");
+        vault.put(domain, column, "key", b"other").await.unwrap();
+        assert_eq!(shown().as_deref(), Some(&b"other"[..]));
+        domain.write(Command::DeleteCredential { name: "key".into() }, caller()).await.unwrap();
+        domain.read(|state| vault.take_in(state)).unwrap();
+        assert_eq!(shown(), None, "from the word on");
+        // The same name, for servers: what providers were shown is not theirs.
+        domain
+            .write(Command::SetCredential { name: "key".into(), audience: Audience::Servers }, caller())
+            .await
+            .unwrap();
+        domain.read(|state| vault.take_in(state)).unwrap();
+        assert_eq!((delivered(&vault), shown()), (vec![], None));
     })
     .await;
 }

@@ -3,6 +3,7 @@
 #![expect(clippy::unwrap_used, clippy::indexing_slicing, reason = "a test that cannot go on should say where")]
 
 mod cluster;
+mod http;
 mod lane;
 mod master_key;
 mod revocation;

@@ -1,5 +1,7 @@
 //! Every reason admission can give, and that listing and calling are one rule.
 
+mod narrowed;
+
 use bailiwick_proto::v1::resource::Resource as Kind;
 use proptest::prelude::*;
 
@@ -282,6 +284,7 @@ prop_compose! {
         agent_active in prop::bool::weighted(0.9),
         ceiling in any_tier(),
         level in any_tier(),
+        tools in narrowed::any_tools(),
         revoked in prop::bool::weighted(0.1),
         seconds in -2_i64..20,
         policy in prop::option::weighted(0.9, prop_oneof![
@@ -293,7 +296,12 @@ prop_compose! {
         tiers in prop::collection::vec((any_tier(), any::<bool>()), 3),
     ) -> World {
         let mut world = with_consent(|consent| {
-            consent.level = level.into();
+            let level_of = if tools.is_empty() { &mut consent.level } else { &mut consent.listed_level };
+            *level_of = level.into();
+            if !tools.is_empty() {
+                consent.level = String::new();
+            }
+            consent.tools = tools;
             consent.revoked = revoked;
             consent.expires_at = NOW + seconds;
         });

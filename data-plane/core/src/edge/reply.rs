@@ -174,7 +174,11 @@ pub(super) const fn rpc_code(reason: Reason) -> i64 {
 const fn is_by_consent(reason: Reason) -> bool {
     matches!(
         reason,
-        Reason::ConsentMissing | Reason::ConsentRevoked | Reason::ConsentExpired | Reason::ConsentLevelExceeded
+        Reason::ConsentMissing
+            | Reason::ConsentRevoked
+            | Reason::ConsentExpired
+            | Reason::ConsentToolNotListed
+            | Reason::ConsentLevelExceeded
     )
 }
 

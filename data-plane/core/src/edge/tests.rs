@@ -1,6 +1,7 @@
 //! Both eras of the client's edge: what each message gets, and every refusal's status and code.
 
 mod authority;
+mod narrowed;
 mod search;
 mod tasks;
 mod views;

@@ -2,8 +2,8 @@
 //!
 //! Called by the server around `Listening` and `Source`. A resource is known to the client under the virtual server's
 //! naming, and only while the caller may read it: what may not be read is not listened to, and a change of it is not
-//! told. So with tasks: each is known to the client by a sealed id, and told of while the caller may call its tool.
-//! Specification: as `listening`.
+//! told; nor is any change at a server that the caller's consent does not lead to. So with tasks: each is known to the
+//! client by a sealed id, and told of while the caller may call its tool. Specification: as `listening`.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -80,7 +80,7 @@ impl Hearer<'_> {
     /// A change at a server in the client's words; `None` where it may not know of it.
     #[must_use]
     pub fn heard(&self, server: &str, change: Change) -> Option<Change> {
-        let offered = self.offered().filter(|offered| offered.servers.contains(server))?;
+        let offered = self.offered_by(server)?;
         match change {
             Change::Updated(own) => {
                 let uri = offered.naming.uri(server, &own).into_owned();
@@ -95,7 +95,7 @@ impl Hearer<'_> {
     /// says what it may not.
     #[must_use]
     pub fn told(&self, server: &str, own: &str, said: &RawValue) -> Option<(String, Seen)> {
-        let offered = self.offered().filter(|offered| offered.servers.contains(server))?;
+        let offered = self.offered_by(server)?;
         let (id, task) = self.known_as(server, own)?;
         let followed = Followed { id, own: &task.id, capabilities: self.capabilities };
         let of = Answerer { naming: &offered.naming, server, era: None };
@@ -119,10 +119,10 @@ impl Hearer<'_> {
     /// What the client can see now.
     #[must_use]
     pub fn sight(&self) -> Sight {
+        let admission = Admission::of(self.config, self.caller, self.now_unix);
         let mut tools = Context::new(&SHA256);
         if self.offered().is_some_and(|offered| offered.search.is_some()) {
             // What is listed there never changes, but for those who have no authority any more.
-            let admission = Admission::of(self.config, self.caller, self.now_unix);
             tools.update(&[u8::from(admission.stands(self.virtual_server))]);
         } else {
             for tool in listable(self.config, self.caller, self.virtual_server, self.now_unix) {
@@ -132,7 +132,7 @@ impl Hearer<'_> {
             }
         }
         let mut others = Context::new(&SHA256);
-        for server in self.offered().map(|offered| &offered.servers).into_iter().flatten() {
+        for server in self.offered().into_iter().flat_map(|offered| admission.servers(offered)) {
             tell(&mut others, server);
         }
         for (name, version) in self.config.policies.versions() {
@@ -153,6 +153,12 @@ impl Hearer<'_> {
     fn may_read(&self, uri: &str) -> bool {
         let wanted = Wanted { virtual_server: self.virtual_server, what: What::Resource(uri) };
         admit(self.config, self.caller, wanted, self.now_unix).permits()
+    }
+
+    /// The virtual server, if a server is behind it and may be heard.
+    fn offered_by(&self, server: &str) -> Option<&VirtualServer> {
+        let admission = Admission::of(self.config, self.caller, self.now_unix);
+        self.offered().filter(|offered| admission.servers(offered).any(|behind| behind == server))
     }
 
     fn offered(&self) -> Option<&VirtualServer> {

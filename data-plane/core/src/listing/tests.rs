@@ -265,6 +265,36 @@ fn all_servers_of_a_page_are_asked_at_once_and_shown_in_the_order_of_their_names
     assert_eq!((dead.left_out.len(), dead.next.unwrap().server), (ASKS_MAX, many[ASKS_MAX].clone()));
 }
 
+#[test]
+fn a_server_that_the_consent_does_not_lead_to_is_as_if_it_were_not_there() {
+    let narrowed = |tools: &[&str]| {
+        let consent = bailiwick_proto::v1::Consent { virtual_server: "all".into(), ..fixture::narrowed(tools) };
+        reads(OPEN)
+            .with(fixture::entry("consent/c-1", bailiwick_proto::v1::resource::Resource::Consent(consent)))
+            .config()
+    };
+    let asked_for = |config: &Config, from: Option<&str>| {
+        let mut asked = Vec::new();
+        let from = from.map(|server| Cursor { server: server.to_owned(), cursor: Some("2".into()) });
+        let prompts = page(config, "all", Listed::Prompts, from, |server, cursor| {
+            asked.push((server.to_owned(), cursor.is_some()));
+            result(r#"{"prompts":[{"name":"p"}]}"#)
+        });
+        (asked, prompts.map(|page| names(&page)).unwrap())
+    };
+    let first = |server: &str| vec![(server.to_owned(), false)];
+    let hr = narrowed(&["hr/list_people"]);
+    assert_eq!(asked_for(&hr, None), (first("hr"), vec!["hr__p".to_owned()]));
+    assert_eq!(asked_for(&hr, Some("finance")), (first("hr"), vec!["hr__p".to_owned()]), "a cursor leads past it");
+    let finance = narrowed(&["finance/query_data"]);
+    assert_eq!(asked_for(&finance, None), (first("finance"), vec!["finance__p".to_owned()]));
+    assert_eq!(asked_for(&finance, Some("hr")), (Vec::new(), Vec::new()));
+    assert_eq!(asked_for(&narrowed(&["other/x"]), None), (Vec::new(), Vec::new()));
+    let refused = page(&finance, "all", Listed::Prompts, None, |_, _| error(-32601));
+    let is_its_own = |failure: &Failure| matches!(failure, Failure::Refused(error) if error.code == -32601);
+    assert!(refused.err().as_ref().is_some_and(is_its_own), "the only one's error is the list's");
+}
+
 fn clause() -> impl Strategy<Value = &'static str> {
     prop::sample::select(vec![
         r#"permit (principal, action, resource);"#,
@@ -292,13 +322,18 @@ proptest! {
         revoked in prop::bool::weighted(0.1),
         expires in prop::sample::select(vec![NOW, NOW + 9]),
         level in prop::sample::select(vec!["retrieval", "destructive"]),
+        tools in prop::sample::subsequence(vec!["finance/query_data", "finance/gone", "hr/list_people"], 0..=3),
     ) {
         let mut world = world().without("policy/finance");
         if !clauses.is_empty() {
             world = world.with(fixture::policy("p", 1, &clauses.join("\n")));
         }
+        let of_all = bailiwick_proto::v1::Consent { level: level.into(), ..fixture::consent() };
+        let listed_level = level.into();
+        let of_some = bailiwick_proto::v1::Consent { listed_level, ..fixture::narrowed(&tools) };
+        let consent = if tools.is_empty() { of_all } else { of_some };
         let consent = bailiwick_proto::v1::Consent {
-            virtual_server: virtual_server.into(), revoked, expires_at: expires, level: level.into(), ..fixture::consent()
+            virtual_server: virtual_server.into(), revoked, expires_at: expires, ..consent
         };
         let consent = bailiwick_proto::v1::resource::Resource::Consent(consent);
         let config = world.with(fixture::entry("consent/c-1", consent)).config();
@@ -318,6 +353,7 @@ proptest! {
                 let wanted = Wanted { virtual_server, what: listed.what(&name) };
                 let decision = crate::admission::admit(&config, &caller, wanted, NOW);
                 if decision.permits() {
+                    prop_assert!(tools.is_empty() || tools.iter().any(|tool| tool.starts_with(server.as_str())));
                     prop_assert_eq!(decision.server(), Some(server.as_str()));
                     usable.push(name.into_owned());
                 }

@@ -27,6 +27,8 @@ pub struct WantedLevel {
     pub capabilities: Option<String>,
     /// Where it was asked.
     pub virtual_server: String,
+    /// At which of its servers alone, where the consent does not lead to all of them.
+    pub servers: Option<Vec<String>>,
     /// From this one on.
     pub level: Level,
 }
@@ -38,6 +40,8 @@ struct Content {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     k: Option<String>,
     v: String,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    s: Option<Vec<String>>,
     l: String,
 }
 
@@ -47,8 +51,9 @@ impl WantedLevel {
     /// # Errors
     /// There is no key, or the client declares too much.
     pub fn seal(&self, keys: &SealingKeys, now_unix: i64, nonce: SealNonce) -> Result<String, NotSealed> {
-        let Self { user, agent, capabilities, virtual_server, level } = self.clone();
-        let content = Content { u: user, a: agent, k: capabilities, v: virtual_server, l: level.word().to_owned() };
+        let Self { user, agent, capabilities, virtual_server, servers, level } = self.clone();
+        let l = level.word().to_owned();
+        let content = Content { u: user, a: agent, k: capabilities, v: virtual_server, s: servers, l };
         keys.seal(&KIND, &nobody(), &[], &content, (now_unix, nonce))
     }
 
@@ -59,8 +64,8 @@ impl WantedLevel {
     pub fn open(keys: &SealingKeys, text: &str, now_unix: i64) -> Result<Self, NotOurs> {
         let (content, _) = keys.open::<Content>(&KIND, &nobody(), &[], text, now_unix)?;
         let level = Level::from_word(&content.l).ok_or(NotOurs)?;
-        let Content { u: user, a: agent, k: capabilities, v: virtual_server, .. } = content;
-        Ok(Self { user, agent, capabilities, virtual_server, level })
+        let Content { u: user, a: agent, k: capabilities, v: virtual_server, s: servers, .. } = content;
+        Ok(Self { user, agent, capabilities, virtual_server, servers, level })
     }
 }
 

@@ -251,6 +251,7 @@ fn what_nodes_tell_each_other_of_a_level_opens_for_nodes_alone() {
         agent: "coder".into(),
         capabilities,
         virtual_server: "finance".into(),
+        servers: Some(vec!["finance".into()]),
         level: crate::relay::Level::Notice,
     };
     let text = wanted.seal(&keys(&[1]), NOW, NONCE).unwrap();

@@ -71,6 +71,8 @@ pub(crate) struct Client {
     era: Era,
     server: Era,
     declared: Value,
+    /// Whether the consent lists what it calls.
+    is_listed: bool,
     session: Option<String>,
     open: BTreeMap<Connection, Open>,
     calls: BTreeMap<u64, Call>,
@@ -86,11 +88,12 @@ const BEGINS: u64 = 0;
 const LEAVES: u64 = 1;
 
 impl Client {
-    pub(crate) fn new(era: Era, server: Era, declared: Value) -> Self {
+    pub(crate) fn new(era: Era, server: Era, declared: Value, is_listed: bool) -> Self {
         Self {
             era,
             server,
             declared,
+            is_listed,
             session: None,
             open: BTreeMap::new(),
             calls: BTreeMap::new(),
@@ -311,7 +314,10 @@ impl Client {
                 Expected::Error
             }
         };
-        let expected = expected(&call.script, self.server, &self.declared, call.token.is_some());
+        let expected = match self.is_listed {
+            true => expected(&call.script, self.server, &self.declared, call.token.is_some()),
+            false => Expected::Refused,
+        };
         let is_simple = matches!(call.manner, Manner::Patient | Manner::Chatters);
         // A modern client that is pestered is asked one thing at a time.
         let is_pestered = call.script.contains(&Step::Pester);

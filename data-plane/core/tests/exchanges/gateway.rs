@@ -32,7 +32,7 @@ use serde_json::value::RawValue;
 
 use crate::{
     wire::{Connection, Event, Exchange, Post, Reply, Wires},
-    world::{self, BEGAN_UNIX, VIRTUAL_SERVER},
+    world::{self, BEGAN_UNIX, Consented, VIRTUAL_SERVER},
 };
 
 /// Longest wait for a word of the node that keeps a call.
@@ -121,9 +121,9 @@ pub(crate) struct Gateway {
 }
 
 impl Gateway {
-    pub(crate) fn new(nodes: u64, declared: &serde_json::Value) -> Self {
+    pub(crate) fn new(nodes: u64, declared: &serde_json::Value, consented: Consented) -> Self {
         Self {
-            config: world::config(),
+            config: world::config(consented),
             caller: world::caller(),
             keys: world::keys(),
             declared: mcp::raw(declared),
@@ -172,6 +172,7 @@ impl Gateway {
                 wires.send(Event::Brought(answer));
                 reply_to(wires, connection, answer_taken(&request_id, Ok(())));
             }
+            Step::Deny(denied) => reply_to(wires, connection, denied.reply),
             Step::Call(permitted) => self.forward(wires, connection, node, *permitted),
             step => panic!("not one of what these clients do: {step:?}"),
         }

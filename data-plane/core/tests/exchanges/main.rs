@@ -7,6 +7,7 @@
 //! - an answer reaches the request it belongs to, once, and nothing follows it;
 //! - of what is said meanwhile, a client hears what is of its own call and what it asked for, within the bound;
 //! - it is asked only what it declared that it answers; a server gets each answer once, and only to what it asked;
+//! - a call that the consent does not list is refused, and nothing of it reaches the server;
 //! - no call, and no round of one, is begun twice, whoever forgets sessions;
 //! - whoever waits hears something within the bounds of time; a call that is answered properly has its result.
 //!
@@ -46,6 +47,7 @@ use self::{
     random::Random,
     server::Server,
     wire::{Event, Wires},
+    world::Consented,
 };
 
 /// Calls of one run.
@@ -59,10 +61,11 @@ const EVENTS_MAX: u64 = 200_000;
 fn one(seed: u64, (client_era, server_era): (Era, Era), fault: Option<Fault>) -> BTreeMap<&'static str, u64> {
     let mut random = Random::new(seed);
     let declared = declared(&mut random);
+    let consented = Consented::any(&mut random);
     let mut wires = Wires::new(random, fault);
-    let mut client = Client::new(client_era, server_era, declared.clone());
+    let mut client = Client::new(client_era, server_era, declared.clone(), consented != Consented::Unlisted);
     let mut server = Server::new(server_era, declared.clone());
-    let mut gateway = Gateway::new(NODES, &declared);
+    let mut gateway = Gateway::new(NODES, &declared, consented);
     client.begin(&mut wires, CALLS);
     let mut events = 0;
     while let Some(event) = wires.next() {
@@ -86,6 +89,7 @@ fn one(seed: u64, (client_era, server_era): (Era, Era), fault: Option<Fault>) ->
     }
     client.is_done();
     assert!(gateway.is_idle(), "a node waits for what never comes");
+    assert!(consented != Consented::Unlisted || server.begun.is_empty(), "an unlisted tool is called");
     for ((op, round), times) in &server.begun {
         assert_eq!(*times, 1, "call {op} was begun {times} times at step {round}");
     }

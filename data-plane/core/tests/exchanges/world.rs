@@ -1,4 +1,5 @@
-//! The little that is configured: one person, one agent, one server with one tool, behind one virtual server.
+//! The little that is configured: one person, one agent, one server with one tool, behind one virtual server; and a
+//! consent of one of three kinds.
 
 use std::sync::Arc;
 
@@ -7,11 +8,41 @@ use bailiwick_data_plane_core::{Caller, Catalogue, Config, sealed::SealingKeys};
 use bailiwick_proto::{Tier, config_digest, v1, v1::resource::Resource as Kind};
 use prost::Message as _;
 
-use crate::script::PATIENCE_MS;
+use crate::{random::Random, script::PATIENCE_MS};
 
 /// Unix seconds at which virtual time begins.
 pub(crate) const BEGAN_UNIX: i64 = 1_800_000_000;
 pub(crate) const VIRTUAL_SERVER: &str = "finance";
+
+/// What the person consented to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Consented {
+    /// Every tool.
+    Whole,
+    /// Some tools, the server's among them.
+    Listed,
+    /// Other tools: nothing may reach the server.
+    Unlisted,
+}
+
+impl Consented {
+    pub(crate) fn any(random: &mut Random) -> Self {
+        match random.below(10) {
+            0 => Self::Unlisted,
+            1..5 => Self::Listed,
+            _ => Self::Whole,
+        }
+    }
+
+    fn tools(self) -> Vec<String> {
+        let tools: &[&str] = match self {
+            Self::Whole => &[],
+            Self::Listed => &["finance/other", "finance/query_data"],
+            Self::Unlisted => &["finance/other", "query/data"],
+        };
+        tools.iter().map(|tool| (*tool).to_owned()).collect()
+    }
+}
 
 pub(crate) fn caller() -> Caller {
     Caller {
@@ -32,14 +63,14 @@ pub(crate) fn keys() -> SealingKeys {
     SealingKeys::new(&[v1::SealingKey { id: "k".into(), key: vec![5; 32] }]).unwrap()
 }
 
-pub(crate) fn config() -> Arc<Config> {
-    let entries = entries();
+pub(crate) fn config(consented: Consented) -> Arc<Config> {
+    let entries = entries(consented.tools());
     let digest = config_digest::of_entries(&entries).to_vec();
     let snapshot = v1::Snapshot { revision: 7, entries, last: true, digest };
     Catalogue::new().snapshot(snapshot).unwrap().unwrap().config
 }
 
-fn entries() -> Vec<v1::Entry> {
+fn entries(tools: Vec<String>) -> Vec<v1::Entry> {
     let definition = r#"{"inputSchema":{"type":"object"},"name":"query_data"}"#;
     let (jane, agent, finance) = ("jane@example.com", "coder", VIRTUAL_SERVER);
     let user = v1::User { name: jane.into(), groups: vec![finance.into()], active: true };
@@ -50,12 +81,15 @@ fn entries() -> Vec<v1::Entry> {
         ceiling: "destructive".into(),
         active: true,
     };
+    let level = |is_for_listed| if is_for_listed { "destructive".to_owned() } else { String::new() };
     let consent = v1::Consent {
         id: "c-1".into(),
         user: jane.into(),
         agent: agent.into(),
         virtual_server: finance.into(),
-        level: "destructive".into(),
+        level: level(tools.is_empty()),
+        listed_level: level(!tools.is_empty()),
+        tools,
         expires_at: BEGAN_UNIX + 7 * 24 * 3_600,
         revoked: false,
         client: "cli".into(),

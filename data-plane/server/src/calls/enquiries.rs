@@ -1,14 +1,16 @@
-//! What servers are asked on a client's behalf without it being a call: what they can do, lists, the level of their logs.
+//! What servers are asked on a client's behalf without it being a call: what they can do, lists, the level of their
+//! logs.
 //!
 //! Called by `listener`. Nothing here changes anything at a server but the level of its log, so nothing is recorded;
-//! all of it needs the caller's authority and a node that is current enough to read. What a caller sees of a list,
-//! `listing` in the core decides. Several servers are asked at the same time, and each is waited for on its own: one that
-//! is slow or dead costs its own time, hides no other, and is told of in the log and in a metric.
+//! all of it needs the caller's authority and a node that is current enough to read, and goes to those servers only
+//! that the caller's consent leads to. What a caller sees of a list, `listing` in the core decides. Several servers are
+//! asked at the same time, and each is waited for on its own: one that is slow or dead costs its own time, hides no
+//! other, and is told of in the log and in a metric.
 
 use std::{sync::Arc, time::Duration};
 
 use bailiwick_data_plane_core::{
-    admission::{Admission, SpoolLevel, node_gate},
+    admission::{Admission, SpoolLevel, node_gate, reachable},
     edge::{HttpReply, Introduction, ListRequest, NotTaken, SetLevel, Subscribe},
     forward,
     listening::source::Offers,
@@ -54,7 +56,7 @@ impl Calls {
             return introduction.reply(&[]);
         }
         let principal = principal_with(&asked.caller, introduction.capabilities.as_deref());
-        let servers = self.servers(asked, virtual_server);
+        let servers = servers(asked, virtual_server);
         let told = stream::iter(servers).map(|server| self.can_do(server, &principal)).buffered(AT_ONCE_MAX);
         introduction.reply(&told.collect::<Vec<_>>().await)
     }
@@ -102,10 +104,12 @@ impl Calls {
             return level.refused(asked.names(), reason);
         }
         let principal = principal_with(&asked.caller, level.capabilities.as_deref());
-        let servers = self.servers(asked, virtual_server);
-        let told = stream::iter(servers).map(|server| self.tell_level(server, &principal, level.level));
+        let servers = servers(asked, virtual_server);
+        let told = stream::iter(servers.clone()).map(|server| self.tell_level(server, &principal, level.level));
         told.buffered(AT_ONCE_MAX).collect::<()>().await;
-        self.levels.tell(&asked.caller, &principal, level.level).await;
+        let behind = asked.config.virtual_servers.get(virtual_server).map_or(0, |offered| offered.servers.len());
+        let some = (servers.len() < behind).then(|| servers.iter().map(|server| server.name.clone()).collect());
+        self.levels.tell(&asked.caller, &principal, some, level.level).await;
         level.reply()
     }
 
@@ -195,12 +199,10 @@ impl Calls {
         asks.answered(answer.as_ref().map_err(UpstreamFault::reason));
         answer.map_err(|fault| fault.reason())
     }
+}
 
-    fn servers(&self, asked: &Asked, virtual_server: &str) -> Vec<Arc<Server>> {
-        let behind = asked.config.virtual_servers.get(virtual_server).map(|server| &server.servers);
-        let servers = behind.into_iter().flatten().filter_map(|name| asked.config.servers.get(name));
-        servers.cloned().collect()
-    }
+fn servers(asked: &Asked, virtual_server: &str) -> Vec<Arc<Server>> {
+    reachable(&asked.config, &asked.caller, virtual_server).into_iter().cloned().collect()
 }
 
 /// What a server is asked, or that it took too long.

@@ -48,14 +48,21 @@ impl Levels {
         Arc::new(Self { state, stream, upstream, supervisor, told, telling })
     }
 
-    /// Tells all other nodes what a caller wants, as far as it gets there.
-    pub(crate) async fn tell(&self, caller: &Caller, principal: &Principal, level: Level) {
+    /// Tells all other nodes what a caller wants, of all servers or of some, as far as it gets there.
+    pub(crate) async fn tell(
+        &self,
+        caller: &Caller,
+        principal: &Principal,
+        servers: Option<Vec<String>>,
+        level: Level,
+    ) {
         let Principal::Caller { user, agent, capabilities } = principal.clone() else { return };
         let wanted = WantedLevel {
             user: user.as_ref().to_owned(),
             agent: agent.as_ref().to_owned(),
             capabilities: capabilities.as_deref().map(str::to_owned),
             virtual_server: caller.virtual_server.clone(),
+            servers,
             level,
         };
         let sealed = random().and_then(|nonce| wanted.seal(&self.state.sealing_keys(), unix_seconds(), nonce).ok());
@@ -79,11 +86,13 @@ impl Levels {
             tracing::warn!("a log level was brought that this cluster did not seal");
             return;
         };
-        let WantedLevel { user, agent, capabilities, virtual_server, level } = wanted;
+        let WantedLevel { user, agent, capabilities, virtual_server, servers, level } = wanted;
         let capabilities = capabilities.map(Into::into);
         let principal = Principal::Caller { user: user.into(), agent: agent.into(), capabilities };
         let behind = config.virtual_servers.get(&virtual_server).map(|offered| &offered.servers);
-        for server in behind.into_iter().flatten().filter_map(|name| config.servers.get(name)) {
+        let wanted_of = |name: &&String| servers.as_ref().is_none_or(|servers| servers.contains(name));
+        let behind = behind.into_iter().flatten().filter(wanted_of);
+        for server in behind.filter_map(|name| config.servers.get(name)) {
             if self.upstream.want_level(server, &principal, level) {
                 self.tell_server(server.clone(), principal.clone(), level);
             }

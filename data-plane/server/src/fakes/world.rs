@@ -23,17 +23,28 @@ pub(crate) fn entry(key: &str, kind: Kind) -> v1::Entry {
 }
 
 pub(crate) fn consent(revoked: bool) -> v1::Entry {
-    let consent = v1::Consent {
+    entry("consent/c-1", Kind::Consent(v1::Consent { revoked, ..whole() }))
+}
+
+/// The same for these tools only.
+pub(crate) fn narrowed(tools: &[&str]) -> v1::Entry {
+    let tools = tools.iter().map(|tool| (*tool).to_owned()).collect();
+    let whole = whole();
+    let (level, listed_level) = (String::new(), whole.level);
+    entry("consent/c-1", Kind::Consent(v1::Consent { level, listed_level, tools, ..whole }))
+}
+
+fn whole() -> v1::Consent {
+    v1::Consent {
         id: "c-1".into(),
         user: "jane@example.com".into(),
         agent: "coder".into(),
         virtual_server: "finance".into(),
         level: "destructive".into(),
         expires_at: now_unix() + 3600,
-        revoked,
         client: "cli".into(),
-    };
-    entry("consent/c-1", Kind::Consent(consent))
+        ..v1::Consent::default()
+    }
 }
 
 pub(crate) fn policy(cedar: &str) -> v1::Entry {

@@ -6,7 +6,8 @@
 use std::{sync::Arc, time::Duration};
 
 use bailiwick_data_plane_core::{
-    Config,
+    Caller, Config,
+    admission::reachable,
     listening::{
         Hearer, Listening, Wishes,
         source::{Closed, Offers, PAUSE_MS_MAX, PAUSE_MS_MIN, Source, SourceOutput},
@@ -68,9 +69,8 @@ pub(super) struct Sources {
 impl Sources {
     pub(super) fn begin(stream: &Stream, config: &Config) -> Self {
         let principal = principal_with(&stream.asked.caller, stream.listen.capabilities.as_deref());
-        let names = config.virtual_servers.get(&stream.virtual_server).map(|offered| offered.servers.iter());
-        let servers = names.into_iter().flatten().filter_map(|name| config.servers.get(name));
-        let heard = servers.map(|server| {
+        let servers = reachable(config, &stream.asked.caller, &stream.virtual_server);
+        let heard = servers.into_iter().map(|server| {
             let hearing = Arc::new(stream.calls.upstream.hearing(server, &principal));
             Heard { server: Arc::clone(server), hearing, source: None }
         });
@@ -98,11 +98,11 @@ impl Sources {
         self.heard.iter().map(|heard| heard.server.name.clone()).collect()
     }
 
-    /// Whether the virtual server still consists of these servers.
-    pub(super) fn are_of(&self, config: &Config, virtual_server: &str) -> bool {
-        let Some(offered) = config.virtual_servers.get(virtual_server) else { return false };
-        let now = offered.servers.iter().filter_map(|name| config.servers.get(name));
-        now.eq(self.heard.iter().map(|heard| &heard.server))
+    /// Whether the virtual server still consists of these servers, as far as the caller's consent leads.
+    pub(super) fn are_of(&self, config: &Config, caller: &Caller, virtual_server: &str) -> bool {
+        let now = reachable(config, caller, virtual_server);
+        config.virtual_servers.contains_key(virtual_server)
+            && now.into_iter().eq(self.heard.iter().map(|heard| &heard.server))
     }
 
     /// Does everything that is to be done, and tells the client's side.

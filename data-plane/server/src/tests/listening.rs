@@ -12,8 +12,10 @@ use crate::{
 };
 
 const PERMIT_EVERYTHING: &str = "permit (principal, action, resource);";
-/// Longest wait for an event.
-const EVENT_WAIT_MAX: Duration = Duration::from_secs(10);
+/// How long an event is waited for: so many turns of so long. What stops this process for seconds stops the node too,
+/// and costs one turn; one long wait would be over before the node had run again.
+const EVENT_WAIT_TURN: Duration = Duration::from_millis(100);
+const EVENT_WAIT_TURNS: usize = 100;
 
 /// The events of one response, as they come.
 struct Events {
@@ -21,13 +23,15 @@ struct Events {
     text: String,
     ready: VecDeque<String>,
     last_id: Option<String>,
+    /// The last message, for whoever reads why a test failed.
+    last: String,
 }
 
 impl Events {
     fn of(response: Response) -> Self {
         assert_eq!(response.status(), 200);
         assert_eq!(response.headers()["content-type"], "text/event-stream");
-        Self { response, text: String::new(), ready: VecDeque::new(), last_id: None }
+        Self { response, text: String::new(), ready: VecDeque::new(), last_id: None, last: String::new() }
     }
 
     /// The next message; `None` when the stream is over.
@@ -37,16 +41,27 @@ impl Events {
                 let field = |name: &str| event.lines().find_map(|line| line.strip_prefix(name)).map(str::trim);
                 self.last_id = field("id:").map(str::to_owned).or(self.last_id.take());
                 if let Some(data) = field("data:").filter(|data| !data.is_empty()) {
+                    data.clone_into(&mut self.last);
                     return Some(serde_json::from_str(data).unwrap());
                 }
             }
-            let chunk = tokio::time::timeout(EVENT_WAIT_MAX, self.response.chunk()).await.expect("an event in time");
-            self.text += std::str::from_utf8(&chunk.unwrap()?).unwrap();
+            let chunk = self.chunk().await?;
+            self.text += &chunk;
             while let Some((event, rest)) = self.text.split_once("\n\n") {
                 self.ready.push_back(event.to_owned());
                 self.text = rest.to_owned();
             }
         }
+    }
+
+    /// What comes next of the response, in whole characters; `None` at its end.
+    async fn chunk(&mut self) -> Option<String> {
+        for _ in 0..EVENT_WAIT_TURNS {
+            if let Ok(chunk) = tokio::time::timeout(EVENT_WAIT_TURN, self.response.chunk()).await {
+                return Some(String::from_utf8(chunk.unwrap()?.to_vec()).unwrap());
+            }
+        }
+        panic!("no event in time after {:?}", self.last);
     }
 
     async fn method(&mut self) -> String {
@@ -132,6 +147,32 @@ async fn a_legacy_client_hears_changes_and_goes_on_where_it_was() {
         let ended = world.legacy(Some(&session), "resources/unsubscribe", &uri).send().await.unwrap();
         assert_eq!(json_of(ended).await.1["result"], json!({}));
     }
+}
+
+#[tokio::test]
+async fn a_stream_hears_what_the_consent_leads_to_and_ends_when_that_changes() {
+    let teller = Teller::start(true).await;
+    let world = world(&teller).await;
+    let asked = json!({"promptsListChanged": true, "resourceSubscriptions": ["file:///a"]});
+    let consented = async |consent: Entry| {
+        let revision = world.control.change(consent, true).await;
+        eventually("configured", || world.control.acknowledged(revision)).await;
+    };
+    consented(narrowed(&["finance/query_data"])).await;
+    let mut events = world.listen(&asked).await;
+    let first = events.next().await.unwrap();
+    assert_eq!(first["params"]["notifications"], asked, "the server has a listed tool");
+    assert_eq!(teller.heard_by(), 1, "what is acknowledged is heard already");
+    teller.tell("notifications/prompts/list_changed", &json!({}));
+    assert_eq!(events.method().await, "notifications/prompts/list_changed");
+    consented(narrowed(&["hr/list_people"])).await;
+    while events.next().await.is_some() {}
+    eventually("the server is let go", || teller.heard_by() == 0).await;
+    let mut events = world.listen(&asked).await;
+    let first = events.next().await.unwrap();
+    assert_eq!(first["params"]["notifications"].get("resourceSubscriptions"), None, "{first}");
+    while events.next().await.is_some() {}
+    assert_eq!(teller.heard_by(), 0, "nobody can tell it anything");
 }
 
 #[tokio::test]

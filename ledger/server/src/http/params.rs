@@ -116,7 +116,8 @@ fn malformed(name: &'static str, rule: String) -> ParamError {
 
 /// Reads a search; `now_us` is what durations in `since` count back from.
 pub(super) fn search(pairs: Vec<(String, String)>, now_us: i64) -> Result<Search, ParamError> {
-    let known: Vec<_> = TERMS.iter().map(|(name, _)| *name).chain(["method", "since", "before", "limit"]).collect();
+    let others = ["method", "consent", "since", "before", "limit"];
+    let known: Vec<_> = TERMS.iter().map(|(name, _)| *name).chain(others).collect();
     let params = Params::new(pairs, &known)?;
     let kinds: Vec<_> = Kind::ALL.iter().map(|kind| kind.as_str()).collect();
     params.one_of("kind", &kinds)?;
@@ -130,6 +131,7 @@ pub(super) fn search(pairs: Vec<(String, String)>, now_us: i64) -> Result<Search
         filter: Filter {
             terms: TERMS.iter().filter_map(term).collect(),
             method: params.text("method").map(str::to_owned),
+            consent: params.text("consent").map(str::to_owned),
             since_us,
         },
         before: params.number("before")?.unwrap_or(u64::MAX),
@@ -189,6 +191,7 @@ mod tests {
             ("user", "jane@example.com"),
             ("decision", "deny"),
             ("method", "resources/read"),
+            ("consent", "c-1"),
             ("since", "10m"),
             ("limit", "7"),
             ("before", "9"),
@@ -197,6 +200,7 @@ mod tests {
         let terms = [(Field::User, "jane@example.com".to_owned()), (Field::Decision, "deny".to_owned())];
         assert_eq!(search.filter.terms, terms);
         assert_eq!(search.filter.method.as_deref(), Some("resources/read"));
+        assert_eq!(search.filter.consent.as_deref(), Some("c-1"));
         assert_eq!((search.filter.since_us, search.before, search.limit), (Some(400_000_000), 9, 7));
     }
 

@@ -23,6 +23,8 @@ pub struct Filter {
     /// The method of MCP that was used. No term leads to it, so that records from before there was this question are
     /// found too: what the terms leave is looked through.
     pub method: Option<String>,
+    /// The consent that a use relied on, or that a change of the control plane is about; looked through likewise.
+    pub consent: Option<String>,
     /// Record time, microseconds since 1970, inclusive.
     pub since_us: Option<i64>,
 }
@@ -50,6 +52,7 @@ impl Filter {
     fn takes(&self, fields: &Map<String, Value>) -> bool {
         self.since_us.is_none_or(|since| time_of(fields) >= since)
             && self.method.as_deref().is_none_or(|method| method_of(fields) == Some(method))
+            && self.consent.as_deref().is_none_or(|consent| consent_of(fields) == Some(consent))
     }
 }
 
@@ -182,6 +185,10 @@ impl Postings<'_> {
 
 fn method_of(fields: &Map<String, Value>) -> Option<&str> {
     fields.get("trace")?.get("method")?.as_str()
+}
+
+fn consent_of(fields: &Map<String, Value>) -> Option<&str> {
+    fields.get("consent").or_else(|| fields.get("control")?.get("consent"))?.as_str()
 }
 
 /// A record's own time in microseconds; records are checked before they are stored, so it always parses.

@@ -169,6 +169,30 @@ fn a_page_says_where_the_next_begins() {
     assert_eq!((indexes(&second), second.next), (vec![4, 2, 0], None));
 }
 
+#[test]
+fn uses_and_changes_of_a_consent_are_found() {
+    let folder = tempfile::tempdir().unwrap();
+    let store = Store::open(folder.path()).unwrap();
+    let leaf = |kind: &str, mut fields: serde_json::Value, at_us: i64| {
+        fields["ts"] = bailiwick_ledger_core::time::format_ts(at_us).into();
+        let bytes = serde_json::to_vec(&fields).unwrap();
+        NewLeaf { bytes, terms: vec![(Field::Kind, kind.into())], at_us }
+    };
+    let leaves = vec![
+        leaf("control.event", serde_json::json!({"control": {"consent": "c-1", "type": "consent_granted"}}), 1),
+        leaf("control.event", serde_json::json!({"control": {"consent": "c-2"}}), 2),
+        leaf("call.intent", serde_json::json!({"consent": "c-1"}), 3),
+        leaf("control.event", serde_json::json!({"control": {"type": "user_applied"}}), 4),
+        leaf("node.head", serde_json::json!({}), 5),
+    ];
+    store.commit(&batch(0, leaves)).unwrap();
+    let found = |filter: Filter| indexes(&store.search(&filter, u64::MAX, 10).unwrap());
+    let of = |consent: &str| Filter { consent: Some(consent.into()), ..Filter::default() };
+    assert_eq!(found(of("c-1")), [2, 0]);
+    assert_eq!(found(Filter { terms: vec![(Field::Kind, "control.event".into())], ..of("c-1") }), [0]);
+    assert!(found(of("c-3")).is_empty());
+}
+
 /// The slow, obvious search.
 fn scan(
     leaves: &[(u8, u8, i64)],
@@ -208,7 +232,7 @@ proptest! {
         }
         let terms = user.map(|user| (Field::User, format!("u{user}"))).into_iter();
         let terms = terms.chain(agent.map(|agent| (Field::Agent, format!("a{agent}")))).collect();
-        let filter = Filter { terms, method: wanted.map(str::to_owned), since_us: since };
+        let filter = Filter { terms, method: wanted.map(str::to_owned), since_us: since, ..Filter::default() };
         let (mut found, mut before) = (Vec::new(), u64::MAX);
         loop {
             let page = store.search(&filter, before, limit).unwrap();

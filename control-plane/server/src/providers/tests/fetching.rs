@@ -174,6 +174,10 @@ impl Source for Downgrading {
         let metadata = json!({"issuer": "https://issuer.example", "jwks_uri": "http://127.0.0.1/keys"});
         Box::pin(async move { ok(metadata.to_string()) })
     }
+
+    fn post<'a>(&'a self, _url: &'a str, _form: &'a Form, _leave: Leave<'a>, _limits: Limits) -> Fetching<'a> {
+        panic!("nothing is sent for keys")
+    }
 }
 
 #[tokio::test]
@@ -196,4 +200,83 @@ async fn keys_that_change_at_the_provider_change_here() {
     let keys = providers.keys("acme", &spec, Some("new")).await.unwrap();
     assert!(keys.has_kid("new") && !keys.has_kid("old"));
     assert_eq!(site.asked(), ["/keys", "/keys"]);
+}
+
+/// A provider at which people sign in.
+fn with_sign_in(spec: IdentityProviderSpec, more: serde_json::Value) -> IdentityProviderSpec {
+    let mut sign_in = json!({"client_id": "gateway", "auth": "none"});
+    for (name, value) in more.as_object().unwrap().clone() {
+        sign_in[name] = value;
+    }
+    IdentityProviderSpec { sign_in: Some(serde_json::from_value(sign_in).unwrap()), ..spec }
+}
+
+async fn endpoints(spec: &IdentityProviderSpec) -> Result<Endpoints, &'static str> {
+    providers().endpoints("acme", spec).await.map_err(|fault| fault.word())
+}
+
+const PLACE: &str = "/.well-known/openid-configuration";
+
+#[tokio::test]
+async fn people_sign_in_where_the_manifest_says_or_else_where_the_metadata_does() {
+    let site = Site::start().await;
+    let base = &site.base;
+    site.has("/keys", &key_set(&["a"]));
+    let metadata = json!({
+        "issuer": base, "jwks_uri": format!("{base}/keys"), "authorization_endpoint": format!("{base}/auth"),
+        "token_endpoint": format!("{base}/token"), "authorization_response_iss_parameter_supported": true,
+        "token_endpoint_auth_methods_supported": ["client_secret_post", "private_key_jwt"],
+    });
+    site.has(PLACE, &metadata.to_string());
+    let discovered = Endpoints {
+        authorization_url: format!("{base}/auth"),
+        token_url: format!("{base}/token"),
+        names_itself: true,
+        secret_in_form: true,
+    };
+    let providers = providers();
+    let spec_here = with_sign_in(spec(base), json!({}));
+    assert_eq!(providers.endpoints("acme", &spec_here).await.unwrap(), discovered);
+    assert!(providers.keys("acme", &spec_here, Some("a")).await.unwrap().has_kid("a"));
+    assert_eq!(site.asked(), [PLACE, "/keys"], "one fetch is for both");
+    let stated = with_sign_in(site.stated(), json!({"token_url": format!("{base}/other")}));
+    let found = endpoints(&stated).await.unwrap();
+    assert_eq!(found, Endpoints { token_url: format!("{base}/other"), ..discovered });
+    site.asked();
+    let urls = json!({"token_url": format!("{base}/other"), "authorization_url": "https://elsewhere.example/a?b=c"});
+    let found = endpoints(&with_sign_in(site.stated(), urls)).await.unwrap();
+    assert_eq!(site.asked(), ["/keys"], "the manifest says everything");
+    assert_eq!(found.authorization_url, "https://elsewhere.example/a?b=c");
+    assert!(!found.names_itself && !found.secret_in_form);
+    assert_eq!(endpoints(&site.stated()).await.unwrap_err(), "provider_endpoints_unnamed", "nobody signs in there");
+}
+
+#[tokio::test]
+async fn metadata_names_no_place_that_people_should_not_be_sent_to() {
+    let site = Site::start().await;
+    let base = &site.base;
+    site.has("/keys", &key_set(&["a"]));
+    for (authorization, token) in [
+        (json!(null), json!(format!("{base}/token"))),
+        (json!("javascript:alert(1)"), json!(format!("{base}/token"))),
+        (json!("data:text/html,x"), json!(format!("{base}/token"))),
+        (json!("https://user@acme.example/"), json!(format!("{base}/token"))),
+        (json!(format!("{base}/auth#x")), json!(format!("{base}/token"))),
+        (json!(format!("{base}/{}", "x".repeat(2_048))), json!(format!("{base}/token"))),
+        (json!(format!("{base}/auth")), json!(null)),
+        (json!(format!("{base}/auth")), json!("file:///etc/passwd")),
+    ] {
+        let metadata = json!({
+            "issuer": base, "jwks_uri": format!("{base}/keys"), "authorization_endpoint": authorization,
+            "token_endpoint": token,
+        });
+        site.has(PLACE, &metadata.to_string());
+        let here = with_sign_in(spec(base), json!({}));
+        assert_eq!(endpoints(&here).await.unwrap_err(), "provider_endpoints_unnamed", "{authorization} {token}");
+        assert!(found(&here).await.unwrap().has_kid("a"), "its keys are good all the same");
+    }
+    let other = json!({"issuer": "https://evil.example", "authorization_endpoint": format!("{base}/auth")});
+    site.has(PLACE, &other.to_string());
+    let here = with_sign_in(site.stated(), json!({}));
+    assert_eq!(endpoints(&here).await.unwrap_err(), "provider_issuer_differs");
 }

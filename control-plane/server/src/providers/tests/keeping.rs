@@ -25,6 +25,10 @@ impl Source for Written {
             self.answer.lock().unwrap().clone()
         })
     }
+
+    fn post<'a>(&'a self, _url: &'a str, _form: &'a Form, _leave: Leave<'a>, _limits: Limits) -> Fetching<'a> {
+        panic!("nothing is sent for keys")
+    }
 }
 
 struct Provider {

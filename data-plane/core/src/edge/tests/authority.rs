@@ -4,7 +4,7 @@ use bailiwick_proto::{Tier, v1::resource::Resource as Kind};
 
 use super::*;
 use crate::{
-    fixture::{self, agent, consent, entry},
+    fixture::{self, agent, consent, entry, narrowed},
     sealed::task::Task,
 };
 
@@ -32,6 +32,7 @@ fn a_refusal_by_consent_names_the_consent_and_no_other_does() {
         (with_consent(|consent| consent.revoked = true), "consent_revoked", true),
         (with_consent(|consent| consent.expires_at = NOW), "consent_expired", true),
         (with_consent(|consent| consent.level = "retrieval".into()), "consent_level_exceeded", true),
+        (with_consent(|consent| *consent = narrowed(&["finance/query_data"])), "consent_tool_not_listed", true),
         (low, "ceiling_exceeded", false),
         (unpermitted, "policy_denied", false),
     ] {

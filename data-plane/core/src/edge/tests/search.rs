@@ -11,7 +11,7 @@ use serde_json::json;
 
 use super::*;
 use crate::{
-    fixture::{World, agent, consent, definition, entry, finance_with, policy, tool, tool_entry},
+    fixture::{World, agent, consent, definition, entry, finance_with, narrowed, policy, tool, tool_entry},
     forward::call_request,
 };
 
@@ -177,18 +177,23 @@ fn call(client: &Client, is_modern: bool, name: &str, arguments: &str) -> Step {
     client.send(&headers, &legacy_body("tools/call", &params))
 }
 
+/// What consents are narrowed to, where they are.
+const LISTED: [&str; 4] = ["finance/alpha", "finance/beta_charge", "finance/gamma", "other/epsilon"];
 const TOOLS: [&str; 5] = ["alpha", "beta_charge", "gamma", "delta_charge", "epsilon"];
 
 /// Two clients of one world: one is listed the tools, the other searches them.
 fn twins(
     (tiers, quarantined): (Vec<usize>, Vec<bool>),
-    (level, ceiling): (usize, usize),
+    (level, ceiling, listed): (usize, usize, Vec<&str>),
     cedar: &str,
     (hide, given): (Vec<String>, bool),
 ) -> (Client, Client) {
     let words = ["retrieval", "transactional", "destructive"];
-    let mut consent = consent();
-    consent.level = words[level].into();
+    let level = words[level].to_owned();
+    let consent = match listed.as_slice() {
+        [] => v1::Consent { level, ..consent() },
+        listed => v1::Consent { listed_level: level, ..narrowed(listed) },
+    };
     let mut world = World(vec![
         entry("consent/c-1", Kind::Consent(consent)),
         entry("user/jane@example.com", crate::fixture::user(true)),
@@ -226,7 +231,7 @@ proptest! {
     #[test]
     fn search_shows_what_a_list_would_and_call_tool_does_what_a_call_would(
         tools in (prop::collection::vec(0_usize..3, 5), prop::collection::vec(any::<bool>(), 5)),
-        bounds in (0_usize..3, 0_usize..3),
+        bounds in (0_usize..3, 0_usize..3, prop::sample::subsequence(LISTED.to_vec(), 0..=LISTED.len())),
         cedar in prop::sample::select(vec![
             "permit (principal, action, resource);",
             "permit (principal, action, resource) when { resource has tier && resource.tier == \"retrieval\" };",

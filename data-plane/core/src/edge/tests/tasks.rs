@@ -5,7 +5,7 @@ use bailiwick_proto::Tier;
 use super::*;
 use crate::{
     admission::Found,
-    fixture::{PERMIT_FINANCE, consent, definition, entry, policy, server, tool, tool_entry, virtual_server},
+    fixture::{PERMIT_FINANCE, consent, definition, entry, narrowed, policy, server, tool, tool_entry, virtual_server},
     sealed::task::Task,
 };
 
@@ -137,11 +137,13 @@ fn a_task_is_its_callers_own_and_for_as_long_as_it_lasts() {
 fn what_closes_a_tool_closes_its_tasks() {
     let revoked = entry("consent/c-1", v1::resource::Resource::Consent(v1::Consent { revoked: true, ..consent() }));
     let read_only = v1::Consent { level: "retrieval".into(), ..consent() };
+    let unlisted = narrowed(&["finance/query_data", "hr/create_charge"]);
     let quarantined = v1::Tool { quarantined: true, ..tool("finance", &definition("create_charge"), "transactional") };
     let elsewhere = virtual_server("finance", &["hr"], "plain");
     for (changed, code, reason) in [
         (revoked, 403, "consent_revoked"),
         (entry("consent/c-1", v1::resource::Resource::Consent(read_only)), 403, "consent_level_exceeded"),
+        (entry("consent/c-1", v1::resource::Resource::Consent(unlisted)), 403, "consent_tool_not_listed"),
         (tool_entry(quarantined), 403, "tool_quarantined"),
         (policy("finance", 4, &PERMIT_FINANCE.replace("permit", "forbid")), 403, "policy_denied"),
         (entry("virtual_server/finance", elsewhere), -32602, "tool_unknown"),

@@ -6,7 +6,7 @@ use crate::{
     catalogue::Catalogue,
     config::Config,
     fixture::{self, NOW, World, caller, consent, definition, entry, policy, tool, tool_entry, user, world},
-    listening::{Hearer, Sight},
+    listening::{Change, Hearer, Sight},
 };
 
 fn hearer<'a>(config: &'a Config, caller: &'a crate::Caller, tasks: &'a crate::listening::Tasks) -> Hearer<'a> {
@@ -43,9 +43,11 @@ fn what_changes_for_others_only_makes_nobody_look() {
 #[test]
 fn whoever_may_see_something_else_looks() {
     let lower = v1::Consent { level: "retrieval".into(), ..consent() };
+    let narrowed = fixture::narrowed(&["finance/query_data"]);
     let elsewhere = v1::User { name: "jane@example.com".into(), groups: Vec::new(), active: true };
     for changed in [
         entry("consent/c-1", Kind::Consent(lower)),
+        entry("consent/c-1", Kind::Consent(narrowed)),
         entry("user/jane@example.com", Kind::User(elsewhere)),
         entry("user/jane@example.com", user(false)),
         entry("agent/coder", fixture::agent("retrieval", true)),
@@ -55,4 +57,24 @@ fn whoever_may_see_something_else_looks() {
         let (same, before, now) = after(&changed);
         assert!(!same && before != now, "{}", changed.key);
     }
+}
+
+#[test]
+fn of_a_server_that_the_consent_does_not_lead_to_nothing_is_heard() {
+    let consent = v1::Consent { virtual_server: "all".into(), ..fixture::narrowed(&["hr/list_people"]) };
+    let permit = policy("finance", 4, "permit (principal, action, resource);");
+    let config = world().with(entry("consent/c-1", Kind::Consent(consent))).with(permit).config();
+    let caller = crate::Caller { virtual_server: "all".into(), ..caller() };
+    let tasks = Default::default();
+    let hearer = Hearer { virtual_server: "all", ..hearer(&config, &caller, &tasks) };
+    let changes = [Change::Tools, Change::Prompts, Change::Resources, Change::Updated("file:///a".into())];
+    for change in changes {
+        assert_eq!(hearer.heard("finance", change.clone()), None, "{change:?}");
+        assert!(hearer.heard("hr", change.clone()).is_some(), "{change:?}");
+    }
+    let wishes = crate::listening::Wishes {
+        uris: ["mcp+finance+file:///a", "mcp+hr+file:///a"].map(str::to_owned).into(),
+        ..crate::listening::Wishes::lists()
+    };
+    assert_eq!(hearer.permitted(&wishes).uris, ["mcp+hr+file:///a".to_owned()].into());
 }

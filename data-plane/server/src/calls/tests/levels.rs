@@ -6,6 +6,7 @@ use bailiwick_runtime::OnEnd;
 use serde_json::Value;
 
 use super::*;
+use crate::fakes::world::narrowed;
 
 async fn node(dir: &Path, name: &str, stream: &EventStream) -> Scene {
     std::fs::create_dir(dir.join(name)).unwrap();
@@ -40,6 +41,30 @@ async fn the_level_that_one_node_is_asked_for_reaches_the_sessions_of_all_now_an
     set(&other, Level::Error).await;
     for scene in [&one, &idle, &other] {
         eventually("changed", || levels(scene) == ["warning", "error"]).await;
+    }
+}
+
+/// Puts a consent in the place of the other at a node.
+fn consented(scene: &Scene, consent: &v1::Entry) {
+    let mut entries = entries(&scene.server.url, PERMIT_ALL, true);
+    entries.retain(|entry| entry.key != consent.key);
+    entries.push(consent.clone());
+    let (digest, revision) = (config_digest::of_entries(&entries).to_vec(), scene.calls.state.held().0 + 1);
+    scene.calls.state.snapshot(v1::Snapshot { revision, entries, last: true, digest }).unwrap();
+}
+
+#[tokio::test]
+async fn no_node_tells_a_level_to_a_server_that_the_consent_does_not_lead_to() {
+    let (dir, stream) = (tempfile::tempdir().unwrap(), EventStream::in_process());
+    let one = node(dir.path(), "one", &stream).await;
+    let other = node(dir.path(), "other", &stream).await;
+    other.call("query_data").await;
+    consented(&one, &narrowed(&["hr/list_people"]));
+    set(&one, Level::Warning).await;
+    consented(&one, &narrowed(&["finance/query_data"]));
+    set(&one, Level::Error).await;
+    for scene in [&one, &other] {
+        eventually("told", || levels(scene) == ["error"]).await;
     }
 }
 

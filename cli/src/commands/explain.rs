@@ -1,0 +1,382 @@
+//! `explain`: who said that this agent could do that.
+//!
+//! For one call, from the ledger alone: who called, what was decided and by what, and the consent it rested on, with
+//! who granted it, why, and whether it was taken back. The control plane forgets ended consents; the ledger does not.
+//! What is not found is said. Absent: the proof that the records are in the log (`ledger verify`).
+
+use serde_json::{Map, Value, json};
+
+use crate::{
+    args::ExplainArgs,
+    failure::Failure,
+    ledger_client,
+    output::{print, text},
+};
+
+/// Records in one answer; the ledger gives no more.
+const PAGE_RECORDS: usize = 1000;
+/// Pages that are looked through for a consent's events: ten million changes of the control plane.
+const PAGES_MAX: usize = 200;
+/// No consent lasts longer than 30 days; clocks of nodes may differ.
+const CONSENT_DAYS_MAX: i64 = 31;
+
+/// What the ledger has of a consent.
+#[derive(Default)]
+struct Evidence {
+    /// Its events, newest first, as records.
+    events: Vec<Value>,
+    /// Whether older changes remain that were not looked through.
+    is_cut: bool,
+}
+
+impl Evidence {
+    fn first(&self, word: &str) -> Option<&Value> {
+        self.events.iter().rev().find(|event| text(event, "control.type") == word)
+    }
+}
+
+pub(crate) async fn run(args: ExplainArgs) -> Result<(), Failure> {
+    let query = [("request_id", args.request_id.clone()), ("limit", PAGE_RECORDS.to_string())];
+    let records = items(ledger_client::get(&args.ledger, "/v1/records", &query).await?);
+    let calls: Vec<&Value> = records.iter().rev().filter(|record| is_decision(record)).collect();
+    if calls.is_empty() {
+        return Err(Failure::Refused(nothing(&args, &records)));
+    }
+    let mut explained = Vec::new();
+    for call in calls {
+        let consent = text(call, "consent");
+        let evidence = match consent.as_str() {
+            "" => Evidence::default(),
+            consent => evidence(&args.ledger, consent, &text(call, "ts")).await?,
+        };
+        let id = text(call, "request_id");
+        let ended = |record: &&Value| text(record, "kind") == "call.outcome" && text(record, "request_id") == id;
+        explained.push(explain(call, records.iter().find(ended), &evidence));
+    }
+    let answer = json!({"request_id": args.request_id, "calls": explained});
+    print(args.output, &answer, || explained.iter().map(people).collect::<Vec<_>>().join("\n\n"));
+    Ok(())
+}
+
+fn is_decision(record: &Value) -> bool {
+    matches!(text(record, "kind").as_str(), "call.intent" | "call.denied")
+}
+
+fn nothing(args: &ExplainArgs, records: &[Value]) -> String {
+    let ExplainArgs { request_id, ledger, .. } = args;
+    let changed = records.iter().find(|record| text(record, "kind") == "control.event").map(|record| {
+        let [what, actor, ts] = ["control.type", "control.actor", "ts"].map(|path| plain(&text(record, path)));
+        format!("; a change of the control plane has it: {what} by {actor} at {ts}")
+    });
+    let advice = "records arrive some moments after their call";
+    let changed = changed.unwrap_or_else(|| format!("; {advice}"));
+    format!("the ledger at {ledger} has no call with the request id {}{changed}", plain(request_id))
+}
+
+fn items(mut answer: Value) -> Vec<Value> {
+    match answer.get_mut("items").map(Value::take) {
+        Some(Value::Array(items)) => items,
+        _ => Vec::new(),
+    }
+}
+
+/// A consent's events from its grant until now.
+async fn evidence(ledger: &str, consent: &str, called: &str) -> Result<Evidence, Failure> {
+    let mut query = vec![
+        ("kind", "control.event".to_owned()),
+        ("consent", consent.to_owned()),
+        ("limit", PAGE_RECORDS.to_string()),
+    ];
+    query.extend(days_before(called).map(|since| ("since", since)));
+    let mut found = Evidence::default();
+    let mut before = None::<String>;
+    for _ in 0..PAGES_MAX {
+        let page = before.take().map(|index| ("before", index));
+        let query: Vec<_> = query.iter().cloned().chain(page).collect();
+        let answer = ledger_client::get(ledger, "/v1/records", &query).await?;
+        before = answer.get("next").map(|_| text(&answer, "next"));
+        found.events.extend(items(answer));
+        // Nothing of a consent is older than its grant.
+        if before.is_none() || found.first("consent_granted").is_some() {
+            return Ok(found);
+        }
+    }
+    Ok(Evidence { is_cut: true, ..found })
+}
+
+fn days_before(ts: &str) -> Option<String> {
+    let span = jiff::SignedDuration::from_hours(24 * CONSENT_DAYS_MAX);
+    Some(ts.parse::<jiff::Timestamp>().ok()?.checked_sub(span).ok()?.to_string())
+}
+
+fn explain(call: &Value, outcome: Option<&Value>, evidence: &Evidence) -> Value {
+    let fields = ["user", "agent", "owner", "project", "client", "session", "binding"];
+    let records: Vec<&Value> = [Some(call), outcome].into_iter().flatten().filter_map(|one| one.get("index")).collect();
+    let state = [("revision", "rev"), ("revision_age_ms", "rev_age_ms"), ("rollout", "rollout")];
+    let used = ["virtual_server", "server", "tool", "tool_hash", "tier"];
+    json!({
+        "time": text(call, "ts"),
+        "records": records,
+        "who": members(call, &fields),
+        "what": merged(members(call, &used), [("method", call.pointer("/trace/method"))]),
+        "decision": merged(
+            call.get("decision").and_then(Value::as_object).cloned().unwrap_or_default(),
+            state.map(|(name, field)| (name, call.get(field))),
+        ),
+        "outcome": outcome.and_then(|outcome| outcome.get("outcome")),
+        "consent": consent(call, evidence),
+        "not_found": not_found(call, outcome, evidence),
+    })
+}
+
+fn members(record: &Value, names: &[&str]) -> Map<String, Value> {
+    names.iter().filter_map(|name| Some(((*name).to_owned(), record.get(*name)?.clone()))).collect()
+}
+
+fn merged<'a>(
+    mut members: Map<String, Value>,
+    more: impl IntoIterator<Item = (&'static str, Option<&'a Value>)>,
+) -> Map<String, Value> {
+    members.extend(more.into_iter().filter_map(|(name, value)| Some((name.to_owned(), value?.clone()))));
+    members
+}
+
+/// `null` where the call names none.
+fn consent(call: &Value, evidence: &Evidence) -> Value {
+    let Some(id) = call.get("consent") else { return Value::Null };
+    let event = |word: &str, names: &[&str]| {
+        let found = evidence.first(word)?;
+        let of_event = members(found.get("control")?, names);
+        let more = [
+            ("time", found.get("ts")),
+            ("by", found.pointer("/control/actor")),
+            ("revision", found.pointer("/control/revision")),
+            ("record", found.get("index")),
+        ];
+        Some(merged(of_event, more))
+    };
+    let terms = ["user", "agent", "client", "virtual_server", "level", "tools", "reason", "provider", "expires_at"];
+    let mut granted = event("consent_granted", &terms);
+    if let Some(granted) = &mut granted {
+        let seconds = granted.get("expires_at").and_then(Value::as_str).and_then(|text| text.parse().ok());
+        let expires = seconds.and_then(|seconds| jiff::Timestamp::from_second(seconds).ok());
+        granted.insert("expires_at".into(), expires.map(|time| time.to_string()).into());
+    }
+    json!({
+        "id": id,
+        "granted": granted,
+        "code_issued": event("code_issued", &["challenge", "redirect_uri"]),
+        "code_redeemed": event("code_redeemed", &["level", "jti", "session"]),
+        "revoked": event("consent_revoked", &["reason", "by_client"]),
+    })
+}
+
+fn not_found(call: &Value, outcome: Option<&Value>, evidence: &Evidence) -> Vec<String> {
+    let mut missing = Vec::new();
+    if text(call, "kind") == "call.intent" && outcome.is_none() {
+        missing.push("how the call ended: no outcome is in the ledger, or not yet".to_owned());
+    }
+    match call.get("consent") {
+        None => missing.push("a consent: the record names none".to_owned()),
+        Some(_) if evidence.first("consent_granted").is_none() => {
+            let looked = if evidence.is_cut { "among the latest ten million changes" } else { "in the ledger" };
+            missing.push(format!("who granted the consent: no consent_granted for it is {looked}"));
+        }
+        Some(_) => {}
+    }
+    missing
+}
+
+/// A call in some lines.
+fn people(call: &Value) -> String {
+    let at = |path: &str| plain(&text(call, path));
+    let is_there = |path: &str| call.pointer(path).is_some_and(Value::is_object);
+    let mut lines = vec![headline(call)];
+    let mut line = |name: &str, rest: &str| lines.push(format!("  {name:<10}{rest}"));
+    let [user, agent, owner, client] = ["user", "agent", "owner", "client"].map(|name| at(&format!("who.{name}")));
+    match user.as_str() {
+        "" => line("who", "nobody who proved who they are"),
+        _ => line("who", &format!("{user}, through {agent} (owner {owner}) and client {client}")),
+    }
+    line("decided", &decided(call));
+    if is_there("/consent") {
+        line("consent", &at("consent.id"));
+    }
+    if is_there("/consent/granted") {
+        let of = |name: &str| at(&format!("consent.granted.{name}"));
+        line("granted", &format!("at {} by {}, until {}", of("time"), of("by"), of("expires_at")));
+        line("", &format!("to {} through {}, on behalf of {}", of("agent"), of("client"), of("user")));
+        let tools = Some(of("tools")).filter(|tools| !tools.is_empty());
+        let tools = tools.map_or_else(|| "all tools".to_owned(), |tools| format!("only {tools}"));
+        line("", &format!("for {}, up to {}, {tools}", of("virtual_server"), of("level")));
+        line("why", &format!("\"{}\"", of("reason")));
+        if !of("provider").is_empty() {
+            line("", &format!("with identity provider {}", of("provider")));
+        }
+    }
+    if is_there("/consent/code_issued") {
+        let of = |name: &str| at(&format!("consent.code_issued.{name}"));
+        line("evidence", &format!("code sent to {}, challenge {}", of("redirect_uri"), of("challenge")));
+    }
+    if is_there("/consent/code_redeemed") {
+        line("", &format!("code redeemed at {}", at("consent.code_redeemed.time")));
+    }
+    if is_there("/consent/revoked") {
+        let of = |name: &str| at(&format!("consent.revoked.{name}"));
+        line("ended", &format!("at {} by {}: \"{}\"", of("time"), of("by"), of("reason")));
+    } else if is_there("/consent/granted") {
+        line("ended", "not taken back");
+    }
+    for missing in call.get("not_found").and_then(Value::as_array).into_iter().flatten() {
+        line("not found", missing.as_str().unwrap_or_default());
+    }
+    lines.join("\n")
+}
+
+/// When, what, and how it ended.
+fn headline(call: &Value) -> String {
+    let at = |path: &str| plain(&text(call, path));
+    let [method, server, tool] = ["method", "server", "tool"].map(|name| at(&format!("what.{name}")));
+    let used: Vec<String> = [server, tool].into_iter().filter(|name| !name.is_empty()).collect();
+    let place = match at("what.virtual_server") {
+        place if place.is_empty() => place,
+        place => format!("on {place}"),
+    };
+    let tier = match at("what.tier") {
+        tier if tier.is_empty() => tier,
+        tier => format!("({tier})"),
+    };
+    let ended = match (at("decision.effect").as_str(), at("outcome.status").as_str()) {
+        ("permit", "") => "permitted".to_owned(),
+        ("permit", status) => format!("permitted, ended {status}"),
+        _ => "refused".to_owned(),
+    };
+    let parts = [method, used.join("/"), tier, place].into_iter().filter(|part| !part.is_empty());
+    format!("{}  {}: {ended}", at("time"), parts.collect::<Vec<_>>().join(" "))
+}
+
+/// The effect, why, and by which policies at which revision.
+fn decided(call: &Value) -> String {
+    let at = |path: &str| plain(&text(call, path));
+    let policies = call.pointer("/decision/policies").and_then(Value::as_array).into_iter().flatten();
+    let policies: Vec<String> = policies
+        .map(|policy| format!("{} of revision {}", plain(&text(policy, "name")), plain(&text(policy, "version"))))
+        .collect();
+    let reason = Some(at("decision.reason")).filter(|reason| !reason.is_empty());
+    let why = match (reason, policies.as_slice()) {
+        (None, []) => String::new(),
+        (None, policies) => format!(" by policy {}", policies.join(", ")),
+        (Some(reason), []) => format!(", {reason}"),
+        (Some(reason), policies) => format!(", {reason}, by policy {}", policies.join(", ")),
+    };
+    match at("decision.revision") {
+        revision if revision.is_empty() => format!("{}{why}", at("decision.effect")),
+        revision => format!("{}{why}; the configuration was of revision {revision}", at("decision.effect")),
+    }
+}
+
+/// On one line, and nothing that a terminal acts upon.
+fn plain(text: &str) -> String {
+    text.chars().map(|c| if c.is_control() { ' ' } else { c }).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn call() -> Value {
+        json!({
+            "index": "9", "kind": "call.intent", "request_id": "r-1", "ts": "2026-11-21T00:00:10.000000Z",
+            "user": "jane@example.com", "agent": "assistant", "owner": "joe@example.com", "project": "shop",
+            "client": "editor", "session": "s-1", "consent": "c-1", "binding": "not_required", "rev": "31",
+            "virtual_server": "shop", "server": "plain", "tool": "charge", "tier": "transactional",
+            "decision": {"effect": "permit", "policies": [{"name": "buyers", "version": "12"}]},
+            "trace": {"method": "tools/call"},
+        })
+    }
+
+    fn event(index: u32, mut control: Value) -> Value {
+        control["revision"] = "7".into();
+        let ts = "2026-11-21T00:00:01.000000Z";
+        json!({"index": index.to_string(), "kind": "control.event", "ts": ts, "control": control})
+    }
+
+    fn granted() -> Value {
+        event(
+            2,
+            json!({
+                "type": "consent_granted", "actor": "user:jane@example.com", "consent": "c-1",
+                "user": "jane@example.com",
+                "agent": "assistant", "client": "editor", "virtual_server": "shop", "level": "transactional",
+                "tools": ["plain/charge"], "reason": "OPS-12\u{1b}[2J", "expires_at": "1795222800",
+            }),
+        )
+    }
+
+    fn evidence(mut newest_first: Vec<Value>) -> Evidence {
+        newest_first.push(granted());
+        Evidence { events: newest_first, is_cut: false }
+    }
+
+    #[test]
+    fn a_permitted_call_is_traced_to_who_granted_its_consent() {
+        let code = json!({"type": "code_issued", "challenge": "E9-x", "redirect_uri": "http://127.0.0.1:3000/cb"});
+        let revoked = json!({"type": "consent_revoked", "actor": "admin", "reason": "left the company"});
+        let outcome = json!({"index": "10", "kind": "call.outcome", "request_id": "r-1", "outcome": {"status": "ok"}});
+        let evidence = evidence(vec![event(12, revoked), event(3, code)]);
+        let explained = explain(&call(), Some(&outcome), &evidence);
+        assert_eq!(explained["records"], json!(["9", "10"]));
+        assert_eq!(explained["consent"]["granted"]["by"], "user:jane@example.com");
+        assert_eq!(explained["consent"]["granted"]["record"], "2");
+        assert_eq!(explained["not_found"], json!([]));
+        let expected =
+            "2026-11-21T00:00:10.000000Z  tools/call plain/charge (transactional) on shop: permitted, ended ok
+  who       jane@example.com, through assistant (owner joe@example.com) and client editor
+  decided   permit by policy buyers of revision 12; the configuration was of revision 31
+  consent   c-1
+  granted   at 2026-11-21T00:00:01.000000Z by user:jane@example.com, until 2026-11-21T01:00:00Z
+            to assistant through editor, on behalf of jane@example.com
+            for shop, up to transactional, only plain/charge
+  why       \"OPS-12 [2J\"
+  evidence  code sent to http://127.0.0.1:3000/cb, challenge E9-x
+  ended     at 2026-11-21T00:00:01.000000Z by admin: \"left the company\"";
+        assert_eq!(people(&explained), expected);
+    }
+
+    #[test]
+    fn a_refused_call_says_why_and_that_its_consent_stands() {
+        let mut call = call();
+        call["kind"] = "call.denied".into();
+        call["decision"] = json!({"effect": "deny", "reason": "policy_denied", "policies": []});
+        let told = people(&explain(&call, None, &evidence(Vec::new())));
+        assert!(told.contains(": refused\n"), "{told}");
+        assert!(told.contains("decided   deny, policy_denied; the configuration was of revision 31\n"), "{told}");
+        assert!(told.ends_with("ended     not taken back"), "{told}");
+    }
+
+    #[test]
+    fn what_is_not_there_is_said() {
+        let told = people(&explain(&call(), None, &Evidence::default()));
+        assert!(told.contains("not found how the call ended"), "{told}");
+        assert!(
+            told.contains("not found who granted the consent: no consent_granted for it is in the ledger"),
+            "{told}"
+        );
+        assert!(!told.contains("ended     "), "{told}");
+        let cut = Evidence { is_cut: true, ..Evidence::default() };
+        assert!(people(&explain(&call(), None, &cut)).contains("ten million"), "{told}");
+        let stranger =
+            json!({"kind": "call.denied", "ts": "t", "decision": {"effect": "deny", "reason": "token_invalid"}});
+        let explained = explain(&stranger, None, &Evidence::default());
+        assert_eq!(explained["consent"], Value::Null);
+        let told = people(&explained);
+        assert!(told.contains("nobody who proved who they are"), "{told}");
+        assert!(told.contains("not found a consent: the record names none"), "{told}");
+    }
+
+    #[test]
+    fn evidence_is_looked_for_as_far_back_as_a_consent_can_last() {
+        assert_eq!(days_before("2026-11-21T00:00:10.000000Z").as_deref(), Some("2026-10-21T00:00:10Z"));
+        assert_eq!(days_before("t"), None);
+    }
+}

@@ -1,0 +1,55 @@
+//! Headless clients: agents that run without a person at hand get tokens by proving who they are (RFC 6749 §4.4).
+//!
+//! Whose authority is it? The owner's, who answers for the agent: an administrator says in the client's manifest where
+//! it may be used so, and the consent that stands for it says that. Called by `wish`.
+//! Invariant: nobody gets a token like this whose manifest does not say so now. Absent: the client's signature, which
+//! the server looks at.
+
+use bailiwick_proto::Tier;
+use serde::{Deserialize, Serialize};
+
+use crate::{
+    Kind, Rejection, ResourceRef,
+    assertion::Use,
+    command::{Context, Decision},
+    parties,
+    standing::{self, Standing},
+    state::State,
+};
+
+/// A wish of a client for a token of its own.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct UseCredentials {
+    /// The client, which proved who it is.
+    pub client: String,
+    /// What it used up by that.
+    pub uses: Vec<Use>,
+    /// Where.
+    pub virtual_server: String,
+    /// The most harmful tier it asks for; all that it may have where absent.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub wanted: Option<Tier>,
+}
+
+pub(crate) fn decide_use(state: &State, wish: UseCredentials, context: &Context) -> Result<Decision, Rejection> {
+    let unknown = || Rejection::NotFound(vec![ResourceRef::new(Kind::Client, &wish.client)]);
+    let spec = &state.clients.get(&wish.client).ok_or_else(unknown)?.spec;
+    let headless = spec.headless.as_ref().filter(|headless| headless.virtual_servers.contains(&wish.virtual_server));
+    let agent = spec.agent.as_ref().filter(|_| headless.is_some()).ok_or_else(|| Rejection::NotHeadless {
+        client: wish.client.clone(),
+        virtual_server: wish.virtual_server.clone(),
+    })?;
+    let owner = state.agents.get(agent).map(|agent| agent.spec.owner.clone()).unwrap_or_default();
+    let terms = parties::terms(state, &owner, &wish.client, agent, &wish.virtual_server, context)?;
+    let standing = Standing {
+        provider: String::new(),
+        user: owner,
+        agent: agent.clone(),
+        client: wish.client,
+        virtual_server: wish.virtual_server,
+        level: terms.ceiling,
+        reason: "headless use, as the client's manifest says".to_owned(),
+    };
+    let wanted = wish.wanted.unwrap_or(terms.ceiling);
+    standing::decide_token(state, standing, wanted, terms.project, wish.uses, context)
+}

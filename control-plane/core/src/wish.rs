@@ -1,0 +1,84 @@
+//! Wishes: what the authorization server of any node asks of the one place that decides, as nodes tell it one another.
+//!
+//! Each is looked at before by whoever asks (signatures, redirects, sign-in); what only one place may say is said here:
+//! that something was not used before, and that everybody who takes part may. Called by `command`.
+//! Invariant: a wish has no request id, as what may be used once is not answered twice. Some wishes change something
+//! and are refused all the same: what was used twice takes its consent along.
+
+use serde::{Deserialize, Serialize};
+
+use crate::{
+    Rejection, State, assertion, authorization, client,
+    command::{Answer, Context, Decision, Exchanged},
+    consent, headless, refresh, sign_in,
+};
+
+/// What is asked for.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(tag = "wish", rename_all = "snake_case")]
+pub enum Wish {
+    /// A token on the word of an identity provider.
+    UseAssertion(assertion::UseAssertion),
+    /// A token for a client that runs without a person at hand.
+    UseCredentials(headless::UseCredentials),
+    /// A person allows a client to act for them; it gets a code.
+    GrantConsent(authorization::GrantConsent),
+    /// A person does not.
+    DeclineConsent(authorization::DeclineConsent),
+    /// A token for a code.
+    RedeemCode(authorization::RedeemCode),
+    /// A token for a refresh token.
+    Refresh(refresh::Refresh),
+    /// A client gives up what it was granted.
+    GiveUp(consent::GiveUp),
+    /// A person takes back what they allowed.
+    TakeBack(consent::TakeBack),
+    /// A program wants to be a client.
+    RegisterClient(client::RegisterClient),
+    /// A person has signed in.
+    SignIn(sign_in::SignIn),
+}
+
+/// What came of it.
+#[expect(clippy::large_enum_variant, reason = "as many are held as decisions are under way")]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Fulfilled {
+    /// A token may be made.
+    Token(Exchanged),
+    /// There is this consent.
+    Consent(String),
+    /// So many consents ended.
+    Ended(usize),
+    /// It is done.
+    Done,
+    /// It is refused, although something changed.
+    Refused(String),
+}
+
+pub(crate) fn decide(state: &State, wish: Wish, context: &Context) -> Result<Decision, Rejection> {
+    match wish {
+        Wish::UseAssertion(wish) => assertion::decide_use(state, wish, context),
+        Wish::UseCredentials(wish) => headless::decide_use(state, wish, context),
+        Wish::GrantConsent(wish) => authorization::decide_grant(state, wish, context),
+        Wish::DeclineConsent(wish) => authorization::decide_decline(state, wish, context),
+        Wish::RedeemCode(wish) => authorization::decide_redeem(state, wish, context),
+        Wish::Refresh(wish) => refresh::decide_refresh(state, wish, context),
+        Wish::GiveUp(wish) => consent::decide_give_up(state, &wish, context),
+        Wish::TakeBack(wish) => consent::decide_take_back(state, &wish, context),
+        Wish::RegisterClient(wish) => client::decide_register(state, wish, context),
+        Wish::SignIn(wish) => sign_in::decide(state, wish, context),
+    }
+}
+
+impl Decision {
+    /// Something came of a wish.
+    pub(crate) fn fulfilled(events: Vec<crate::Event>, fulfilled: Fulfilled) -> Self {
+        Self { events, answer: Answer::Fulfilled(fulfilled), ..Self::default() }
+    }
+
+    /// What was used before is refused, and takes its consent along.
+    pub(crate) fn used_again(consent: &str, why: &'static str, context: &Context) -> Self {
+        Self::fulfilled(vec![consent::revocation(consent, why, context)], Fulfilled::Refused(why.to_owned()))
+    }
+}

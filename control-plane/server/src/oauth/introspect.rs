@@ -1,0 +1,116 @@
+//! Token introspection (RFC 7662): whether a token of the client that asks counts at this moment.
+//!
+//! Not only its signature and its time: consent, person, agent and the agent's owner are looked at, at a state that
+//! holds every change acknowledged before. Of anything else there is one answer, `{"active": false}`. Clients that prove
+//! nothing learn nothing.
+
+use axum::{
+    Json,
+    body::Body,
+    extract::State,
+    http::{Request, header},
+    response::{IntoResponse, Response},
+};
+use bailiwick_control_plane_core::State as Domain;
+use bailiwick_token::{Claims, Expect, TOKEN_BYTES_MAX, VerifyingKeys};
+use base64::{Engine as _, engine::general_purpose::URL_SAFE_NO_PAD};
+use serde_json::{Value, json};
+
+use super::{Services, body_of, client, error::OAuthError, form::Form, request};
+use crate::{clock, minting};
+
+pub(super) async fn introspect(State(services): State<Services>, request: Request<Body>) -> Response {
+    match introspected(&services, request).await {
+        Ok(told) => ([(header::CACHE_CONTROL, "no-store")], Json(told)).into_response(),
+        Err(error) => {
+            tracing::info!(error = error.word(), why = error.why(), "nothing is told of a token");
+            error.into_response()
+        }
+    }
+}
+
+async fn introspected(services: &Services, request: Request<Body>) -> Result<Value, OAuthError> {
+    let (parts, body) = request.into_parts();
+    let form = Form::read(&parts.headers, &body_of(body).await?)?;
+    let token = form.one("token")?.ok_or(OAuthError::request("token is missing"))?;
+    let client = client::authenticate(services, &parts.headers, &form).await?;
+    client.count(services)?;
+    if client.is_public {
+        return Err(OAuthError::client("only clients that prove who they are may ask", false));
+    }
+    let now = u64::try_from(clock::now_seconds()).unwrap_or_default();
+    let inactive = json!({"active": false});
+    if let Some((consent, generation)) = services.keys.seal().and_then(|seal| seal.read_refresh(token)) {
+        let told = latest(services, |state| refresh_token(state, &client.name, &consent, generation, now)).await?;
+        return Ok(told.unwrap_or(inactive));
+    }
+    let Some(claims) = claims(services, token).filter(|claims| claims.client_id == client.name) else {
+        return Ok(inactive);
+    };
+    let counts = latest(services, |state| counts(state, &claims.consent_id, now)).await?;
+    Ok(if counts { access_token(&claims) } else { inactive })
+}
+
+async fn latest<T>(services: &Services, look: impl FnOnce(&Domain) -> T) -> Result<T, OAuthError> {
+    let looked = services.domain.read_latest(look).await;
+    looked.map_err(|_| OAuthError::unavailable("the cluster does not answer"))
+}
+
+/// What an access token of ours says, while it has not expired; for whichever resource.
+pub(super) fn claims(services: &Services, token: &str) -> Option<Claims> {
+    // Which audience it is for is its own word until it is verified.
+    let audience = said_audience(token)?;
+    let (issuer, keys) = services.domain.read(|state| {
+        request::of_resource(state, &audience)?;
+        let jwks = state.token_keys.values().map(|stored| stored.key.clone()).collect::<Vec<_>>();
+        Some((minting::issuer(state)?.0, jwks))
+    })?;
+    let keys = keys.iter().map(|key| (key.kid.as_str(), key.alg.as_str(), key.jwk.as_str()));
+    let expect = Expect { issuer: &issuer, audience: &audience };
+    VerifyingKeys::from_jwks(keys).ok()?.verify(token, &expect, clock::now_seconds()).ok()
+}
+
+fn said_audience(token: &str) -> Option<String> {
+    if token.len() > TOKEN_BYTES_MAX {
+        return None;
+    }
+    let payload = URL_SAFE_NO_PAD.decode(token.split('.').nth(1)?).ok()?;
+    serde_json::from_slice::<Value>(&payload).ok()?.get("aud")?.as_str().map(str::to_owned)
+}
+
+fn access_token(claims: &Claims) -> Value {
+    json!({
+        "active": true,
+        "token_type": "Bearer",
+        "iss": claims.iss,
+        "aud": claims.aud,
+        "sub": claims.sub,
+        "client_id": claims.client_id,
+        "scope": claims.scope,
+        "exp": claims.exp,
+        "iat": claims.iat,
+        "jti": claims.jti,
+        "act": {"sub": claims.act.sub},
+    })
+}
+
+fn refresh_token(state: &Domain, client: &str, consent: &str, generation: u64, now: u64) -> Option<Value> {
+    let known = state.consents.get(consent).filter(|known| known.granted.client == client)?;
+    let is_present = known.refresh.is_some_and(|present| present.number == generation);
+    (is_present && counts(state, consent, now)).then(|| {
+        json!({
+            "active": true,
+            "client_id": client,
+            "sub": known.granted.user,
+            "exp": known.granted.expires_at,
+        })
+    })
+}
+
+/// Whether a consent and all who take part still count.
+fn counts(state: &Domain, consent: &str, now: u64) -> bool {
+    let Some(consent) = state.consents.get(consent).filter(|consent| consent.is_live(now)) else { return false };
+    let is_active = |name: &str| state.users.get(name).is_some_and(|user| user.spec.active);
+    let agent = state.agents.get(&consent.granted.agent).filter(|agent| agent.spec.acts());
+    is_active(&consent.granted.user) && agent.is_some_and(|agent| is_active(&agent.spec.owner))
+}

@@ -1,0 +1,182 @@
+//! The token endpoint: a grant becomes an access token (OAuth 2.1 §3.2).
+//!
+//! A request is read strictly, its client proves who it is, its grant is looked at, what only one place may decide is
+//! asked of the leader, and the token is minted. The grants are codes, refresh tokens and what headless clients
+//! sign (all here), and identity assertions (`id_jag`). Nothing a client sends is logged or recorded.
+
+use aws_lc_rs::digest;
+use axum::{
+    Json,
+    body::Body,
+    extract::State,
+    http::{Request, header},
+    response::{IntoResponse, Response},
+};
+use bailiwick_control_plane_core::{
+    Exchanged, Wish, authorization::RedeemCode, headless::UseCredentials, refresh::Refresh, resource::HeadlessSpec,
+};
+use bailiwick_proto::scope::Scopes;
+use base64::{Engine as _, engine::general_purpose::URL_SAFE_NO_PAD};
+use serde::Serialize;
+
+use super::{
+    Services, body_of,
+    client::{self, Authenticated},
+    error::OAuthError,
+    form::Form,
+    id_jag, request,
+};
+use crate::{
+    clock,
+    decisions::{Decided, Undecided},
+    minting,
+};
+
+/// Bounds of a code verifier (RFC 7636 §4.1).
+const VERIFIER_CHARS: std::ops::RangeInclusive<usize> = 43..=128;
+
+/// The answer with a token (RFC 6749 §5.1).
+#[derive(Serialize)]
+struct TokenResponse<'a> {
+    access_token: &'a str,
+    token_type: &'static str,
+    expires_in: u64,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    refresh_token: Option<String>,
+    scope: String,
+}
+
+pub(super) async fn token(State(services): State<Services>, request: Request<Body>) -> Response {
+    match grant(&services, request).await {
+        Ok(response) => response,
+        Err(error) => {
+            tracing::info!(error = error.word(), why = error.why(), "no token is given");
+            services.metrics.token_refused(error.word());
+            error.into_response()
+        }
+    }
+}
+
+async fn grant(services: &Services, request: Request<Body>) -> Result<Response, OAuthError> {
+    let (parts, body) = request.into_parts();
+    let form = Form::read(&parts.headers, &body_of(body).await?)?;
+    let grant_type = form.one("grant_type")?.ok_or(OAuthError::request("grant_type is missing"))?;
+    if !super::GRANT_TYPES.contains(&grant_type) {
+        return Err(OAuthError::grant_type());
+    }
+    let client = client::authenticate(services, &parts.headers, &form).await?;
+    client.count(services)?;
+    let decided = match grant_type {
+        "authorization_code" => redeem(services, &client, &form).await?,
+        "refresh_token" => refresh(services, &client, &form).await?,
+        "client_credentials" => credentials(services, &client, &form).await?,
+        _ if client.is_public => {
+            return Err(OAuthError::client("this grant is for clients that prove who they are", false));
+        }
+        _ => id_jag::exchange(services, &client, &form).await?,
+    };
+    answer(services, &decided)
+}
+
+async fn redeem(services: &Services, client: &Authenticated, form: &Form) -> Result<Decided<Exchanged>, OAuthError> {
+    let code = form.one("code")?.ok_or(OAuthError::request("code is missing"))?;
+    let verifier = form.one("code_verifier")?.ok_or(OAuthError::request("code_verifier is missing"))?;
+    let is_char = |byte: u8| byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'.' | b'_' | b'~');
+    if !VERIFIER_CHARS.contains(&verifier.len()) || !verifier.bytes().all(is_char) {
+        return Err(OAuthError::grant("the code_verifier is not one"));
+    }
+    let seal = services.keys.seal().ok_or(OAuthError::unavailable("the cluster has no keys yet"))?;
+    let consent = seal.read_code(code).ok_or(OAuthError::grant("the code is not one of ours"))?;
+    let wish = RedeemCode {
+        consent,
+        client: client.name.clone(),
+        uses: client.used.iter().cloned().collect(),
+        redirect_uri: form.one("redirect_uri")?.map(str::to_owned),
+        challenge: URL_SAFE_NO_PAD.encode(digest::digest(&digest::SHA256, verifier.as_bytes())),
+        virtual_server: virtual_server(services, form)?,
+    };
+    decided(services, client, Wish::RedeemCode(wish)).await
+}
+
+/// A headless client's, on what it has signed itself (RFC 6749 §4.4).
+async fn credentials(
+    services: &Services,
+    client: &Authenticated,
+    form: &Form,
+) -> Result<Decided<Exchanged>, OAuthError> {
+    let Some(used) = client.used.clone() else {
+        return Err(OAuthError::unauthorized("clients without a person sign who they are (private_key_jwt)"));
+    };
+    let named = match virtual_server(services, form)? {
+        Some(name) => Some(name),
+        None => services.domain.read(|state| only_one(state.clients.get(&client.name)?.spec.headless.as_ref())),
+    };
+    let virtual_server = named.ok_or(OAuthError::target("several resources are possible: name one"))?;
+    let wanted = match form.one("scope")? {
+        Some(words) => Some(Scopes::parse(words).level().ok_or_else(OAuthError::scope)?),
+        None => None,
+    };
+    let wish = UseCredentials { client: client.name.clone(), uses: vec![used], virtual_server, wanted };
+    decided(services, client, Wish::UseCredentials(wish)).await
+}
+
+fn only_one(headless: Option<&HeadlessSpec>) -> Option<String> {
+    let mut names = headless?.virtual_servers.iter();
+    names.next().filter(|_| names.next().is_none()).cloned()
+}
+
+async fn refresh(services: &Services, client: &Authenticated, form: &Form) -> Result<Decided<Exchanged>, OAuthError> {
+    let token = form.one("refresh_token")?.ok_or(OAuthError::request("refresh_token is missing"))?;
+    let seal = services.keys.seal().ok_or(OAuthError::unavailable("the cluster has no keys yet"))?;
+    let known = seal.read_refresh(token).ok_or(OAuthError::grant("the refresh token is not one of ours"))?;
+    let wanted = match form.one("scope")? {
+        Some(words) => Some(Scopes::parse(words).level().ok_or_else(OAuthError::scope)?),
+        None => None,
+    };
+    let wish = Refresh {
+        consent: known.0,
+        generation: known.1,
+        client: client.name.clone(),
+        uses: client.used.iter().cloned().collect(),
+        wanted,
+        virtual_server: virtual_server(services, form)?,
+    };
+    decided(services, client, Wish::Refresh(wish)).await
+}
+
+/// What the request says the token is for; the grant has it already.
+fn virtual_server(services: &Services, form: &Form) -> Result<Option<String>, OAuthError> {
+    match form.all("resource") {
+        [] => Ok(None),
+        [url] => {
+            let found = services.domain.read(|state| request::of_resource(state, url));
+            found.map(Some).ok_or(OAuthError::target("the resource is not known here"))
+        }
+        _ => Err(OAuthError::target("a token is for one resource")),
+    }
+}
+
+async fn decided(services: &Services, client: &Authenticated, wish: Wish) -> Result<Decided<Exchanged>, OAuthError> {
+    let decided = services.decisions.token(&wish, format!("client:{}", client.name)).await;
+    decided.map_err(|undecided| match undecided {
+        Undecided::Refused(sentence) => OAuthError::refused(sentence),
+        Undecided::Unavailable => OAuthError::unavailable("nobody decides now; try again"),
+    })
+}
+
+fn answer(services: &Services, decided: &Decided<Exchanged>) -> Result<Response, OAuthError> {
+    let Decided { what: Exchanged { grant, level, refresh }, revision } = decided;
+    let minted = minting::mint(&services.domain, &services.keys, grant, *level, *revision);
+    let minted = minted.map_err(|_| OAuthError::unavailable("no token can be signed now"))?;
+    let refresh_token = refresh.and_then(|number| Some(services.keys.seal()?.refresh(&grant.consent, number)));
+    services.metrics.token_issued();
+    let response = TokenResponse {
+        access_token: minted.token.expose(),
+        token_type: "Bearer",
+        expires_in: grant.expires_at.saturating_sub(clock::now_micros() / 1_000_000),
+        refresh_token,
+        scope: Scopes::of_level(*level).to_string(),
+    };
+    let headers = [(header::CACHE_CONTROL, "no-store"), (header::PRAGMA, "no-cache")];
+    Ok((headers, Json(response)).into_response())
+}

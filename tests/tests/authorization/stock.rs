@@ -1,0 +1,302 @@
+//! Other people's programs get in by a person's word: each is given the MCP URL, is turned away, finds the rest by
+//! itself, sends Jane here, and goes on without her.
+//!
+//! The programs are drivers in `tests/peers` around official SDKs and a strict relying party, and the Inspector as it
+//! is; Jane is this test. What they check themselves is much of the proof: metadata, `iss`, token answers.
+
+use std::process::Stdio;
+
+use anyhow::{Context, Result, ensure};
+use aws_lc_rs::digest;
+use bailiwick_tests::{
+    deployment::repository, manifests::manifest, peers::place, upstream::free_port, visitor::Visitor,
+};
+use base64::{Engine as _, engine::general_purpose::URL_SAFE_NO_PAD};
+use serde_json::{Value, json};
+use tokio::{
+    io::{AsyncBufReadExt as _, AsyncReadExt as _, AsyncWriteExt as _, BufReader},
+    process::Command,
+};
+
+use crate::{AGENT, CLIENT, JANE, REDIRECT, World, text};
+
+/// A client that has a secret.
+const PORTAL: &str = "portal";
+/// What its words need of encoding is a trap of HTTP's own way of authentication.
+const SECRET: &str = "1e9bd2a2 c0f0:4f6a+8c5d%41";
+/// One whose library sends the secret as it is.
+const PLAIN: &str = "plain-portal";
+const PLAIN_SECRET: &str = "1e9bd2a2c0f04f6a8c5d";
+/// A client that signs instead.
+const SIGNING: &str = "portal-that-signs";
+
+/// What somebody's program said, and what it asked Jane for.
+struct Served {
+    asked: url::Url,
+    said: Value,
+}
+
+impl Served {
+    fn parameter(&self, name: &str) -> Option<String> {
+        self.asked.query_pairs().find(|(known, _)| known == name).map(|(_, value)| value.into_owned())
+    }
+}
+
+/// Jane, wherever a program sends her: signs in and allows up to a level. Where her browser is sent then.
+pub(crate) async fn jane_allows(world: &World, url: &str, level: &str) -> Result<String> {
+    let mut jane = Visitor::new()?;
+    let page = jane.go(url).await?;
+    let page = jane.sign_in(&page, JANE, &world.code).await?;
+    let page = world.answer(&mut jane, &page, &[("level", level), ("decision", "allow")]).await?;
+    page.elsewhere.with_context(|| format!("{}:\n{}", page.status, page.text))
+}
+
+/// Runs a driver until it ends: it calls `charge`, for which Jane allows it.
+async fn serve(world: &World, interpreter: &str, script: &str, arguments: &[&str]) -> Result<Served> {
+    let mut command = Command::new(place(interpreter)?);
+    command.arg(format!("tests/peers/{script}")).args(["--url", &world.resource, "--redirect", REDIRECT]);
+    command.args(arguments).args(["call", "charge"]).current_dir(repository());
+    command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped()).kill_on_drop(true);
+    let mut child = command.spawn()?;
+    let mut lines = BufReader::new(child.stdout.take().context("stdout")?).lines();
+    let mut stdin = child.stdin.take().context("stdin")?;
+    let mut errors = child.stderr.take().context("stderr")?;
+    let Some(first) = lines.next_line().await? else {
+        let mut said = String::new();
+        errors.read_to_string(&mut said).await?;
+        anyhow::bail!("{script} said nothing: {said}");
+    };
+    let first: Value = serde_json::from_str(&first).with_context(|| first.clone())?;
+    let url = first["authorize"].as_str().with_context(|| format!("{script} {arguments:?}: {first:#}"))?;
+    let callback = jane_allows(world, url, "transactional").await?;
+    stdin.write_all(format!("{callback}\n").as_bytes()).await?;
+    let last = lines.next_line().await?.context("no last line")?;
+    let said: Value = serde_json::from_str(&last).with_context(|| last.clone())?;
+    ensure!(said["ok"] == true, "{script} {arguments:?}: {said:#}\n{}", world.deployment.log());
+    Ok(Served { asked: url::Url::parse(url)?, said })
+}
+
+/// The agent takes programs that registered themselves, and the clients that are known before are.
+fn prepare(world: &World) -> Result<()> {
+    let agent = format!("{{owner: {JANE}, project: shop, ceiling: destructive, clients: {{self_registered: true}}}}");
+    world.deployment.apply(&manifest("Agent", AGENT, &agent))?;
+    for (name, secret) in [(PORTAL, SECRET), (PLAIN, PLAIN_SECRET)] {
+        let hash = hex::encode(digest::digest(&digest::SHA256, secret.as_bytes()));
+        let spec = json!({"agent": AGENT, "auth": "client_secret", "secret_sha256": hash, "redirect_uris": [REDIRECT]});
+        world.deployment.apply(&manifest("Client", name, &spec.to_string()))?;
+    }
+    Ok(())
+}
+
+/// What holds of every program: it asked strictly, called what was allowed, and refreshed what it had.
+fn is_served(world: &World, served: &Served) -> Result<()> {
+    let Served { said, .. } = served;
+    ensure!(served.parameter("resource").as_deref() == Some(&world.resource), "{}", served.asked);
+    ensure!(served.parameter("code_challenge_method").as_deref() == Some("S256"), "{}", served.asked);
+    let results = said["results"].as_array().context("results")?;
+    ensure!(results.len() == 2 && results.iter().all(|result| result["isError"] != true), "{said:#}");
+    let tokens = said["tokens"].as_array().context("tokens")?;
+    let [first, second] = tokens.as_slice() else { anyhow::bail!("{} sets of tokens", tokens.len()) };
+    for name in ["access_token", "refresh_token"] {
+        ensure!(!text(first, name).is_empty() && !text(second, name).is_empty(), "{tokens:?}");
+        ensure!(first[name] != second[name], "{name} stays the same");
+    }
+    ensure!(tokens.iter().all(|token| token["scope"] == "mcp:write"), "{tokens:?}");
+    ensure!(!text(&said["client"], "client_id").is_empty(), "{said:#}");
+    Ok(())
+}
+
+/// What holds of the SDKs besides: they list what was allowed, and ask their person once.
+fn is_at_home(served: &Served) -> Result<()> {
+    let mut tools: Vec<_> = served.said["tools"].as_array().context("tools")?.iter().collect();
+    tools.sort_by_key(|name| name.as_str());
+    ensure!(tools == ["charge", "read"], "{tools:?}");
+    ensure!(served.said["asked"] == 1, "{}", served.said);
+    Ok(())
+}
+
+/// The calls are on record under these clients, two of each, each on a consent.
+async fn are_on_record(world: &World, clients: &[String]) -> Result<()> {
+    let mut calls = world.deployment.records_of("tools/call", 4 * clients.len()).await?;
+    calls.retain(|record| record["kind"] == "call.intent");
+    let recorded: Vec<_> = calls.iter().map(|record| text(record, "client")).collect();
+    let expected: Vec<_> = clients.iter().flat_map(|client| [client.as_str(); 2]).collect();
+    ensure!(recorded == expected, "{recorded:?} instead of {expected:?}");
+    for record in &calls {
+        ensure!(record["user"] == JANE && record["agent"] == AGENT && record["consent"].is_string(), "{record:#}");
+    }
+    Ok(())
+}
+
+async fn sdk_is_served(interpreter: &str, script: &str, own: &[&[&str]]) -> Result<()> {
+    let world = World::start().await?;
+    prepare(&world)?;
+    let mut clients = Vec::new();
+    for arguments in own {
+        let served = serve(&world, interpreter, script, arguments).await?;
+        is_served(&world, &served)?;
+        is_at_home(&served)?;
+        let client = &served.said["client"];
+        let method = arguments.iter().skip_while(|word| **word != "--method").nth(1);
+        if arguments.contains(&"--client-id") {
+            ensure!(arguments.contains(&text(client, "client_id")), "{client:#}");
+        } else {
+            ensure!(text(client, "client_id").starts_with("r-"), "{client:#}");
+            let expected = method.copied().unwrap_or("client_secret_basic");
+            ensure!(client["token_endpoint_auth_method"] == expected, "{client:#}");
+            ensure!(client.get("client_secret").is_some() == (expected != "none"), "{client:#}");
+        }
+        clients.push(text(client, "client_id").to_owned());
+    }
+    are_on_record(&world, &clients).await
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_typescript_sdk_finds_its_way_from_the_url_alone() -> Result<()> {
+    let ways: [&[&str]; 5] = [
+        &["--method", "none"],
+        &[],
+        &["--client-id", CLIENT],
+        &["--client-id", PLAIN, "--secret", PLAIN_SECRET],
+        &["--client-id", PORTAL, "--secret", SECRET, "--method", "client_secret_post"],
+    ];
+    sdk_is_served("PEER_NODE", "oauth_client.mjs", &ways).await
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_python_sdk_finds_its_way_from_the_url_alone() -> Result<()> {
+    let ways: [&[&str]; 5] = [
+        &["--method", "none"],
+        &[],
+        &["--client-id", CLIENT, "--method", "none"],
+        &["--client-id", PORTAL, "--secret", SECRET, "--method", "client_secret_basic"],
+        &["--client-id", PORTAL, "--secret", SECRET, "--method", "client_secret_post"],
+    ];
+    sdk_is_served("PEER_PYTHON", "python_oauth_client.py", &ways).await
+}
+
+/// The manifest of a client with a key, and the key in PEM.
+fn signing_client() -> Result<(String, String)> {
+    let key = rcgen::KeyPair::generate()?;
+    let point = key.public_key_raw();
+    ensure!(point.len() == 65, "not an uncompressed point of P-256");
+    let [x, y] = [&point[1..33], &point[33..]].map(|half| URL_SAFE_NO_PAD.encode(half));
+    let jwks = json!({"keys": [{"kty": "EC", "crv": "P-256", "use": "sig", "alg": "ES256", "x": x, "y": y}]});
+    let jwks = jwks.to_string();
+    let spec = json!({"agent": AGENT, "auth": "private_key_jwt", "jwks": jwks, "redirect_uris": [REDIRECT]});
+    Ok((manifest("Client", SIGNING, &spec.to_string()), key.serialize_pem()))
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_strict_relying_party_finds_nothing_to_object_to() -> Result<()> {
+    let world = World::start().await?;
+    prepare(&world)?;
+    let (signing, pem) = signing_client()?;
+    world.deployment.apply(&signing)?;
+    let file = world.deployment.data().join("client.pem");
+    std::fs::write(&file, pem)?;
+    let file = file.display().to_string();
+    let ways: [&[&str]; 6] = [
+        &["--auth", "basic", "--client-id", PORTAL, "--proof", SECRET],
+        &["--auth", "post", "--client-id", PORTAL, "--proof", SECRET],
+        &["--auth", "key", "--client-id", SIGNING, "--proof", &file],
+        &["--auth", "none", "--client-id", CLIENT],
+        &["--auth", "none"],
+        &["--auth", "basic"],
+    ];
+    let mut clients = Vec::new();
+    for arguments in ways {
+        let served = serve(&world, "PEER_NODE", "strict_client.mjs", arguments).await?;
+        is_served(&world, &served)?;
+        let Served { said, .. } = &served;
+        let client = text(&said["client"], "client_id");
+        let claims = &said["claims"];
+        ensure!(claims["sub"] == JANE && claims["client_id"] == client, "{arguments:?}: {claims:#}");
+        ensure!(claims["aud"] == world.resource.as_str() && claims["iss"] == world.issuer.as_str(), "{claims:#}");
+        is_told(said, arguments.contains(&"none"))?;
+        clients.push(client.to_owned());
+    }
+    are_on_record(&world, &clients).await
+}
+
+/// What introspection, revocation and refusals were like, as the library read them.
+fn is_told(said: &Value, proves_nothing: bool) -> Result<()> {
+    let (told, refused) = (&said["told"], &said["refused"]);
+    ensure!(refused["refresh"] == "invalid_grant" && refused["code"] == "invalid_grant", "{refused:#}");
+    if proves_nothing {
+        ensure!(*told == "invalid_client", "{told:#}");
+        return Ok(());
+    }
+    for live in [&told["live"][0], &told["live"][1]] {
+        ensure!(live["active"] == true && live["sub"] == JANE, "{told:#}");
+        ensure!(live["client_id"] == said["client"]["client_id"], "{told:#}");
+    }
+    ensure!(told["revoked"] == json!([{"active": false}, {"active": false}]), "{told:#}");
+    ensure!(refused["proof"].is_null() || refused["proof"] == "basic", "{refused:#}");
+    Ok(())
+}
+
+/// One run of the Inspector's command line in a home folder of its own; where it asks for a person, Jane allows it.
+struct Inspector {
+    home: tempfile::TempDir,
+    callback: String,
+}
+
+impl Inspector {
+    fn new() -> Result<Self> {
+        let callback = format!("http://127.0.0.1:{}/oauth/callback", free_port()?);
+        Ok(Self { home: tempfile::tempdir()?, callback })
+    }
+
+    /// What it printed, and how often it asked.
+    async fn run(&self, world: &World, arguments: &[&str]) -> Result<(Value, usize)> {
+        let mut command = Command::new(place("PEER_NODE")?);
+        command.arg(place("PEER_INSPECTOR")?).args(["--cli", "--transport", "http", "--format", "json"]);
+        command.args(["--protocol-era", "auto", "--callback-url", &self.callback]).args(arguments);
+        // Without a terminal it asks for a person only when told that there is a browser: this one opens nothing.
+        command.env("MCP_AUTO_OPEN_ENABLED", "true").env("BROWSER", "true").env("HOME", self.home.path());
+        for desktop in ["DISPLAY", "WAYLAND_DISPLAY", "XDG_CURRENT_DESKTOP"] {
+            command.env_remove(desktop);
+        }
+        // In its home folder, as no machine of a test has a keychain.
+        command.env("MCP_INSPECTOR_SECRET_STORE", "file");
+        command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped()).kill_on_drop(true);
+        let mut child = command.spawn()?;
+        let mut lines = BufReader::new(child.stderr.take().context("stderr")?).lines();
+        let (mut asked, mut errors) = (0, String::new());
+        while let Some(line) = lines.next_line().await? {
+            if let Some(url) = line.strip_prefix("Please navigate to: ") {
+                asked += 1;
+                let back = jane_allows(world, url.trim(), "transactional").await?;
+                let answer = world.http.get(&back).send().await?;
+                ensure!(answer.status().is_success(), "its listener answers {}", answer.status());
+            }
+            errors.push_str(&line);
+            errors.push('\n');
+        }
+        let output = child.wait_with_output().await?;
+        let printed = String::from_utf8_lossy(&output.stdout);
+        let said = || format!("{}: {printed}\n{errors}", output.status);
+        ensure!(output.status.success(), "{}", said());
+        Ok((serde_json::from_str(&printed).with_context(said)?, asked))
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_inspector_signs_in_and_keeps_what_it_got() -> Result<()> {
+    let world = World::start().await?;
+    prepare(&world)?;
+    let inspector = Inspector::new()?;
+    let (url, list, call) = (
+        ["--server-url", world.resource.as_str()],
+        ["--method", "tools/list"],
+        ["--method", "tools/call", "--tool-name", "charge"],
+    );
+    let (said, asked) = inspector.run(&world, &[&url[..], &list].concat()).await?;
+    let tools = said["result"]["tools"].as_array().with_context(|| said.to_string())?;
+    ensure!(tools.len() == 2 && asked == 1, "asked {asked} times: {said:#}");
+    // What it keeps is enough for the next run. That run's refresh goes astray: it asks at the MCP server's origin.
+    let (said, asked) = inspector.run(&world, &[&url[..], &call, &["--use-stored-auth"]].concat()).await?;
+    ensure!(said["result"]["isError"] != true && said["result"].is_object() && asked == 0, "{said:#}");
+    Ok(())
+}

@@ -1,8 +1,14 @@
 //! What happens when everybody is honest.
 
+use std::time::Duration;
+
 use anyhow::{Context, Result};
 use bailiwick_tests::{Answer, McpClient, eventually, visitor::Visitor};
 use serde_json::{Value, json};
+use tokio::{
+    io::{AsyncReadExt as _, AsyncWriteExt as _},
+    net::TcpStream,
+};
 
 use crate::{AGENT, CLIENT, JANE, REDIRECT, World, text};
 
@@ -177,4 +183,29 @@ async fn a_client_gives_up_its_token_and_asks_about_it() -> Result<()> {
         answer.tools().is_empty().then_some(())
     })
     .await
+}
+
+#[tokio::test]
+async fn the_first_answer_of_discovery_leaves_the_connection_as_it_was() -> Result<()> {
+    let world = World::start().await?;
+    let base = world.deployment.mcp[0].strip_prefix("http://").and_then(|url| url.strip_suffix("/mcp"));
+    let address = base.context("an address")?;
+    let mut stream = TcpStream::connect(address).await?;
+    let body = r#"{"jsonrpc":"2.0","id":1,"method":"ping"}"#;
+    let length = body.len();
+    let head = format!("POST /mcp/shop HTTP/1.1\r\nhost: {address}\r\ncontent-length: {length}\r\n\r\n");
+    stream.write_all(head.as_bytes()).await?;
+    // A client's body comes when it comes, also after the server has looked at the head.
+    let mut early = [0; 1];
+    drop(tokio::time::timeout(Duration::from_millis(300), stream.peek(&mut early)).await);
+    stream.write_all(body.as_bytes()).await?;
+    let next = format!(
+        "GET /.well-known/oauth-protected-resource/mcp/shop HTTP/1.1\r\nhost: {address}\r\nconnection: close\r\n\r\n"
+    );
+    stream.write_all(next.as_bytes()).await?;
+    let mut answers = String::new();
+    stream.read_to_string(&mut answers).await?;
+    let (first, second) = answers.split_at(answers.rfind("HTTP/1.1 ").context("an answer")?);
+    assert!(first.starts_with("HTTP/1.1 401 ") && second.starts_with("HTTP/1.1 200 "), "{answers}");
+    Ok(())
 }

@@ -295,7 +295,7 @@ async fn the_inspector_signs_in_and_keeps_what_it_got() -> Result<()> {
     let (said, asked) = inspector.run(&world, &[&url[..], &list].concat()).await?;
     let tools = said["result"]["tools"].as_array().with_context(|| said.to_string())?;
     ensure!(tools.len() == 2 && asked == 1, "asked {asked} times: {said:#}");
-    // What it keeps is enough for the next run. That run's refresh goes astray: it asks at the MCP server's origin.
+    // What it keeps is enough for the next run; whether that run refreshes its token is not looked at.
     let (said, asked) = inspector.run(&world, &[&url[..], &call, &["--use-stored-auth"]].concat()).await?;
     ensure!(said["result"]["isError"] != true && said["result"].is_object() && asked == 0, "{said:#}");
     Ok(())

@@ -75,11 +75,14 @@ pub(super) async fn register(State(services): State<Services>, request: Request<
 }
 
 async fn registered(services: &Services, request: Request<Body>) -> Result<Registered, OAuthError> {
+    let (parts, body) = request.into_parts();
+    // Also where it is in vain: what is left of it would end the connection.
+    let body = body_of(body).await?;
     if !services.client_registration {
         return Err(OAuthError::registration_off());
     }
-    services.limits.registration(request.extensions())?;
-    let metadata: Metadata = serde_json::from_slice(&body_of(request.into_body()).await?)
+    services.limits.registration(&parts.extensions)?;
+    let metadata: Metadata = serde_json::from_slice(&body)
         .map_err(|_| OAuthError::metadata("the body is not an object of client metadata in JSON"))?;
     let (method, auth) = check(&metadata)?;
     let fresh = |prefix| clock::random_id(prefix).map_err(|_| OAuthError::unavailable("there is no randomness"));

@@ -27,6 +27,9 @@ use crate::config::REQUEST_BYTES_MAX;
 
 /// Longest wait for a request's body.
 const BODY_WAIT_MAX: Duration = Duration::from_secs(30);
+/// Most that is taken in of a body that nobody reads, and the longest wait for it.
+const UNREAD_BYTES_MAX: usize = 64 * 1024;
+const UNREAD_WAIT_MAX: Duration = Duration::from_secs(1);
 /// Bytes of bodies held at once. Each may be as large as a request may, and thousands of those would not fit a node.
 pub(crate) const BODY_ROOM_BYTES: usize = 512 * 1024 * 1024;
 
@@ -116,6 +119,26 @@ pub(super) async fn read(
         return Err(Reason::RequestMalformed);
     }
     Ok((body, taken))
+}
+
+/// Takes in a body that nobody reads; whether it ended, so that its connection can be used again. A client may send it
+/// after the head, and its next request at once after the answer (RFC 9112 §9.3).
+pub(super) async fn pass_over(mut body: RequestBody) -> bool {
+    let ended = async {
+        let mut passed = 0;
+        while !body.is_end_stream() {
+            match body.frame().await {
+                Some(Ok(frame)) => passed += frame.data_ref().map_or(0, Bytes::len),
+                Some(Err(_)) => return false,
+                None => break,
+            }
+            if passed > UNREAD_BYTES_MAX {
+                return false;
+            }
+        }
+        true
+    };
+    tokio::time::timeout(UNREAD_WAIT_MAX, ended).await.unwrap_or(false)
 }
 
 /// The next part of a body, unless it takes too long.

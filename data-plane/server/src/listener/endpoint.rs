@@ -92,7 +92,7 @@ async fn post(visit: &Visit, head: Head<'_>, body: RequestBody) -> Response {
     let ask = async || ask(visit, calls, virtual_server, headers, &request_id, arrived).await;
     let asked = match ask().await {
         Ok(asked) => asked,
-        Err(refusal) => return *refusal,
+        Err(refusal) => return Box::pin(unread(*refusal, body, version)).await,
     };
     let caller = gateway.caller_key(&asked.caller);
     visit.control().is_of(caller);
@@ -343,8 +343,17 @@ fn body_refused(reason: Reason, request_id: &str, version: Version) -> Response 
         Reason::NodeOverloaded => StatusCode::SERVICE_UNAVAILABLE,
         _ => StatusCode::BAD_REQUEST,
     };
-    let mut response = answer::json(status, refusal_body(code::INVALID_REQUEST, reason, request_id));
-    // The rest of the body is not read, so the connection cannot be used again; HTTP/2 ends only the stream.
+    let response = answer::json(status, refusal_body(code::INVALID_REQUEST, reason, request_id));
+    closing(response, version)
+}
+
+/// A refusal of a request whose body nobody has read.
+async fn unread(refusal: Response, body: RequestBody, version: Version) -> Response {
+    if body::pass_over(body).await { refusal } else { closing(refusal, version) }
+}
+
+/// The rest of the body is not read, so the connection cannot be used again; HTTP/2 ends only the stream.
+fn closing(mut response: Response, version: Version) -> Response {
     if version < Version::HTTP_2 {
         response.headers_mut().insert(header::CONNECTION, HeaderValue::from_static("close"));
     }

@@ -15,7 +15,7 @@ use crate::{
     Rejection,
     assertion::{self, Use},
     command::{Context, Decision, Exchanged},
-    consent::{self, CONSENTS_MAX, Consent, ConsentGranted, TokenIssued},
+    consent::{self, Consent, ConsentGranted, TokenIssued},
     parties, requests,
     resource::redirect,
     standing::TOKEN_LIFETIME_SECONDS_MAX,
@@ -34,8 +34,6 @@ pub const CONSENT_SECONDS_MIN: u64 = 60;
 pub const TOOLS_MAX: usize = 256;
 /// Most bytes of their names together: the consent fits into one record of the ledger.
 const TOOLS_BYTES_MAX: usize = 20 * 1024;
-/// Most consents of one person that count at a time: one person cannot take everybody's room.
-pub const LIVE_OF_ONE_MAX: usize = 500;
 /// Characters of a challenge: SHA-256 in base64url.
 const CHALLENGE_CHARS: usize = 43;
 /// Why a consent ends whose code came twice.
@@ -261,15 +259,8 @@ fn check_room(state: &State, wish: &GrantConsent, context: &Context) -> Result<(
     if state.consents.contains_key(&wish.consent) {
         return Err(Rejection::AnsweredBefore);
     }
-    if state.consents.len() >= CONSENTS_MAX {
-        return Err(Rejection::TooMany { what: "consents", max: CONSENTS_MAX });
-    }
-    let now = context.now_seconds();
-    let of_them = state.consents.values().filter(|one| one.granted.user == wish.user && one.is_live(now)).count();
-    if of_them >= LIVE_OF_ONE_MAX {
-        return Err(Rejection::TooMany { what: "consents of one person", max: LIVE_OF_ONE_MAX });
-    }
-    Ok(())
+    consent::check_room(state, context)?;
+    consent::check_share(state, context, |one| one.user == wish.user)
 }
 
 pub(crate) fn decide_decline(state: &State, wish: DeclineConsent, context: &Context) -> Result<Decision, Rejection> {
@@ -288,14 +279,17 @@ pub(crate) fn decide_redeem(state: &State, wish: RedeemCode, context: &Context) 
     let consent = state.consents.get(&wish.consent).filter(|known| known.granted.client == wish.client);
     let (consent, code) =
         consent.and_then(|known| Some((known, known.code.as_ref()?))).ok_or(Rejection::CodeUnknown)?;
+    if wish.challenge != code.issued.challenge {
+        return Err(Rejection::CodeUnknown);
+    }
     if code.redeemed {
+        // Only whoever knows the verifier has more than what stood in some log.
         return match consent.revoked {
             None => Ok(Decision::used_again(&wish.consent, CODE_USED_AGAIN, context)),
             Some(_) => Err(Rejection::CodeUnknown),
         };
     }
-    let fits = wish.challenge == code.issued.challenge
-        && wish.redirect_uri.is_none_or(|uri| uri == code.issued.redirect_uri)
+    let fits = wish.redirect_uri.is_none_or(|uri| uri == code.issued.redirect_uri)
         && wish.virtual_server.is_none_or(|name| name == consent.granted.virtual_server);
     if !fits || now >= code.issued.expires_at || !consent.is_live(now) {
         return Err(Rejection::CodeUnknown);

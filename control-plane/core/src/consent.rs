@@ -35,6 +35,8 @@ pub const ENDED_CONSENT_KEPT_SECONDS: u64 = 7 * 24 * 3_600;
 pub const FORGOTTEN_AT_ONCE_MAX: usize = 16;
 /// Most consents kept: all are held in memory by every node.
 pub const CONSENTS_MAX: usize = 200_000;
+/// Most consents kept of one person that they gave themselves, or of one person and client that were given for them.
+pub const KEPT_OF_ONE_MAX: usize = 1_000;
 /// Longest reason.
 pub const REASON_BYTES_MAX: usize = 1_024;
 
@@ -72,6 +74,12 @@ pub struct Revoked {
 }
 
 impl Consent {
+    /// Whether a revocation changes something: what its client gave up does not hold that client back.
+    #[must_use]
+    pub fn may_be_revoked(&self) -> bool {
+        self.revoked.as_ref().is_none_or(|revoked| revoked.by_client)
+    }
+
     /// Whether it still counts.
     #[must_use]
     pub const fn is_live(&self, now_seconds: u64) -> bool {
@@ -132,9 +140,7 @@ fn grant(
     {
         return Err(Rejection::Malformed { what: "fresh identifiers", rule: "visible ASCII that nobody used before" });
     }
-    if state.consents.len() >= CONSENTS_MAX {
-        return Err(Rejection::TooMany { what: "consents", max: CONSENTS_MAX });
-    }
+    check_room(state, context)?;
     let issued_at = context.now_seconds();
     let granted = ConsentGranted {
         consent: ids.consent.clone(),
@@ -159,6 +165,28 @@ fn grant(
     let answer = Answer::Granted(to_grant(&granted, &issued));
     let events = vec![context.event(granted), context.event(issued)];
     Ok(Decision { events, answer, ..Decision::default() })
+}
+
+/// That there is room for one more, with what the next one forgets.
+pub(crate) fn check_room(state: &State, context: &Context) -> Result<(), Rejection> {
+    if state.consents.len() >= CONSENTS_MAX + forgettable(state, context.now_seconds()).len() {
+        return Err(Rejection::TooMany { what: "consents", max: CONSENTS_MAX });
+    }
+    Ok(())
+}
+
+/// That one person, or one of their clients, does not take everybody's room. What has ended counts while it is kept.
+pub(crate) fn check_share(
+    state: &State,
+    context: &Context,
+    is_theirs: impl Fn(&ConsentGranted) -> bool,
+) -> Result<(), Rejection> {
+    let horizon = context.now_seconds().saturating_sub(ENDED_CONSENT_KEPT_SECONDS);
+    let kept = state.consents.values().map(|one| &one.granted).filter(|one| one.expires_at >= horizon);
+    if kept.filter(|one| is_theirs(one)).take(KEPT_OF_ONE_MAX).count() >= KEPT_OF_ONE_MAX {
+        return Err(Rejection::TooMany { what: "consents of one person", max: KEPT_OF_ONE_MAX });
+    }
+    Ok(())
 }
 
 /// Revokes what still counts and names this resource, which is about to go: one of the same name that comes later
@@ -219,7 +247,7 @@ pub(crate) fn decide_take_back(state: &State, wish: &TakeBack, context: &Context
     }
     let is_theirs = |id: &&String| {
         let known = state.consents.get(*id);
-        known.is_some_and(|known| known.granted.user == wish.user && known.revoked.is_none())
+        known.is_some_and(|known| known.granted.user == wish.user && known.may_be_revoked())
     };
     let own = wish.consents.iter().filter(is_theirs);
     let events: Vec<_> = own.map(|id| revocation(id, &wish.reason, context)).collect();

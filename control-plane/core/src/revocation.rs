@@ -157,7 +157,8 @@ fn consents<'a>(state: &'a State, target: &'a Target) -> Consents<'a> {
 fn standing<'a>(state: &'a State, target: &'a Target, context: &Context) -> impl Iterator<Item = &'a String> + use<'a> {
     let now = context.now_seconds();
     let is_named = matches!(target, Target::Session(_) | Target::Consent(_));
-    let stands = move |one: &Consent| one.revoked.is_none() && (is_named || one.is_live(now));
+    // What a client gave up is taken away from it all the same: it could have the next one at once.
+    let stands = move |one: &Consent| one.may_be_revoked() && (is_named || now < one.granted.expires_at);
     consents(state, target).filter(move |(_, one)| stands(one)).map(|(id, _)| id)
 }
 

@@ -64,6 +64,11 @@ pub(crate) fn decide(state: &State, wish: SignIn, context: &Context) -> Result<D
     if known.is_none() && (!may_join || state.users.len() >= user::USERS_MAX) {
         return Err(Rejection::NotFound(vec![ResourceRef::new(Kind::User, user)]));
     }
+    // Providers differ in whether the case of an address counts: somebody who was deactivated must not join anew by it.
+    let is_same = |other: &String| known.is_none() && other.eq_ignore_ascii_case(&user);
+    if let Some(other) = state.users.keys().find(|other| is_same(other)) {
+        return Err(Rejection::Inactive(ResourceRef::new(Kind::User, other)));
+    }
     if known.is_some_and(|spec| !spec.active) {
         return Err(Rejection::Inactive(ResourceRef::new(Kind::User, user)));
     }

@@ -14,7 +14,7 @@ use crate::{
     Rejection,
     assertion::{self, Use},
     command::{Context, Decision, Exchanged},
-    consent::{self, CONSENTS_MAX, Consent, ConsentGranted, TokenIssued},
+    consent::{self, Consent, ConsentGranted, TokenIssued},
     requests,
     state::State,
     wish::Fulfilled,
@@ -136,9 +136,8 @@ fn new_consent(state: &State, standing: &Standing, context: &Context) -> Result<
     if !requests::is_id(&context.ids.consent) {
         return Err(Rejection::Malformed { what: "fresh identifiers", rule: "visible ASCII that nobody used before" });
     }
-    if state.consents.len() >= CONSENTS_MAX {
-        return Err(Rejection::TooMany { what: "consents", max: CONSENTS_MAX });
-    }
+    consent::check_room(state, context)?;
+    consent::check_share(state, context, |one| one.user == standing.user && one.client == standing.client)?;
     Ok(ConsentGranted {
         consent: context.ids.consent.clone(),
         user: standing.user.clone(),

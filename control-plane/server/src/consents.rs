@@ -96,6 +96,9 @@ async fn take_back(State(services): State<Services>, headers: HeaderMap, body: B
         let sentence = "The page is too old or of another sign-in. Open it anew.";
         return sign_in::problem(StatusCode::FORBIDDEN, "Nothing was taken back", sentence);
     };
+    if services.limits.person(&session.user).is_err() {
+        return sign_in::not_now();
+    }
     let consents: BTreeSet<String> = match form.one("one").ok().flatten() {
         Some(one) => BTreeSet::from([one.to_owned()]),
         None => form.all("consent").iter().cloned().collect(),

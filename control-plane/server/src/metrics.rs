@@ -242,6 +242,8 @@ pub(crate) enum TurnedAway {
     Address,
     Failures,
     Client,
+    /// Of answers of one person.
+    Person,
     /// Of clients that register themselves.
     Registrations,
     /// Of requests worked on at a time, for one address and in all.
@@ -257,6 +259,7 @@ impl TurnedAway {
             Self::Address => "address",
             Self::Failures => "failures",
             Self::Client => "client",
+            Self::Person => "person",
             Self::Registrations => "registrations",
             Self::Share => "share",
             Self::Places => "places",

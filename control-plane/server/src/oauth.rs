@@ -10,8 +10,9 @@ use std::{sync::Arc, time::Duration};
 use axum::{
     Router,
     body::{Body, Bytes},
-    extract::DefaultBodyLimit,
-    middleware,
+    extract::{DefaultBodyLimit, Request},
+    middleware::{self, Next},
+    response::{IntoResponse as _, Response},
     routing::{get, post},
 };
 
@@ -92,8 +93,18 @@ pub(crate) fn routes(services: Services) -> Router {
         .merge(sign_in::routes())
         .merge(consents::routes())
         .merge(audit::routes());
-    let limited = endpoints.layer(DefaultBodyLimit::max(BODY_BYTES_MAX)).layer(limits);
+    let whole = middleware::from_fn(whole);
+    let limited = endpoints.layer(whole).layer(DefaultBodyLimit::max(BODY_BYTES_MAX)).layer(limits);
     limited.route(pages::STYLE_PATH, get(pages::style)).with_state(services)
+}
+
+/// Reads a request's body before anybody works on it: nobody waits longer for one than here.
+async fn whole(request: Request, next: Next) -> Response {
+    let (parts, body) = request.into_parts();
+    match body_of(body).await {
+        Ok(body) => next.run(Request::from_parts(parts, Body::from(body))).await,
+        Err(error) => error.into_response(),
+    }
 }
 
 async fn body_of(body: Body) -> Result<Bytes, OAuthError> {

@@ -3,7 +3,7 @@
 //! A session is a cookie that only this cluster can have sealed; no server keeps it, so any node knows it. Called by the
 //! pages of `oauth` and `consents`. The ways to sign in are identity providers (`oidc`) and, in `bailiwick dev` alone,
 //! the local sign-in. Invariants: every sign-in begins another session, under an id of its own; a session counts while
-//! its person and its provider are active; whoever signs in is sent to a page of ours, never elsewhere.
+//! its person and its provider are active, and nothing was changed about the person since; whoever signs in is sent to a page of ours, never elsewhere.
 //!
 //! Cookies ignore ports, so several clusters on one machine share a jar: the name carries the cluster. With an https
 //! issuer it is bound to the host (`__Host-`).
@@ -72,6 +72,8 @@ pub(crate) struct Session {
     pub(crate) provider: String,
     /// Names the session.
     pub(crate) id: String,
+    /// The revision of the sign-in: whatever changed about the person since then ends it.
+    pub(crate) since: u64,
 }
 
 impl Session {
@@ -104,7 +106,8 @@ pub(crate) fn session(services: &Services, headers: &HeaderMap) -> Option<Sessio
     let counts = services.domain.read(|state| {
         let provider = state.identity_providers.get(&session.provider).map(|known| known.spec.active);
         let signed_in = if session.provider.is_empty() { services.local_sign_in.is_some() } else { provider? };
-        Some(signed_in && state.users.get(&session.user)?.spec.active)
+        let user = state.users.get(&session.user)?;
+        Some(signed_in && user.spec.active && user.changed.revision <= session.since)
     });
     counts.unwrap_or(false).then_some(session)
 }
@@ -122,16 +125,17 @@ pub(crate) async fn begin(services: &Services, mut wish: SignIn, actor: String, 
     };
     let Ok(random) = clock::random::<16>() else { return not_now() };
     wish.session = format!("b-{}", hex::encode(random));
-    let session = Session { user: wish.user.clone(), provider: wish.provider.clone(), id: wish.session.clone() };
-    match services.decisions.ask(&Wish::SignIn(wish), actor).await {
-        Ok(_) => {}
+    let (user, provider, id) = (wish.user.clone(), wish.provider.clone(), wish.session.clone());
+    let since = match services.decisions.ask(&Wish::SignIn(wish), actor).await {
+        Ok(decided) => decided.revision,
         Err(Undecided::Unavailable) => return not_now(),
         Err(Undecided::Refused(why)) => {
             tracing::info!(why, "somebody may not sign in");
             services.metrics.token_refused("sign_in");
             return problem(StatusCode::FORBIDDEN, "You cannot sign in", "You are not known here, or not active.");
         }
-    }
+    };
+    let session = Session { user, provider, id, since };
     let until = clock::now_seconds().saturating_add(SESSION_SECONDS);
     let sealed = seal.close(Purpose::Session, &session, until);
     let set = sealed.and_then(|sealed| set_cookie(services, "session", &sealed, SESSION_SECONDS));

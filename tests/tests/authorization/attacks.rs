@@ -1,13 +1,77 @@
 //! What nobody honest does: each is refused, and whoever could be harmed by an answer gets none.
 
+use std::time::Duration;
+
 use anyhow::{Context, Result};
 use bailiwick_tests::{
     Answer,
     visitor::{Page, Visitor},
 };
 use serde_json::json;
+use tokio::{
+    io::{AsyncReadExt as _, AsyncWriteExt as _},
+    net::TcpStream,
+};
 
 use crate::{AGENT, CLIENT, JANE, REDIRECT, VERIFIER, World, challenge, client, text};
+
+#[tokio::test]
+async fn a_body_that_does_not_come_is_waited_for_no_longer_anywhere() -> Result<()> {
+    let world = World::start().await?;
+    let address = world.issuer.strip_prefix("http://").context("an address")?;
+    for path in ["/oauth/consent", "/consents", "/sign-in/local", "/oauth/token", "/oauth/register"] {
+        let mut stream = TcpStream::connect(address).await?;
+        let head = format!("POST {path} HTTP/1.1\r\nhost: {address}\r\ncontent-length: 9\r\n\r\n");
+        stream.write_all(head.as_bytes()).await?;
+        let mut answer = String::new();
+        // Twice what it is waited for, and far less than a connection may last.
+        let read = tokio::time::timeout(Duration::from_secs(20), stream.read_to_string(&mut answer)).await;
+        read.with_context(|| format!("{path} waits on"))??;
+        assert!(answer.starts_with("HTTP/1.1 400 "), "{path}: {answer}");
+    }
+    Ok(())
+}
+
+#[tokio::test]
+async fn what_another_sites_page_asks_in_the_background_is_not_counted_against_its_visitor() -> Result<()> {
+    let world = World::start().await?;
+    let form = [("grant_type", "refresh_token"), ("client_id", "x"), ("refresh_token", "y")];
+    for _ in 0..100 {
+        let request = world.http.post(format!("{}/oauth/token", world.issuer)).form(&form);
+        let answer = request.header("sec-fetch-site", "cross-site").header("sec-fetch-mode", "no-cors").send().await?;
+        assert_eq!(answer.status(), 403);
+    }
+    let own = world.post("/oauth/token", &form).await?;
+    assert_eq!(text(&own.body, "error"), "invalid_client", "{}", own.text);
+    Ok(())
+}
+
+#[tokio::test]
+async fn a_session_ends_with_whatever_changes_about_its_person() -> Result<()> {
+    let world = World::start().await?;
+    let (mut jane, _) = world.asked(CLIENT).await?;
+    let page = jane.go(&format!("{}/consents", world.issuer)).await?;
+    assert!(page.text.contains("What you allowed"), "{}", page.text);
+    world.deployment.cli_ok(&["revoke", "user", JANE])?;
+    world.deployment.apply(&bailiwick_tests::manifests::manifest("User", JANE, "{groups: [buyers]}"))?;
+    let page = jane.go(&format!("{}/consents", world.issuer)).await?;
+    assert!(page.text.contains("Sign in"), "who comes back signs in anew: {}", page.text);
+    Ok(())
+}
+
+#[tokio::test]
+async fn a_client_that_nobody_vouched_for_is_told_no_faults_by_way_of_the_person() -> Result<()> {
+    let world = World::start().await?;
+    let evil = json!({"redirect_uris": ["https://evil.example/"], "token_endpoint_auth_method": "none"});
+    let registered = Answer::to(world.http.post(format!("{}/oauth/register", world.issuer)).json(&evil)).await?;
+    let id = text(&registered.body, "client_id").to_owned();
+    for more in [("response_type", "x"), ("prompt", "none")] {
+        let parameters = with(world.request(&id), "redirect_uri", Some("https://evil.example/"));
+        let page = Visitor::new()?.go(&world.authorize_url(&with(parameters, more.0, Some(more.1)))).await?;
+        assert_eq!((page.status.as_u16(), page.elsewhere.as_deref()), (400, None), "{more:?}");
+    }
+    Ok(())
+}
 
 type Parameters<'a> = Vec<(&'a str, String)>;
 

@@ -188,7 +188,8 @@ async fn a_person_signs_in_at_the_company_s_provider_and_is_in_the_groups_that_i
     let mut later = Browser::new()?;
     world.signed_in(&mut later, "acme", "jane").await?;
     until_permitted(&clients, false).await?;
-    world.is_known(&mut browser, JANE).await?;
+    // What she was before that signs in anew.
+    world.is_nobody(&mut browser).await?;
     is_on_record(&world).await
 }
 

@@ -5,12 +5,13 @@ use std::collections::BTreeSet;
 use bailiwick_control_plane_core::{
     Answer, Command, Context, Decision, Exchanged, Fulfilled, Kind, Rejection, State, Wish,
     agent::life::SetAgentState,
-    authorization::{CODE_SECONDS, DeclineConsent, GrantConsent, LIVE_OF_ONE_MAX, RedeemCode},
+    authorization::{CODE_SECONDS, DeclineConsent, GrantConsent, RedeemCode},
     client::{RegisterClient, SELF_REGISTERED_MAX, agents_of},
-    consent::{GiveUp, TakeBack},
+    consent::{CONSENTS_MAX, ENDED_CONSENT_KEPT_SECONDS, GiveUp, KEPT_OF_ONE_MAX, TakeBack},
     decide,
     refresh::{GRACE_SECONDS, Refresh},
     resource::{AgentState, ClientAuth, ClientSpec},
+    revocation::{Revoke, Target},
     sign_in::SignIn,
 };
 use bailiwick_proto::Tier;
@@ -252,7 +253,7 @@ fn one_person_does_not_take_everybodys_room() {
     allow(&mut world, "c-x");
     let mut state = world.state.clone();
     let one = state.consents.get("c-x").unwrap().clone();
-    for number in 1..LIVE_OF_ONE_MAX {
+    for number in 1..KEPT_OF_ONE_MAX {
         state.consents.insert(format!("c-x{number}"), one.clone());
     }
     let mut asked = |state: &State, seconds| {
@@ -261,7 +262,48 @@ fn one_person_does_not_take_everybodys_room() {
     };
     let more = asked(&state, 0).unwrap_err();
     assert!(matches!(more, Rejection::TooMany { .. }), "{more}");
-    asked(&state, 3_600).unwrap();
+    assert!(asked(&state, 3_600).is_err(), "what has ended is kept for a while");
+    asked(&state, ENDED_CONSENT_KEPT_SECONDS + 1).unwrap();
+}
+
+#[test]
+fn a_full_house_makes_room_as_consents_end() {
+    let mut world = example();
+    allow(&mut world, "c-x");
+    let mut state = world.state.clone();
+    let one = state.consents.get("c-x").unwrap().clone();
+    for number in 1..CONSENTS_MAX {
+        let mut other = one.clone();
+        other.granted.user = format!("user-{number}");
+        state.consents.insert(format!("c-x{number}"), other);
+        state.consent_expiries.insert((one.granted.expires_at, format!("c-x{number}")), ());
+    }
+    let mut asked = |seconds| {
+        world.seconds += seconds;
+        decide(&state, Command::Wish(Wish::GrantConsent(grant_of("c-more"))), &world.context())
+    };
+    assert!(matches!(asked(0).unwrap_err(), Rejection::TooMany { .. }));
+    asked(3_600 + ENDED_CONSENT_KEPT_SECONDS + 1).unwrap();
+}
+
+#[test]
+fn a_used_code_ends_its_consent_only_for_whom_it_was_made() {
+    let mut world = redeemed();
+    let found = RedeemCode { challenge: CHALLENGE.replace('E', "F"), ..redeem_of("c-x") };
+    assert_eq!(ask(&mut world, Wish::RedeemCode(found)).unwrap_err(), Rejection::CodeUnknown);
+    assert!(world.state.consents.get("c-x").unwrap().revoked.is_none(), "it stood in some log");
+}
+
+#[test]
+fn what_a_client_gave_up_is_taken_away_from_it_all_the_same() {
+    let mut world = redeemed();
+    ask(&mut world, Wish::GiveUp(GiveUp { client: CLIENT.into(), consent: "c-x".into() })).unwrap();
+    for target in [Target::Consent("c-x".into()), Target::Client(CLIENT.into())] {
+        let revoke = Command::Revoke(Revoke { target, reason: "leaked".into() });
+        let context = world.context();
+        let decision = decide(&world.state, revoke, &context).unwrap();
+        assert_eq!(types(&decision), ["consent_revoked"]);
+    }
 }
 
 #[test]
@@ -339,7 +381,11 @@ fn consents_are_given_up_by_their_client_and_taken_back_by_their_person_alone() 
         Wish::TakeBack(TakeBack { user: user.into(), consents: consents.clone(), reason: "not needed".into() })
     };
     assert_eq!(fulfilled(&ask(&mut world, take_back("max@example.com")).unwrap()), &Fulfilled::Ended(0));
-    assert_eq!(fulfilled(&ask(&mut world, take_back(USER)).unwrap()), &Fulfilled::Ended(1), "one was given up");
+    assert_eq!(
+        fulfilled(&ask(&mut world, take_back(USER)).unwrap()),
+        &Fulfilled::Ended(2),
+        "also what was given up: it is held"
+    );
     assert!(world.state.consents.values().all(|consent| consent.revoked.is_some()));
 }
 

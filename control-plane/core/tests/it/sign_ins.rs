@@ -178,6 +178,9 @@ fn who_is_not_known_joins_only_where_the_manifest_says_so_now() {
     let joined = sign_in(&mut world, stranger, Some(&["finance"]), true).unwrap();
     assert_eq!(types(&joined), ["user_applied", "person_signed_in"]);
     assert_eq!(groups(&world, stranger), ["finance"]);
+    world.apply(&document("User", stranger, "{active: false}")).unwrap();
+    let again = sign_in(&mut world, "New@Example.com", Some(&["finance"]), true);
+    assert!(matches!(again, Err(Rejection::Inactive(_))), "who left joins again under other letters: {again:?}");
 }
 
 #[test]

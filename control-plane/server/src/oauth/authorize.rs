@@ -17,7 +17,7 @@ use super::{
 };
 use crate::{
     minting,
-    pages::{self, Choice, Choose, Problem},
+    pages::{self, Choice, Choose, ClientOrigin, Problem},
     sign_in,
 };
 
@@ -55,6 +55,8 @@ async fn ask(services: &Services, query: &str, headers: &HeaderMap) -> Result<Re
     let Asking { client, back } = request::asking(services, &form).await?;
     let asked = match request::read(services, &form) {
         Ok(asked) => asked,
+        // Nobody vouched for where it would lead (RFC 9700 §4.11.2).
+        Err(fault) if client.origin == ClientOrigin::Itself => return Err(OAuthError::request(fault.1)),
         Err(fault) => {
             services.metrics.token_refused(fault.0);
             return Ok(sign_in::see_other(&back.error(&issuer, fault)));

@@ -209,6 +209,9 @@ pub(super) async fn answer(State(services): State<Services>, headers: HeaderMap,
     // What was asked of one session is not answered by another.
     let question = opened.filter(|question| session.as_ref() == Some(&question.session));
     let Some(question) = question.filter(|_| sign_in::is_from_us(&headers, &issuer)) else { return stale() };
+    if services.limits.person(&question.session.user).is_err() {
+        return sign_in::not_now();
+    }
     match field("decision") {
         Some("allow") => allow(&services, &issuer, question, &form).await,
         Some("deny") => deny(&services, &issuer, question, field("reason").unwrap_or_default()).await,

@@ -7,7 +7,7 @@ use axum::http::{HeaderMap, header};
 use super::error::OAuthError;
 
 /// Most parameters: the longest grant has a dozen; a person may tick some hundred tools.
-const PARAMETERS_MAX: usize = 320;
+const PARAMETERS_MAX: usize = 600;
 /// Longest text they are read from.
 const TEXT_BYTES_MAX: usize = 64 * 1024;
 

@@ -14,7 +14,7 @@ use std::{
 
 use axum::{
     extract::{Request, State},
-    http::{Extensions, StatusCode},
+    http::{Extensions, HeaderMap, StatusCode},
     middleware::Next,
     response::{IntoResponse, Response},
 };
@@ -36,6 +36,9 @@ mod buckets;
 const ORIGINS_MAX: usize = 32_768;
 /// Clients of a generation: more than are registered anywhere, and all of them proved who they are.
 const CLIENTS_MAX: usize = 8_192;
+/// Answers of one person, in a second on average and at once: nobody reads and clicks as fast.
+const PERSON_PER_SECOND: u32 = 1;
+const PERSON_BURST: u32 = 30;
 /// When a place is free again, about.
 const PLACE_WAIT: Duration = Duration::from_secs(1);
 
@@ -49,6 +52,7 @@ struct Inner {
     failures: Mutex<Buckets<Origin>>,
     registrations: Mutex<Buckets<Origin>>,
     clients: Mutex<Buckets<String>>,
+    people: Mutex<Buckets<String>>,
     places: Arc<Shares>,
     metrics: Metrics,
 }
@@ -63,6 +67,7 @@ impl Limits {
             failures: by_origin(Rate::new(limits.failures_per_second, limits.failures_burst)),
             registrations: by_origin(Rate::new(limits.registrations_per_second, limits.registrations_burst)),
             clients: Mutex::new(Buckets::new(of_client, CLIENTS_MAX)),
+            people: Mutex::new(Buckets::new(Rate::new(PERSON_PER_SECOND, PERSON_BURST), CLIENTS_MAX)),
             places: Shares::new(number(AT_ONCE_MAX), number(limits.requests_at_once)),
             metrics,
         }))
@@ -79,6 +84,15 @@ impl Limits {
     fn client_at(&self, client_id: &str, now: Instant) -> Result<(), OAuthError> {
         let taken = held(&self.0.clients).take(client_id.to_owned(), now);
         taken.map_err(|wait| self.refuse(TurnedAway::Client, "this client asks too often", wait))
+    }
+
+    /// Another answer of a person who is signed in: each is a change of the cluster's, and stays on record.
+    ///
+    /// # Errors
+    /// What they are answered who answer too often.
+    pub(crate) fn person(&self, user: &str) -> Result<(), OAuthError> {
+        let taken = held(&self.0.people).take(user.to_owned(), Instant::now());
+        taken.map_err(|wait| self.refuse(TurnedAway::Person, "this person answers too often", wait))
     }
 
     /// Another client registers itself from there.
@@ -124,8 +138,17 @@ fn address_in(extensions: &Extensions) -> IpAddr {
     address
 }
 
+/// What a page of another site asks in the background: whoever looks at it would be charged for it.
+fn is_of_another_site(headers: &HeaderMap) -> bool {
+    let is = |name: &str, wanted: &str| headers.get(name).is_some_and(|value| value == wanted);
+    is("sec-fetch-site", "cross-site") && !is("sec-fetch-mode", "navigate")
+}
+
 /// The layer: `axum::middleware::from_fn_with_state(limits, limit)`.
 pub(crate) async fn limit(State(limits): State<Limits>, request: Request, next: Next) -> Response {
+    if is_of_another_site(request.headers()) {
+        return StatusCode::FORBIDDEN.into_response();
+    }
     let address = address_in(request.extensions());
     let origin = Origin::of(address);
     let _share = match limits.begin(origin, Instant::now()) {

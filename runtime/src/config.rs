@@ -18,7 +18,7 @@ use serde::de::DeserializeOwned;
 pub const ENV_PREFIX: &str = "BAILIWICK_";
 
 /// Variables with the prefix that are no configuration keys.
-const ENV_OTHER: [&str; 6] = ["admin", "cache", "bin", "log", "ledger", "identity"];
+const ENV_OTHER: [&str; 7] = ["admin", "bin", "cache", "identity", "ledger", "log", "programs"];
 
 /// One mistake in a configuration.
 #[derive(Clone, Debug, PartialEq, Eq)]

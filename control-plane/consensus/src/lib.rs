@@ -167,6 +167,11 @@ impl Consensus {
         self.gate.meet(other).await
     }
 
+    /// Takes in that node `by`, which proved its id, refuses this one. Some refusals end it ([`Consensus::failed`]).
+    pub fn refused(&self, by: u64, refusal: Refusal) {
+        self.gate.told(by, refusal);
+    }
+
     /// Waits until this node knows a leader and has applied everything it had acknowledged before.
     ///
     /// # Errors

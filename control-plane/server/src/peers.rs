@@ -48,11 +48,25 @@ const CLOSE_WAIT_MAX: Duration = Duration::from_millis(500);
 const WINDOW_BYTES: u32 = 16 * 1024 * 1024;
 /// Codes with which connections and streams are closed.
 mod code {
-    use quinn::VarInt;
+    use bailiwick_consensus::Refusal;
+    use quinn::{ConnectionError, VarInt};
 
     pub(super) const DONE: VarInt = VarInt::from_u32(0);
     pub(super) const REFUSED: VarInt = VarInt::from_u32(1);
     pub(super) const NO_ANSWER: VarInt = VarInt::from_u32(2);
+    /// From here on: the one that dialled does not talk to the one it found, and says why.
+    const DIALLED: u32 = 0x100;
+
+    pub(super) fn dialled(refusal: Refusal) -> VarInt {
+        VarInt::from_u32(DIALLED + refusal.code())
+    }
+
+    /// What the one that dialled said, if it said that.
+    pub(super) fn refusal(closed: &ConnectionError) -> Option<Refusal> {
+        let ConnectionError::ApplicationClosed(closed) = closed else { return None };
+        let code = u32::try_from(closed.error_code.into_inner()).ok()?;
+        Refusal::from_code(code.checked_sub(DIALLED)?)
+    }
 }
 
 /// The one that answers peers.
@@ -62,6 +76,8 @@ pub(crate) trait Node: Send + Sync {
     fn introduction(&self) -> Introduction;
     /// Whether it talks to another that proved the id it presents.
     async fn meet(&self, other: &Introduction) -> io::Result<Result<(), Refusal>>;
+    /// Hears that node `by`, which proved its id, does not talk to this one.
+    fn refused(&self, by: u64, refusal: Refusal);
     /// Answers a request of node `from`.
     async fn handle(&self, from: u64, request: Vec<u8>) -> io::Result<Vec<u8>>;
 }
@@ -74,6 +90,10 @@ impl Node for Consensus {
 
     async fn meet(&self, other: &Introduction) -> io::Result<Result<(), Refusal>> {
         Self::meet(self, other).await
+    }
+
+    fn refused(&self, by: u64, refusal: Refusal) {
+        Self::refused(self, by, refusal);
     }
 
     async fn handle(&self, from: u64, request: Vec<u8>) -> io::Result<Vec<u8>> {

@@ -77,6 +77,10 @@ async fn connection(inner: &Inner, incoming: Incoming, arrival: OwnedSemaphorePe
         // It dials again with its next certificate, if it has one.
         connection.close(code::DONE, b"the certificate has ended");
     }
+    // A node that itself calls nobody, as it only learns, hears it in no other way.
+    if let Some(refusal) = connection.close_reason().as_ref().and_then(code::refusal) {
+        node.refused(peer, refusal);
+    }
 }
 
 /// A connection of a peer that introduced itself and is welcome.

@@ -139,7 +139,7 @@ impl Link {
             if introduction::is_proven(&theirs, &proven) { node.meet(&theirs).await? } else { Err(Refusal::OtherNode) };
         // What this node holds against the peer must not look as if the peer had said it of this node.
         met.map_err(|refusal| {
-            connection.close(code::REFUSED, refusal.to_string().as_bytes());
+            connection.close(code::dialled(refusal), refusal.to_string().as_bytes());
             io::Error::new(io::ErrorKind::PermissionDenied, refusal.to_string())
         })?;
         Ok((connection, proven.remaining))

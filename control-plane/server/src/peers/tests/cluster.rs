@@ -144,6 +144,29 @@ async fn a_member_that_moves_is_found_where_it_is_now() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_older_copy_that_only_learns_and_calls_nobody_hears_that_it_is_one() {
+    let world = World::new();
+    let first = world.node(1).await;
+    first.found().await;
+    let second = world.node(2).await;
+    first.consensus.add_learner(2, second.member()).await.unwrap();
+    let (folder, address) = second.crash().await;
+    let older = copy_of(folder.path());
+    let second = world.node_on(2, folder, address, LogLength::default()).await;
+    let seen = first.propose("seen by the newer copy").await.revision;
+    second.applied(seen).await;
+    let (_, address) = second.crash().await;
+
+    let second = world.node_on(2, older, address, LogLength::default()).await;
+    first.propose("for which the learner is called").await;
+    let failed = tokio::time::timeout(PATIENCE, second.consensus.failed()).await.unwrap();
+    assert!(matches!(failed, ConsensusError::Refused(Refusal::OlderCopy)), "{failed}");
+    for node in [first, second] {
+        node.crash().await;
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn an_older_copy_of_a_data_directory_is_refused_and_ends() {
     let world = World::new();
     let [first, second, third] = world.three().await;

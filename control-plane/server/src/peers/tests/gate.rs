@@ -21,6 +21,7 @@ impl Node for Claims {
     async fn meet(&self, _: &Introduction) -> io::Result<Result<(), Refusal>> {
         Ok(Ok(()))
     }
+    fn refused(&self, _: u64, _: Refusal) {}
     async fn handle(&self, _: u64, _: Vec<u8>) -> io::Result<Vec<u8>> {
         Err(io::ErrorKind::Unsupported.into())
     }

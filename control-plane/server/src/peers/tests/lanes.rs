@@ -36,6 +36,7 @@ impl Node for Mute {
     async fn meet(&self, _: &Introduction) -> io::Result<Result<(), Refusal>> {
         Ok(Ok(()))
     }
+    fn refused(&self, _: u64, _: Refusal) {}
     async fn handle(&self, _: u64, _: Vec<u8>) -> io::Result<Vec<u8>> {
         Ok(Vec::new())
     }

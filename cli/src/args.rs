@@ -344,6 +344,9 @@ pub(crate) struct AuditFilter {
     /// One request.
     #[arg(long, value_name = "ID")]
     pub(crate) request_id: Option<String>,
+    /// All that was done on one consent.
+    #[arg(long, value_name = "ID")]
+    pub(crate) consent: Option<String>,
     /// Not before: a time (2026-07-28T12:00:00Z) or an age (15m, 24h, 7d).
     #[arg(long, value_name = "TIME|AGE")]
     pub(crate) since: Option<String>,

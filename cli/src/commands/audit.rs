@@ -106,6 +106,7 @@ fn parameters(filter: &AuditFilter) -> Vec<(&'static str, String)> {
         ("decision", &filter.decision),
         ("binding", &filter.binding),
         ("request_id", &filter.request_id),
+        ("consent", &filter.consent),
         ("since", &filter.since),
     ];
     named.into_iter().filter_map(|(key, value)| value.clone().map(|value| (key, value))).collect()
@@ -225,7 +226,10 @@ fn matches(record: &Value, filter: &AuditFilter, not_before: Option<&str>) -> bo
         ("binding", &filter.binding),
         ("request_id", &filter.request_id),
     ];
+    // As the ledger sees it: of a use the record says so itself, of a change its event does.
+    let is_about = |consent: &String| ["consent", "control.consent"].iter().any(|path| text(record, path) == *consent);
     fields.into_iter().all(|(path, wanted)| wanted.as_ref().is_none_or(|wanted| text(record, path) == *wanted))
+        && filter.consent.as_ref().is_none_or(is_about)
         && not_before.is_none_or(|time| text(record, "ts").as_str() >= time)
 }
 
@@ -335,6 +339,7 @@ mod tests {
             decision: None,
             binding: None,
             request_id: None,
+            consent: None,
             since: None,
         };
         let asked = [("server", "finance".to_owned()), ("method", "resources/read".to_owned())];

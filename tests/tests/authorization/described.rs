@@ -121,6 +121,7 @@ async fn documents_that_are_none_describe_nobody_and_nobody_is_sent_anywhere() -
         ("/secret", json_page("/secret", json!({"client_secret": "hush"})), "speaks of a secret"),
         ("/script", json_page("/script", json!({"redirect_uris": [REDIRECT, "javascript:alert(1)"]})), "redirect_uris"),
         ("/silent", Page::Silent, "does not come in time"),
+        ("/away", Page::Says("503 Service Unavailable", String::new(), Vec::new()), "there is none at its address"),
     ];
     let mut urls: Vec<_> = wrong.iter().map(|(path, ..)| host.url(path)).collect();
     urls.push(internal.url(PATH));
@@ -141,6 +142,10 @@ async fn documents_that_are_none_describe_nobody_and_nobody_is_sent_anywhere() -
     }
     let refused = world.refresh(&host.url("/secret"), "bwr.c-1.1~AAAA").await?;
     assert_eq!((refused.status.as_u16(), text(&refused.body, "error")), (401, "invalid_client"), "{}", refused.text);
+    for path in ["/silent", "/away"] {
+        let later = world.refresh(&host.url(path), "bwr.c-1.1~AAAA").await?;
+        assert_eq!(later.status.as_u16(), 503, "{path} is no reason to throw a token away: {}", later.text);
+    }
     assert_eq!(internal.connections(), 0, "neither by its document nor by a redirect");
     Ok(())
 }

@@ -57,6 +57,13 @@ async fn history(world: &World) -> Result<Value> {
     let page = jane.go(&consents).await?;
     let page = jane.send(&consents, &[("token", &page.field("token")?), ("one", &consent)]).await?;
     ensure!(page.text.contains("One consent was taken back"), "{}", page.text);
+    let about = eventually("all about one consent, up to its end", async || {
+        let records = world.deployment.audit(&["--consent", &consent, "--limit", "200"]).ok()?;
+        records.iter().any(|record| record["control"]["type"] == "consent_revoked").then_some(records)
+    });
+    for record in about.await? {
+        ensure!(record["consent"] == *consent || record["control"]["consent"] == *consent, "{record}");
+    }
     Ok(tokens)
 }
 

@@ -47,13 +47,14 @@ pub(crate) async fn find(services: &Services, id: &str) -> Result<Option<KnownCl
     })
 }
 
-/// The same, of whoever says to be it and has to prove it: a client whose description cannot be read is nobody.
+/// The same, of whoever says to be it and has to prove it: a client whose description cannot be read is nobody, but for
+/// one whose host is away for a moment: that is not to make it throw away what it was granted.
 ///
 /// # Errors
 /// Nobody can say.
 pub(super) async fn claimed(services: &Services, id: &str) -> Result<Option<ClientSpec>, OAuthError> {
     match look(services, id).await? {
-        Some(Err(fault)) if fault.is_ours() => Err(OAuthError::unavailable(fault.sentence())),
+        Some(Err(fault)) if fault.may_pass() => Err(OAuthError::unavailable(fault.sentence())),
         found => Ok(found.and_then(Result::ok).map(|known| known.spec)),
     }
 }

@@ -47,6 +47,8 @@ const REASON_CHARS_MIN: usize = 3;
 const DURATIONS: [(u64, &str); 4] =
     [(3_600, "One hour"), (8 * 3_600, "Eight hours"), (7 * 86_400, "Seven days"), (30 * 86_400, "Thirty days")];
 const DURATION_DEFAULT: u64 = 8 * 3_600;
+/// What is chosen at first, at most: nobody allows what destroys by a mere click.
+const LEVEL_AT_FIRST: Tier = Tier::Transactional;
 
 /// What a person is asked.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -132,7 +134,7 @@ fn page(
     let tools: Vec<_> = state.virtual_servers.get(&question.virtual_server).map_or_else(Vec::new, |place| {
         virtual_server::shown_tools(state, &place.spec).filter(|tool| tool.tier <= most).collect()
     });
-    let chosen = before.level.unwrap_or(most).min(most);
+    let chosen = before.level.unwrap_or(LEVEL_AT_FIRST).min(most);
     let levels = Tier::ALL.into_iter().filter(|tier| *tier <= most).map(|tier| LevelChoice {
         value: tier.as_str().to_owned(),
         title: title(tier).to_owned(),

@@ -32,6 +32,8 @@ async fn a_person_signs_in_narrows_and_allows_and_the_client_gets_that() -> Resu
     let erase = On::css("[value='shop/erase']");
     assert_eq!(screen.browser.count(erase).await?, 0, "single tools are not asked about at first");
     screen.browser.check(On::css("[name=only][value=listed]")).await?;
+    assert_eq!(screen.browser.count(erase).await?, 0, "what destroys is not chosen at first");
+    screen.browser.check(On::css("[name=level][value=destructive]")).await?;
     assert_eq!(screen.browser.count(erase).await?, 1);
     screen.browser.check(On::css("[name=level][value=transactional]")).await?;
     assert_eq!(screen.browser.count(erase).await?, 0, "above the level");
@@ -95,8 +97,7 @@ async fn by_keyboard_nobody_allows_by_accident_but_everybody_can() -> Result<()>
     screen.browser.goto(&asked_at).await?;
 
     let level = screen.browser.tab_to(|focused| focused.name == "level").await?;
-    assert_eq!(level.value, "destructive", "what the client asked for");
-    screen.browser.press("ArrowUp").await?;
+    assert_eq!(level.value, "transactional", "whatever the client asked for: nothing that destroys by a mere click");
     screen.browser.press("Enter").await?;
     screen.browser.tab_to(|focused| focused.name == "only").await?;
     screen.browser.press("ArrowDown").await?;
@@ -148,7 +149,7 @@ async fn who_goes_back_is_asked_anew() -> Result<()> {
     screen.allow("second").await?;
     let (first, second) = (screen.site.arrival(0).await?, screen.site.arrival(1).await?);
     for told in [first, second] {
-        screen.world.mcp(&screen.tokens(CLIENT, &told).await?).until_listed(&["charge", "erase", "read"]).await?;
+        screen.world.mcp(&screen.tokens(CLIENT, &told).await?).until_listed(&["charge", "read"]).await?;
     }
     assert_eq!(screen.granted()?.len(), 2);
     Ok(())
@@ -187,7 +188,7 @@ async fn two_tabs_answer_a_question_each() -> Result<()> {
     screen.allow("for the other").await?;
     let (first, second) = (screen.site.arrival(0).await?, screen.site.arrival(1).await?);
     assert_eq!((first["state"].as_str(), second["state"].as_str()), ("st-1", "st-2"));
-    screen.world.mcp(&screen.tokens(CLIENT, &first).await?).until_listed(&["charge", "erase", "read"]).await?;
+    screen.world.mcp(&screen.tokens(CLIENT, &first).await?).until_listed(&["charge", "read"]).await?;
     screen.world.mcp(&screen.tokens("other", &second).await?).until_listed(&["read"]).await?;
     let mut granted: Vec<_> = screen.granted()?;
     granted.sort_by_key(|event| text(event, "client").to_owned());

@@ -44,6 +44,7 @@ async fn pages_fit_a_telephone_and_the_night() -> Result<()> {
     for (name, look) in looks {
         screen.picture(&format!("consent-{name}"), look).await?;
     }
+    screen.browser.check(On::css("[name=level][value=destructive]")).await?;
     screen.browser.check(On::css("[name=only][value=listed]")).await?;
     assert_eq!(screen.browser.count(On::css("[name=tool]")).await?, MANY);
     for (name, look) in looks {

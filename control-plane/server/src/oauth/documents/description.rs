@@ -86,6 +86,15 @@ impl DocumentFault {
     pub(crate) const fn is_ours(self) -> bool {
         matches!(self, Self::Busy | Self::Stopped)
     }
+
+    /// Whether it may be another answer in a moment, with nothing changed about the client.
+    pub(crate) fn may_pass(self) -> bool {
+        match self {
+            Self::Late | Self::Fetch(FetchError::NoAddress | FetchError::Unreachable | FetchError::Late) => true,
+            Self::Status(status) => status.is_server_error() || status == StatusCode::TOO_MANY_REQUESTS,
+            _ => self.is_ours(),
+        }
+    }
 }
 
 const fn of_fetch(fault: FetchError) -> &'static str {
@@ -141,7 +150,7 @@ pub(super) async fn look(source: &dyn Source, url: &str, networks: &[Network]) -
             (Some(usable(jwks)?), max_age)
         }
         (ClientAuth::PrivateKeyJwt, ..) => return Err(DocumentFault::Keys),
-        (ClientAuth::ClientSecret | ClientAuth::None, ..) => (None, fetched.cache_max_age),
+        (ClientAuth::ClientSecret | ClientAuth::Workload | ClientAuth::None, ..) => (None, fetched.cache_max_age),
     };
     let spec = ClientSpec {
         title: metadata.client_name.as_deref().map(title).filter(|name| !name.is_empty()),
@@ -152,6 +161,8 @@ pub(super) async fn look(source: &dyn Source, url: &str, networks: &[Network]) -
         jwks,
         ceiling: None,
         headless: None,
+        exchange: None,
+        workload: None,
         self_registered: false,
         active: true,
     };

@@ -12,6 +12,7 @@ mod denials;
 mod farewell;
 pub(crate) mod feed;
 pub(crate) mod heartbeats;
+mod history;
 mod lane;
 pub(crate) mod nodes;
 pub(crate) mod proofs;

@@ -1,15 +1,12 @@
 //! The feed: what the configuration is now, and how it came to be so over the last revisions.
 //!
-//! The projection writes; node sessions and lanes read. Each delta and denial is encoded once, whoever takes it. A
-//! session holds no queue of its own: it remembers where it is and takes what is newer, so a slow node costs nothing
-//! here, and one that fell behind the window gets a snapshot instead. The digests of recent revisions are kept, so that
-//! a node that holds something else is noticed. Absent: which changes are denials (`proto`), and their window
-//! (`denials`), and how a snapshot is sent (`snapshot`).
+//! The projection writes; node sessions and lanes read. A session holds no queue of its own: it remembers where it is
+//! and takes what is newer, so a slow node costs nothing here, and one that fell behind the window gets a snapshot
+//! instead. The digests of recent revisions are kept, so that a node that holds something else is noticed. Absent:
+//! which deltas are kept and which go into one message (`history`), which changes are denials (`proto`), and their
+//! window (`denials`), and how a snapshot is sent (`snapshot`).
 
-use std::{
-    collections::VecDeque,
-    sync::{Arc, Mutex, MutexGuard, PoisonError, Weak},
-};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 
 use bailiwick_proto::{
     config_digest::{Digest, Entries},
@@ -19,17 +16,14 @@ use tokio::sync::watch;
 
 use super::{
     denials::Denials,
+    history::{Digests, History},
     snapshot::Snapshot,
     wire::{Frame, LaneFrame},
 };
 
-/// Revisions of which deltas, digests and denials are kept: more than an hour of a checkpoint every second. A lane
-/// takes its denials within moments, or is let go.
+/// Revisions of which deltas, digests and denials are kept; those that change nothing count once, however many follow
+/// each other. A lane takes its denials within moments, or is let go.
 pub const REVISIONS_KEPT: usize = 4_096;
-/// Bytes of deltas kept.
-const HISTORY_BYTES_MAX: usize = 16 * 1024 * 1024;
-/// A delta larger than this is not sent: nodes get the snapshot, which comes in chunks they can take.
-const DELTA_BYTES_MAX: usize = 2 * 1024 * 1024;
 
 /// The configuration and its recent past. Shared by the projection and all sessions.
 #[derive(Debug)]
@@ -47,22 +41,13 @@ struct Inner {
     revision: u64,
     digest: Digest,
     entries: Entries,
-    history: VecDeque<Delta>,
-    history_bytes: usize,
+    history: History,
     denials: Denials,
-    /// By revision, ascending; the last is of the present one.
-    digests: VecDeque<(u64, Digest)>,
+    digests: Digests,
     /// That which is being sent, if any is.
     snapshot: Weak<Snapshot>,
     /// The last bookmark that was asked for, and its revision: as a rule everybody asks for the same one.
     bookmark: Option<(u64, Frame)>,
-}
-
-#[derive(Clone, Debug)]
-struct Delta {
-    from: u64,
-    digest_before: Digest,
-    frame: Frame,
 }
 
 /// What a node gets to be at the present revision.
@@ -89,11 +74,11 @@ impl Feed {
     pub(crate) fn restart(&self, revision: u64, entries: Entries) {
         let mut inner = self.lock();
         let (kept, digest) = (inner.kept, entries.digest());
-        let (denials, digests) = (Denials::after(revision, kept), VecDeque::from([(revision, digest)]));
-        *inner = Inner { revision, digest, entries, denials, digests, ..Inner::starting(kept) };
+        *inner = Inner { revision, digest, entries, denials: Denials::after(revision, kept), ..Inner::starting(kept) };
+        inner.digests.take_in(revision, digest);
     }
 
-    /// Takes in one revision; one that changes no entry has a delta all the same, so revisions never skip.
+    /// Takes in one revision, also one that changes no entry: nodes are told of each revision, be it with others.
     pub(crate) fn advance(&self, from: u64, to: u64, changes: Vec<v1::EntryChange>) {
         let mut inner = self.lock();
         let digest_before = inner.digest;
@@ -104,22 +89,11 @@ impl Feed {
             inner.entries.settle();
             inner.digest = inner.entries.digest();
         }
-        inner.denials.take_in(to, &changes);
-        let delta = v1::Delta { from, to, changes, digest: inner.digest.to_vec() };
-        let frame = Frame::encode(config_frame::Frame::Delta(delta));
         inner.revision = to;
-        inner.remember_digest();
-        if frame.len() > DELTA_BYTES_MAX {
-            inner.history.clear();
-            inner.history_bytes = 0;
-            return;
-        }
-        inner.history_bytes += frame.len();
-        inner.history.push_back(Delta { from, digest_before, frame });
-        while inner.history.len() > inner.kept || inner.history_bytes > HISTORY_BYTES_MAX {
-            let Some(oldest) = inner.history.pop_front() else { break };
-            inner.history_bytes -= oldest.frame.len();
-        }
+        let digest = inner.digest;
+        inner.denials.take_in(to, &changes);
+        inner.digests.take_in(to, digest);
+        inner.history.take_in(from, to, changes, [digest_before, digest]);
     }
 
     /// Lets sessions see what was taken in.
@@ -154,15 +128,8 @@ impl Feed {
     pub(crate) fn since(&self, revision: u64, digest: Option<&[u8]>) -> (u64, CatchUp) {
         let mut inner = self.lock();
         let fits = |expected: &Digest| digest.is_none_or(|digest| digest == expected);
-        // In order: each delta begins where the one before it ends.
-        let position = inner.history.binary_search_by_key(&revision, |delta| delta.from).ok();
-        let deltas = match position.and_then(|at| Some((at, inner.history.get(at)?))) {
-            Some((at, first)) if fits(&first.digest_before) => {
-                Some(inner.history.iter().skip(at).map(|delta| delta.frame.clone()).collect())
-            }
-            None if revision == inner.revision && revision > 0 && fits(&inner.digest) => Some(Vec::new()),
-            Some(_) | None => None,
-        };
+        let is_there = revision == inner.revision && revision > 0 && fits(&inner.digest);
+        let deltas = if is_there { Some(Vec::new()) } else { inner.history.since(revision, fits) };
         match deltas {
             Some(deltas) => (inner.revision, CatchUp::Deltas(deltas)),
             None => {
@@ -190,9 +157,7 @@ impl Feed {
 
     /// The digest of everything in force at a revision, if that is one of the recent ones.
     pub(crate) fn digest_at(&self, revision: u64) -> Option<Digest> {
-        let inner = self.lock();
-        let at = inner.digests.binary_search_by_key(&revision, |(revision, _)| *revision).ok()?;
-        inner.digests.get(at).map(|(_, digest)| *digest)
+        self.lock().digests.at(revision)
     }
 
     /// What a node is told that is at a revision, and the digest of everything in force then, if it is a recent one.
@@ -226,28 +191,19 @@ impl Inner {
             revision: 0,
             digest: Digest::default(),
             entries: Entries::new(),
-            history: VecDeque::new(),
-            history_bytes: 0,
+            history: History::keeping(kept),
             denials: Denials::after(0, kept),
-            digests: VecDeque::new(),
+            digests: Digests::keeping(kept),
             snapshot: Weak::new(),
             bookmark: None,
         }
-    }
-
-    fn remember_digest(&mut self) {
-        if self.digests.len() >= self.kept {
-            self.digests.pop_front();
-        }
-        self.digests.push_back((self.revision, self.digest));
     }
 
     /// The snapshot that others are being sent, if there are deltas from there on; another one otherwise.
     fn snapshot(&mut self) -> Arc<Snapshot> {
         let is_of_use = |snapshot: &Arc<Snapshot>| {
             let revision = snapshot.revision();
-            let has_delta = self.history.binary_search_by_key(&revision, |delta| delta.from).is_ok();
-            revision == self.revision || has_delta
+            revision == self.revision || self.history.leads_on_from(revision)
         };
         if let Some(snapshot) = self.snapshot.upgrade().filter(is_of_use) {
             return snapshot;
@@ -275,6 +231,13 @@ mod tests {
         feed
     }
 
+    fn delta(frame: &Frame) -> v1::Delta {
+        match frame.decode().unwrap().frame {
+            Some(config_frame::Frame::Delta(delta)) => delta,
+            other => panic!("{other:?}"),
+        }
+    }
+
     fn digest_of(pairs: &[(&str, &str)]) -> Digest {
         pairs.iter().map(|(key, value)| ((*key).to_owned(), value.as_bytes().to_vec())).collect::<Entries>().digest()
     }
@@ -287,13 +250,7 @@ mod tests {
     fn a_node_within_the_window_gets_every_delta_since() {
         let (revision, catch_up) = feed().since(5, Some(&digest_of(&[("a", "1")])));
         let CatchUp::Deltas(frames) = catch_up else { panic!("a snapshot") };
-        let ends: Vec<(u64, u64)> = frames
-            .iter()
-            .map(|frame| match frame.decode().unwrap().frame {
-                Some(config_frame::Frame::Delta(delta)) => (delta.from, delta.to),
-                other => panic!("{other:?}"),
-            })
-            .collect();
+        let ends: Vec<_> = frames.iter().map(delta).map(|delta| (delta.from, delta.to)).collect();
         assert_eq!((revision, ends), (9, vec![(5, 6), (6, 9)]));
     }
 
@@ -352,7 +309,7 @@ mod tests {
         assert_eq!(feed.digest_at(5), Some(digest_of(&[("a", "1")])));
         assert_eq!(feed.digest_at(6), Some(digest_of(&[("a", "1"), ("b", "2")])));
         assert_eq!(feed.digest_at(9), feed.digest_at(6));
-        assert_eq!((feed.digest_at(4), feed.digest_at(7), feed.digest_at(10)), (None, None, None));
+        assert_eq!((feed.digest_at(4), feed.digest_at(10)), (None, None));
     }
 
     #[test]
@@ -384,13 +341,30 @@ mod tests {
     }
 
     #[test]
-    fn the_window_is_bounded() {
-        let feed = Feed::new();
-        feed.restart(0, Entries::new());
-        for revision in 0..5_000 {
-            feed.advance(revision, revision + 1, Vec::new());
+    fn a_session_that_is_held_gets_what_changed_nothing_in_one_message_and_what_changed_something_in_its_place() {
+        let feed = feed();
+        // Where it is, as a session remembers it; its node takes nothing for a while.
+        let (revision, _) = feed.since(9, None);
+        for from in 9..1_009 {
+            let changes = if from == 500 { vec![put("c", "3")] } else { Vec::new() };
+            feed.advance(from, from + 1, changes);
+            feed.publish();
         }
-        assert_eq!(feed.lock().history.len(), REVISIONS_KEPT);
-        assert_eq!(feed.lock().digests.len(), REVISIONS_KEPT);
+        let (revision, CatchUp::Deltas(frames)) = feed.since(revision, None) else { panic!("a snapshot") };
+        let deltas: Vec<_> = frames.iter().map(delta).collect();
+        let ways: Vec<_> = deltas.iter().map(|delta| (delta.from, delta.to, delta.changes.len())).collect();
+        assert_eq!((revision, ways), (1_009, vec![(9, 500, 0), (500, 501, 1), (501, 1_009, 0)]));
+        assert_eq!(deltas[1].digest, feed.digest_at(1_009).unwrap());
+        assert_eq!((feed.digest_at(300), feed.digest_at(700)), (feed.digest_at(9), feed.digest_at(1_009)));
+    }
+
+    #[test]
+    fn a_node_comes_back_within_a_long_time_of_revisions_that_change_nothing() {
+        let feed = feed();
+        let now = digest_of(&[("a", "1"), ("b", "2")]);
+        (9..20_000).for_each(|from| feed.advance(from, from + 1, Vec::new()));
+        assert!(matches!(feed.since(6, Some(&now)), (20_000, CatchUp::Deltas(deltas)) if deltas.len() == 1));
+        assert!(matches!(feed.since(15_000, Some(&now)), (20_000, CatchUp::Deltas(deltas)) if deltas.len() == 1));
+        assert!(is_snapshot(&feed, 15_000, &digest_of(&[("a", "1")])), "it holds something else");
     }
 }

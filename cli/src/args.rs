@@ -4,6 +4,7 @@ mod agent;
 mod client;
 mod cluster;
 mod explain;
+mod keys;
 mod revoke;
 mod rollout;
 mod secret;
@@ -20,6 +21,7 @@ pub(crate) use self::cluster::{
     ClusterRemoveArgs, ClusterRestoreArgs, ClusterTransferArgs,
 };
 pub(crate) use self::explain::ExplainArgs;
+pub(crate) use self::keys::{KeysCommand, KeysListArgs, KeysRotateArgs, OwnKey};
 pub(crate) use self::revoke::RevokeArgs;
 pub(crate) use self::rollout::{RolloutCommand, RolloutStatusArgs, RolloutStepArgs, StagesArgs};
 pub(crate) use self::secret::{SecretCommand, SecretDeleteArgs, SecretListArgs, SecretSetArgs, ShownTo};
@@ -94,6 +96,9 @@ pub(crate) enum Command {
     /// Secrets that data planes show to servers, or give to them: sealed, by name.
     #[command(subcommand)]
     Secret(SecretCommand),
+    /// The cluster's own keys: which sign tokens and seal refresh tokens and sessions, and putting others in use.
+    #[command(subcommand)]
+    Keys(KeysCommand),
     /// OAuth clients: programs that ask for tokens themselves.
     #[command(subcommand)]
     Client(ClientCommand),

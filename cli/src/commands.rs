@@ -6,6 +6,7 @@ pub(crate) mod cluster;
 pub(crate) mod dev;
 pub(crate) mod doctor;
 pub(crate) mod explain;
+pub(crate) mod keys;
 pub(crate) mod ledger;
 pub(crate) mod reference;
 pub(crate) mod resources;

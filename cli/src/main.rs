@@ -67,6 +67,7 @@ async fn dispatch(cli: Cli) -> Result<(), Failure> {
         Command::Agent(command) => commands::revoke::agent(&admin, command).await,
         Command::Rollout(command) => commands::rollout::run(&admin, command).await,
         Command::Client(command) => commands::client::run(command),
+        Command::Keys(command) => commands::keys::run(&admin, command).await,
         Command::Secret(command) => commands::secret::run(&admin, command).await,
         Command::Cluster(command) => commands::cluster::run(&admin, command).await,
         Command::Doctor(args) => Box::pin(commands::doctor::run(&admin, args)).await,

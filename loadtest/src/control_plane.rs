@@ -16,6 +16,7 @@ mod replay;
 mod revocation;
 mod slow_disk;
 mod snapshot;
+mod tokens;
 
 use std::{path::PathBuf, time::Duration};
 
@@ -43,6 +44,7 @@ pub(crate) enum ControlPlane {
     Snapshot(snapshot::Args),
     Revocation(revocation::Args),
     Fresh(fresh::Args),
+    Tokens(tokens::Args),
     /// One opening of a populated node, for `replay`.
     #[command(hide = true)]
     Opened {
@@ -67,6 +69,7 @@ pub(crate) async fn run(command: ControlPlane) -> Result<()> {
         ControlPlane::Snapshot(args) => Box::pin(snapshot::run(args)).await,
         ControlPlane::Revocation(args) => Box::pin(revocation::run(args)).await,
         ControlPlane::Fresh(args) => Box::pin(fresh::run(args)).await,
+        ControlPlane::Tokens(args) => Box::pin(tokens::run(args)).await,
         ControlPlane::Opened { data } => replay::open_once(&data).await,
     }
 }

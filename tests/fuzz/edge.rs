@@ -128,6 +128,7 @@ fn consent(id: &str, tools: &[&str]) -> Kind {
         expires_at: NOW + 600,
         revoked: false,
         client: "cli".into(),
+        earlier_agents: Vec::new(),
     })
 }
 

@@ -1,5 +1,6 @@
 //! Fuzzing of everything that reads bytes of strangers: messages, headers, event streams, envelopes, the edge,
-//! OpenAPI documents, what programs and balancers say, hosts and networks.
+//! OpenAPI documents, what programs and balancers say, hosts and networks, assertions and keys, and what clients of the
+//! authorization server send.
 //!
 //!   fuzz --seconds 60 [--seed N] [--target NAME]   so long, all targets in turn or one; what was tried is told
 //!   fuzz --cases 100000 [--seed N] [--target NAME] so many cases of each target
@@ -10,9 +11,14 @@
 //! which is checked against something written independently. Exit 0 when all held, 1 with the case that did not, 2 on
 //! wrong usage.
 
+mod assertions;
+mod clients;
 mod conversation;
 mod edge;
 mod envelopes;
+mod error;
+#[path = "../../control-plane/server/src/oauth/form.rs"]
+mod form;
 mod mutate;
 mod openapi;
 mod oracles;

@@ -13,7 +13,7 @@ use bailiwick_proto::mcp::{
 use serde_json::{Value, value::RawValue};
 
 use crate::{
-    conversation, edge, envelopes,
+    assertions, clients, conversation, edge, envelopes,
     mutate::{Random, changed},
     openapi, oracles, places, proxy, seeds,
     sse::{Mark, SseReader},
@@ -34,7 +34,7 @@ pub(crate) struct Target {
     pub(crate) check: fn(&[u8]) -> Checked,
 }
 
-pub(crate) const TARGETS: [Target; 14] = [
+pub(crate) const TARGETS: [Target; 18] = [
     Target { name: "json", seeds: json_or_message, check: json },
     Target { name: "message", seeds: a_message, check: message },
     Target { name: "answer", seeds: a_message, check: answer },
@@ -49,6 +49,10 @@ pub(crate) const TARGETS: [Target; 14] = [
     Target { name: "host", seeds: places::a_host, check: places::host },
     Target { name: "network", seeds: places::a_network, check: places::network },
     Target { name: "sse-address", seeds: places::an_address, check: places::sse_address },
+    Target { name: "assertion", seeds: assertions::one, check: assertions::assertion },
+    Target { name: "key-set", seeds: assertions::a_set, check: assertions::key_set },
+    Target { name: "redirect", seeds: clients::redirects, check: clients::redirect },
+    Target { name: "form", seeds: clients::a_form, check: clients::form },
 ];
 
 /// What a case is about.

@@ -19,7 +19,9 @@ fn whatever_strangers_send_is_read_as_promised() {
     assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
     let readers =
         ["json", "message", "answer", "headers", "stream", "envelope", "wishes", "edge", "openapi", "conversation"];
-    for target in readers.into_iter().chain(["proxy", "host", "network", "sse-address"]) {
+    let places = ["proxy", "host", "network", "sse-address"];
+    let identity = ["assertion", "key-set", "redirect", "form"];
+    for target in readers.into_iter().chain(places).chain(identity) {
         let line = said.lines().find(|line| line.starts_with(&format!("{target}: "))).unwrap();
         assert!(!line.contains(", 0 of them accepted"), "seeds that nothing accepts test nothing: {line}");
     }

@@ -2,7 +2,8 @@
 //! only as far as a rule of ours says.
 //!
 //! Called by the control plane: [`peek`] to choose the issuer's keys and the rule, [`verify`] to believe, and
-//! [`replay_key`] to name what may be used once. Serves ID-JAGs, `private_key_jwt` client assertions, workload tokens
+//! [`replay_key`] to name what may be used once; [`peek_workload`] and [`verify_workload`] for workload tokens, whose
+//! issuer may be unnamed. Serves ID-JAGs, `private_key_jwt` client assertions, workload tokens
 //! and ID tokens; our own access tokens are `crate::verify`. Order: size, form, header, type, key, signature, and only
 //! then the claims: duplicates, form, issuer, audience, required claims, time.
 //!
@@ -12,6 +13,7 @@
 //! what claims mean. Specifications: RFC 7515, 7517, 7518, 7519, 7523, 8037, 8725, 9864, draft ID-JAG §4.4.
 
 use aws_lc_rs::digest::{Context, SHA256};
+use serde_json::{Map, Value};
 
 mod claims;
 mod envelope;
@@ -129,17 +131,76 @@ pub fn peek(jwt: &str) -> Result<Peeked, AssertionError> {
     Ok(Peeked { typ, kid, alg, iss })
 }
 
+/// What an unverified workload token says of itself; see [`Peeked`].
+#[derive(Clone, PartialEq, Eq)]
+pub struct PeekedWorkload {
+    /// Media type of the whole (`typ`).
+    pub typ: Option<String>,
+    /// Key id.
+    pub kid: Option<String>,
+    /// The issuer it claims, if it does (SPIFFE JWT-SVID §3 has it optional).
+    pub iss: Option<String>,
+    /// What it claims to be about.
+    pub sub: String,
+}
+
+impl std::fmt::Debug for PeekedWorkload {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("PeekedWorkload").finish_non_exhaustive()
+    }
+}
+
+/// Reads a workload token without believing it: the signature is not checked.
+///
+/// # Errors
+/// Refuses what [`verify_workload`] would refuse for its size, form or header, and an `iss` or `sub` that is unfit.
+pub fn peek_workload(jwt: &str) -> Result<PeekedWorkload, AssertionError> {
+    let envelope = Envelope::open(jwt)?;
+    let claims = envelope.claims()?;
+    let sub = claims::identifier(&claims, "sub")?.ok_or(AssertionError::Missing("sub"))?;
+    let envelope::Header { typ, kid, .. } = envelope.header;
+    Ok(PeekedWorkload { typ, kid, iss: claims::identifier(&claims, "iss")?, sub })
+}
+
 /// Verifies an assertion as received, with the keys of the rule's issuer, at `now_unix` seconds since the epoch.
 ///
 /// # Errors
 /// The first of the checks that fails, in the order of this module's header.
 pub fn verify(jwt: &str, keys: &AssertionKeys, rule: &Rule<'_>, now_unix: i64) -> Result<Assertion, AssertionError> {
+    verified(jwt, keys, rule, now_unix, |_| ())
+}
+
+/// The same of a workload token, as received: one that names no issuer is of the one whose keys verify it. That of two
+/// issuers none has the other's keys, nor speaks for its subjects, is the caller's to see to.
+///
+/// # Errors
+/// As [`verify`].
+pub fn verify_workload(
+    jwt: &str,
+    keys: &AssertionKeys,
+    rule: &Rule<'_>,
+    now_unix: i64,
+) -> Result<Assertion, AssertionError> {
+    verified(jwt, keys, rule, now_unix, |claims| {
+        claims.entry("iss").or_insert_with(|| rule.issuer.into());
+    })
+}
+
+fn verified(
+    jwt: &str,
+    keys: &AssertionKeys,
+    rule: &Rule<'_>,
+    now_unix: i64,
+    complete: impl FnOnce(&mut Map<String, Value>),
+) -> Result<Assertion, AssertionError> {
     let envelope = Envelope::open(jwt)?;
     if !rule.typ.admits(envelope.header.typ.as_deref()) {
         return Err(AssertionError::Type);
     }
     keys.check(&envelope)?;
-    let assertion = Assertion::read(envelope.claims()?)?;
+    let mut claims = envelope.claims()?;
+    complete(&mut claims);
+    let assertion = Assertion::read(claims)?;
     rule.check(&assertion, now_unix)?;
     Ok(assertion)
 }

@@ -123,6 +123,13 @@ impl VerifyingKeys {
         self.0.is_empty()
     }
 
+    /// Whether a token has our form and names a key that is not among these. Nothing it says is verified by that.
+    #[must_use]
+    pub fn lack_key_of(&self, token: &str) -> bool {
+        token.len() <= TOKEN_BYTES_MAX
+            && Envelope::open(token).is_ok_and(|envelope| !self.0.contains_key(&envelope.header.kid))
+    }
+
     /// Verifies a token as received (without `Bearer`), at `now_unix` seconds since the epoch.
     ///
     /// # Errors

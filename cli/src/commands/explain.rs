@@ -1,8 +1,9 @@
 //! `explain`: who said that this agent could do that.
 //!
 //! For one call, from the ledger alone: who called, what was decided and by what, and the consent it rested on, with
-//! who granted it, why, and whether it was taken back. The control plane forgets ended consents; the ledger does not.
-//! What is not found is said. Absent: the proof that the records are in the log (`ledger verify`).
+//! who granted it, why, and whether it was taken back; and where other agents handed on what it is for, the consents it
+//! came of, back to the person's. The control plane forgets ended consents; the ledger does not. What is not found is
+//! said. Absent: the proof that the records are in the log (`ledger verify`).
 
 use serde_json::{Map, Value, json};
 
@@ -17,6 +18,8 @@ use crate::{
 const PAGE_RECORDS: usize = 1000;
 /// Pages that are looked through for a consent's events: ten million changes of the control plane.
 const PAGES_MAX: usize = 200;
+/// Consents that one came of: more agents never act one for the other.
+const PARENTS_MAX: usize = 3;
 /// No consent lasts longer than 30 days; clocks of nodes may differ.
 const CONSENT_DAYS_MAX: i64 = 31;
 
@@ -27,6 +30,8 @@ struct Evidence {
     events: Vec<Value>,
     /// Whether older changes remain that were not looked through.
     is_cut: bool,
+    /// The same of those it came of, each with its id, the nearest first.
+    parents: Vec<(String, Evidence)>,
 }
 
 impl Evidence {
@@ -47,7 +52,7 @@ pub(crate) async fn run(args: ExplainArgs) -> Result<(), Failure> {
         let consent = text(call, "consent");
         let evidence = match consent.as_str() {
             "" => Evidence::default(),
-            consent => evidence(&args.ledger, consent, &text(call, "ts")).await?,
+            consent => with_parents(&args.ledger, consent, &text(call, "ts")).await?,
         };
         let id = text(call, "request_id");
         let ended = |record: &&Value| text(record, "kind") == "call.outcome" && text(record, "request_id") == id;
@@ -80,6 +85,19 @@ fn items(mut answer: Value) -> Vec<Value> {
     }
 }
 
+/// A consent's events, and those of what it came of.
+async fn with_parents(ledger: &str, consent: &str, called: &str) -> Result<Evidence, Failure> {
+    let parent = |one: &Evidence| one.first("consent_granted").map(|granted| text(granted, "control.parent"));
+    let own = evidence(ledger, consent, called).await?;
+    let (mut parents, mut next) = (Vec::new(), parent(&own));
+    while let Some(id) = next.filter(|id| !id.is_empty() && parents.len() < PARENTS_MAX) {
+        let found = evidence(ledger, &id, called).await?;
+        next = parent(&found);
+        parents.push((id, found));
+    }
+    Ok(Evidence { parents, ..own })
+}
+
 /// A consent's events from its grant until now.
 async fn evidence(ledger: &str, consent: &str, called: &str) -> Result<Evidence, Failure> {
     let mut query = vec![
@@ -110,7 +128,7 @@ fn days_before(ts: &str) -> Option<String> {
 }
 
 fn explain(call: &Value, outcome: Option<&Value>, evidence: &Evidence) -> Value {
-    let fields = ["user", "agent", "owner", "project", "client", "session", "binding"];
+    let fields = ["user", "agent", "earlier_agents", "owner", "project", "client", "session", "binding"];
     let records: Vec<&Value> = [Some(call), outcome].into_iter().flatten().filter_map(|one| one.get("index")).collect();
     let state = [("revision", "rev"), ("revision_age_ms", "rev_age_ms"), ("rollout", "rollout")];
     let used = ["virtual_server", "server", "tool", "tool_hash", "tier"];
@@ -124,7 +142,8 @@ fn explain(call: &Value, outcome: Option<&Value>, evidence: &Evidence) -> Value 
             state.map(|(name, field)| (name, call.get(field))),
         ),
         "outcome": outcome.and_then(|outcome| outcome.get("outcome")),
-        "consent": consent(call, evidence),
+        "consent": call.get("consent").map(|id| consent(id, evidence)),
+        "came_of": evidence.parents.iter().map(|(id, found)| consent(&json!(id), found)).collect::<Vec<_>>(),
         "not_found": not_found(call, outcome, evidence),
     })
 }
@@ -141,9 +160,7 @@ fn merged<'a>(
     members
 }
 
-/// `null` where the call names none.
-fn consent(call: &Value, evidence: &Evidence) -> Value {
-    let Some(id) = call.get("consent") else { return Value::Null };
+fn consent(id: &Value, evidence: &Evidence) -> Value {
     let event = |word: &str, names: &[&str]| {
         let found = evidence.first(word)?;
         let of_event = members(found.get("control")?, names);
@@ -155,7 +172,19 @@ fn consent(call: &Value, evidence: &Evidence) -> Value {
         ];
         Some(merged(of_event, more))
     };
-    let terms = ["user", "agent", "client", "virtual_server", "level", "tools", "reason", "provider", "expires_at"];
+    let terms = [
+        "user",
+        "agent",
+        "client",
+        "virtual_server",
+        "level",
+        "tools",
+        "reason",
+        "provider",
+        "expires_at",
+        "parent",
+        "earlier_agents",
+    ];
     let mut granted = event("consent_granted", &terms);
     if let Some(granted) = &mut granted {
         let seconds = granted.get("expires_at").and_then(Value::as_str).and_then(|text| text.parse().ok());
@@ -184,13 +213,14 @@ fn not_found(call: &Value, outcome: Option<&Value>, evidence: &Evidence) -> Vec<
         }
         Some(_) => {}
     }
+    let unknown = evidence.parents.iter().filter(|(_, found)| found.first("consent_granted").is_none());
+    missing.extend(unknown.map(|(id, _)| format!("who granted {}, of which it came", plain(id))));
     missing
 }
 
 /// A call in some lines.
 fn people(call: &Value) -> String {
     let at = |path: &str| plain(&text(call, path));
-    let is_there = |path: &str| call.pointer(path).is_some_and(Value::is_object);
     let mut lines = vec![headline(call)];
     let mut line = |name: &str, rest: &str| lines.push(format!("  {name:<10}{rest}"));
     let [user, agent, owner, client] = ["user", "agent", "owner", "client"].map(|name| at(&format!("who.{name}")));
@@ -198,12 +228,30 @@ fn people(call: &Value) -> String {
         "" => line("who", "nobody who proved who they are"),
         _ => line("who", &format!("{user}, through {agent} (owner {owner}) and client {client}")),
     }
-    line("decided", &decided(call));
-    if is_there("/consent") {
-        line("consent", &at("consent.id"));
+    let earlier = call.pointer("/who/earlier_agents").and_then(Value::as_array).into_iter().flatten();
+    for agent in earlier {
+        line("", &format!("for {}, which handed it on", plain(agent.as_str().unwrap_or_default())));
     }
-    if is_there("/consent/granted") {
-        let of = |name: &str| at(&format!("consent.granted.{name}"));
+    line("decided", &decided(call));
+    tell(&mut line, "consent", call.get("consent").unwrap_or(&Value::Null));
+    for consent in call.get("came_of").and_then(Value::as_array).into_iter().flatten() {
+        tell(&mut line, "came of", consent);
+    }
+    for missing in call.get("not_found").and_then(Value::as_array).into_iter().flatten() {
+        line("not found", missing.as_str().unwrap_or_default());
+    }
+    lines.join("\n")
+}
+
+/// A consent in some lines, under this name.
+fn tell(line: &mut impl FnMut(&str, &str), name: &str, consent: &Value) {
+    if !consent.is_object() {
+        return;
+    }
+    let is_there = |path: &str| consent.get(path).is_some_and(Value::is_object);
+    line(name, &plain(&text(consent, "id")));
+    if is_there("granted") {
+        let of = |name: &str| plain(&text(consent, &format!("granted.{name}")));
         line("granted", &format!("at {} by {}, until {}", of("time"), of("by"), of("expires_at")));
         line("", &format!("to {} through {}, on behalf of {}", of("agent"), of("client"), of("user")));
         let tools = Some(of("tools")).filter(|tools| !tools.is_empty());
@@ -214,23 +262,19 @@ fn people(call: &Value) -> String {
             line("", &format!("with identity provider {}", of("provider")));
         }
     }
-    if is_there("/consent/code_issued") {
-        let of = |name: &str| at(&format!("consent.code_issued.{name}"));
+    if is_there("code_issued") {
+        let of = |name: &str| plain(&text(consent, &format!("code_issued.{name}")));
         line("evidence", &format!("code sent to {}, challenge {}", of("redirect_uri"), of("challenge")));
     }
-    if is_there("/consent/code_redeemed") {
-        line("", &format!("code redeemed at {}", at("consent.code_redeemed.time")));
+    if is_there("code_redeemed") {
+        line("", &format!("code redeemed at {}", plain(&text(consent, "code_redeemed.time"))));
     }
-    if is_there("/consent/revoked") {
-        let of = |name: &str| at(&format!("consent.revoked.{name}"));
+    if is_there("revoked") {
+        let of = |name: &str| plain(&text(consent, &format!("revoked.{name}")));
         line("ended", &format!("at {} by {}: \"{}\"", of("time"), of("by"), of("reason")));
-    } else if is_there("/consent/granted") {
+    } else if is_there("granted") {
         line("ended", "not taken back");
     }
-    for missing in call.get("not_found").and_then(Value::as_array).into_iter().flatten() {
-        line("not found", missing.as_str().unwrap_or_default());
-    }
-    lines.join("\n")
 }
 
 /// When, what, and how it ended.
@@ -281,102 +325,4 @@ fn plain(text: &str) -> String {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn call() -> Value {
-        json!({
-            "index": "9", "kind": "call.intent", "request_id": "r-1", "ts": "2026-11-21T00:00:10.000000Z",
-            "user": "jane@example.com", "agent": "assistant", "owner": "joe@example.com", "project": "shop",
-            "client": "editor", "session": "s-1", "consent": "c-1", "binding": "not_required", "rev": "31",
-            "virtual_server": "shop", "server": "plain", "tool": "charge", "tier": "transactional",
-            "decision": {"effect": "permit", "policies": [{"name": "buyers", "version": "12"}]},
-            "trace": {"method": "tools/call"},
-        })
-    }
-
-    fn event(index: u32, mut control: Value) -> Value {
-        control["revision"] = "7".into();
-        let ts = "2026-11-21T00:00:01.000000Z";
-        json!({"index": index.to_string(), "kind": "control.event", "ts": ts, "control": control})
-    }
-
-    fn granted() -> Value {
-        event(
-            2,
-            json!({
-                "type": "consent_granted", "actor": "user:jane@example.com", "consent": "c-1",
-                "user": "jane@example.com",
-                "agent": "assistant", "client": "editor", "virtual_server": "shop", "level": "transactional",
-                "tools": ["plain/charge"], "reason": "OPS-12\u{1b}[2J", "expires_at": "1795222800",
-            }),
-        )
-    }
-
-    fn evidence(mut newest_first: Vec<Value>) -> Evidence {
-        newest_first.push(granted());
-        Evidence { events: newest_first, is_cut: false }
-    }
-
-    #[test]
-    fn a_permitted_call_is_traced_to_who_granted_its_consent() {
-        let code = json!({"type": "code_issued", "challenge": "E9-x", "redirect_uri": "http://127.0.0.1:3000/cb"});
-        let revoked = json!({"type": "consent_revoked", "actor": "admin", "reason": "left the company"});
-        let outcome = json!({"index": "10", "kind": "call.outcome", "request_id": "r-1", "outcome": {"status": "ok"}});
-        let evidence = evidence(vec![event(12, revoked), event(3, code)]);
-        let explained = explain(&call(), Some(&outcome), &evidence);
-        assert_eq!(explained["records"], json!(["9", "10"]));
-        assert_eq!(explained["consent"]["granted"]["by"], "user:jane@example.com");
-        assert_eq!(explained["consent"]["granted"]["record"], "2");
-        assert_eq!(explained["not_found"], json!([]));
-        let expected =
-            "2026-11-21T00:00:10.000000Z  tools/call plain/charge (transactional) on shop: permitted, ended ok
-  who       jane@example.com, through assistant (owner joe@example.com) and client editor
-  decided   permit by policy buyers of revision 12; the configuration was of revision 31
-  consent   c-1
-  granted   at 2026-11-21T00:00:01.000000Z by user:jane@example.com, until 2026-11-21T01:00:00Z
-            to assistant through editor, on behalf of jane@example.com
-            for shop, up to transactional, only plain/charge
-  why       \"OPS-12 [2J\"
-  evidence  code sent to http://127.0.0.1:3000/cb, challenge E9-x
-  ended     at 2026-11-21T00:00:01.000000Z by admin: \"left the company\"";
-        assert_eq!(people(&explained), expected);
-    }
-
-    #[test]
-    fn a_refused_call_says_why_and_that_its_consent_stands() {
-        let mut call = call();
-        call["kind"] = "call.denied".into();
-        call["decision"] = json!({"effect": "deny", "reason": "policy_denied", "policies": []});
-        let told = people(&explain(&call, None, &evidence(Vec::new())));
-        assert!(told.contains(": refused\n"), "{told}");
-        assert!(told.contains("decided   deny, policy_denied; the configuration was of revision 31\n"), "{told}");
-        assert!(told.ends_with("ended     not taken back"), "{told}");
-    }
-
-    #[test]
-    fn what_is_not_there_is_said() {
-        let told = people(&explain(&call(), None, &Evidence::default()));
-        assert!(told.contains("not found how the call ended"), "{told}");
-        assert!(
-            told.contains("not found who granted the consent: no consent_granted for it is in the ledger"),
-            "{told}"
-        );
-        assert!(!told.contains("ended     "), "{told}");
-        let cut = Evidence { is_cut: true, ..Evidence::default() };
-        assert!(people(&explain(&call(), None, &cut)).contains("ten million"), "{told}");
-        let stranger =
-            json!({"kind": "call.denied", "ts": "t", "decision": {"effect": "deny", "reason": "token_invalid"}});
-        let explained = explain(&stranger, None, &Evidence::default());
-        assert_eq!(explained["consent"], Value::Null);
-        let told = people(&explained);
-        assert!(told.contains("nobody who proved who they are"), "{told}");
-        assert!(told.contains("not found a consent: the record names none"), "{told}");
-    }
-
-    #[test]
-    fn evidence_is_looked_for_as_far_back_as_a_consent_can_last() {
-        assert_eq!(days_before("2026-11-21T00:00:10.000000Z").as_deref(), Some("2026-10-21T00:00:10Z"));
-        assert_eq!(days_before("t"), None);
-    }
-}
+mod tests;

@@ -28,6 +28,7 @@ use crate::{
     show, tool,
     user::{self, UserApplied, UserDeleted},
     virtual_server::{self, VirtualServerApplied, VirtualServerDeleted, fitting},
+    workload,
 };
 
 /// The next state in the making.
@@ -198,7 +199,7 @@ fn problems_of_apply(before: &State, next: &State, manifests: &[Manifest]) -> Ve
             Spec::User(_) | Spec::Agent(_) | Spec::Policy(_) => {}
         }
     }
-    problems.extend(policy_problems(next, manifests));
+    problems.extend(policy_problems(next, manifests).into_iter().chain(workload::problems(next, manifests)));
     problems.truncate(PROBLEMS_MAX);
     problems
 }
@@ -208,14 +209,14 @@ fn is_retired(state: &State, manifest: &Manifest) -> bool {
 }
 
 fn client_problems(next: &State, manifest: &Manifest, spec: &ClientSpec) -> Vec<Problem> {
-    let agent = spec.agent.iter().filter(|agent| !next.agents.contains_key(*agent));
-    let agent = agent.map(|agent| manifest.problem("spec.agent", missing(Kind::Agent, agent, next.agents.keys())));
+    let agents = spec.agents().filter(|(_, agent)| !next.agents.contains_key(*agent));
+    let agents = agents.map(|(key, agent)| manifest.problem(key, missing(Kind::Agent, agent, next.agents.keys())));
     let named = spec.headless.iter().flat_map(|headless| &headless.virtual_servers);
     let unknown = named.filter(|name| !next.virtual_servers.contains_key(*name)).map(|name| {
         let message = missing(Kind::VirtualServer, name, next.virtual_servers.keys());
         manifest.problem("spec.headless.virtual_servers", message)
     });
-    agent.chain(unknown).collect()
+    agents.chain(unknown).collect()
 }
 
 fn provider_problems(next: &State, manifest: &Manifest, spec: &IdentityProviderSpec) -> Vec<Problem> {
@@ -383,14 +384,13 @@ fn problems_of_delete(next: &State, resources: &BTreeSet<&ResourceRef>) -> Vec<P
     for (name, agent) in next.agents.iter().filter(|(_, agent)| !next.users.contains_key(&agent.spec.owner)) {
         refers(Kind::Agent, name, ResourceRef::new(Kind::User, &agent.spec.owner));
     }
-    let agents = next.clients.iter().filter_map(|(name, client)| Some((name, client.spec.agent.as_ref()?)));
+    let agents = next.clients.iter().flat_map(|(name, one)| one.spec.agents().map(move |(_, agent)| (name, agent)));
     for (name, agent) in agents.filter(|(_, agent)| !next.agents.contains_key(*agent)) {
         refers(Kind::Client, name, ResourceRef::new(Kind::Agent, agent));
     }
     for (name, client) in &next.clients {
-        let named = client.spec.headless.iter().flat_map(|headless| &headless.virtual_servers);
-        for gone in named.filter(|named| !next.virtual_servers.contains_key(*named)) {
-            refers(Kind::Client, name, ResourceRef::new(Kind::VirtualServer, gone));
+        for gone in workload::gone(next, &client.spec) {
+            refers(Kind::Client, name, gone);
         }
     }
     for (name, provider) in &next.identity_providers {

@@ -83,6 +83,7 @@ pub(crate) fn decide_use(state: &State, wish: UseAssertion, context: &Context) -
     }
     let (agent, terms) = parties(state, &wish, context)?;
     let standing = Standing {
+        handed: None,
         reason: format!("asserted by identity provider {}", wish.provider),
         provider: wish.provider,
         user: wish.user,

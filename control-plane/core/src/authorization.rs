@@ -189,6 +189,8 @@ pub(crate) fn decide_grant(state: &State, wish: GrantConsent, context: &Context)
         client: wish.client,
         provider: wish.provider,
         tools: wish.tools,
+        parent: None,
+        earlier_agents: Vec::new(),
     };
     let issued = CodeIssued {
         consent: granted.consent.clone(),
@@ -222,7 +224,7 @@ pub fn is_challenge(text: &str) -> bool {
     text.len() == CHALLENGE_CHARS && text.bytes().all(|b| b.is_ascii_alphanumeric() || matches!(b, b'-' | b'_'))
 }
 
-fn check_signed_in(state: &State, provider: &str) -> Result<(), Rejection> {
+pub(crate) fn check_signed_in(state: &State, provider: &str) -> Result<(), Rejection> {
     let counts = provider.is_empty() || state.identity_providers.get(provider).is_some_and(|known| known.spec.active);
     let refused = || Rejection::Inactive(crate::ResourceRef::new(crate::Kind::IdentityProvider, provider));
     counts.then_some(()).ok_or_else(refused)

@@ -16,8 +16,11 @@ use crate::{
     agent::life,
     apply, checkpoint, consent, credential,
     event::{Change, Event},
-    join_token, member, node, receipt, requests, reserve, revocation, rollout, secret, token_key, tool, wish,
+    handed_on, join_token, key_rotation, member, node, receipt, requests, reserve, revocation, rollout, secret,
+    token_key, tool, wish,
 };
+
+pub use crate::wish::Exchanged;
 
 /// What can be asked.
 #[derive(Clone, Debug)]
@@ -97,6 +100,8 @@ pub enum Command {
     CommitCheckpoint(checkpoint::CommitCheckpoint),
     /// A public key that signs access tokens.
     RegisterTokenKey(token_key::TokenKey),
+    /// Another key in use, or one less believed.
+    Keys(key_rotation::KeyWish),
     /// Who signs tokens and what audiences are made from.
     SetIssuer(token_key::Issuer),
     /// Begin a cluster, or begin it anew from a backup, with one member.
@@ -268,18 +273,6 @@ impl Action {
     }
 }
 
-/// A token that may say less than its consent.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Exchanged {
-    /// What the token says.
-    pub grant: Grant,
-    /// The most harmful tier it is good for.
-    pub level: Tier,
-    /// The generation of the refresh token that comes with it, if one does.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub refresh: Option<u64>,
-}
-
 /// Everything a token for a consent says; signing it is the server's work.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Grant {
@@ -293,6 +286,9 @@ pub struct Grant {
     pub user: String,
     /// `agent_sub`.
     pub agent: String,
+    /// The agents through which it came, the latest first.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub earlier_agents: Vec<String>,
     /// `project_id`.
     pub project: String,
     /// `client_id`.
@@ -312,6 +308,12 @@ pub struct Grant {
 /// # Errors
 /// A [`Rejection`] says why nothing happens.
 pub fn decide(state: &State, command: Command, context: &Context) -> Result<Decision, Rejection> {
+    let mut decision = decide_itself(state, command, context)?;
+    handed_on::end_descendants(state, &mut decision, context);
+    Ok(decision)
+}
+
+fn decide_itself(state: &State, command: Command, context: &Context) -> Result<Decision, Rejection> {
     requests::check(context)?;
     if let Some(earlier) = state.requests.earlier(&context.request_id) {
         return repeat(state, &command, earlier, context);
@@ -342,6 +344,7 @@ pub fn decide(state: &State, command: Command, context: &Context) -> Result<Deci
         }
         Command::CommitCheckpoint(commit) => checkpoint::decide_commit(state, &commit, context),
         Command::RegisterTokenKey(key) => token_key::decide_register(state, key, context),
+        Command::Keys(wish) => key_rotation::decide(state, wish, context),
         Command::SetIssuer(issuer) => token_key::decide_set_issuer(state, issuer, context),
         Command::FoundCluster(wish) => member::decide_found(state, wish, context),
         Command::CreateJoinToken(wish) => join_token::decide_create(state, wish, context),
@@ -387,6 +390,7 @@ fn repeat(
         | Command::BeginReserved { .. }
         | Command::CommitCheckpoint(_)
         | Command::RegisterTokenKey(_)
+        | Command::Keys(_)
         | Command::SetIssuer(_)
         | Command::RemoveMember(_)
         | Command::SealSecret(_)

@@ -4,8 +4,7 @@
 //! from administrators issuing tokens, one consent each. Called by those, `command`, `apply` and `revocation`
 //! (deciding), `state` (evolving), `view` and `show`. Invariants: a consent that still counts names a
 //! user, an agent and a virtual server that exist (deleting one of them revokes it), and its level was within the
-//! agent's ceiling.
-//! Consents that ended long ago are forgotten as new ones come; the ledger keeps them.
+//! agent's ceiling. Consents that ended long ago are forgotten as new ones come; the ledger keeps them.
 //! Absent: the token itself and its signature (`token`, server); asking people (server).
 
 use std::collections::BTreeSet;
@@ -19,6 +18,7 @@ use crate::{
     authorization::Code,
     command::{Answer, Context, Decision, Grant, IssueToken},
     event::Event,
+    handed_on,
     refresh::Generation,
     requests,
     revocation::REVOKED_AT_ONCE_MAX,
@@ -153,6 +153,8 @@ fn grant(
         client: wish.client,
         provider: String::new(),
         tools: BTreeSet::new(),
+        parent: None,
+        earlier_agents: Vec::new(),
     };
     let issued = TokenIssued {
         consent: ids.consent.clone(),
@@ -249,7 +251,9 @@ pub(crate) fn decide_take_back(state: &State, wish: &TakeBack, context: &Context
         let known = state.consents.get(*id);
         known.is_some_and(|known| known.granted.user == wish.user && known.may_be_revoked())
     };
+    let mut ending = handed_on::Ending::default();
     let own = wish.consents.iter().filter(is_theirs);
+    let own = own.filter(|id| ending.take_in(state, id, REVOKED_AT_ONCE_MAX, context));
     let events: Vec<_> = own.map(|id| revocation(id, &wish.reason, context)).collect();
     let ended = Fulfilled::Ended(events.len());
     Ok(Decision::fulfilled(events, ended))
@@ -276,6 +280,7 @@ pub(crate) fn to_grant(granted: &ConsentGranted, issued: &TokenIssued) -> Grant 
         jti: issued.jti.clone(),
         user: granted.user.clone(),
         agent: granted.agent.clone(),
+        earlier_agents: granted.earlier_agents.clone(),
         project: issued.project.clone(),
         client: granted.client.clone(),
         virtual_server: granted.virtual_server.clone(),
@@ -323,6 +328,12 @@ pub struct ConsentGranted {
     /// Only these tools, each as `server/tool`; none: all up to the level, also later ones.
     #[serde(default, skip_serializing_if = "BTreeSet::is_empty")]
     pub tools: BTreeSet<String>,
+    /// The consent it came of, where another agent handed on what that one was for.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub parent: Option<String>,
+    /// The agents through which it came, the latest first.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub earlier_agents: Vec<String>,
 }
 
 /// Payload of `consent_revoked`.
@@ -360,6 +371,7 @@ pub(crate) fn evolve_granted(state: &mut State, event: &ConsentGranted, actor: &
     for ended in forgettable(state, changed.time / 1_000_000) {
         if let Some(forgotten) = state.consents.get(&ended.1).map(|consent| consent.granted.clone()) {
             standing::forget(state, &forgotten);
+            handed_on::forget(state, &forgotten);
         }
         state.consents.remove(&ended.1);
         state.consent_expiries.remove(&ended);
@@ -369,16 +381,15 @@ pub(crate) fn evolve_granted(state: &mut State, event: &ConsentGranted, actor: &
         state.consent_expiries.remove(&(replaced.granted.expires_at, id.clone()));
     }
     state.consent_expiries.insert((event.expires_at, id.clone()), ());
-    let granted_by = actor.to_owned();
-    let granted = event.clone();
+    handed_on::evolve_granted(state, event);
+    let (granted, granted_by) = (event.clone(), actor.to_owned());
     let consent = Consent { granted, granted_by, changed, revoked: None, token: None, code: None, refresh: None };
     state.consents.insert(id, consent);
 }
 
 pub(crate) fn evolve_revoked(state: &mut State, event: &ConsentRevoked, changed: Changed) {
     if let Some(consent) = state.consents.get_mut(&event.consent) {
-        let ConsentRevoked { reason, by_client, .. } = event.clone();
-        consent.revoked = Some(Revoked { reason, changed, by_client });
+        consent.revoked = Some(Revoked { reason: event.reason.clone(), changed, by_client: event.by_client });
     }
 }
 

@@ -15,13 +15,16 @@ use crate::{
     client::{ClientApplied, ClientDeleted},
     consent::{ConsentGranted, ConsentRevoked, TokenIssued},
     credential::{CredentialDeleted, CredentialSet},
+    exchange::TokenExchanged,
     identity_provider::{IdentityProviderApplied, IdentityProviderDeleted},
     join_token::JoinTokenCreated,
+    key_rotation::{AuthorizationKeyRetired, AuthorizationKeyRotated, TokenKeyRetired, TokenKeyRotated},
     member::{ClusterFounded, MemberEnrolled, MemberMoved, MemberRemoved},
     node::{NodeDeleted, NodeEpochOpened},
     policy::{PolicyApplied, PolicyDeleted},
     receipt::RevocationReceipted,
     refresh::TokenRefreshed,
+    refusal::RequestRefused,
     reserve::{NodeEpochReserved, NodeReserveBegun},
     rollout::{RolloutBegun, RolloutEnded, RolloutStaged, RolloutStepped},
     secret::{MasterKeyRotated, SecretSealed},
@@ -179,6 +182,18 @@ changes! {
     CodeRedeemed("code_redeemed"),
     /// A client got its next token by a refresh token.
     TokenRefreshed("token_refreshed"),
+    /// The authorization server refused so many requests of one kind.
+    RequestRefused("request_refused"),
+    /// An agent acts for another: a client got a token for one of that agent's.
+    TokenExchanged("token_exchanged"),
+    /// Tokens are signed with another key.
+    TokenKeyRotated("token_key_rotated"),
+    /// A key that signed tokens verifies no more.
+    TokenKeyRetired("token_key_retired"),
+    /// The authorization server seals with another key.
+    AuthorizationKeyRotated("authorization_key_rotated"),
+    /// A key that it sealed with opens no more.
+    AuthorizationKeyRetired("authorization_key_retired"),
 }
 
 /// The event as the ledger records it: with the revision it got, without tool definitions (their hashes stay), as
@@ -219,6 +234,10 @@ pub fn recorded(event: &Event, revision: u64) -> Option<Value> {
         | Change::TokenIssued(_)
         | Change::NodeDeleted(_)
         | Change::TokenKeyRegistered(_)
+        | Change::TokenKeyRotated(_)
+        | Change::TokenKeyRetired(_)
+        | Change::AuthorizationKeyRotated(_)
+        | Change::AuthorizationKeyRetired(_)
         | Change::IssuerSet(_)
         | Change::ClusterFounded(_)
         | Change::JoinTokenCreated(_)
@@ -243,7 +262,9 @@ pub fn recorded(event: &Event, revision: u64) -> Option<Value> {
         | Change::ConsentDeclined(_)
         | Change::CodeIssued(_)
         | Change::CodeRedeemed(_)
-        | Change::TokenRefreshed(_) => {}
+        | Change::TokenRefreshed(_)
+        | Change::RequestRefused(_)
+        | Change::TokenExchanged(_) => {}
     }
     fields.insert("revision".into(), revision.to_string().into());
     Some(Value::Object(fields))

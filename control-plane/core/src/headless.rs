@@ -1,9 +1,9 @@
 //! Headless clients: agents that run without a person at hand get tokens by proving who they are (RFC 6749 §4.4).
 //!
 //! Whose authority is it? The owner's, who answers for the agent: an administrator says in the client's manifest where
-//! it may be used so, and the consent that stands for it says that. Called by `wish`.
-//! Invariant: nobody gets a token like this whose manifest does not say so now. Absent: the client's signature, which
-//! the server looks at.
+//! it may be used so, and the consent that stands for it says that. Called by `wish`, and `workload` for those whose
+//! platform proves who they are. Invariant: nobody gets a token like this whose manifest does not say so now. Absent:
+//! the client's signature, which the server looks at.
 
 use bailiwick_proto::Tier;
 use serde::{Deserialize, Serialize};
@@ -13,6 +13,7 @@ use crate::{
     assertion::Use,
     command::{Context, Decision},
     parties,
+    resource::ClientAuth,
     standing::{self, Standing},
     state::State,
 };
@@ -32,24 +33,40 @@ pub struct UseCredentials {
 }
 
 pub(crate) fn decide_use(state: &State, wish: UseCredentials, context: &Context) -> Result<Decision, Rejection> {
-    let unknown = || Rejection::NotFound(vec![ResourceRef::new(Kind::Client, &wish.client)]);
-    let spec = &state.clients.get(&wish.client).ok_or_else(unknown)?.spec;
-    let headless = spec.headless.as_ref().filter(|headless| headless.virtual_servers.contains(&wish.virtual_server));
+    let UseCredentials { client, uses, virtual_server, wanted } = wish;
+    if state.clients.get(&client).is_some_and(|known| known.spec.auth == ClientAuth::Workload) {
+        return Err(Rejection::NotItsWorkload { client });
+    }
+    let (standing, project) = standing(state, &client, &virtual_server, context)?;
+    let wanted = wanted.unwrap_or(standing.level);
+    standing::decide_token(state, standing, wanted, project, uses, context)
+}
+
+/// What the client's manifest is good for there, on behalf of its agent's owner; and the agent's project.
+pub(crate) fn standing(
+    state: &State,
+    client: &str,
+    virtual_server: &str,
+    context: &Context,
+) -> Result<(Standing, String), Rejection> {
+    let unknown = || Rejection::NotFound(vec![ResourceRef::new(Kind::Client, client)]);
+    let spec = &state.clients.get(client).ok_or_else(unknown)?.spec;
+    let headless = spec.headless.as_ref().filter(|headless| headless.virtual_servers.contains(virtual_server));
     let agent = spec.agent.as_ref().filter(|_| headless.is_some()).ok_or_else(|| Rejection::NotHeadless {
-        client: wish.client.clone(),
-        virtual_server: wish.virtual_server.clone(),
+        client: client.to_owned(),
+        virtual_server: virtual_server.to_owned(),
     })?;
     let owner = state.agents.get(agent).map(|agent| agent.spec.owner.clone()).unwrap_or_default();
-    let terms = parties::terms(state, &owner, &wish.client, agent, &wish.virtual_server, context)?;
+    let terms = parties::terms(state, &owner, client, agent, virtual_server, context)?;
     let standing = Standing {
         provider: String::new(),
         user: owner,
         agent: agent.clone(),
-        client: wish.client,
-        virtual_server: wish.virtual_server,
+        client: client.to_owned(),
+        virtual_server: virtual_server.to_owned(),
         level: terms.ceiling,
         reason: "headless use, as the client's manifest says".to_owned(),
+        handed: None,
     };
-    let wanted = wish.wanted.unwrap_or(terms.ceiling);
-    standing::decide_token(state, standing, wanted, terms.project, wish.uses, context)
+    Ok((standing, terms.project))
 }

@@ -57,6 +57,9 @@ pub enum Rejection {
     /// No such refresh token, or not any more.
     #[error("the refresh token is not known, or what it was good for has ended")]
     RefreshUnknown,
+    /// Nothing is handed on.
+    #[error(transparent)]
+    Exchange(#[from] crate::exchange::NotHandedOn),
     /// The person has answered this question.
     #[error("this was answered before")]
     AnsweredBefore,
@@ -81,6 +84,12 @@ pub enum Rejection {
         client: String,
         /// Where.
         virtual_server: String,
+    },
+    /// The client is no workload, or another one.
+    #[error("client {client} is not the workload that is vouched for")]
+    NotItsWorkload {
+        /// The client.
+        client: String,
     },
     /// The client is not software of the agent.
     #[error("client {client} may not act as Agent {agent}")]
@@ -202,6 +211,9 @@ pub enum Rejection {
         /// The edition that would be taken.
         next: u64,
     },
+    /// The keys stay as they are.
+    #[error(transparent)]
+    Keys(#[from] crate::key_rotation::KeysStay),
     /// Not all secrets are sealed under the key.
     #[error("not all secrets are sealed under master key {master} yet")]
     SecretsUnderOther {
@@ -344,6 +356,7 @@ impl Rejection {
             | Self::SecretForOthers { .. }
             | Self::SecretEdition { .. }
             | Self::SecretsUnderOther { .. }
+            | Self::Keys(_)
             | Self::ClusterFounded
             | Self::JoinTokenShown
             | Self::Retired { .. }
@@ -362,6 +375,8 @@ impl Rejection {
             | Self::NotItsAgent { .. }
             | Self::ReviewDue { .. }
             | Self::NotHeadless { .. }
+            | Self::NotItsWorkload { .. }
+            | Self::Exchange(_)
             | Self::ConsentHeld { .. }
             | Self::LevelAboveCeiling { .. }
             | Self::JoinTokenInvalid

@@ -20,6 +20,7 @@ mod people;
 pub mod redirect;
 mod transport;
 mod virtual_server;
+mod workload;
 
 pub use command::{CommandSpec, Sharing, Transport, Variable};
 pub use identity::{
@@ -32,6 +33,7 @@ pub use transport::{BreakerSpec, CredentialSpec, LimitsSpec, RetrySpec, SecretRe
 
 pub use checks::{ADMINISTRATORS_CLIENT, Fault, is_http_url, name_fault};
 pub use virtual_server::{Naming, ServerEntry, ToolView, ToolsShown, VirtualServerSpec};
+pub use workload::{WorkloadSpec, WorkloadsSpec, trust_domain_of};
 
 /// The only `apiVersion` so far.
 pub const API_VERSION: &str = "bailiwick/v1";

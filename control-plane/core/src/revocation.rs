@@ -14,6 +14,7 @@ use crate::{
     command::{Action, Answer, Context, Decision, ResourceChange},
     consent::{self, Consent},
     event::Event,
+    handed_on::Ending,
     resource::{AgentSpec, UserSpec},
     user::UserApplied,
 };
@@ -79,8 +80,10 @@ pub(crate) fn decide_revoke(state: &State, wish: &Revoke, context: &Context) -> 
         events.push(event);
         changes.push(change(resource, Action::Deactivated));
     }
-    let mut standing = standing(state, &wish.target, context);
-    for id in standing.by_ref().take(REVOKED_AT_ONCE_MAX) {
+    // With what came of them, which ends in the same change.
+    let mut ending = Ending::default();
+    let mut standing = standing(state, &wish.target, context).peekable();
+    while let Some(id) = standing.next_if(|id| ending.take_in(state, id, REVOKED_AT_ONCE_MAX, context)) {
         events.push(consent::revocation(id, &wish.reason, context));
         changes.push(change(ResourceRef::new(Kind::Consent, id), Action::Revoked));
     }

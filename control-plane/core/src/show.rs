@@ -269,6 +269,10 @@ fn consent_status(consent: &consent::Consent, now_seconds: u64) -> Value {
     if let Some(fields) = own.as_object_mut().filter(|_| !granted.tools.is_empty()) {
         fields.insert("tools".into(), granted.tools.iter().map(String::as_str).collect());
     }
+    if let (Some(fields), Some(parent)) = (own.as_object_mut(), &granted.parent) {
+        fields.insert("parent".into(), parent.as_str().into());
+        fields.insert("earlier_agents".into(), granted.earlier_agents.iter().map(String::as_str).collect());
+    }
     if let (Some(fields), Some(revoked)) = (own.as_object_mut(), &consent.revoked) {
         fields.insert("revoked_at".into(), time(revoked.changed.time).into());
         fields.insert("revoked_reason".into(), revoked.reason.as_str().into());

@@ -6,7 +6,7 @@
 //! Invariant: [`evolve`] is total: it never fails, even for an event that no state like this could have led to.
 //! Absent: what an event does to its aggregate (the aggregate's own file).
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use serde::{Deserialize, Serialize};
 
@@ -19,8 +19,10 @@ use crate::{
     consent::{self, Consent},
     credential::{self, Credential},
     event::{Change, Event},
+    exchange,
     identity_provider::{self, IdentityProvider},
     join_token::{self, JoinToken},
+    key_rotation::{self, AuthorizationKey},
     member::{self, Cluster, Member},
     node::{self, Node},
     policy::{self, Policy},
@@ -58,12 +60,18 @@ pub struct State {
     /// (expiry in Unix seconds, consent): what to forget first.
     #[serde(with = "table::as_set")]
     pub consent_expiries: Table<(u64, String), ()>,
+    /// By consent, those that came of it because an agent handed it on.
+    #[serde(default, skip_serializing_if = "Table::is_empty")]
+    pub handed_on: Table<String, BTreeSet<String>>,
     /// Nodes by name.
     pub nodes: Table<String, Node>,
     /// The last committed checkpoint by log origin.
     pub checkpoints: BTreeMap<String, Checkpoint>,
     /// Token-signing public keys by key id.
     pub token_keys: BTreeMap<String, StoredTokenKey>,
+    /// Keys of the authorization server by id, once they were rotated.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub authorization_keys: BTreeMap<String, AuthorizationKey>,
     /// Who signs tokens; absent until set.
     pub issuer: Option<Issuer>,
     /// Which cluster this is; absent until it is founded.
@@ -130,6 +138,10 @@ pub fn evolve(state: &mut State, event: &Event, revision: u64) {
         Change::NodeDeleted(change) => node::evolve_deleted(state, change),
         Change::CheckpointCommitted(change) => checkpoint::evolve_committed(state, change, changed),
         Change::TokenKeyRegistered(change) => token_key::evolve_registered(state, change, changed),
+        Change::TokenKeyRotated(change) => key_rotation::evolve_token_rotated(state, change, changed),
+        Change::TokenKeyRetired(change) => key_rotation::evolve_token_retired(state, change),
+        Change::AuthorizationKeyRotated(change) => key_rotation::evolve_authorization_rotated(state, change, changed),
+        Change::AuthorizationKeyRetired(change) => key_rotation::evolve_authorization_retired(state, change),
         Change::IssuerSet(change) => token_key::evolve_issuer(state, change),
         Change::ClusterFounded(change) => member::evolve_founded(state, change, changed),
         Change::JoinTokenCreated(change) => join_token::evolve_created(state, change, changed),
@@ -154,8 +166,12 @@ pub fn evolve(state: &mut State, event: &Event, revision: u64) {
         Change::CodeIssued(change) => authorization::evolve_issued(state, change),
         Change::CodeRedeemed(change) => authorization::evolve_redeemed(state, change, event.time / 1_000_000),
         Change::TokenRefreshed(change) => refresh::evolve_refreshed(state, change, event.time / 1_000_000),
+        Change::TokenExchanged(change) => exchange::evolve_exchanged(state, change, event.time / 1_000_000),
         // For the ledger alone: nothing follows from it.
-        Change::RevocationReceipted(_) | Change::PersonSignedIn(_) | Change::ConsentDeclined(_) => {}
+        Change::RevocationReceipted(_)
+        | Change::PersonSignedIn(_)
+        | Change::ConsentDeclined(_)
+        | Change::RequestRefused(_) => {}
     }
     state.requests.remember(event, revision);
     state.revision = revision;

@@ -1,22 +1,31 @@
-//! The timeline of consents: what people allowed and declined, what clients fetched for it, and what was taken back.
+//! The timeline of consents: what people allowed and declined, what clients fetched for it, what was taken back, and
+//! what was refused.
 //!
 //! For auditors to read: each entry stands alone, with what its consent said, as the consent itself is forgotten some
 //! days after its end. The server feeds one with every committed change, in both ways in which it gets them, beside the
 //! [`State`] and no part of it. Invariants: the same changes give the same timeline; it never holds more than
-//! [`ENTRIES_MAX`] entries and [`BYTES_MAX`] bytes of them, and says how many fell out.
-//! Absent: refreshed tokens and used assertions, each of which rests on a consent that is here; the complete and
-//! provable record, which is the ledger's.
+//! [`ENTRIES_MAX`] entries and [`BYTES_MAX`] bytes of them, and says how many fell out. Refusals, of which strangers can
+//! make many, have bounds of their own ([`REFUSALS_MAX`]), so they push nothing else out.
+//! Absent: refreshed and exchanged tokens and used assertions, each of which rests on a consent that is here; the
+//! complete and provable record, which is the ledger's.
 
-use std::{collections::VecDeque, fmt, str::FromStr, sync::Arc};
+use std::{iter, str::FromStr, sync::Arc};
 
 use bailiwick_proto::Tier;
 
+pub use self::place::Place;
+pub use self::refused::{REFUSAL_BYTES_MAX, REFUSALS_MAX, Refused};
+use self::ring::Ring;
 use crate::{
     State,
     authorization::{CodeIssued, CodeRedeemed, ConsentDeclined},
     consent::{Consent, ConsentGranted, ConsentRevoked},
     event::{Change, Event},
 };
+
+mod place;
+mod refused;
+mod ring;
 
 /// Most entries: half a year of a thousand people who allow something every few days.
 pub const ENTRIES_MAX: usize = 50_000;
@@ -35,11 +44,13 @@ pub enum Outcome {
     Declined,
     /// A consent ended before its time.
     Revoked,
+    /// Something was asked of the authorization server and not given.
+    Refused,
 }
 
 impl Outcome {
     /// All of them.
-    pub const ALL: [Self; 4] = [Self::Granted, Self::Redeemed, Self::Declined, Self::Revoked];
+    pub const ALL: [Self; 5] = [Self::Granted, Self::Redeemed, Self::Declined, Self::Revoked, Self::Refused];
 
     /// The word for it.
     #[must_use]
@@ -49,6 +60,7 @@ impl Outcome {
             Self::Redeemed => "redeemed",
             Self::Declined => "declined",
             Self::Revoked => "revoked",
+            Self::Refused => "refused",
         }
     }
 }
@@ -61,29 +73,6 @@ impl FromStr for Outcome {
     type Err = NotOne;
     fn from_str(word: &str) -> Result<Self, NotOne> {
         Self::ALL.into_iter().find(|one| one.as_str() == word).ok_or(NotOne)
-    }
-}
-
-/// Where an entry stands; the same on every node. As text: `revision-number`.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub struct Place {
-    /// The revision of its change.
-    pub revision: u64,
-    /// Which entry of that change, from 0.
-    pub number: u32,
-}
-
-impl fmt::Display for Place {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{}-{}", self.revision, self.number)
-    }
-}
-
-impl FromStr for Place {
-    type Err = NotOne;
-    fn from_str(text: &str) -> Result<Self, NotOne> {
-        let (revision, number) = text.split_once('-').ok_or(NotOne)?;
-        Ok(Self { revision: revision.parse().map_err(|_| NotOne)?, number: number.parse().map_err(|_| NotOne)? })
     }
 }
 
@@ -121,7 +110,7 @@ pub struct Entry {
     pub consent: String,
     /// Who did it.
     pub actor: String,
-    /// Why: of a revocation its own reason, otherwise the consent's.
+    /// Why: of a revocation or refusal its own reason, otherwise the consent's.
     pub reason: String,
     /// The identity provider on whose word.
     pub provider: String,
@@ -129,6 +118,10 @@ pub struct Entry {
     pub expires_at: Option<u64>,
     /// Where a person was asked.
     pub evidence: Option<Evidence>,
+    /// The consent it came of, where an agent handed on what that was for.
+    pub parent: String,
+    /// Of a refusal: what else is known of it.
+    pub refused: Option<Box<Refused>>,
 }
 
 impl Entry {
@@ -144,10 +137,13 @@ impl Entry {
             &self.actor,
             &self.reason,
             &self.provider,
+            &self.parent,
         ];
         let evidence = self.evidence.iter().map(|evidence| evidence.challenge.len() + evidence.redirect_uri.len());
         let tools = self.tools.iter().map(|tool| size_of::<String>() + tool.len());
-        size_of::<Self>() + texts.into_iter().map(String::len).chain(evidence).chain(tools).sum::<usize>()
+        let refused = self.refused.iter().map(|refused| refused.bytes());
+        size_of::<Self>()
+            + texts.into_iter().map(String::len).chain(evidence).chain(tools).chain(refused).sum::<usize>()
     }
 }
 
@@ -182,12 +178,16 @@ impl Filter {
 }
 
 /// The latest entries.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Debug)]
 pub struct Timeline {
-    /// Oldest first.
-    entries: VecDeque<Arc<Entry>>,
-    bytes: usize,
-    fallen_out: u64,
+    consents: Ring,
+    refusals: Ring,
+}
+
+impl Default for Timeline {
+    fn default() -> Self {
+        Self { consents: Ring::new(ENTRIES_MAX, BYTES_MAX), refusals: Ring::new(REFUSALS_MAX, REFUSAL_BYTES_MAX) }
+    }
 }
 
 impl Timeline {
@@ -207,6 +207,11 @@ impl Timeline {
                     self.add_evidence(issued, revision);
                     continue;
                 }
+                Change::RequestRefused(one) => {
+                    let id = &one.refusal.consent;
+                    let consent = (!id.is_empty()).then(|| self.consent(before, id));
+                    refused::of_requests(one, consent, event)
+                }
                 Change::ServerApplied(_)
                 | Change::ServerDeleted(_)
                 | Change::ToolsPinned(_)
@@ -225,6 +230,10 @@ impl Timeline {
                 | Change::NodeDeleted(_)
                 | Change::CheckpointCommitted(_)
                 | Change::TokenKeyRegistered(_)
+                | Change::TokenKeyRotated(_)
+                | Change::TokenKeyRetired(_)
+                | Change::AuthorizationKeyRotated(_)
+                | Change::AuthorizationKeyRetired(_)
                 | Change::IssuerSet(_)
                 | Change::ClusterFounded(_)
                 | Change::JoinTokenCreated(_)
@@ -248,55 +257,47 @@ impl Timeline {
                 | Change::IdentityProviderDeleted(_)
                 | Change::AssertionUsed(_)
                 | Change::PersonSignedIn(_)
-                | Change::TokenRefreshed(_) => continue,
+                | Change::TokenRefreshed(_)
+                | Change::TokenExchanged(_) => continue,
             };
-            self.push(Entry { place: self.next_place(revision), ..entry });
+            let entry = Entry { place: self.next_place(revision), ..entry };
+            let ring = if entry.refused.is_some() { &mut self.refusals } else { &mut self.consents };
+            ring.push(entry);
         }
     }
 
     /// What fits, newest first: entries before `before`, at most `limit`.
     #[must_use]
     pub fn newest(&self, filter: &Filter, before: Option<Place>, limit: usize) -> Vec<Arc<Entry>> {
-        let end = before.map_or(self.entries.len(), |before| self.entries.partition_point(|one| one.place < before));
-        self.entries.range(..end).rev().filter(|one| filter.takes(one)).take(limit).cloned().collect()
+        let mut consents = self.consents.newest(before).peekable();
+        let mut refusals = self.refusals.newest(before).peekable();
+        let merged = iter::from_fn(move || match (consents.peek(), refusals.peek()) {
+            (Some(one), Some(other)) if one.place < other.place => refusals.next(),
+            (Some(_), _) => consents.next(),
+            (None, _) => refusals.next(),
+        });
+        merged.filter(|one| filter.takes(one)).take(limit).cloned().collect()
     }
 
-    /// How many older entries are not here any more.
+    /// How many older entries are not here any more: of consents, and of refusals.
     #[must_use]
-    pub const fn fallen_out(&self) -> u64 {
-        self.fallen_out
-    }
-
-    fn push(&mut self, entry: Entry) {
-        self.bytes += entry.bytes();
-        self.entries.push_back(Arc::new(entry));
-        self.trim(ENTRIES_MAX, BYTES_MAX);
-    }
-
-    /// Lets the oldest fall out until the rest fits; the newest stays in any case.
-    fn trim(&mut self, entries_max: usize, bytes_max: usize) {
-        while self.entries.len() > 1 && (self.entries.len() > entries_max || self.bytes > bytes_max) {
-            if let Some(oldest) = self.entries.pop_front() {
-                self.bytes = self.bytes.saturating_sub(oldest.bytes());
-                self.fallen_out += 1;
-            }
-        }
+    pub const fn fallen_out(&self) -> (u64, u64) {
+        (self.consents.fallen_out(), self.refusals.fallen_out())
     }
 
     fn next_place(&self, revision: u64) -> Place {
-        let last = self.entries.back().map(|last| last.place).filter(|place| place.revision == revision);
+        let newest = |ring: &Ring| ring.newest(None).next().map(|last| last.place);
+        let last = newest(&self.consents).max(newest(&self.refusals)).filter(|place| place.revision == revision);
         Place { revision, number: last.map_or(0, |place| place.number.saturating_add(1)) }
     }
 
     /// A code is issued in the change that grants its consent.
     fn add_evidence(&mut self, issued: &CodeIssued, revision: u64) {
-        let of_change = self.entries.iter_mut().rev().take_while(|one| one.place.revision == revision);
-        let is_its = |one: &&mut Arc<Entry>| one.outcome == Outcome::Granted && one.consent == issued.consent;
-        if let Some(granted) = of_change.into_iter().find(is_its) {
-            let CodeIssued { challenge, redirect_uri, .. } = issued.clone();
-            self.bytes += challenge.len() + redirect_uri.len();
-            Arc::make_mut(granted).evidence = Some(Evidence { challenge, redirect_uri });
-        }
+        let is_its = |one: &Entry| one.outcome == Outcome::Granted && one.consent == issued.consent;
+        let CodeIssued { challenge, redirect_uri, .. } = issued.clone();
+        let bytes = challenge.len() + redirect_uri.len();
+        let fill = |granted: &mut Entry| granted.evidence = Some(Evidence { challenge, redirect_uri });
+        self.consents.fill_in(revision.saturating_sub(1), is_its, bytes, fill);
     }
 
     /// What is known of a consent: as it stands in the state, or as it was granted in this very change.
@@ -304,7 +305,7 @@ impl Timeline {
         if let Some(consent) = before.consents.get(id) {
             return of_consent(consent);
         }
-        let granted = self.entries.iter().rev().take_while(|one| one.place.revision > before.revision);
+        let granted = self.consents.newest(None).take_while(|one| one.place.revision > before.revision);
         let mut granted = granted.filter(|one| one.outcome == Outcome::Granted && one.consent == id);
         let unknown = || Entry { consent: id.to_owned(), ..nothing() };
         granted.next().map_or_else(unknown, |granted| Entry::clone(granted))
@@ -329,6 +330,8 @@ const fn nothing() -> Entry {
         provider: String::new(),
         expires_at: None,
         evidence: None,
+        parent: String::new(),
+        refused: None,
     }
 }
 
@@ -350,6 +353,7 @@ fn as_granted(granted: &ConsentGranted) -> Entry {
         tools: granted.tools.iter().cloned().collect(),
         consent: granted.consent.clone(),
         reason: granted.reason.clone(),
+        parent: granted.parent.clone().unwrap_or_default(),
         provider: granted.provider.clone(),
         expires_at: Some(granted.expires_at),
         ..nothing()

@@ -1,7 +1,8 @@
 //! Token keys and the issuer: with what, and in whose name, access tokens are signed.
 //!
-//! Only public keys are here; private ones never leave the server's key directory. Keys are added, never changed, so
-//! that a token signed before a restart verifies after it. Called by `command`, `state`, `view` and the server's JWKS.
+//! Only public keys are here; private ones are sealed (`secret`). Keys are added and retired, never changed, so that a
+//! token signed before a restart verifies after it. Called by `command`, `state`, `view` and the server's JWKS.
+//! Absent: which key signs, and until when one verifies (`key_rotation`).
 
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
@@ -9,6 +10,7 @@ use serde_json::Value;
 use crate::{
     Rejection,
     command::{Context, Decision},
+    key_rotation::Replaced,
     requests,
     resource::is_http_url,
     state::{Changed, State},
@@ -40,6 +42,9 @@ pub struct StoredTokenKey {
     pub key: TokenKey,
     /// When it was registered.
     pub changed: Changed,
+    /// Absent while it signs.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub replaced: Option<Replaced>,
 }
 
 /// Who signs tokens, and what audiences are made from. Also the payload of `issuer_set` (as [`IssuerSet`]).
@@ -54,7 +59,8 @@ pub struct Issuer {
 /// Payload of `issuer_set`.
 pub type IssuerSet = Issuer;
 
-pub(crate) fn decide_register(state: &State, key: TokenKey, context: &Context) -> Result<Decision, Rejection> {
+/// That it can stand in the state and in the JWKS.
+pub(crate) fn check(key: &TokenKey) -> Result<(), Rejection> {
     if !requests::is_id(&key.kid) {
         return Err(Rejection::Malformed { what: "key id", rule: "1 to 128 visible ASCII characters" });
     }
@@ -66,6 +72,11 @@ pub(crate) fn decide_register(state: &State, key: TokenKey, context: &Context) -
     if key.jwk.len() > JWK_BYTES_MAX || !is_public {
         return Err(Rejection::Malformed { what: "JWK", rule: "a public key as a JSON object of at most 2 KiB" });
     }
+    Ok(())
+}
+
+pub(crate) fn decide_register(state: &State, key: TokenKey, context: &Context) -> Result<Decision, Rejection> {
+    check(&key)?;
     match state.token_keys.get(&key.kid) {
         Some(known) if known.key == key => Ok(Decision::default()),
         Some(_) => Err(Rejection::TokenKeyConflict(key.kid)),
@@ -90,7 +101,7 @@ pub(crate) fn decide_set_issuer(state: &State, issuer: Issuer, context: &Context
 }
 
 pub(crate) fn evolve_registered(state: &mut State, event: &TokenKeyRegistered, changed: Changed) {
-    state.token_keys.insert(event.kid.clone(), StoredTokenKey { key: event.clone(), changed });
+    state.token_keys.insert(event.kid.clone(), StoredTokenKey { key: event.clone(), changed, replaced: None });
 }
 
 pub(crate) fn evolve_issuer(state: &mut State, event: &IssuerSet) {

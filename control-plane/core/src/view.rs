@@ -174,6 +174,7 @@ fn consent(state: &State, id: &str) -> Option<v1::Consent> {
         client: granted.client.clone(),
         tools: granted.tools.iter().cloned().collect(),
         listed_level,
+        earlier_agents: granted.earlier_agents.clone(),
     })
 }
 
@@ -275,6 +276,7 @@ fn keys_of_all(before: &State, event: &Event) -> Vec<String> {
         }
         Change::ConsentRevoked(change) => vec![consent_key(&change.consent)],
         Change::TokenKeyRegistered(change) => vec![format!("token_key/{}", change.kid)],
+        Change::TokenKeyRetired(change) => vec![format!("token_key/{}", change.kid)],
         Change::IssuerSet(_) => vec![ISSUER_KEY.to_owned()],
         Change::RolloutBegun(change) => {
             let replaced = before.rollouts.under_way.iter().flat_map(|rollout| rollout_keys(before, rollout));
@@ -313,6 +315,12 @@ fn keys_of_all(before: &State, event: &Event) -> Vec<String> {
         | Change::CodeIssued(_)
         | Change::CodeRedeemed(_)
         | Change::TokenRefreshed(_)
+        // Data planes ask only whose signature verifies.
+        | Change::TokenKeyRotated(_)
+        | Change::AuthorizationKeyRotated(_)
+        | Change::AuthorizationKeyRetired(_)
+        | Change::RequestRefused(_)
+        | Change::TokenExchanged(_)
         // What they are travels beside the entries.
         | Change::CredentialSet(_)
         | Change::CredentialDeleted(_) => Vec::new(),

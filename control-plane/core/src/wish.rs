@@ -2,15 +2,17 @@
 //!
 //! Each is looked at before by whoever asks (signatures, redirects, sign-in); what only one place may say is said here:
 //! that something was not used before, and that everybody who takes part may. Called by `command`.
-//! Invariant: a wish has no request id, as what may be used once is not answered twice. Some wishes change something
-//! and are refused all the same: what was used twice takes its consent along.
+//! Invariant: a wish has no request id, as what may be used once is not answered twice; but refusals, which nobody
+//! answers, are noted once. Some wishes change something and are refused all the same: what was used twice takes its
+//! consent along.
 
+use bailiwick_proto::Tier;
 use serde::{Deserialize, Serialize};
 
 use crate::{
     Rejection, State, assertion, authorization, client,
-    command::{Answer, Context, Decision, Exchanged},
-    consent, headless, refresh, sign_in,
+    command::{Answer, Context, Decision, Grant},
+    consent, exchange, headless, refresh, refusal, sign_in, workload,
 };
 
 /// What is asked for.
@@ -29,6 +31,10 @@ pub enum Wish {
     RedeemCode(authorization::RedeemCode),
     /// A token for a refresh token.
     Refresh(refresh::Refresh),
+    /// A token for a workload, on the word of its platform.
+    UseWorkload(workload::UseWorkload),
+    /// A token for that of another agent.
+    Exchange(exchange::ExchangeToken),
     /// A client gives up what it was granted.
     GiveUp(consent::GiveUp),
     /// A person takes back what they allowed.
@@ -37,6 +43,20 @@ pub enum Wish {
     RegisterClient(client::RegisterClient),
     /// A person has signed in.
     SignIn(sign_in::SignIn),
+    /// What a node refused is to be on record.
+    NoteRefusals(refusal::NoteRefusals),
+}
+
+/// A token that may say less than its consent.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Exchanged {
+    /// What the token says.
+    pub grant: Grant,
+    /// The most harmful tier it is good for.
+    pub level: Tier,
+    /// The generation of the refresh token that comes with it, if one does.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub refresh: Option<u64>,
 }
 
 /// What came of it.
@@ -64,10 +84,13 @@ pub(crate) fn decide(state: &State, wish: Wish, context: &Context) -> Result<Dec
         Wish::DeclineConsent(wish) => authorization::decide_decline(state, wish, context),
         Wish::RedeemCode(wish) => authorization::decide_redeem(state, wish, context),
         Wish::Refresh(wish) => refresh::decide_refresh(state, wish, context),
+        Wish::UseWorkload(wish) => workload::decide_use(state, wish, context),
+        Wish::Exchange(wish) => exchange::decide_exchange(state, wish, context),
         Wish::GiveUp(wish) => consent::decide_give_up(state, &wish, context),
         Wish::TakeBack(wish) => consent::decide_take_back(state, &wish, context),
         Wish::RegisterClient(wish) => client::decide_register(state, wish, context),
         Wish::SignIn(wish) => sign_in::decide(state, wish, context),
+        Wish::NoteRefusals(wish) => refusal::decide_note(state, wish, context),
     }
 }
 

@@ -6,6 +6,7 @@
 //! current. Absent: who may call (`authorisation`).
 
 mod apply;
+mod keys;
 mod revoke;
 mod rollout;
 mod secrets;
@@ -120,6 +121,18 @@ impl Admin for AdminService {
         _: Request<v1::ListSecretsRequest>,
     ) -> Result<Response<v1::ListSecretsResponse>, Status> {
         self.secrets().await.map(Response::new)
+    }
+
+    async fn rotate_key(
+        &self,
+        request: Request<v1::RotateKeyRequest>,
+    ) -> Result<Response<v1::RotateKeyResponse>, Status> {
+        let actor = actor(&request);
+        self.rotate_own_key(actor, request.into_inner()).await.map(Response::new)
+    }
+
+    async fn list_keys(&self, _: Request<v1::ListKeysRequest>) -> Result<Response<v1::ListKeysResponse>, Status> {
+        self.own_keys().await.map(Response::new)
     }
 
     async fn issue_token(

@@ -17,7 +17,7 @@ use axum::{
 };
 use bailiwick_control_plane_core::{
     State as Committed, show,
-    timeline::{Entry, Evidence, Filter, Outcome, Place, Timeline},
+    timeline::{Entry, Evidence, Filter, Outcome, Place, Refused, Timeline},
 };
 use bailiwick_ledger_core::time::parse_ts;
 use futures::stream;
@@ -38,7 +38,7 @@ const CSV_ROWS_AT_ONCE: usize = 500;
 const VALUE_BYTES_MAX: usize = 400;
 const DAY_MICROS: u64 = 86_400_000_000;
 
-const COLUMNS: [&str; 16] = [
+const COLUMNS: [&str; 23] = [
     "time",
     "outcome",
     "user",
@@ -55,6 +55,13 @@ const COLUMNS: [&str; 16] = [
     "challenge",
     "redirect_uri",
     "revision",
+    "endpoint",
+    "grant",
+    "error",
+    "client_proven",
+    "count",
+    "first",
+    "parent",
 ];
 
 /// The endpoint.
@@ -75,7 +82,8 @@ struct Asked {
 struct Found {
     entries: Vec<Arc<Entry>>,
     is_everybodys: bool,
-    fallen_out: u64,
+    /// Of consents, and of refusals.
+    fallen_out: (u64, u64),
 }
 
 async fn answer(State(services): State<Services>, RawQuery(query): RawQuery, headers: HeaderMap) -> Response {
@@ -166,7 +174,7 @@ fn day(text: &str) -> Option<u64> {
 
 fn page(action: String, filters: TimelineFilters, found: Option<Found>, problem: Option<String>) -> Response {
     let status = if problem.is_some() { StatusCode::BAD_REQUEST } else { StatusCode::OK };
-    let nothing = || Found { entries: Vec::new(), is_everybodys: false, fallen_out: 0 };
+    let nothing = || Found { entries: Vec::new(), is_everybodys: false, fallen_out: (0, 0) };
     let Found { entries, is_everybodys, fallen_out } = found.unwrap_or_else(nothing);
     let rows: Vec<TimelineRow> = entries.iter().take(ROWS).map(|entry| row(entry)).collect();
     let last = entries.get(ROWS - 1).filter(|_| entries.len() > ROWS);
@@ -203,7 +211,16 @@ fn row(entry: &Entry) -> TimelineRow {
         challenge: evidence.map(|evidence| evidence.challenge.clone()).unwrap_or_default(),
         actor: entry.actor.clone(),
         reason: entry.reason.clone(),
+        refused: entry.refused.as_deref().map(refused).unwrap_or_default(),
     }
+}
+
+/// What was refused, in a line.
+fn refused(told: &Refused) -> String {
+    let Refused { endpoint, error, claimed, count, .. } = told;
+    let times = if *count == 1 { String::new() } else { format!(", {count} times") };
+    let unproven = if *claimed { ", by whoever said to be this client" } else { "" };
+    format!("{}: {error}{times}{unproven}", endpoint.as_str())
 }
 
 fn level(entry: &Entry) -> String {
@@ -237,6 +254,8 @@ fn csv(rows: impl Iterator<Item = [String; COLUMNS.len()]>) -> Result<Bytes, csv
 
 fn cells(entry: &Entry) -> [String; COLUMNS.len()] {
     let evidence = |of: fn(&Evidence) -> &String| entry.evidence.as_ref().map(of).cloned().unwrap_or_default();
+    let refused = |of: fn(&Refused) -> String| entry.refused.as_deref().map(of).unwrap_or_default();
+    let proven = if entry.client.is_empty() { String::new() } else { refused(|told| (!told.claimed).to_string()) };
     [
         show::time(entry.time),
         entry.outcome.as_str().to_owned(),
@@ -255,6 +274,13 @@ fn cells(entry: &Entry) -> [String; COLUMNS.len()] {
         evidence(|evidence| &evidence.challenge),
         evidence(|evidence| &evidence.redirect_uri),
         entry.place.revision.to_string(),
+        refused(|told| told.endpoint.as_str().to_owned()),
+        refused(|told| told.grant.clone()),
+        refused(|told| told.error.clone()),
+        proven,
+        refused(|told| told.count.to_string()),
+        refused(|told| show::time(told.first)),
+        entry.parent.clone(),
     ]
 }
 

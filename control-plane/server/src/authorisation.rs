@@ -84,6 +84,8 @@ pub(crate) const METHODS: &[Method] = &[
     method("/bailiwick.v1.Admin/SetSecret", Place::Leader, ADMINS),
     method("/bailiwick.v1.Admin/DeleteSecret", Place::Leader, ADMINS),
     method("/bailiwick.v1.Admin/ListSecrets", Place::Here, ADMINS),
+    method("/bailiwick.v1.Admin/RotateKey", Place::Leader, ADMINS),
+    method("/bailiwick.v1.Admin/ListKeys", Place::Here, ADMINS),
     method("/bailiwick.v1.Config/RegisterNode", Place::Leader, NODES),
     method("/bailiwick.v1.Config/ReserveEpoch", Place::Leader, DATA_PLANES),
     method("/bailiwick.v1.Config/BeginReserved", Place::Leader, DATA_PLANES),

@@ -67,6 +67,8 @@ pub struct ControlPlaneConfig {
     pub client_document_networks: Vec<String>,
     /// Whether programs that nobody knows may register themselves as clients (RFC 7591); they can only ask people.
     pub client_registration: bool,
+    /// After how many days another key signs tokens; 0: never by itself.
+    pub token_key_days: u64,
     /// Groups whose members see everybody's consent timeline; everybody else sees their own.
     pub auditor_groups: Vec<String>,
     /// The operations listener is plain text without authentication: beyond loopback, anyone in reach reads metrics.
@@ -114,6 +116,7 @@ impl Default for ControlPlaneConfig {
             outbound_ca_file: None,
             client_document_networks: Vec::new(),
             client_registration: false,
+            token_key_days: 90,
             auditor_groups: Vec::new(),
             danger_listen_beyond_loopback: false,
             found: false,

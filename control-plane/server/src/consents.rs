@@ -26,6 +26,7 @@ use crate::{
     minting,
     oauth::{Services, form::Form},
     pages::{self, ConsentShown, ConsentState, Consents},
+    refusals::told_why,
     seal::Purpose,
     sign_in::{self, Session},
 };
@@ -94,10 +95,11 @@ async fn take_back(State(services): State<Services>, headers: HeaderMap, body: B
     let is_ours = form.as_ref().is_some_and(|form| is_ours(&services, &session, form));
     let Some(form) = form.filter(|_| is_ours && sign_in::is_from_us(&headers, &issuer)) else {
         let sentence = "The page is too old or of another sign-in. Open it anew.";
-        return sign_in::problem(StatusCode::FORBIDDEN, "Nothing was taken back", sentence);
+        let page = sign_in::problem(StatusCode::FORBIDDEN, "Nothing was taken back", sentence);
+        return told_why(page, "the page is too old, or of another sign-in", session.about());
     };
-    if services.limits.person(&session.user).is_err() {
-        return sign_in::not_now();
+    if let Err(error) = services.limits.person(&session.user) {
+        return told_why(sign_in::too_often(error.retry_after()), error.why(), session.about());
     }
     let consents: BTreeSet<String> = match form.one("one").ok().flatten() {
         Some(one) => BTreeSet::from([one.to_owned()]),
@@ -108,7 +110,10 @@ async fn take_back(State(services): State<Services>, headers: HeaderMap, body: B
         Ok(Decided { what: Fulfilled::Ended(1), .. }) => "One consent was taken back.".to_owned(),
         Ok(Decided { what: Fulfilled::Ended(count), .. }) => format!("{count} consents were taken back."),
         Ok(_) | Err(Undecided::Unavailable) => return sign_in::not_now(),
-        Err(Undecided::Refused(why)) => format!("Nothing was taken back: {why}."),
+        Err(Undecided::Refused(why)) => {
+            let notice = Some(format!("Nothing was taken back: {why}."));
+            return told_why(page(&services, &issuer, &session, notice).await, &why, session.about());
+        }
     };
     page(&services, &issuer, &session, Some(notice)).await
 }

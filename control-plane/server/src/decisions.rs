@@ -2,8 +2,8 @@
 //!
 //! Every node serves HTTP; only the leader decides. So a decision is asked for through the same gate that administrators'
 //! calls pass (`forward`), from inside: carried out here by the leader, handed on once by everybody else, and tried
-//! again while it certainly had no effect. Nothing is asked under a request id: what may be used once is not answered
-//! twice. Also here: the leader's side, called by `internal`.
+//! again while it certainly had no effect. Nothing is asked under a request id, as what may be used once is not answered
+//! twice; but batches of refusals are, so that each counts once. Also here: the leader's side, called by `internal`.
 
 use std::time::Duration;
 
@@ -93,14 +93,19 @@ pub(crate) async fn decide(domain: &Domain, request: DecideRequest) -> Result<De
     let DecideRequest { wish, actor } = request;
     let wish: Wish = serde_json::from_slice(&wish)
         .map_err(|_| Status::new(Code::Unimplemented, "this control plane does not know what is asked for"))?;
-    let caller = Caller { actor, request_id: String::new() };
+    let batch = if let Wish::NoteRefusals(note) = &wish { Some(note.batch.clone()) } else { None };
+    let is_batch = batch.is_some();
+    let caller = Caller { actor, request_id: batch.unwrap_or_default() };
     let written = match domain.write(Command::Wish(wish), caller).await {
         Ok(written) => written,
         Err(crate::domain::WriteError::Rejected(rejection)) => return Ok(refusal(&rejection)),
         Err(error) => return Err(status::of_write(error)),
     };
-    let Answer::Fulfilled(fulfilled) = &written.answer else {
-        return Err(Status::internal("the decision is of another kind"));
+    let fulfilled = match &written.answer {
+        Answer::Fulfilled(fulfilled) => fulfilled,
+        // It was on record before.
+        Answer::Done if is_batch => &Fulfilled::Done,
+        _ => return Err(Status::internal("the decision is of another kind")),
     };
     let fulfilled = serde_json::to_vec(fulfilled).map_err(|_| Status::internal("the decision cannot be written"))?;
     Ok(DecideResponse { revision: written.revision, fulfilled, ..DecideResponse::default() })

@@ -16,17 +16,20 @@ use bailiwick_control_plane_core::{Command, State, member, token_key::Issuer};
 use bailiwick_runtime::{EventStream, Shutdown};
 
 use crate::{
+    clock,
     domain::{Caller, Domain},
     metrics::Metrics,
     recorder::Recorder,
     rollout::Rollouts,
-    vault::Vault,
+    vault::{Upkeep, Vault},
 };
 
 /// Between looks at the membership; a change of it may be under way, or a learner may be catching up.
 const LOOK_EVERY: Duration = Duration::from_millis(200);
 /// After a step that failed, or a statement that was refused.
 const PAUSE: Duration = Duration::from_secs(1);
+/// Between looks at the cluster's own keys, which are replaced after days and kept for minutes at least.
+const KEYS_EVERY: Duration = Duration::from_secs(60);
 /// A learner this close to the leader's log is as good as caught up: what is missing fits into one message.
 const LAG_MAX: u64 = 200;
 
@@ -41,6 +44,8 @@ pub(crate) struct Duties {
     pub(crate) stream: EventStream,
     pub(crate) metrics: Metrics,
     pub(crate) rollouts: Rollouts,
+    /// After how many days another key signs tokens.
+    pub(crate) token_key_days: u64,
 }
 
 impl Duties {
@@ -70,6 +75,7 @@ impl Duties {
             self.state_identity(shutdown),
             self.reconcile(shutdown),
             self.rollouts.watch(shutdown),
+            self.keep_keys(shutdown),
             recorder.run(shutdown.clone())
         );
     }
@@ -91,6 +97,16 @@ impl Duties {
         let caller = Caller { actor: format!("node:{}", self.node), request_id: String::new() };
         let stated = self.domain.write(Command::SetIssuer(self.issuer.clone()), caller).await;
         stated.map(drop).map_err(|error| StatementError(error.to_string()))
+    }
+
+    /// Retires keys whose time has come, and has another one sign tokens in time.
+    async fn keep_keys(&self, shutdown: &Shutdown) {
+        while shutdown.or_stop(tokio::time::sleep(KEYS_EVERY)).await.is_some() {
+            let upkeep = Upkeep { now_micros: clock::now_micros(), token_key_days: self.token_key_days };
+            if let Err(error) = self.vault.keep(&self.domain, upkeep).await {
+                tracing::warn!(%error, "the cluster's own keys stay as they are; trying again");
+            }
+        }
     }
 
     async fn reconcile(&self, shutdown: &Shutdown) {

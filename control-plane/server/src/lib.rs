@@ -39,6 +39,7 @@ mod pages;
 mod peers;
 mod providers;
 mod recorder;
+mod refusals;
 mod replica;
 mod rollout;
 mod seal;

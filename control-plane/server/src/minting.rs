@@ -35,7 +35,15 @@ pub(crate) fn mint(
     revision: u64,
 ) -> Result<Minted, MintingError> {
     let (issuer, mcp_url) = domain.read(issuer).ok_or(MintingError::NotReady)?;
-    let signing = keys.signing().ok_or(MintingError::NotReady)?;
+    let (signing, known_since) = domain
+        .read(|state| {
+            let signing = keys.signing(state)?;
+            let since = state.token_keys.get(signing.kid())?.changed.revision;
+            Some((signing, since))
+        })
+        .ok_or(MintingError::NotReady)?;
+    // A data plane that is behind waits for the key rather than to refuse a token of one it does not know.
+    let revision = revision.max(known_since);
     let resource = resource(&mcp_url, &grant.virtual_server);
     let claims = claims(grant, level, revision, issuer, resource.clone())?;
     let token = bailiwick_token::mint(&claims, &signing).map_err(|error| {
@@ -56,6 +64,8 @@ pub(crate) fn resource(mcp_url: &str, virtual_server: &str) -> String {
 }
 
 fn claims(grant: &Grant, level: Tier, revision: u64, iss: String, aud: String) -> Result<Claims, MintingError> {
+    let earlier = grant.earlier_agents.iter().rev();
+    let act = earlier.fold(None, |act, agent| Some(Box::new(Actor { sub: agent.clone(), act })));
     let time = |seconds: u64| i64::try_from(seconds).map_err(|_| MintingError::Failed);
     Ok(Claims {
         iss,
@@ -67,7 +77,7 @@ fn claims(grant: &Grant, level: Tier, revision: u64, iss: String, aud: String) -
         consent_id: grant.consent.clone(),
         sid: grant.session.clone(),
         scope: Scopes::of_level(level).to_string(),
-        act: Actor { sub: grant.agent.clone(), act: None },
+        act: Actor { sub: grant.agent.clone(), act },
         jti: grant.jti.clone(),
         iat: time(grant.issued_at)?,
         nbf: None,

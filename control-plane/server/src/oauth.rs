@@ -25,6 +25,7 @@ use crate::{
     metrics::Metrics,
     pages,
     providers::Providers,
+    refusals::{self, Refusals},
     sign_in::{self, LocalCode},
 };
 
@@ -34,7 +35,9 @@ mod clients;
 mod consent;
 pub(crate) mod documents;
 pub(crate) mod error;
+mod exchange;
 pub(crate) mod form;
+mod handles;
 mod id_jag;
 mod introspect;
 pub(crate) mod limits;
@@ -43,6 +46,7 @@ mod register;
 mod request;
 mod revoke;
 mod token;
+mod workload;
 
 /// Largest request: an assertion of 16 KiB, another of the client's, escaped.
 const BODY_BYTES_MAX: usize = 64 * 1024;
@@ -59,14 +63,19 @@ pub(crate) const REVOKE_PATH: &str = "/oauth/revoke";
 pub(crate) const INTROSPECT_PATH: &str = "/oauth/introspect";
 /// RFC 7523 §2.1.
 const JWT_BEARER: &str = "urn:ietf:params:oauth:grant-type:jwt-bearer";
+/// RFC 8693 §2.1.
+const TOKEN_EXCHANGE: &str = "urn:ietf:params:oauth:grant-type:token-exchange";
 /// What tokens are given for.
-const GRANT_TYPES: [&str; 4] = ["authorization_code", "refresh_token", "client_credentials", JWT_BEARER];
+const GRANT_TYPES: [&str; 5] =
+    ["authorization_code", "refresh_token", "client_credentials", JWT_BEARER, TOKEN_EXCHANGE];
 
 /// What the authorization server works with; cheap to clone.
 #[derive(Clone, Debug)]
 pub(crate) struct Services {
     pub(crate) domain: Domain,
     pub(crate) decisions: Decisions,
+    /// Has what is refused on record.
+    pub(crate) refusals: Refusals,
     pub(crate) keys: Keys,
     pub(crate) providers: Arc<Providers>,
     pub(crate) documents: Arc<Documents>,
@@ -94,7 +103,8 @@ pub(crate) fn routes(services: Services) -> Router {
         .merge(consents::routes())
         .merge(audit::routes());
     let whole = middleware::from_fn(whole);
-    let limited = endpoints.layer(whole).layer(DefaultBodyLimit::max(BODY_BYTES_MAX)).layer(limits);
+    let noted = middleware::from_fn_with_state(services.refusals.clone(), refusals::note);
+    let limited = endpoints.layer(whole).layer(DefaultBodyLimit::max(BODY_BYTES_MAX)).layer(limits).layer(noted);
     limited.route(pages::STYLE_PATH, get(pages::style)).with_state(services)
 }
 

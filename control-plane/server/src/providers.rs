@@ -33,7 +33,7 @@ use tokio::{
 
 pub(crate) use self::{
     metadata::Endpoints,
-    source::{ProviderUnavailable, Source},
+    source::{ProviderUnavailable, Source, algorithms},
 };
 use crate::outbound::{Fetched, Form};
 

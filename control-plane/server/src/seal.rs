@@ -1,6 +1,7 @@
 //! What the authorization server gives out and gets back: codes, refresh tokens, sealed requests and sessions.
 //!
-//! All rest on one secret of the cluster, so any node reads what another made, and nothing of it is stored. Codes and
+//! All rest on one secret of the cluster, so any node reads what another made, and nothing of it is stored. The secret
+//! is rotated: the first key seals, and what comes back is tried against it and the few that are kept. Codes and
 //! refresh tokens name their consent and say that we made them (HMAC-SHA-256); whether they still count, is in
 //! replicated state. Requests and sessions are sealed (AES-256-GCM) with what they are for and until when.
 //! Called by `oauth` and `sign_in`. Invariants: each purpose has a key of its own; nothing here can be printed.
@@ -46,6 +47,13 @@ impl Purpose {
 
 /// Makes and reads them.
 pub(crate) struct Seal {
+    newest: Key,
+    /// That open, and seal no more.
+    kept: Vec<Key>,
+}
+
+/// What follows from one secret.
+struct Key {
     root: hmac::Key,
     codes: hmac::Key,
     refreshes: hmac::Key,
@@ -65,41 +73,43 @@ struct Sealed<T> {
 }
 
 impl Seal {
-    /// On the cluster's secret; `None` if it is none.
-    pub(crate) fn new(root: &[u8]) -> Option<Self> {
-        if root.len() != ROOT_BYTES {
-            return None;
-        }
-        let root = hmac::Key::new(hmac::HMAC_SHA256, root);
-        let of = |label: &str| hmac::Key::new(hmac::HMAC_SHA256, derived(&root, label).as_ref());
-        Some(Self { codes: of("bailiwick authorization code"), refreshes: of("bailiwick refresh token"), root })
+    /// On the cluster's secrets, of which the first seals and all open; `None` if one of them is none.
+    pub(crate) fn new(roots: &[&[u8]]) -> Option<Self> {
+        let mut keys = roots.iter().map(|root| Key::new(root));
+        Some(Self { newest: keys.next()??, kept: keys.collect::<Option<_>>()? })
+    }
+
+    /// Whether a text has the shape of a code or refresh token of ours.
+    pub(crate) fn is_like_ours(text: &str) -> bool {
+        text.len() <= TEXT_BYTES_MAX
+            && [CODE, REFRESH].iter().any(|kind| text.strip_prefix(kind).is_some_and(|rest| rest.starts_with('.')))
     }
 
     /// The code of a consent.
     pub(crate) fn code(&self, consent: &str) -> String {
-        signed(&self.codes, CODE, consent)
+        signed(&self.newest.codes, CODE, consent)
     }
 
     /// The consent that a code is of, if we made it.
     pub(crate) fn read_code(&self, code: &str) -> Option<String> {
-        opened(&self.codes, CODE, code).map(str::to_owned)
+        opened(self.keys().map(|key| &key.codes), CODE, code).map(str::to_owned)
     }
 
     /// The refresh token of a consent's generation.
     pub(crate) fn refresh(&self, consent: &str, generation: u64) -> String {
-        signed(&self.refreshes, REFRESH, &format!("{consent}~{generation}"))
+        signed(&self.newest.refreshes, REFRESH, &format!("{consent}~{generation}"))
     }
 
     /// Consent and generation of a refresh token, if we made it.
     pub(crate) fn read_refresh(&self, token: &str) -> Option<(String, u64)> {
-        let (consent, generation) = opened(&self.refreshes, REFRESH, token)?.split_once('~')?;
+        let (consent, generation) = opened(self.keys().map(|key| &key.refreshes), REFRESH, token)?.split_once('~')?;
         Some((consent.to_owned(), generation.parse().ok()?))
     }
 
     /// Seals a value until then (Unix seconds); `None` where there is no randomness.
     pub(crate) fn close<T: Serialize>(&self, purpose: Purpose, value: &T, until: i64) -> Option<String> {
         let mut bytes = serde_json::to_vec(&Sealed { until, value }).ok()?;
-        let nonce = self.key(purpose)?.seal_in_place_append_tag(aad(purpose), &mut bytes).ok()?;
+        let nonce = self.newest.key(purpose)?.seal_in_place_append_tag(aad(purpose), &mut bytes).ok()?;
         Some(URL_SAFE_NO_PAD.encode([nonce.as_ref().as_slice(), &bytes].concat()))
     }
 
@@ -110,10 +120,28 @@ impl Seal {
         }
         let bytes = URL_SAFE_NO_PAD.decode(text).ok()?;
         let (nonce, sealed) = bytes.split_first_chunk::<NONCE_LEN>()?;
-        let mut sealed = sealed.to_vec();
-        let plain = self.key(purpose)?.open_in_place(nonce.into(), aad(purpose), &mut sealed).ok()?;
-        let opened: Sealed<T> = serde_json::from_slice(plain).ok()?;
+        let with = |key: &Key| {
+            let mut sealed = sealed.to_vec();
+            let plain = key.key(purpose)?.open_in_place(nonce.into(), aad(purpose), &mut sealed).ok()?;
+            serde_json::from_slice::<Sealed<T>>(plain).ok()
+        };
+        let opened = self.keys().find_map(with)?;
         (now < opened.until).then_some(opened.value)
+    }
+
+    fn keys(&self) -> impl Iterator<Item = &Key> {
+        [&self.newest].into_iter().chain(&self.kept)
+    }
+}
+
+impl Key {
+    fn new(root: &[u8]) -> Option<Self> {
+        if root.len() != ROOT_BYTES {
+            return None;
+        }
+        let root = hmac::Key::new(hmac::HMAC_SHA256, root);
+        let of = |label: &str| hmac::Key::new(hmac::HMAC_SHA256, derived(&root, label).as_ref());
+        Some(Self { codes: of("bailiwick authorization code"), refreshes: of("bailiwick refresh token"), root })
     }
 
     fn key(&self, purpose: Purpose) -> Option<RandomizedNonceKey> {
@@ -134,14 +162,15 @@ fn signed(key: &hmac::Key, kind: &str, what: &str) -> String {
     format!("{kind}.{what}.{}", URL_SAFE_NO_PAD.encode(hmac::sign(key, what.as_bytes())))
 }
 
-fn opened<'a>(key: &hmac::Key, kind: &str, text: &'a str) -> Option<&'a str> {
+/// The text's content, if one of the keys has signed it. All are tried, whichever it was.
+fn opened<'a, 'k>(keys: impl Iterator<Item = &'k hmac::Key>, kind: &str, text: &'a str) -> Option<&'a str> {
     if text.len() > TEXT_BYTES_MAX {
         return None;
     }
     let (what, tag) = text.strip_prefix(kind)?.strip_prefix('.')?.rsplit_once('.')?;
     let tag = URL_SAFE_NO_PAD.decode(tag).ok()?;
-    constant_time::verify_slices_are_equal(hmac::sign(key, what.as_bytes()).as_ref(), &tag).ok()?;
-    Some(what)
+    let is_by = |key| constant_time::verify_slices_are_equal(hmac::sign(key, what.as_bytes()).as_ref(), &tag).is_ok();
+    keys.fold(false, |known, key| known | is_by(key)).then_some(what)
 }
 
 #[cfg(test)]
@@ -149,7 +178,33 @@ mod tests {
     use super::*;
 
     fn seal() -> Seal {
-        Seal::new(&[7; ROOT_BYTES]).unwrap()
+        of(&[7])
+    }
+
+    fn of(keys: &[u8]) -> Seal {
+        let roots: Vec<_> = keys.iter().map(|key| [*key; ROOT_BYTES]).collect();
+        Seal::new(&roots.iter().map(<[u8; ROOT_BYTES]>::as_slice).collect::<Vec<_>>()).unwrap()
+    }
+
+    #[test]
+    fn the_newest_key_seals_and_those_kept_open_and_a_dropped_one_does_not() {
+        let (before, now, later) = (of(&[1]), of(&[2, 1]), of(&[3, 2]));
+        let made = [before.code("c-1"), before.refresh("c-1", 3)];
+        let session = before.close(Purpose::Session, &7, 100).unwrap();
+        for (seal, opens) in [(&before, true), (&now, true), (&later, false), (&of(&[4, 3, 1]), true)] {
+            assert_eq!(seal.read_code(&made[0]).is_some(), opens);
+            assert_eq!(seal.read_refresh(&made[1]), opens.then(|| ("c-1".into(), 3)));
+            assert_eq!(seal.open::<i32>(Purpose::Session, &session, 99), opens.then_some(7));
+        }
+        assert_eq!(before.read_refresh(&now.refresh("c-1", 4)), None, "the newest key seals");
+        assert!(before.open::<i32>(Purpose::Session, &now.close(Purpose::Session, &7, 100).unwrap(), 99).is_none());
+        assert_eq!(now.refresh("c-1", 4), of(&[2]).refresh("c-1", 4));
+        assert_eq!(later.read_code(&now.code("c-2")).as_deref(), Some("c-2"));
+    }
+
+    #[test]
+    fn secrets_that_are_none_seal_nothing() {
+        assert!(Seal::new(&[]).is_none() && Seal::new(&[&[7; ROOT_BYTES], &[7; ROOT_BYTES - 1]]).is_none());
     }
 
     #[test]
@@ -159,7 +214,9 @@ mod tests {
         assert_eq!(seal.read_code(&code).as_deref(), Some("c-1"));
         assert_eq!(seal.read_refresh(&refresh), Some(("c-1".into(), 3)));
         assert_eq!((seal.read_refresh(&code), seal.read_code(&refresh)), (None, None));
-        let other = Seal::new(&[8; ROOT_BYTES]).unwrap();
+        assert!(Seal::is_like_ours(&code) && Seal::is_like_ours(&refresh));
+        assert!(!Seal::is_like_ours("bwrx.c") && !Seal::is_like_ours("eyJ.e.s"));
+        let other = of(&[8]);
         assert_eq!((other.read_code(&code), other.read_refresh(&refresh)), (None, None));
         let renamed = code.replace("bwc", "bwr");
         let later = refresh.replace("~3", "~4");

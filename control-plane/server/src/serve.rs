@@ -259,14 +259,14 @@ async fn start(
     let enrolment = EnrolmentService { domain: domain.clone(), keys: home.vault.keys() };
     let gate = Gate { domain: domain.clone(), links, metrics: metrics.clone() };
     let decisions = Decisions::new(&gate, colleagues.clone(), &config.node);
-    let fetcher = Fetcher::new(config.outbound_ca_file.as_deref())
-        .map_err(|error| ControlPlaneError::Outbound(error.to_string()))?;
-    let fetcher = Arc::new(fetcher);
+    let fetcher = Fetcher::new(config.outbound_ca_file.as_deref()).map(Arc::new);
+    let fetcher = fetcher.map_err(|error| ControlPlaneError::Outbound(error.to_string()))?;
     let providers = Arc::new(Providers::new(fetcher.clone(), supervisor.clone()));
     let documents = Documents::new(fetcher, config.client_document_networks(), supervisor.clone());
     let limits = Limits::new(&config.http_limits, metrics.clone());
     let authorization = Services {
         domain: domain.clone(),
+        refusals: crate::refusals::Refusals::start(&config.node, decisions.clone(), supervisor),
         decisions,
         keys: home.vault.keys(),
         providers,
@@ -355,7 +355,16 @@ async fn lead(
         node: node.clone(),
         metrics: metrics.clone(),
     };
-    let duties = Duties { domain: domain.clone(), vault, issuer, node, stream, metrics: metrics.clone(), rollouts };
+    let duties = Duties {
+        domain: domain.clone(),
+        vault,
+        issuer,
+        node,
+        stream,
+        metrics: metrics.clone(),
+        rollouts,
+        token_key_days: config.token_key_days,
+    };
     if domain.consensus().is_leader() {
         // So that a node that is alone has all it needs before it serves.
         duties

@@ -19,7 +19,7 @@ use axum::{
     response::{IntoResponse, Response},
     routing::{get, post},
 };
-use bailiwick_control_plane_core::{Wish, sign_in::SignIn};
+use bailiwick_control_plane_core::{Wish, refusal::Refusal, sign_in::SignIn};
 use bailiwick_token::same_secret;
 use serde::{Deserialize, Serialize};
 use zeroize::Zeroizing;
@@ -30,6 +30,7 @@ use crate::{
     minting,
     oauth::{Services, form::Form},
     pages::{self, LocalSignIn, Problem, SignedOut},
+    refusals::told_why,
     seal::Purpose,
 };
 
@@ -37,7 +38,7 @@ use crate::{
 pub(crate) const PATH: &str = "/sign-in";
 const LOCAL_PATH: &str = "/sign-in/local";
 /// How long a session lasts, in seconds: a working day.
-const SESSION_SECONDS: i64 = 10 * 3_600;
+pub(crate) const SESSION_SECONDS: i64 = 10 * 3_600;
 /// How long the local sign-in's form is good, in seconds.
 const FORM_SECONDS: i64 = 600;
 /// Longest path that somebody is sent back to.
@@ -80,6 +81,11 @@ impl Session {
     /// As whom they ask for decisions.
     pub(crate) fn actor(&self) -> String {
         format!("user:{}", self.user)
+    }
+
+    /// What is said of them where something is refused.
+    pub(crate) fn about(&self) -> Refusal {
+        Refusal { user: self.user.clone(), provider: self.provider.clone(), ..Refusal::default() }
     }
 }
 
@@ -132,7 +138,12 @@ pub(crate) async fn begin(services: &Services, mut wish: SignIn, actor: String, 
         Err(Undecided::Refused(why)) => {
             tracing::info!(why, "somebody may not sign in");
             services.metrics.token_refused("sign_in");
-            return problem(StatusCode::FORBIDDEN, "You cannot sign in", "You are not known here, or not active.");
+            let page = problem(StatusCode::FORBIDDEN, "You cannot sign in", "You are not known here, or not active.");
+            // What somebody typed is not repeated.
+            let is_known = !provider.is_empty() || services.domain.read(|state| state.users.contains_key(&user));
+            let user = if is_known { user } else { String::new() };
+            let why = if is_known { &why } else { "nobody of that name is known here" };
+            return told_why(page, why, Refusal { user, provider, ..Refusal::default() });
         }
     };
     let session = Session { user, provider, id, since };
@@ -188,7 +199,8 @@ async fn local(State(services): State<Services>, headers: HeaderMap, body: axum:
     };
     if !same_secret(field("code").trim().as_bytes(), code.0.as_bytes()) {
         let wrong = "That is not the sign-in code, which bailiwick dev prints when it starts.".to_owned();
-        return ways(&services, &issuer, &to, Some(wrong), StatusCode::FORBIDDEN);
+        let page = ways(&services, &issuer, &to, Some(wrong), StatusCode::FORBIDDEN);
+        return told_why(page, "the sign-in code is wrong", Refusal::default());
     }
     let user = field("user").to_owned();
     let actor = format!("user:{user}");
@@ -275,6 +287,14 @@ pub(crate) fn problem(status: StatusCode, title: &str, sentence: &str) -> Respon
 
 fn not_ours() -> Response {
     problem(StatusCode::BAD_REQUEST, "That did not work", "The request is not one that a page of ours makes.")
+}
+
+/// This person has answered too often; when to try again.
+pub(crate) fn too_often(wait_seconds: u64) -> Response {
+    let sentence = "You have answered very often in a short time. Wait a little, and try again.";
+    let mut page = problem(StatusCode::TOO_MANY_REQUESTS, "Too many answers", sentence);
+    page.headers_mut().insert(header::RETRY_AFTER, HeaderValue::from(wait_seconds));
+    page
 }
 
 /// Nothing can be decided at the moment.

@@ -7,6 +7,8 @@
 //! sealing itself (`runtime::master_key`), who may ask for a rotation.
 
 mod contents;
+mod keys;
+mod ring;
 mod rotation;
 #[cfg(test)]
 mod tests;
@@ -29,6 +31,7 @@ use tokio::sync::watch;
 use zeroize::Zeroizing;
 
 use self::contents::{Contents, Kind};
+pub(crate) use self::keys::{Rotation, Upkeep};
 pub(crate) use self::rotation::{RotateError, Rotated};
 use crate::{
     domain::{Caller, Domain, WriteError},
@@ -79,13 +82,15 @@ struct Inner {
     files: Vec<PathBuf>,
     contents: Mutex<Contents>,
     keys: watch::Sender<Arc<KeySet>>,
+    /// Of the cluster's own keys one is rotated at a time.
+    rotating: tokio::sync::Mutex<()>,
 }
 
 impl Vault {
     /// An empty vault; `files` are sealed under the same master key and follow it.
     pub(crate) fn new(masters: MasterKeys, files: Vec<PathBuf>) -> Self {
         let (keys, contents) = (watch::Sender::new(Arc::default()), Mutex::default());
-        Self(Arc::new(Inner { masters, files, contents, keys }))
+        Self(Arc::new(Inner { masters, files, contents, keys, rotating: tokio::sync::Mutex::default() }))
     }
 
     /// The opened keys, live.
@@ -117,8 +122,9 @@ impl Vault {
             };
             changed |= contents.put(name, sealed.edition, opened);
         }
+        changed |= contents.follow(&state.authorization_keys);
         if contents.deliver(&state.credentials) || changed {
-            let keys = contents.keys()?;
+            let keys = contents.keys(state)?;
             self.0.keys.send_replace(Arc::new(keys));
         }
         Ok(())
@@ -175,7 +181,8 @@ impl Vault {
             }
         }
         domain.read(|state| self.take_in(state))?;
-        if let Some(signing) = self.keys().signing() {
+        let is_listed = domain.read(|state| self.keys().signing(state).is_some());
+        if let Some(signing) = self.keys().newest_signing().filter(|_| !is_listed) {
             let public = token_key(&signing).map_err(|error| VaultError::Make(error.to_string()))?;
             domain.write(Command::RegisterTokenKey(public), caller()).await?;
         }

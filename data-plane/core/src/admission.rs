@@ -36,6 +36,8 @@ pub struct Decision {
     pub revision: u64,
     /// The rollout whose candidate decided, where this node is in its share.
     pub rollout: Option<Arc<str>>,
+    /// The agents through which the consent came, the latest first, where the consent is known.
+    pub earlier_agents: Arc<[String]>,
     /// The agent's owner, where the agent is known.
     pub owner: Option<Arc<str>>,
     /// The agent's project, where the agent is known.
@@ -140,6 +142,7 @@ impl<'c> Admission<'c> {
             policy_error: None,
             revision: config.revision,
             rollout: config.staging.as_ref().map(|staging| Arc::clone(&staging.rollout)),
+            earlier_agents: parties.consent.as_ref().map_or_else(Arc::default, |one| Arc::clone(&one.earlier_agents)),
             owner: parties.agent.as_ref().map(|agent| Arc::clone(&agent.owner)),
             project: parties.agent.as_ref().map(|agent| Arc::clone(&agent.project)),
             found: None,
@@ -179,7 +182,8 @@ impl Parties {
         }
         let agent = self.agent.as_ref().ok_or(Reason::AgentUnknown)?;
         // An agent acts only while somebody answers for it.
-        if !agent.active || !self.owner.as_ref().is_some_and(|owner| owner.active) {
+        let acts = |agent: &Agent, owner: Option<&User>| agent.active && owner.is_some_and(|owner| owner.active);
+        if !acts(agent, self.owner.as_ref()) {
             return Err(Reason::AgentInactive);
         }
         let consent = self.consent.as_ref().ok_or(Reason::ConsentMissing)?;
@@ -193,6 +197,13 @@ impl Parties {
         }
         if consent.revoked {
             return Err(Reason::ConsentRevoked);
+        }
+        // Nobody acts for an agent that may not act itself.
+        let stands = |(agent, owner): &(Option<Agent>, _)| {
+            agent.as_ref().is_some_and(|agent| acts(agent, Option::as_ref(owner)))
+        };
+        if !self.earlier.iter().all(stands) {
+            return Err(Reason::AgentInactive);
         }
         Ok((user, agent, consent))
     }
@@ -239,7 +250,8 @@ fn standing<'c>(
     if found.tier() > consent.level {
         return Err(Reason::ConsentLevelExceeded);
     }
-    if found.tier() > agent.ceiling {
+    let earlier = parties.earlier.iter().filter_map(|(agent, _)| agent.as_ref());
+    if found.tier() > earlier.map(|agent| agent.ceiling).min().unwrap_or(agent.ceiling).min(agent.ceiling) {
         return Err(Reason::CeilingExceeded);
     }
     Ok(Standing { user, agent, owner: parties.owner.as_ref(), consent, found })

@@ -18,6 +18,7 @@ use bailiwick_proto::{
     config_digest::Entries,
     v1::{self, resource::Resource as Kind},
 };
+use bailiwick_token::ACT_DEPTH_MAX;
 use prost::Message as _;
 
 pub use self::listed::{LISTED_TOOLS_MAX, ListedTools};
@@ -60,6 +61,8 @@ pub struct Consent {
     pub level: Tier,
     /// Only these tools, and what their servers have besides tools; `None`: everything up to the level.
     pub tools: Option<ListedTools>,
+    /// The agents through which it came, the latest first.
+    pub earlier_agents: Arc<[String]>,
     /// Unix seconds; no longer valid from that second on.
     pub expires_at: i64,
     /// Taken back.
@@ -91,6 +94,8 @@ pub struct Parties {
     pub consent: Option<Consent>,
     /// Who answers for the agent.
     pub owner: Option<User>,
+    /// The agents through which the consent came, each with who answers for it.
+    pub earlier: Vec<(Option<Agent>, Option<User>)>,
 }
 
 /// Parties that were unpacked.
@@ -146,9 +151,14 @@ impl People {
     }
 
     fn unpack(&self, user: &str, agent: &str, consent: &str) -> Parties {
-        let agent = self.agent(agent);
-        let owner = agent.as_ref().and_then(|agent| self.user(&agent.owner));
-        Parties { user: self.user(user), consent: self.consent(consent), owner, agent }
+        let owned = |agent: &str| {
+            let agent = self.agent(agent);
+            let owner = agent.as_ref().and_then(|agent| self.user(&agent.owner));
+            (agent, owner)
+        };
+        let (consent, (agent, owner)) = (self.consent(consent), owned(agent));
+        let earlier = consent.iter().flat_map(|consent| consent.earlier_agents.iter()).map(|agent| owned(agent));
+        Parties { user: self.user(user), earlier: earlier.collect(), consent, owner, agent }
     }
 
     /// The person of this name.
@@ -181,6 +191,7 @@ impl People {
             virtual_server: consent.virtual_server,
             level,
             tools,
+            earlier_agents: consent.earlier_agents.into(),
             expires_at: consent.expires_at,
             revoked: consent.revoked || self.denies(&key),
         })
@@ -227,7 +238,11 @@ fn read(key: &str, value: &[u8]) -> Result<Kind, &'static str> {
         Kind::Agent(agent) => {
             (("agent", agent.name.as_str()), (!tier(&agent.ceiling)).then_some("has an unknown ceiling"))
         }
-        Kind::Consent(consent) => (("consent", consent.id.as_str()), extent(consent).err()),
+        Kind::Consent(consent) => {
+            let is_long = consent.earlier_agents.len() >= ACT_DEPTH_MAX;
+            let fault = extent(consent).err();
+            (("consent", consent.id.as_str()), fault.or(is_long.then_some("came through too many agents")))
+        }
         Kind::Server(_)
         | Kind::Tool(_)
         | Kind::VirtualServer(_)
@@ -282,6 +297,7 @@ mod tests {
             (bad_list(|consent| consent.listed_level = "all".into()), "has an unknown level"),
             (bad_list(|consent| consent.listed_level.clear()), "has an unknown level"),
             (bad_list(|consent| consent.level = "retrieval".into()), "lists tools, but has a level for all"),
+            (bad_list(|consent| consent.earlier_agents = vec!["a".into(); 4]), "came through too many agents"),
             (bad_list(|consent| consent.tools.clear()), "has a level for listed tools, but lists none"),
             (bad_list(|consent| consent.tools.push("hr".into())), "lists a tool that is not named as server/tool"),
             (bad_list(|consent| consent.tools = vec!["hr/x".into(); LISTED_TOOLS_MAX + 1]), "lists too many tools"),

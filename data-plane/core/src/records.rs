@@ -119,6 +119,9 @@ impl Attempt<'_> {
             rollout: decision.rollout.as_deref().map(str::to_owned),
             user: Some(caller.user.clone()),
             agent: Some(caller.agent.clone()),
+            earlier_agents: Some(&decision.earlier_agents)
+                .filter(|agents| !agents.is_empty())
+                .map(|agents| agents.to_vec()),
             owner: decision.owner.as_deref().map(str::to_owned),
             project: Some(decision.project.as_deref().unwrap_or(&caller.project).to_owned()),
             client: Some(caller.client.clone()),

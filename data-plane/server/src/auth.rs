@@ -6,6 +6,8 @@
 //! not decided here (`data-plane/core` admission).
 //! Specification: RFC 6750 §2.1; RFC 9068; MCP 2026-07-28 authorization.
 
+pub(crate) mod newer;
+
 use std::{
     collections::HashMap,
     sync::{Arc, Mutex, MutexGuard, PoisonError, Weak},
@@ -30,7 +32,7 @@ pub(crate) struct NotAuthenticated {
 
 /// Verified tokens; one per node.
 #[derive(Debug, Default)]
-pub(crate) struct Authenticator(Mutex<Cache>);
+pub(crate) struct Authenticator(Mutex<Cache>, newer::Places);
 
 #[derive(Debug, Default)]
 struct Cache {
@@ -180,7 +182,7 @@ mod tests {
         SigningKey::from_ed25519_seed(&[seed; 32]).unwrap()
     }
 
-    fn config(keys: &[u8]) -> Config {
+    pub(super) fn config(keys: &[u8]) -> Config {
         config_with(keys, false)
     }
 
@@ -226,7 +228,7 @@ mod tests {
         People::new(entries.into_iter().map(encode).collect(), Table::default())
     }
 
-    fn claims() -> Claims {
+    pub(super) fn claims() -> Claims {
         Claims {
             iss: "http://issuer".into(),
             aud: "http://mcp/mcp/finance".into(),
@@ -248,11 +250,11 @@ mod tests {
         }
     }
 
-    fn headers(value: &str) -> HeaderMap {
+    pub(super) fn headers(value: &str) -> HeaderMap {
         HeaderMap::from_iter([(header::AUTHORIZATION, HeaderValue::from_str(value).unwrap())])
     }
 
-    fn with_token(claims: &Claims, seed: u8) -> HeaderMap {
+    pub(super) fn with_token(claims: &Claims, seed: u8) -> HeaderMap {
         headers(&format!("Bearer {}", mint(claims, &key(seed)).unwrap().expose()))
     }
 

@@ -4,6 +4,7 @@ mod allocations;
 mod calls;
 mod edge;
 mod http3;
+mod key_rotation;
 mod lane;
 mod lifecycle;
 mod listener;

@@ -106,6 +106,9 @@ pub struct Record {
     /// How many records were not written.
     #[serde(default, with = "decimal::option", skip_serializing_if = "Option::is_none")]
     pub dropped: Option<u64>,
+    /// The agents for which the agent acts, the latest first, where one handed its work on.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub earlier_agents: Option<Vec<String>>,
     /// The writer's run: the control-plane revision at which its key was registered.
     #[serde(with = "decimal")]
     pub epoch: u64,
@@ -216,6 +219,7 @@ impl Record {
             rollout: None,
             user: None,
             agent: None,
+            earlier_agents: None,
             owner: None,
             project: None,
             client: None,

@@ -12,9 +12,21 @@ pub(crate) struct Cluster {
     pub(crate) admins: Vec<String>,
     /// Their processes.
     pub(crate) control_planes: Vec<u32>,
+    /// URLs of the data planes, without a virtual server.
+    pub(crate) mcp: Vec<String>,
     nodes: Vec<Value>,
     /// Ports by node and listener.
     listen: Value,
+}
+
+/// A control plane, and its URLs.
+#[derive(Clone, Debug)]
+pub(crate) struct Place {
+    pub(crate) name: String,
+    /// Of its administration.
+    pub(crate) admin: String,
+    /// Of the authorization server.
+    pub(crate) http: String,
 }
 
 impl Cluster {
@@ -27,12 +39,13 @@ impl Cluster {
         };
         let (cluster, topology) = (read("cluster.json")?, read("topology.json")?);
         let list = |value: Option<&Value>| value.and_then(Value::as_array).cloned().unwrap_or_default();
-        let admins = list(cluster.get("admins")).iter().filter_map(Value::as_str).map(str::to_owned).collect();
+        let texts = |key: &str| list(cluster.get(key)).iter().filter_map(Value::as_str).map(str::to_owned).collect();
+        let (admins, mcp) = (texts("admins"), texts("mcp"));
         let nodes = list(cluster.get("nodes"));
         let is_control_plane = |node: &&Value| node.get("role").and_then(Value::as_str) == Some("control-plane");
         let control_planes = nodes.iter().filter(is_control_plane).filter_map(pid_of).collect();
         let listen = topology.get("listen").cloned().unwrap_or_default();
-        Ok(Self { admins, control_planes, nodes, listen })
+        Ok(Self { admins, control_planes, mcp, nodes, listen })
     }
 
     /// The process of a node.
@@ -49,6 +62,18 @@ impl Cluster {
     /// Processors' time of all control planes so far.
     pub(crate) fn cpu(&self) -> Duration {
         self.control_planes.iter().map(|pid| cpu_of(*pid).unwrap_or_default()).sum()
+    }
+
+    /// Every control plane, and where it listens.
+    pub(crate) fn control_planes_at(&self) -> Result<Vec<Place>> {
+        let place = |node: &Value| {
+            let text = |pointer: &str| node.pointer(pointer).and_then(Value::as_str);
+            let url = |pointer: &str| text(pointer).map(|address| format!("http://{address}"));
+            Some(Place { name: text("/name")?.to_owned(), admin: url("/listen/grpc")?, http: url("/listen/http")? })
+        };
+        let is_control_plane = |node: &&Value| node.get("role").and_then(Value::as_str) == Some("control-plane");
+        let all = self.nodes.iter().filter(is_control_plane);
+        all.map(|node| place(node).context("a control plane that listens nowhere")).collect()
     }
 
     fn node(&self, name: &str) -> Option<&Value> {

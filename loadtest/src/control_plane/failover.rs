@@ -271,7 +271,7 @@ fn replicas(nodes: &Nodes) -> Result<Vec<Replica>> {
 }
 
 /// The name of the leader, as any node that answers says.
-async fn leader_of(nodes: &[(String, String)]) -> Result<String> {
+pub(super) async fn leader_of(nodes: &[(String, String)]) -> Result<String> {
     for (_, url) in nodes {
         let Ok(mut client) = ClusterClient::connect(url.clone()).await else { continue };
         let Ok(members) = client.members(MembersRequest {}).await else { continue };

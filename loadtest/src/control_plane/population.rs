@@ -92,6 +92,8 @@ fn consent(n: u64, agents: u64) -> Vec<Change> {
     let agent = n % agents;
     let expires_at = BEGIN_SECONDS + MONTH_SECONDS + n % MONTH_SECONDS;
     let granted = ConsentGranted {
+        parent: None,
+        earlier_agents: Vec::new(),
         consent: id("c"),
         user: user_name(agent / AGENTS_OF_ONE),
         agent: agent_name(agent),

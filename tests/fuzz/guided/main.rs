@@ -6,12 +6,20 @@
 
 #![no_main]
 
+#[path = "../assertions.rs"]
+mod assertions;
+#[path = "../clients.rs"]
+mod clients;
 #[path = "../conversation.rs"]
 mod conversation;
 #[path = "../edge.rs"]
 mod edge;
 #[path = "../envelopes.rs"]
 mod envelopes;
+#[path = "../error.rs"]
+mod error;
+#[path = "../../../control-plane/server/src/oauth/form.rs"]
+mod form;
 #[path = "../mutate.rs"]
 mod mutate;
 #[path = "../openapi.rs"]

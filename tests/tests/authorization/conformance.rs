@@ -1,8 +1,9 @@
 //! The official conformance suite's `authorization` mode, with Jane at the URL that it prints.
 //!
 //! Every check of every scenario is listed with what it says, and what is not a success with the reason: a check that
-//! begins to say something else fails the test, so that the list stays true. What the suite asks of MCP servers and
-//! clients is elsewhere (`tests/conformance.rs`).
+//! begins to say something else fails the test, so that the list stays true, also about which scenarios there are. How
+//! clients prove who they are, a company's word and workloads are among its scenarios of clients alone, where the suite
+//! is the server; what it asks of MCP servers and clients is elsewhere (`tests/conformance.rs`).
 
 use std::{collections::BTreeSet, fs, process::Stdio};
 
@@ -79,8 +80,19 @@ fn expected(of_grant: (&str, &str)) -> BTreeSet<(String, String, String)> {
     all.map(|(scenario, check, status)| (scenario.to_owned(), check.to_owned(), status.to_owned())).collect()
 }
 
+/// The scenarios that it has for authorization servers; `run` looks for each of them.
+async fn scenarios() -> Result<Vec<String>> {
+    let mut command = Command::new(place("PEER_NODE")?);
+    let output = command.arg(place("PEER_CONFORMANCE")?).arg("list").stdin(Stdio::null()).output().await?;
+    let listed = String::from_utf8(output.stdout)?;
+    let (_, ours) = listed.split_once("Authorization server scenarios").context("no scenarios")?;
+    let names = ours.lines().filter_map(|line| line.trim_start().strip_prefix("- ")?.split(' ').next());
+    Ok(names.map(str::to_owned).collect())
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn the_official_suite_says_of_this_authorization_server_what_is_listed() -> Result<()> {
+    assert_eq!(scenarios().await?, [METADATA, GRANT]);
     let world = World::start().await?;
     let redirect_uris = ["http://127.0.0.1:3000/callback"];
     let public = json!({"agent": AGENT, "auth": "none", "redirect_uris": redirect_uris});

@@ -10,10 +10,17 @@ mod agents;
 mod attacks;
 mod conformance;
 mod described;
+mod exchange;
+mod inspector;
 mod journey;
+mod keys;
+mod often;
+mod openid_client;
+mod refusals;
 mod screen;
 mod stock;
 mod timeline;
+mod workloads;
 
 use std::fs;
 

@@ -1,16 +1,15 @@
 //! Other people's programs get in by a person's word: each is given the MCP URL, is turned away, finds the rest by
 //! itself, sends Jane here, and goes on without her.
 //!
-//! The programs are drivers in `tests/peers` around official SDKs and a strict relying party, and the Inspector as it
-//! is; Jane is this test. What they check themselves is much of the proof: metadata, `iss`, token answers.
+//! The programs are drivers in `tests/peers` around official SDKs and a strict relying party; Jane is this test. What
+//! they check themselves is much of the proof: metadata, `iss`, token answers. Another relying party is in
+//! `openid_client`, the Inspector in `inspector`.
 
 use std::process::Stdio;
 
 use anyhow::{Context, Result, ensure};
 use aws_lc_rs::digest;
-use bailiwick_tests::{
-    deployment::repository, manifests::manifest, peers::place, upstream::free_port, visitor::Visitor,
-};
+use bailiwick_tests::{deployment::repository, manifests::manifest, peers::place, visitor::Visitor};
 use base64::{Engine as _, engine::general_purpose::URL_SAFE_NO_PAD};
 use serde_json::{Value, json};
 use tokio::{
@@ -21,19 +20,19 @@ use tokio::{
 use crate::{AGENT, CLIENT, JANE, REDIRECT, World, text};
 
 /// A client that has a secret.
-const PORTAL: &str = "portal";
+pub(crate) const PORTAL: &str = "portal";
 /// What its words need of encoding is a trap of HTTP's own way of authentication.
-const SECRET: &str = "1e9bd2a2 c0f0:4f6a+8c5d%41";
+pub(crate) const SECRET: &str = "1e9bd2a2 c0f0:4f6a+8c5d%41";
 /// One whose library sends the secret as it is.
 const PLAIN: &str = "plain-portal";
 const PLAIN_SECRET: &str = "1e9bd2a2c0f04f6a8c5d";
 /// A client that signs instead.
-const SIGNING: &str = "portal-that-signs";
+pub(crate) const SIGNING: &str = "portal-that-signs";
 
 /// What somebody's program said, and what it asked Jane for.
-struct Served {
+pub(crate) struct Served {
     asked: url::Url,
-    said: Value,
+    pub(crate) said: Value,
 }
 
 impl Served {
@@ -51,12 +50,28 @@ pub(crate) async fn jane_allows(world: &World, url: &str, level: &str) -> Result
     page.elsewhere.with_context(|| format!("{}:\n{}", page.status, page.text))
 }
 
-/// Runs a driver until it ends: it calls `charge`, for which Jane allows it.
-async fn serve(world: &World, interpreter: &str, script: &str, arguments: &[&str]) -> Result<Served> {
+/// A driver that is told where everything begins.
+fn driver(world: &World, interpreter: &str, script: &str, arguments: &[&str]) -> Result<Command> {
     let mut command = Command::new(place(interpreter)?);
     command.arg(format!("tests/peers/{script}")).args(["--url", &world.resource, "--redirect", REDIRECT]);
-    command.args(arguments).args(["call", "charge"]).current_dir(repository());
-    command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped()).kill_on_drop(true);
+    command.args(arguments).current_dir(repository()).kill_on_drop(true);
+    Ok(command)
+}
+
+/// Runs a driver that asks for nobody; what it said at last.
+pub(crate) async fn run_alone(world: &World, script: &str, arguments: &[&str]) -> Result<Value> {
+    let output = driver(world, "PEER_NODE", script, arguments)?.stdin(Stdio::null()).output().await?;
+    let errors = String::from_utf8_lossy(&output.stderr);
+    let said: Value = serde_json::from_slice(&output.stdout).with_context(|| format!("{script}: {errors}"))?;
+    ensure!(said["ok"] == true, "{script} {arguments:?}: {said:#}\n{}", world.deployment.log());
+    Ok(said)
+}
+
+/// Runs a driver until it ends: it calls `charge`, for which Jane allows it.
+pub(crate) async fn serve(world: &World, interpreter: &str, script: &str, arguments: &[&str]) -> Result<Served> {
+    let mut command = driver(world, interpreter, script, arguments)?;
+    command.args(["call", "charge"]);
+    command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
     let mut child = command.spawn()?;
     let mut lines = BufReader::new(child.stdout.take().context("stdout")?).lines();
     let mut stdin = child.stdin.take().context("stdin")?;
@@ -77,7 +92,7 @@ async fn serve(world: &World, interpreter: &str, script: &str, arguments: &[&str
 }
 
 /// The agent takes programs that registered themselves, and the clients that are known before are.
-fn prepare(world: &World) -> Result<()> {
+pub(crate) fn prepare(world: &World) -> Result<()> {
     let agent = format!("{{owner: {JANE}, project: shop, ceiling: destructive, clients: {{self_registered: true}}}}");
     world.deployment.apply(&manifest("Agent", AGENT, &agent))?;
     for (name, secret) in [(PORTAL, SECRET), (PLAIN, PLAIN_SECRET)] {
@@ -89,7 +104,7 @@ fn prepare(world: &World) -> Result<()> {
 }
 
 /// What holds of every program: it asked strictly, called what was allowed, and refreshed what it had.
-fn is_served(world: &World, served: &Served) -> Result<()> {
+pub(crate) fn is_served(world: &World, served: &Served) -> Result<()> {
     let Served { said, .. } = served;
     ensure!(served.parameter("resource").as_deref() == Some(&world.resource), "{}", served.asked);
     ensure!(served.parameter("code_challenge_method").as_deref() == Some("S256"), "{}", served.asked);
@@ -116,7 +131,7 @@ fn is_at_home(served: &Served) -> Result<()> {
 }
 
 /// The calls are on record under these clients, two of each, each on a consent.
-async fn are_on_record(world: &World, clients: &[String]) -> Result<()> {
+pub(crate) async fn are_on_record(world: &World, clients: &[String]) -> Result<()> {
     let mut calls = world.deployment.records_of("tools/call", 4 * clients.len()).await?;
     calls.retain(|record| record["kind"] == "call.intent");
     let recorded: Vec<_> = calls.iter().map(|record| text(record, "client")).collect();
@@ -175,16 +190,21 @@ async fn the_python_sdk_finds_its_way_from_the_url_alone() -> Result<()> {
     sdk_is_served("PEER_PYTHON", "python_oauth_client.py", &ways).await
 }
 
-/// The manifest of a client with a key, and the key in PEM.
-fn signing_client() -> Result<(String, String)> {
+/// A client's key: the set that its manifest holds, and the key in PEM.
+pub(crate) fn client_key() -> Result<(String, String)> {
     let key = rcgen::KeyPair::generate()?;
     let point = key.public_key_raw();
     ensure!(point.len() == 65, "not an uncompressed point of P-256");
     let [x, y] = [&point[1..33], &point[33..]].map(|half| URL_SAFE_NO_PAD.encode(half));
     let jwks = json!({"keys": [{"kty": "EC", "crv": "P-256", "use": "sig", "alg": "ES256", "x": x, "y": y}]});
-    let jwks = jwks.to_string();
+    Ok((jwks.to_string(), key.serialize_pem()))
+}
+
+/// The manifest of a client with a key, and the key in PEM.
+pub(crate) fn signing_client() -> Result<(String, String)> {
+    let (jwks, pem) = client_key()?;
     let spec = json!({"agent": AGENT, "auth": "private_key_jwt", "jwks": jwks, "redirect_uris": [REDIRECT]});
-    Ok((manifest("Client", SIGNING, &spec.to_string()), key.serialize_pem()))
+    Ok((manifest("Client", SIGNING, &spec.to_string()), pem))
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -220,7 +240,7 @@ async fn a_strict_relying_party_finds_nothing_to_object_to() -> Result<()> {
 }
 
 /// What introspection, revocation and refusals were like, as the library read them.
-fn is_told(said: &Value, proves_nothing: bool) -> Result<()> {
+pub(crate) fn is_told(said: &Value, proves_nothing: bool) -> Result<()> {
     let (told, refused) = (&said["told"], &said["refused"]);
     ensure!(refused["refresh"] == "invalid_grant" && refused["code"] == "invalid_grant", "{refused:#}");
     if proves_nothing {
@@ -233,70 +253,5 @@ fn is_told(said: &Value, proves_nothing: bool) -> Result<()> {
     }
     ensure!(told["revoked"] == json!([{"active": false}, {"active": false}]), "{told:#}");
     ensure!(refused["proof"].is_null() || refused["proof"] == "basic", "{refused:#}");
-    Ok(())
-}
-
-/// One run of the Inspector's command line in a home folder of its own; where it asks for a person, Jane allows it.
-struct Inspector {
-    home: tempfile::TempDir,
-    callback: String,
-}
-
-impl Inspector {
-    fn new() -> Result<Self> {
-        let callback = format!("http://127.0.0.1:{}/oauth/callback", free_port()?);
-        Ok(Self { home: tempfile::tempdir()?, callback })
-    }
-
-    /// What it printed, and how often it asked.
-    async fn run(&self, world: &World, arguments: &[&str]) -> Result<(Value, usize)> {
-        let mut command = Command::new(place("PEER_NODE")?);
-        command.arg(place("PEER_INSPECTOR")?).args(["--cli", "--transport", "http", "--format", "json"]);
-        command.args(["--protocol-era", "auto", "--callback-url", &self.callback]).args(arguments);
-        // Without a terminal it asks for a person only when told that there is a browser: this one opens nothing.
-        command.env("MCP_AUTO_OPEN_ENABLED", "true").env("BROWSER", "true").env("HOME", self.home.path());
-        for desktop in ["DISPLAY", "WAYLAND_DISPLAY", "XDG_CURRENT_DESKTOP"] {
-            command.env_remove(desktop);
-        }
-        // In its home folder, as no machine of a test has a keychain.
-        command.env("MCP_INSPECTOR_SECRET_STORE", "file");
-        command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped()).kill_on_drop(true);
-        let mut child = command.spawn()?;
-        let mut lines = BufReader::new(child.stderr.take().context("stderr")?).lines();
-        let (mut asked, mut errors) = (0, String::new());
-        while let Some(line) = lines.next_line().await? {
-            if let Some(url) = line.strip_prefix("Please navigate to: ") {
-                asked += 1;
-                let back = jane_allows(world, url.trim(), "transactional").await?;
-                let answer = world.http.get(&back).send().await?;
-                ensure!(answer.status().is_success(), "its listener answers {}", answer.status());
-            }
-            errors.push_str(&line);
-            errors.push('\n');
-        }
-        let output = child.wait_with_output().await?;
-        let printed = String::from_utf8_lossy(&output.stdout);
-        let said = || format!("{}: {printed}\n{errors}", output.status);
-        ensure!(output.status.success(), "{}", said());
-        Ok((serde_json::from_str(&printed).with_context(said)?, asked))
-    }
-}
-
-#[tokio::test(flavor = "multi_thread")]
-async fn the_inspector_signs_in_and_keeps_what_it_got() -> Result<()> {
-    let world = World::start().await?;
-    prepare(&world)?;
-    let inspector = Inspector::new()?;
-    let (url, list, call) = (
-        ["--server-url", world.resource.as_str()],
-        ["--method", "tools/list"],
-        ["--method", "tools/call", "--tool-name", "charge"],
-    );
-    let (said, asked) = inspector.run(&world, &[&url[..], &list].concat()).await?;
-    let tools = said["result"]["tools"].as_array().with_context(|| said.to_string())?;
-    ensure!(tools.len() == 2 && asked == 1, "asked {asked} times: {said:#}");
-    // What it keeps is enough for the next run; whether that run refreshes its token is not looked at.
-    let (said, asked) = inspector.run(&world, &[&url[..], &call, &["--use-stored-auth"]].concat()).await?;
-    ensure!(said["result"]["isError"] != true && said["result"].is_object() && asked == 0, "{said:#}");
     Ok(())
 }

@@ -181,7 +181,7 @@ async fn requests_that_are_none_are_refused_by_their_own_words() -> Result<()> {
         (&[grant, grant, assertion], "invalid_request"),
         (&[grant, assertion, ("scope", "mcp:read"), ("scope", "mcp:tools")], "invalid_request"),
         (&[("grant_type", "password"), assertion], "unsupported_grant_type"),
-        (&[("grant_type", TOKEN_EXCHANGE), assertion], "unsupported_grant_type"),
+        (&[("grant_type", TOKEN_EXCHANGE), assertion], "unauthorized_client"),
         (&[grant, assertion, elsewhere], "invalid_target"),
         (&[grant, assertion, resource, elsewhere], "invalid_target"),
         (&[grant, assertion, ("scope", "openid")], "invalid_scope"),

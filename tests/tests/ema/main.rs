@@ -11,7 +11,9 @@ mod attacks;
 mod changes;
 mod flood;
 mod flows;
+mod inspector;
 mod once;
+mod refusals;
 
 use anyhow::{Context, Result, ensure};
 use aws_lc_rs::digest;

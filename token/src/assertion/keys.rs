@@ -120,6 +120,18 @@ impl AssertionKeys {
     /// # Errors
     /// When the set is out of bounds, not a JWK Set, names two keys alike, or holds private members.
     pub fn from_jwks(json: &[u8], allowed: &[AssertionAlgorithm]) -> Result<Self, KeySetError> {
+        Self::read(json, allowed, &["sig"])
+    }
+
+    /// The same of a SPIFFE bundle (SPIFFE Trust Domain and Bundle §4), where keys for JWTs are said to be `jwt-svid`.
+    ///
+    /// # Errors
+    /// As [`Self::from_jwks`].
+    pub fn from_bundle(json: &[u8], allowed: &[AssertionAlgorithm]) -> Result<Self, KeySetError> {
+        Self::read(json, allowed, &["sig", "jwt-svid"])
+    }
+
+    fn read(json: &[u8], allowed: &[AssertionAlgorithm], uses: &[&str]) -> Result<Self, KeySetError> {
         if json.len() > JWKS_BYTES_MAX {
             return Err(KeySetError::TooLong);
         }
@@ -131,7 +143,7 @@ impl AssertionKeys {
         }
         let mut read = Self { allowed: allowed.to_vec(), keys: Vec::new(), skipped: 0 };
         for jwk in &jwks {
-            read.add(jwk.as_object().ok_or(KeySetError::Malformed)?)?;
+            read.add(jwk.as_object().ok_or(KeySetError::Malformed)?, uses)?;
         }
         Ok(read)
     }
@@ -154,12 +166,12 @@ impl AssertionKeys {
         self.keys.iter().any(|key| key.kid.as_deref() == Some(kid))
     }
 
-    fn add(&mut self, jwk: &Map<String, Value>) -> Result<(), KeySetError> {
+    fn add(&mut self, jwk: &Map<String, Value>, uses: &[&str]) -> Result<(), KeySetError> {
         if PRIVATE_MEMBERS.iter().any(|member| jwk.contains_key(*member)) {
             return Err(KeySetError::Private);
         }
         let kid = jwk.get("kid").map(|kid| kid.as_str().filter(|kid| is_plain(kid, HEADER_TEXT_BYTES_MAX)));
-        if kid == Some(None) || !is_for_signatures(jwk) {
+        if kid == Some(None) || !is_for_signatures(jwk, uses) {
             self.skipped += 1;
             return Ok(());
         }
@@ -196,8 +208,8 @@ impl AssertionKeys {
     }
 }
 
-fn is_for_signatures(jwk: &Map<String, Value>) -> bool {
-    let usage = jwk.get("use").is_none_or(|usage| usage == "sig");
+fn is_for_signatures(jwk: &Map<String, Value>, uses: &[&str]) -> bool {
+    let usage = jwk.get("use").is_none_or(|usage| uses.iter().any(|one| usage == one));
     let operations =
         jwk.get("key_ops").is_none_or(|ops| ops.as_array().is_some_and(|ops| ops.contains(&"verify".into())));
     usage && operations

@@ -14,8 +14,10 @@ const MEDIA_TYPE_PREFIX: &str = "application/";
 pub enum TypRule<'a> {
     /// This media type, such as `oauth-id-jag+jwt`.
     Exactly(&'a str),
-    /// None, or `JWT`: for kinds that have no type of their own (client assertions, ID tokens, workload tokens).
+    /// None, or `JWT`: for kinds that have no type of their own (client assertions, ID tokens).
     Plain,
+    /// None, `JWT` or `JOSE`: for workload tokens (SPIFFE JWT-SVID §2.2).
+    Workload,
 }
 
 impl TypRule<'_> {
@@ -26,6 +28,7 @@ impl TypRule<'_> {
             (Self::Exactly(wanted), Some(typ)) => is_media_type(typ, wanted),
             (Self::Exactly(_), None) => false,
             (Self::Plain, typ) => typ.is_none_or(|typ| is_media_type(typ, "JWT")),
+            (Self::Workload, typ) => typ.is_none_or(|typ| ["JWT", "JOSE"].iter().any(|one| is_media_type(typ, one))),
         }
     }
 }

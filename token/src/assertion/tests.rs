@@ -27,6 +27,7 @@ mod claims;
 mod forgeries;
 mod keys;
 mod time;
+mod workloads;
 
 const NOW: i64 = 1_800_000_000;
 const ISSUER: &str = "https://idp.example";

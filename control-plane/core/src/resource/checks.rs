@@ -165,8 +165,8 @@ fn host_fault(url: &str) -> Option<Fault> {
 pub fn is_http_url(text: &str) -> bool {
     let visible = text.len() <= URL_BYTES_MAX && text.chars().all(|c| c.is_ascii_graphic() && c != '#' && c != '\\');
     let Ok(uri) = text.parse::<http::Uri>() else { return false };
-    // The crate takes a port it cannot read for no port.
-    let is_port = |text: &str| text.parse::<u16>().is_ok_and(|port| port > 0);
+    // The crate takes a port it cannot read for no port; a number may have a sign in Rust, and a port none.
+    let is_port = |text: &str| !text.starts_with('+') && text.parse::<u16>().is_ok_and(|port| port > 0);
     let plain_host = |authority: &http::uri::Authority| match authority.as_str().strip_prefix(authority.host()) {
         Some("") => !authority.host().is_empty(),
         Some(rest) => !authority.host().is_empty() && rest.strip_prefix(':').is_some_and(is_port),

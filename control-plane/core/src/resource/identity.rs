@@ -13,6 +13,7 @@ use super::{
     checks::{Fault, clip, is_http_url, timeout_ms},
     people::{PeopleSpec, SignInSpec, TITLE_BYTES_MAX, is_title},
     redirect::{self, REDIRECT_URIS_MAX},
+    workload::{self, WorkloadSpec, WorkloadsSpec},
 };
 use crate::client;
 
@@ -22,6 +23,8 @@ pub const KEY_SET_BYTES_MAX: usize = 16 * 1024;
 const VIRTUAL_SERVERS_MAX: usize = 64;
 /// Most documents of clients that one agent names.
 const DESCRIBED_MAX: usize = 64;
+/// Most agents that one client takes over from.
+const EXCHANGED_MAX: usize = 64;
 /// Most networks of one provider.
 const NETWORKS_MAX: usize = 16;
 /// How long an assertion may be good where the manifest says nothing: a client uses it at once.
@@ -49,12 +52,18 @@ pub struct ClientSpec {
     /// The client's public keys: a JSON Web Key Set, as text.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub jwks: Option<String>,
+    /// The workload that it is.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub workload: Option<WorkloadSpec>,
     /// The most harmful tier the client may get tokens for; the agent's ceiling where absent.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub ceiling: Option<Tier>,
     /// Where it gets tokens without a person at hand, on behalf of its agent's owner; nowhere where absent.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub headless: Option<HeadlessSpec>,
+    /// Whose tokens it may exchange for its own agent's (RFC 8693), to do what they hand on; nobody's where absent.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub exchange: Option<ExchangeSpec>,
     /// It registered itself (RFC 7591), and has no agent of its own: people choose one that takes such clients.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub self_registered: bool,
@@ -69,6 +78,14 @@ pub struct ClientSpec {
 pub struct HeadlessSpec {
     /// The virtual servers.
     pub virtual_servers: BTreeSet<String>,
+}
+
+/// Whose work a client may take over.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct ExchangeSpec {
+    /// The agents whose tokens it may exchange.
+    pub agents: BTreeSet<String>,
 }
 
 /// Clients that no administrator registered, and that may act as an agent.
@@ -91,6 +108,8 @@ pub enum ClientAuth {
     ClientSecret,
     /// By a JWT it signs.
     PrivateKeyJwt,
+    /// By a JWT that its platform signs: Kubernetes, SPIFFE.
+    Workload,
     /// Not at all: a program on people's machines, which can keep no secret. It can only ask people.
     None,
 }
@@ -116,6 +135,9 @@ pub struct IdentityProviderSpec {
     /// How people sign in there; they cannot where absent.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub sign_in: Option<SignInSpec>,
+    /// That its word about programs counts, which need no keys of their own here; it does not where absent.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub workloads: Option<WorkloadsSpec>,
     /// Who its people are here.
     #[serde(default)]
     pub people: PeopleSpec,
@@ -177,13 +199,16 @@ impl ClientSpec {
         faults.extend(self.redirect_faults());
         if let Some(headless) = &self.headless {
             let key = "spec.headless.virtual_servers";
-            if self.auth != ClientAuth::PrivateKeyJwt || self.self_registered {
-                faults.push(Fault::new("spec.headless", "is for auth: private_key_jwt, and for registered clients"));
+            if !matches!(self.auth, ClientAuth::PrivateKeyJwt | ClientAuth::Workload) || self.self_registered {
+                let message = "is for auth: private_key_jwt or workload, and for registered clients";
+                faults.push(Fault::new("spec.headless", message));
             }
             if headless.virtual_servers.is_empty() || headless.virtual_servers.len() > VIRTUAL_SERVERS_MAX {
                 faults.push(Fault::new(key, format!("must name 1 to {VIRTUAL_SERVERS_MAX} virtual servers")));
             }
         }
+        faults.extend(self.exchange.iter().flat_map(|exchange| self.exchange_faults(exchange)));
+        faults.extend(workload::faults_of_client(self));
         let is_hash = |text: &str| text.len() == 64 && text.bytes().all(|b| matches!(b, b'0'..=b'9' | b'a'..=b'f'));
         match (self.auth, &self.secret_sha256, &self.jwks) {
             (ClientAuth::ClientSecret, Some(hash), None) if is_hash(hash) => {}
@@ -205,17 +230,42 @@ impl ClientSpec {
             (ClientAuth::PrivateKeyJwt, None, None) => {
                 faults.push(Fault::new("spec.jwks", "missing; write the client's public keys"));
             }
-            (ClientAuth::PrivateKeyJwt | ClientAuth::None, Some(_), _) => {
+            (ClientAuth::PrivateKeyJwt | ClientAuth::Workload | ClientAuth::None, Some(_), _) => {
                 faults.push(Fault::new("spec.secret_sha256", "is for auth: client_secret"));
             }
-            (ClientAuth::None, None, Some(_)) => faults.push(Fault::new("spec.jwks", "is for auth: private_key_jwt")),
+            (ClientAuth::Workload | ClientAuth::None, None, Some(_)) => {
+                faults.push(Fault::new("spec.jwks", "is for auth: private_key_jwt"));
+            }
             (ClientAuth::None, None, None) if self.redirect_uris.is_empty() => {
                 let message = "missing; a client without a secret can only ask people, and is told the answer there";
                 faults.push(Fault::new("spec.redirect_uris", message));
             }
-            (ClientAuth::None, None, None) => {}
+            (ClientAuth::Workload | ClientAuth::None, None, None) => {}
         }
         faults
+    }
+
+    fn exchange_faults(&self, exchange: &ExchangeSpec) -> Vec<Fault> {
+        let key = "spec.exchange.agents";
+        if self.auth == ClientAuth::None || self.self_registered {
+            return vec![Fault::new("spec.exchange", "is for registered clients that prove who they are")];
+        }
+        if exchange.agents.is_empty() || exchange.agents.len() > EXCHANGED_MAX {
+            return vec![Fault::new(key, format!("must name 1 to {EXCHANGED_MAX} agents"))];
+        }
+        let fault = |agent: &String| match names::is_resource_name(agent) {
+            false => Some(format!("\"{}\" {}", clip(agent), super::checks::RESOURCE_RULE)),
+            true if self.agent.as_ref() == Some(agent) => Some("names the client's own agent".to_owned()),
+            true => None,
+        };
+        exchange.agents.iter().filter_map(fault).map(|message| Fault::new(key, message)).collect()
+    }
+
+    /// The agents it names, each with the key it is named under.
+    pub(crate) fn agents(&self) -> impl Iterator<Item = (&'static str, &String)> {
+        let taken_over = self.exchange.iter().flat_map(|exchange| &exchange.agents);
+        let own = self.agent.iter().map(|agent| ("spec.agent", agent));
+        own.chain(taken_over.map(|agent| ("spec.exchange.agents", agent)))
     }
 
     fn redirect_faults(&self) -> Vec<Fault> {
@@ -246,7 +296,7 @@ impl AgentClientsSpec {
 }
 
 /// Whether the server can make keys of it is found out there; here, that it may stand in an event.
-fn is_key_set(text: &str) -> bool {
+pub(super) fn is_key_set(text: &str) -> bool {
     let keys = |text: &str| serde_json::from_str::<serde_json::Value>(text).ok()?.get("keys")?.as_array().cloned();
     let is_public = |key: &serde_json::Value| key.get("d").is_none() && key.get("k").is_none();
     text.len() <= KEY_SET_BYTES_MAX && keys(text).is_some_and(|keys| !keys.is_empty() && keys.iter().all(is_public))
@@ -281,6 +331,7 @@ impl IdentityProviderSpec {
         faults.extend(self.people.faults());
         faults.extend(self.sign_in.iter().flat_map(|sign_in| sign_in.faults(&self.issuer)));
         faults.extend(self.assertions.iter().flat_map(AssertionsSpec::faults));
+        faults.extend(self.workloads.iter().flat_map(WorkloadsSpec::faults));
         faults
     }
 }

@@ -25,7 +25,7 @@ pub fn is_redirect_uri(uri: &str) -> bool {
         return false;
     }
     match uri.split_once(':') {
-        Some(("https", _)) => is_http_url(uri),
+        Some(("https", rest)) => is_http_url(uri) && rest.strip_prefix("//").and_then(place).is_some(),
         Some(("http", _)) => is_http_url(uri) && loopback(uri).is_some(),
         Some((scheme, rest)) => is_private_scheme(scheme) && !rest.is_empty(),
         None => false,
@@ -66,12 +66,17 @@ struct Loopback<'a> {
     is_address: bool,
 }
 
-fn loopback(uri: &str) -> Option<Loopback<'_>> {
-    let after = uri.strip_prefix("http://")?;
+/// The host of what stands after a scheme, as written and as browsers read it; and path and query.
+fn place(after: &str) -> Option<(&str, Host, &str)> {
     let (authority, rest) = after.split_at(after.find(['/', '?']).unwrap_or(after.len()));
     let host_end = authority.rfind(':').filter(|at| !authority.get(*at..).is_some_and(|port| port.ends_with(']')));
     let host = authority.get(..host_end.unwrap_or(authority.len()))?;
-    match host.parse::<Host>().ok()? {
+    Some((host, host.parse().ok()?, rest))
+}
+
+fn loopback(uri: &str) -> Option<Loopback<'_>> {
+    let (host, read, rest) = place(uri.strip_prefix("http://")?)?;
+    match read {
         Host::Address(address) if address.is_loopback() => Some(Loopback { host, rest, is_address: true }),
         Host::Name(name) if name == "localhost" => Some(Loopback { host, rest, is_address: false }),
         Host::Address(_) | Host::Name(_) => None,
@@ -118,6 +123,9 @@ mod tests {
             "intent://x",
             "com.example.app:",
             "https:app.example",
+            "https://ap[]p.example/",
+            "http://127.0.0.1:+3333/callback",
+            "https://2130706433/",
         ] {
             assert!(!is_redirect_uri(bad), "{bad}");
         }

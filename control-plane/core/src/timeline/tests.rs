@@ -5,7 +5,13 @@
 use std::collections::BTreeSet;
 
 use super::*;
-use crate::{consent::TokenIssued, evolve, refresh::TokenRefreshed, standing::AssertionUsed};
+use crate::{
+    consent::TokenIssued,
+    evolve,
+    refresh::TokenRefreshed,
+    refusal::{Endpoint, Refusal, RequestRefused},
+    standing::AssertionUsed,
+};
 
 const JANE: &str = "jane@example.com";
 const START_SECONDS: u64 = 1_795_219_200;
@@ -56,6 +62,8 @@ impl Log {
 
 fn granted(consent: &str) -> ConsentGranted {
     ConsentGranted {
+        parent: Some("c-0".into()),
+        earlier_agents: vec!["planner".into()],
         consent: consent.into(),
         user: JANE.into(),
         agent: "assistant".into(),
@@ -128,6 +136,8 @@ fn each_entry_says_all_of_its_consent() {
             challenge: "E9Melhoa2OwvFrEMTJguCHaoeK1t8URWbuGJSstw-cM".into(),
             redirect_uri: "http://127.0.0.1:3000/cb".into(),
         }),
+        parent: "c-0".into(),
+        refused: None,
     };
     let refusal = Entry {
         place: Place { revision: 4, number: 0 },
@@ -164,6 +174,7 @@ fn what_rests_on_a_consent_that_is_here_makes_no_entry() {
     };
     let used = AssertionUsed {
         provider: "okta".into(),
+        subject: String::new(),
         uses: uses.clone(),
         user: JANE.into(),
         agent: "assistant".into(),
@@ -262,25 +273,78 @@ fn pages_go_on_where_the_one_before_ended() {
     }
 }
 
-#[test]
-fn the_oldest_fall_out_by_number_and_by_size() {
-    let mut log = Log::default();
-    for number in 0..10 {
-        log.allow(&format!("c-{number}"));
+fn refused(kind: Refusal, count: u64) -> RequestRefused {
+    let (first, last) = (START_SECONDS * 1_000_000, START_SECONDS * 1_000_000 + 5);
+    RequestRefused { refusal: kind, count, first, last, node: "cp-1".into() }
+}
+
+fn reused_code() -> Refusal {
+    Refusal {
+        endpoint: Endpoint::Token,
+        grant: "authorization_code".into(),
+        client: "thief".into(),
+        claimed: true,
+        consent: "c-1".into(),
+        error: "invalid_grant".into(),
+        why: "the authorization code was presented again".into(),
+        ..Refusal::default()
     }
-    let whole = log.timeline.clone();
-    let one = whole.bytes / 10;
-    assert_eq!(whole.bytes, log.all().iter().map(Entry::bytes).sum::<usize>(), "evidence that came later counts");
-    let check = |entries_max, bytes_max, left: u64| {
-        let mut timeline = whole.clone();
-        timeline.trim(entries_max, bytes_max);
-        let oldest = timeline.entries.front().unwrap().place.revision;
-        assert_eq!((timeline.entries.len() as u64, timeline.fallen_out(), oldest), (left, 10 - left, 11 - left));
+}
+
+#[test]
+fn a_refusal_is_told_to_the_person_whose_consent_was_to_be_used() {
+    let mut log = Log::default();
+    log.allow("c-1");
+    log.change([("node:cp-1", refused(reused_code(), 3).into())]);
+    let told = Refused {
+        endpoint: Endpoint::Token,
+        grant: "authorization_code".into(),
+        error: "invalid_grant".into(),
+        claimed: true,
+        count: 3,
+        first: START_SECONDS * 1_000_000,
     };
-    check(10, 10 * one, 10);
-    check(7, usize::MAX, 7);
-    check(10, 4 * one, 4);
-    check(10, 0, 1);
+    let expected = Entry {
+        place: Place { revision: 2, number: 0 },
+        time: START_SECONDS * 1_000_000 + 5,
+        outcome: Outcome::Refused,
+        user: JANE.into(),
+        agent: "assistant".into(),
+        client: "thief".into(),
+        virtual_server: "shop".into(),
+        consent: "c-1".into(),
+        actor: "node:cp-1".into(),
+        reason: "the authorization code was presented again".into(),
+        provider: "okta".into(),
+        refused: Some(Box::new(told)),
+        ..nothing()
+    };
+    let of_jane = Filter { user: Some(JANE.into()), outcome: Some(Outcome::Refused), ..Filter::default() };
+    let found = log.timeline.newest(&of_jane, None, 9);
+    assert_eq!(found.iter().map(|one| Entry::clone(one)).collect::<Vec<_>>(), [expected]);
+    assert_eq!(log.all().len(), 2);
+}
+
+#[test]
+fn refusals_stand_in_their_place_and_push_nothing_else_out() {
+    let mut log = Log::default();
+    log.change([("node:cp-1", refused(reused_code(), 1).into()), ("admin", granted("c-1").into())]);
+    let anybody = || Refusal { client: String::new(), claimed: false, consent: String::new(), ..reused_code() };
+    for _ in 0..REFUSALS_MAX {
+        log.change([("node:cp-1", refused(anybody(), 1).into())]);
+    }
+    log.allow("c-2");
+    let seen = |before: Option<&str>, limit| {
+        let found = log.timeline.newest(&Filter::default(), before.map(|text| text.parse().unwrap()), limit);
+        found.iter().map(|one| (one.place.to_string(), one.outcome)).collect::<Vec<_>>()
+    };
+    let last = REFUSALS_MAX + 1;
+    let own = |place: String, outcome| (place, outcome);
+    let newest = [own(format!("{}-0", last + 1), Outcome::Granted), own(format!("{last}-0"), Outcome::Refused)];
+    assert_eq!(seen(None, 2), newest);
+    assert_eq!(seen(Some("2-0"), 9), [own("1-1".into(), Outcome::Granted)], "the refusal of that change fell out");
+    assert_eq!(log.timeline.fallen_out(), (0, 1));
+    assert_eq!(log.all().len(), REFUSALS_MAX + 2);
 }
 
 #[test]

@@ -25,7 +25,7 @@ const REDIRECT: &str = "http://127.0.0.1:3000/cb";
 const CHALLENGE: &str = "E9Melhoa2OwvFrEMTJguCHaoeK1t8URWbuGJSstw-cM";
 
 /// With a client that people may be asked for.
-fn example() -> World {
+pub(crate) fn example() -> World {
     let mut world = World::example();
     world.apply(&client("")).unwrap();
     world
@@ -59,7 +59,7 @@ fn grant_of(consent: &str) -> GrantConsent {
     }
 }
 
-fn redeem_of(consent: &str) -> RedeemCode {
+pub(crate) fn redeem_of(consent: &str) -> RedeemCode {
     RedeemCode {
         consent: consent.into(),
         client: CLIENT.into(),
@@ -82,7 +82,7 @@ fn refresh_of(consent: &str, generation: u64) -> Refresh {
 }
 
 /// As the server asks: under no request id.
-fn ask(world: &mut World, wish: Wish) -> Result<Decision, Rejection> {
+pub(crate) fn ask(world: &mut World, wish: Wish) -> Result<Decision, Rejection> {
     let context = Context { request_id: String::new(), actor: format!("user:{USER}"), ..world.context() };
     world.run_as(Command::Wish(wish), &context)
 }
@@ -101,7 +101,7 @@ fn token(decision: &Decision) -> &Exchanged {
     }
 }
 
-fn allow(world: &mut World, consent: &str) -> Decision {
+pub(crate) fn allow(world: &mut World, consent: &str) -> Decision {
     ask(world, Wish::GrantConsent(grant_of(consent))).unwrap()
 }
 
@@ -399,6 +399,8 @@ fn registration(name: &str) -> RegisterClient {
         jwks: None,
         ceiling: None,
         headless: None,
+        exchange: None,
+        workload: None,
         self_registered: true,
         active: true,
     };

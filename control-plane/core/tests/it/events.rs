@@ -61,6 +61,10 @@ pub(crate) fn lived() -> Vec<(u64, Vec<Event>)> {
     crate::assertions::one_of_each(&mut world);
     crate::authorizations::one_of_each(&mut world);
     crate::sign_ins::at_a_provider(&mut world);
+    crate::refusals::one_of_each(&mut world);
+    crate::key_rotations::one_of_each(&mut world);
+    crate::exchanges::one_of_each(&mut world);
+    crate::workloads::a_token(&mut world);
     world.changes
 }
 

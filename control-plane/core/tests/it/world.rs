@@ -150,6 +150,8 @@ impl World {
             assert!(virtual_server.spec.servers.iter().all(|entry| self.state.servers.contains_key(&entry.server)));
         }
         assert!(self.state.agents.values().all(|agent| self.state.users.contains_key(&agent.spec.owner)));
+        let mut vouched = self.state.clients.values().filter_map(|client| client.spec.workload.as_ref());
+        assert!(vouched.all(|workload| self.state.identity_providers.contains_key(&workload.provider)));
     }
 
     fn invariant_plain_names_are_unique(&self) {

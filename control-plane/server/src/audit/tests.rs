@@ -5,6 +5,7 @@
 use std::str::from_utf8;
 
 use axum::body::to_bytes;
+use bailiwick_control_plane_core::refusal::Endpoint;
 use bailiwick_proto::Tier;
 
 use super::*;
@@ -30,6 +31,8 @@ fn entry(number: u32, reason: &str) -> Arc<Entry> {
         provider: String::new(),
         expires_at: Some(1_795_222_800),
         evidence: Some(Evidence { challenge: "-43chars".into(), redirect_uri: "http://127.0.0.1:3000/cb".into() }),
+        parent: "c-0".into(),
+        refused: None,
     })
 }
 
@@ -92,7 +95,7 @@ fn links_keep_the_filters() {
 async fn a_page_ends_where_the_next_begins() {
     let page_of = async |count: u32| {
         let entries = (0..count).rev().map(|number| entry(number, "x")).collect();
-        let found = Found { entries, is_everybodys: true, fallen_out: 3 };
+        let found = Found { entries, is_everybodys: true, fallen_out: (3, 0) };
         let response = page("/mcp/audit".into(), TimelineFilters::default(), Some(found), None);
         let body = to_bytes(response.into_body(), 1 << 20).await.unwrap();
         from_utf8(&body).unwrap().to_owned()
@@ -112,11 +115,36 @@ async fn csv_is_as_rfc_4180_says() {
     let row = "\"2026-11-21T00:00:00.000123Z\",\"granted\",\"jane@example.com\",\"assistant\",\"editor\",\"shop\",\
                \"destructive\",\"shop/charge\nshop/a b\",\"c-1\",\"user:jane@example.com\",\
                \"said \"\"yes\"\",\r\nand so on\",\"\",\"2026-11-21T01:00:00Z\",\"'-43chars\",\
-               \"http://127.0.0.1:3000/cb\",\"7\"";
+               \"http://127.0.0.1:3000/cb\",\"7\",\"\",\"\",\"\",\"\",\"\",\"\",\"c-0\"";
     assert_eq!(text, format!("{head}\r\n{row}\r\n"));
     let response = download(Vec::new());
     assert_eq!(response.headers()[header::CONTENT_DISPOSITION], "attachment; filename=\"consent-timeline.csv\"");
     assert_eq!(response.headers()[header::CACHE_CONTROL], "no-store");
+}
+
+#[tokio::test]
+async fn a_refusal_says_what_was_refused_and_how_often() {
+    let told = Refused {
+        endpoint: Endpoint::Token,
+        grant: "refresh_token".into(),
+        error: "invalid_grant".into(),
+        claimed: true,
+        count: 12,
+        first: 1_795_219_199_000_000,
+    };
+    let once = Refused { count: 1, claimed: false, ..told.clone() };
+    let of = |told: &Refused| Arc::new(Entry { refused: Some(Box::new(told.clone())), ..Entry::clone(&entry(0, "x")) });
+    let text = downloaded(vec![of(&told), of(&once)]).await;
+    let ends = |claimed: &str, count: u32| {
+        format!(
+            "\"7\",\"token\",\"refresh_token\",\"invalid_grant\",\"{claimed}\",\"{count}\",\"2026-11-20T23:59:59Z\",\"c-0\""
+        )
+    };
+    let rows: Vec<&str> = text.split("\r\n").skip(1).collect();
+    assert!(rows[0].ends_with(&ends("false", 12)) && rows[1].ends_with(&ends("true", 1)), "{text}");
+    assert_eq!(row(&of(&told)).refused, "token: invalid_grant, 12 times, by whoever said to be this client");
+    assert_eq!(row(&of(&once)).refused, "token: invalid_grant");
+    assert_eq!(row(&entry(0, "x")).refused, "");
 }
 
 #[tokio::test]

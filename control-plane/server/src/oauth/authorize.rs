@@ -18,6 +18,7 @@ use super::{
 use crate::{
     minting,
     pages::{self, Choice, Choose, ClientOrigin, Problem},
+    refusals::told,
     sign_in,
 };
 
@@ -30,14 +31,19 @@ pub(super) async fn authorize(
     headers: HeaderMap,
 ) -> Response {
     let query = query.unwrap_or_default();
-    match ask(&services, &query, &headers).await {
-        Ok(response) => response,
+    let answered = ask(&services, &query, &headers).await;
+    let user = || sign_in::session(&services, &headers).map(|session| session.user).unwrap_or_default();
+    match answered {
+        Ok(Asked::Answered(response)) => response,
+        Ok(Asked::Fault(response, error)) => told(response, error.with(|about| about.user = user()).refusal()),
         Err(error) => {
             tracing::info!(error = error.word(), why = error.why(), "nobody is asked for a consent");
             services.metrics.token_refused(error.word());
             let hint = "Nothing was shared with anybody. If this goes on, tell who made the program you came from.";
             let (title, sentence) = ("This request cannot be answered".to_owned(), capitalised(error.why()));
-            pages::respond(Problem { title, sentence, hint: Some(hint.to_owned()) }, error.status(), &[])
+            let page = Problem { title, sentence, hint: Some(hint.to_owned()) };
+            let status = error.status();
+            told(pages::respond(page, status, &[]), error.with(|about| about.user = user()).refusal())
         }
     }
 }
@@ -48,7 +54,13 @@ fn capitalised(sentence: &str) -> String {
     format!("{first}{}.", chars.as_str())
 }
 
-async fn ask(services: &Services, query: &str, headers: &HeaderMap) -> Result<Response, OAuthError> {
+enum Asked {
+    Answered(Response),
+    /// The client is told of this on the way that the response leads.
+    Fault(Response, OAuthError),
+}
+
+async fn ask(services: &Services, query: &str, headers: &HeaderMap) -> Result<Asked, OAuthError> {
     let form = Form::of_query(query)?;
     let not_ready = OAuthError::unavailable("the issuer is not set yet");
     let (issuer, mcp_url) = services.domain.read(minting::issuer).ok_or(not_ready)?;
@@ -56,21 +68,26 @@ async fn ask(services: &Services, query: &str, headers: &HeaderMap) -> Result<Re
     let asked = match request::read(services, &form) {
         Ok(asked) => asked,
         // Nobody vouched for where it would lead (RFC 9700 §4.11.2).
-        Err(fault) if client.origin == ClientOrigin::Itself => return Err(OAuthError::request(fault.1)),
+        Err(fault) if client.origin == ClientOrigin::Itself => {
+            return Err(request::said_to_be(&client, OAuthError::request(fault.1)));
+        }
         Err(fault) => {
             services.metrics.token_refused(fault.0);
-            return Ok(sign_in::see_other(&back.error(&issuer, fault)));
+            let error = request::said_to_be(&client, OAuthError::fault(fault.0, fault.1));
+            return Ok(Asked::Fault(sign_in::see_other(&back.error(&issuer, fault)), error));
         }
     };
     let Some(session) = sign_in::session(services, headers) else {
-        return Ok(sign_in::redirect(&issuer, &format!("{AUTHORIZE_PATH}?{query}")));
+        let to_sign_in = sign_in::redirect(&issuer, &format!("{AUTHORIZE_PATH}?{query}"));
+        return Ok(Asked::Answered(to_sign_in));
     };
     let Some(virtual_server) = asked.virtual_server.clone().or_else(|| only_one(services)) else {
-        return Ok(choose(services, &issuer, &mcp_url, query));
+        return Ok(Asked::Answered(choose(services, &issuer, &mcp_url, query)));
     };
     let question = consent::Question::new(&session, &client, back, asked, virtual_server);
     let question = question.ok_or(OAuthError::unavailable("there is no randomness"))?;
-    Ok(consent::show(services, &issuer, &client, &question, consent::Answered::default()))
+    let shown = consent::show(services, &issuer, &client, &question, consent::Answered::default());
+    Ok(Asked::Answered(shown))
 }
 
 /// The virtual server where there is but one.

@@ -1,6 +1,6 @@
-//! How a client proves who it is: by its secret, in the header or the body (RFC 6749 §2.3.1), or by a JWT it signs
-//! (RFC 7523 §2.2). Exactly one way, and the one it is registered for. A public client proves nothing, and gets only
-//! what a person was asked for.
+//! How a client proves who it is: by its secret, in the header or the body (RFC 6749 §2.3.1), or by a JWT that it
+//! signs (RFC 7523 §2.2) or its platform does (`workload`). Exactly one way, and the one it is registered for. A public
+//! client proves nothing, and gets only what a person was asked for.
 //!
 //! Whoever fails learns that it failed and nothing else; a client that does not exist takes the same time as one whose
 //! secret is wrong. What a client signed is good once; its use is part of the decision it leads to.
@@ -17,7 +17,12 @@ use bailiwick_token::{
 };
 use base64::{Engine as _, engine::general_purpose::STANDARD};
 
-use super::{Services, TOKEN_PATH, clients, error::OAuthError, form::Form};
+use super::{
+    Services, TOKEN_PATH, clients,
+    error::OAuthError,
+    form::Form,
+    workload::{self, NotVouched, Vouched},
+};
 use crate::{clock, minting};
 
 /// RFC 7523 §2.2.
@@ -44,9 +49,19 @@ pub(super) struct Authenticated {
     pub(super) used: Option<Use>,
     /// It said its name and proved nothing.
     pub(super) is_public: bool,
+    /// What its platform said, if that is how it proved it.
+    pub(super) workload: Option<Vouched>,
 }
 
 impl Authenticated {
+    /// What refuses its request, said of it.
+    pub(super) fn refused(&self, error: OAuthError) -> OAuthError {
+        error.with(|about| {
+            about.client.clone_from(&self.name);
+            about.claimed = self.is_public;
+        })
+    }
+
     /// Counts a request of the client. Of one that proves nothing it would count against anybody: its address does.
     pub(super) fn count(&self, services: &Services) -> Result<(), OAuthError> {
         if self.is_public { Ok(()) } else { services.limits.client(&self.name) }
@@ -66,19 +81,31 @@ pub(super) async fn authenticate(
     headers: &HeaderMap,
     form: &Form,
 ) -> Result<Authenticated, OAuthError> {
+    if let Some(jwt) = workload::as_client(headers, form, ASSERTION_TYPE)? {
+        let client_id = form.one("client_id")?;
+        return workload::authenticate(services, jwt, client_id).await.map_err(NotVouched::of_client);
+    }
     let presented = presented(headers, form)?;
     let (Presented::Secret { name, .. } | Presented::Signed { name, .. } | Presented::Nothing { name }) = &presented;
     let spec = clients::claimed(services, name).await?;
-    match presented {
+    let claimed = spec.is_some().then(|| name.clone());
+    let proved = match presented {
         Presented::Secret { name, secret, by_basic } => by_secret(spec.as_ref(), name, &secret, by_basic),
         Presented::Signed { name, jwt } => by_signature(services, spec.as_ref(), name, jwt),
         Presented::Nothing { name } => match spec {
             Some(spec) if spec.active && spec.auth == ClientAuth::None => {
-                Ok(Authenticated { name, used: None, is_public: true })
+                Ok(Authenticated { name, used: None, is_public: true, workload: None })
             }
             Some(_) | None => Err(OAuthError::client("no proof of who the client is", false)),
         },
-    }
+    };
+    // A name that nobody has is a stranger's text.
+    proved.map_err(|error| {
+        error.with(|about| {
+            about.claimed = claimed.is_some();
+            about.client = claimed.unwrap_or_default();
+        })
+    })
 }
 
 fn presented<'a>(headers: &HeaderMap, form: &'a Form) -> Result<Presented<'a>, OAuthError> {
@@ -146,7 +173,7 @@ fn by_secret(
     if !fits || !spec.is_some_and(|spec| spec.active) {
         return Err(OAuthError::client("unknown client, wrong secret or not active", by_basic));
     }
-    Ok(Authenticated { name, used: None, is_public: false })
+    Ok(Authenticated { name, used: None, is_public: false, workload: None })
 }
 
 fn by_signature(
@@ -183,7 +210,7 @@ fn by_signature(
     let jti = assertion.jti.as_deref().ok_or(refused("the client's assertion has no jti"))?;
     let key = hex::encode(replay_key(&assertion.iss, &assertion.sub, jti));
     let until = u64::try_from(assertion.exp).map_err(|_| refused("the client's assertion has no end"))?;
-    Ok(Authenticated { name, used: Some(Use { key, until }), is_public: false })
+    Ok(Authenticated { name, used: Some(Use { key, until }), is_public: false, workload: None })
 }
 
 #[cfg(test)]

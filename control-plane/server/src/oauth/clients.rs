@@ -33,7 +33,7 @@ impl KnownClient {
 
 /// Where it is found.
 enum Place {
-    Registered(ClientSpec),
+    Registered(Box<ClientSpec>),
     Document(Named),
 }
 
@@ -61,14 +61,14 @@ pub(super) async fn claimed(services: &Services, id: &str) -> Result<Option<Clie
 
 async fn look(services: &Services, id: &str) -> Result<Option<Result<KnownClient, DocumentFault>>, OAuthError> {
     let place = services.domain.read_latest(|state| {
-        let registered = state.clients.get(id).map(|client| Place::Registered(client.spec.clone()));
+        let registered = state.clients.get(id).map(|client| Place::Registered(Box::new(client.spec.clone())));
         registered.or_else(|| Named::of(state, id).map(Place::Document))
     });
     let place = place.await.map_err(|_| OAuthError::unavailable("the cluster does not answer"))?;
     let (spec, origin) = match place {
         None => return Ok(None),
-        Some(Place::Registered(spec)) if spec.self_registered => (Ok(spec), ClientOrigin::Itself),
-        Some(Place::Registered(spec)) => (Ok(spec), ClientOrigin::Administrator),
+        Some(Place::Registered(spec)) if spec.self_registered => (Ok(*spec), ClientOrigin::Itself),
+        Some(Place::Registered(spec)) => (Ok(*spec), ClientOrigin::Administrator),
         Some(Place::Document(named)) => (services.documents.read(&named).await, ClientOrigin::Document(named.origin())),
     };
     Ok(Some(spec.map(|spec| KnownClient { id: id.to_owned(), spec, origin })))

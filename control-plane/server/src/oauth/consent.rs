@@ -16,6 +16,7 @@ use bailiwick_control_plane_core::{
     Fulfilled, Rejection, State as Domain, Wish,
     authorization::{DeclineConsent, GrantConsent},
     client,
+    refusal::Refusal,
     resource::redirect,
     virtual_server,
 };
@@ -33,6 +34,7 @@ use crate::{
     decisions::{Decided, Undecided},
     minting,
     pages::{self, AgentChoice, ClientShown, ConsentRequest, DurationChoice, Leaving, LevelChoice, ToolChoice},
+    refusals::told_why,
     seal::Purpose,
     sign_in::{self, Session},
 };
@@ -93,6 +95,11 @@ impl Question {
             wanted: asked.wanted,
         })
     }
+
+    /// What is said of it where it is refused.
+    fn about(&self) -> Refusal {
+        Refusal { client: self.client.clone(), claimed: true, ..self.session.about() }
+    }
 }
 
 /// The page.
@@ -113,7 +120,8 @@ pub(super) fn show(
             sentence: format!("{} may not act as any agent here.", client.title()),
             hint: Some("An administrator can let an agent take it: see `clients` in the agent's manifest.".to_owned()),
         };
-        return pages::respond(problem, StatusCode::FORBIDDEN, &[]);
+        let page = pages::respond(problem, StatusCode::FORBIDDEN, &[]);
+        return told_why(page, "no agent takes this client", question.about());
     };
     // A program's own scheme is redirected to; a page of ours leads to all else.
     let scheme = pages::form_target(&question.back.redirect_uri).filter(|target| !target.starts_with("http"));
@@ -202,22 +210,23 @@ fn agents(state: &Domain, client: &KnownClient, chosen: Option<&str>) -> Vec<Age
 /// The person's answer.
 pub(super) async fn answer(State(services): State<Services>, headers: HeaderMap, body: Bytes) -> Response {
     let Some((issuer, _)) = services.domain.read(minting::issuer) else { return sign_in::not_now() };
-    let Ok(form) = Form::read(&headers, &body) else { return stale() };
+    let session = sign_in::session(&services, &headers);
+    let about = || session.as_ref().map(Session::about).unwrap_or_default();
+    let Ok(form) = Form::read(&headers, &body) else { return stale(about()) };
     let field = |name| form.one(name).ok().flatten();
     let opened = services.keys.seal().and_then(|seal| {
         seal.open::<Question>(Purpose::Request, field("request").unwrap_or_default(), clock::now_seconds())
     });
-    let session = sign_in::session(&services, &headers);
     // What was asked of one session is not answered by another.
     let question = opened.filter(|question| session.as_ref() == Some(&question.session));
-    let Some(question) = question.filter(|_| sign_in::is_from_us(&headers, &issuer)) else { return stale() };
-    if services.limits.person(&question.session.user).is_err() {
-        return sign_in::not_now();
+    let Some(question) = question.filter(|_| sign_in::is_from_us(&headers, &issuer)) else { return stale(about()) };
+    if let Err(error) = services.limits.person(&question.session.user) {
+        return told_why(sign_in::too_often(error.retry_after()), error.why(), question.about());
     }
     match field("decision") {
         Some("allow") => allow(&services, &issuer, question, &form).await,
         Some("deny") => deny(&services, &issuer, question, field("reason").unwrap_or_default()).await,
-        _ => stale(),
+        _ => stale(question.about()),
     }
 }
 
@@ -241,13 +250,14 @@ async fn allow(services: &Services, issuer: &str, question: Question, form: &For
     let still = |client: &KnownClient| {
         client.spec.active && redirect::is_registered(&question.back.redirect_uri, client.spec.redirect_uris.iter())
     };
-    let Some(client) = found.filter(still) else { return stale() };
+    let Some(client) = found.filter(still) else { return stale(question.about()) };
     let mut answered = read(form);
     let wish = match wish(services, &question, &answered) {
         Ok(wish) => wish,
         Err(problem) => {
             answered.problem = Some(problem.to_owned());
-            return show(services, issuer, &client, &question, answered);
+            let page = show(services, issuer, &client, &question, answered);
+            return told_why(page, problem, question.about());
         }
     };
     let actor = question.session.actor();
@@ -262,7 +272,7 @@ async fn allow(services: &Services, issuer: &str, question: Question, form: &For
         }
         Err(Undecided::Refused(why)) => {
             answered.problem = Some(format!("This cannot be allowed: {why}."));
-            show(services, issuer, &client, &question, answered)
+            told_why(show(services, issuer, &client, &question, answered), &why, question.about())
         }
     }
 }
@@ -279,7 +289,7 @@ async fn answered_before(services: &Services, issuer: &str, question: &Question)
         (Some(true), Some(seal)) => {
             leave(&question.back, question.back.url(issuer, &[("code", &seal.code(&question.consent))]))
         }
-        _ => stale(),
+        _ => stale(question.about()),
     }
 }
 
@@ -347,10 +357,11 @@ fn within(services: &Services, question: &Question, ticked: &BTreeSet<String>, l
     })
 }
 
-fn stale() -> Response {
+fn stale(about: Refusal) -> Response {
     let sentence = "The page is too old, was answered before, or is of another sign-in. \
                     Go back to the program you came from and begin again.";
-    sign_in::problem(StatusCode::FORBIDDEN, "This page does not count any more", sentence)
+    let page = sign_in::problem(StatusCode::FORBIDDEN, "This page does not count any more", sentence);
+    told_why(page, "the page is too old, was answered before, or is of another sign-in", about)
 }
 
 const fn title(tier: Tier) -> &'static str {

@@ -85,7 +85,7 @@ struct Good {
 
 /// What to do for a caller.
 enum Step {
-    Answer(Result<ClientSpec, DocumentFault>),
+    Answer(Result<Box<ClientSpec>, DocumentFault>),
     Wait(watch::Receiver<()>),
     Fetch(OwnedSemaphorePermit, watch::Sender<()>, watch::Receiver<()>),
 }
@@ -119,7 +119,7 @@ impl Documents {
     pub(crate) async fn read(&self, named: &Named) -> Result<ClientSpec, DocumentFault> {
         let known = self.known(&named.0);
         let mut ended = match known.step(&self.places, Instant::now()) {
-            Step::Answer(answer) => return answer,
+            Step::Answer(answer) => return answer.map(|spec| *spec),
             Step::Wait(ended) => ended,
             Step::Fetch(place, end, ended) => {
                 self.fetch(&known, place, end);
@@ -174,7 +174,7 @@ impl Known {
         let mut held = self.held();
         held.used_at = now;
         if let Some(good) = held.good.as_ref().filter(|good| now < good.fresh_until) {
-            return Step::Answer(Ok(good.spec.clone()));
+            return Step::Answer(Ok(Box::new(good.spec.clone())));
         }
         if let Some(flight) = held.flight.as_ref().filter(|flight| flight.has_changed().is_ok()) {
             return Step::Wait(flight.clone());

@@ -8,7 +8,13 @@ use axum::{
     http::{HeaderValue, StatusCode, header},
     response::{IntoResponse, Response},
 };
+use bailiwick_control_plane_core::refusal::Refusal;
 use serde_json::json;
+
+use crate::refusals::told;
+
+/// How our log's word begins where the description says why.
+const DECIDED: &str = "the decision was against ";
 
 /// Why there is no token.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -22,11 +28,13 @@ pub(crate) struct OAuthError {
     by_basic: bool,
     /// When to try again, in seconds; told where it is worth trying.
     retry_after: u64,
+    /// Whose request it was, as far as that is known.
+    about: Box<Refusal>,
 }
 
 impl OAuthError {
     fn new(status: StatusCode, word: &'static str, why: &'static str) -> Self {
-        Self { status, word, description: why.to_owned(), why, by_basic: false, retry_after: 1 }
+        Self { status, word, description: why.to_owned(), why, by_basic: false, retry_after: 1, about: Box::default() }
     }
 
     /// The request is not one.
@@ -50,6 +58,11 @@ impl OAuthError {
         Self { description: sentence, ..Self::grant("the decision was against it") }
     }
 
+    /// A token that is not handed on (RFC 8693 §2.2.2).
+    pub(crate) fn not_handed_on(sentence: String) -> Self {
+        Self { description: sentence, ..Self::request("the decision was against handing it on") }
+    }
+
     pub(crate) fn scope() -> Self {
         Self::new(StatusCode::BAD_REQUEST, "invalid_scope", "none of the scopes asked for is granted")
     }
@@ -61,6 +74,11 @@ impl OAuthError {
     /// The client is known, and this is not for it.
     pub(crate) fn unauthorized(why: &'static str) -> Self {
         Self::new(StatusCode::BAD_REQUEST, "unauthorized_client", why)
+    }
+
+    /// What a client is told of on the way back to it.
+    pub(crate) fn fault(word: &'static str, why: &'static str) -> Self {
+        Self::new(StatusCode::BAD_REQUEST, word, why)
     }
 
     pub(crate) fn grant_type() -> Self {
@@ -91,6 +109,23 @@ impl OAuthError {
         Self { retry_after, ..Self::new(StatusCode::TOO_MANY_REQUESTS, "temporarily_unavailable", why) }
     }
 
+    /// The same, with more that is known of whose request it was.
+    pub(crate) fn with(mut self, fill_in: impl FnOnce(&mut Refusal)) -> Self {
+        fill_in(&mut self.about);
+        self
+    }
+
+    /// The same, of a request that would have used this consent.
+    pub(crate) fn of_consent(self, consent: &str) -> Self {
+        self.with(|about| consent.clone_into(&mut about.consent))
+    }
+
+    /// As it is noted.
+    pub(crate) fn refusal(&self) -> Refusal {
+        let why = if self.why.starts_with(DECIDED) { &self.description } else { self.why };
+        Refusal { error: self.word.to_owned(), why: why.to_owned(), ..Refusal::clone(&self.about) }
+    }
+
     pub(crate) const fn status(&self) -> StatusCode {
         self.status
     }
@@ -104,10 +139,16 @@ impl OAuthError {
     pub(crate) const fn why(&self) -> &'static str {
         self.why
     }
+
+    /// When to try again, in seconds.
+    pub(crate) const fn retry_after(&self) -> u64 {
+        self.retry_after
+    }
 }
 
 impl IntoResponse for OAuthError {
     fn into_response(self) -> Response {
+        let refusal = self.refusal();
         let body = Json(json!({"error": self.word, "error_description": printable(&self.description)}));
         let mut response = (self.status, [(header::CACHE_CONTROL, "no-store")], body).into_response();
         if self.by_basic {
@@ -117,7 +158,7 @@ impl IntoResponse for OAuthError {
         if matches!(self.status, StatusCode::SERVICE_UNAVAILABLE | StatusCode::TOO_MANY_REQUESTS) {
             response.headers_mut().insert(header::RETRY_AFTER, HeaderValue::from(self.retry_after));
         }
-        response
+        told(response, refusal)
     }
 }
 

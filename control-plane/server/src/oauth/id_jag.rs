@@ -40,9 +40,21 @@ pub(super) async fn exchange(
     if !TypRule::Exactly(TYPE).admits(peeked.typ.as_deref()) {
         return Err(OAuthError::grant("the assertion is of a type that is not taken here"));
     }
-    let (provider, spec) = provider(services, &peeked.iss).await?;
+    let (provider, spec) = provider(services, &peeked.iss)?;
+    let exchanged = of_provider(services, client, form, (jwt, peeked.kid.as_deref()), (&provider, &spec)).await;
+    exchanged.map_err(|error| error.with(|about| about.provider = provider))
+}
+
+/// A token for an assertion, with its `kid`, of a provider.
+async fn of_provider(
+    services: &Services,
+    client: &Authenticated,
+    form: &Form,
+    (jwt, kid): (&str, Option<&str>),
+    (provider, spec): (&str, &IdentityProviderSpec),
+) -> Result<Decided<Exchanged>, OAuthError> {
     let terms = spec.assertions.as_ref().ok_or(OAuthError::grant(UNKNOWN))?;
-    let keys = services.providers.keys(&provider, &spec, peeked.kid.as_deref()).await.map_err(|error| {
+    let keys = services.providers.keys(provider, spec, kid).await.map_err(|error| {
         tracing::debug!(provider, %error, "an identity provider's keys cannot be had");
         OAuthError::unavailable("the identity provider's keys cannot be had now")
     })?;
@@ -63,33 +75,36 @@ pub(super) async fn exchange(
     if assertion.claims.contains_key("cnf") {
         return Err(OAuthError::grant("the assertion is bound to a key, of which no proof can be given here"));
     }
-    let virtual_server = virtual_server(&assertion, form, terms, &mcp_url)?;
-    let (granted, wanted) = scopes(&assertion, form)?;
+    let user = user(&assertion, spec)?;
+    let about_them = |error: OAuthError| error.with(|about| about.user.clone_from(&user));
+    let virtual_server = virtual_server(&assertion, form, terms, &mcp_url).map_err(about_them)?;
+    let (granted, wanted) = scopes(&assertion, form).map_err(about_them)?;
     let wish = UseAssertion {
         uses: uses(&assertion, client)?,
-        user: user(&assertion, &spec)?,
+        user: user.clone(),
         client: client.name.clone(),
         virtual_server,
-        granted: granted.level().ok_or_else(OAuthError::scope)?,
-        wanted: wanted.level().ok_or_else(OAuthError::scope)?,
-        provider,
+        granted: granted.level().ok_or_else(OAuthError::scope).map_err(about_them)?,
+        wanted: wanted.level().ok_or_else(OAuthError::scope).map_err(about_them)?,
+        provider: provider.to_owned(),
     };
     let decided = services.decisions.token(&Wish::UseAssertion(wish), format!("client:{}", client.name)).await;
-    decided.map_err(|undecided| match undecided {
+    let decided = decided.map_err(|undecided| match undecided {
         Undecided::Refused(sentence) => OAuthError::refused(sentence),
         Undecided::Unavailable => OAuthError::unavailable("nobody decides now; ask for another assertion"),
-    })
+    });
+    decided.map_err(about_them)
 }
 
 /// Which issuers are known is not disclosed.
-const UNKNOWN: &str = "the assertion's issuer is not known here";
+pub(super) const UNKNOWN: &str = "the assertion's issuer is not known here";
 
-async fn provider(services: &Services, issuer: &str) -> Result<(String, IdentityProviderSpec), OAuthError> {
-    let found = services.domain.read_latest(|state| {
+/// As of when the client was looked for, or later: that was a state that holds all that was acknowledged before.
+fn provider(services: &Services, issuer: &str) -> Result<(String, IdentityProviderSpec), OAuthError> {
+    let found = services.domain.read(|state| {
         let found = identity_provider::of_issuer(state, issuer);
         found.map(|(name, provider)| (name.to_owned(), provider.spec.clone()))
     });
-    let found = found.await.map_err(|_| OAuthError::unavailable("the cluster does not answer"))?;
     found.filter(|(_, spec)| spec.active).ok_or(OAuthError::grant(UNKNOWN))
 }
 
@@ -147,7 +162,17 @@ fn uses(assertion: &Assertion, client: &Authenticated) -> Result<Vec<Use>, OAuth
 }
 
 fn refused(error: AssertionError) -> OAuthError {
-    OAuthError::grant(match error {
+    OAuthError::grant(why(error))
+}
+
+/// Whether a type is that of an identity assertion.
+pub(super) fn is_one(typ: Option<&str>) -> bool {
+    TypRule::Exactly(TYPE).admits(typ)
+}
+
+/// What whoever presents an assertion is told of it.
+pub(super) const fn why(error: AssertionError) -> &'static str {
+    match error {
         AssertionError::Expired => "the assertion has expired",
         AssertionError::NotYetValid => "the assertion is not valid yet",
         AssertionError::Lifetime => "the assertion lives longer than is accepted",
@@ -161,5 +186,5 @@ fn refused(error: AssertionError) -> OAuthError {
         | AssertionError::Malformed
         | AssertionError::Header
         | AssertionError::Claim(_) => "the assertion is not one of the form that is taken here",
-    })
+    }
 }

@@ -16,8 +16,14 @@ use bailiwick_token::{Claims, Expect, TOKEN_BYTES_MAX, VerifyingKeys};
 use base64::{Engine as _, engine::general_purpose::URL_SAFE_NO_PAD};
 use serde_json::{Value, json};
 
-use super::{Services, body_of, client, error::OAuthError, form::Form, request};
-use crate::{clock, minting};
+use super::{
+    Services, body_of,
+    client::{self, Authenticated},
+    error::OAuthError,
+    form::Form,
+    handles, request,
+};
+use crate::{clock, minting, seal::Seal};
 
 pub(super) async fn introspect(State(services): State<Services>, request: Request<Body>) -> Response {
     match introspected(&services, request).await {
@@ -34,26 +40,26 @@ async fn introspected(services: &Services, request: Request<Body>) -> Result<Val
     let form = Form::read(&parts.headers, &body_of(body).await?)?;
     let token = form.one("token")?.ok_or(OAuthError::request("token is missing"))?;
     let client = client::authenticate(services, &parts.headers, &form).await?;
+    told(services, &client, token).await.map_err(|error| client.refused(error))
+}
+
+/// Of a state that holds every change acknowledged before the request came: the client was looked for in such a one.
+async fn told(services: &Services, client: &Authenticated, token: &str) -> Result<Value, OAuthError> {
     client.count(services)?;
     if client.is_public {
         return Err(OAuthError::client("only clients that prove who they are may ask", false));
     }
     let now = u64::try_from(clock::now_seconds()).unwrap_or_default();
     let inactive = json!({"active": false});
-    if let Some((consent, generation)) = services.keys.seal().and_then(|seal| seal.read_refresh(token)) {
-        let told = latest(services, |state| refresh_token(state, &client.name, &consent, generation, now)).await?;
+    if let Some((consent, generation)) = handles::read(services, token, Seal::read_refresh).await? {
+        let told = services.domain.read(|state| refresh_token(state, &client.name, &consent, generation, now));
         return Ok(told.unwrap_or(inactive));
     }
     let Some(claims) = claims(services, token).filter(|claims| claims.client_id == client.name) else {
         return Ok(inactive);
     };
-    let counts = latest(services, |state| counts(state, &claims.consent_id, now)).await?;
+    let counts = services.domain.read(|state| counts(state, &claims.consent_id, now));
     Ok(if counts { access_token(&claims) } else { inactive })
-}
-
-async fn latest<T>(services: &Services, look: impl FnOnce(&Domain) -> T) -> Result<T, OAuthError> {
-    let looked = services.domain.read_latest(look).await;
-    looked.map_err(|_| OAuthError::unavailable("the cluster does not answer"))
 }
 
 /// What an access token of ours says, while it has not expired; for whichever resource.
@@ -90,7 +96,7 @@ fn access_token(claims: &Claims) -> Value {
         "exp": claims.exp,
         "iat": claims.iat,
         "jti": claims.jti,
-        "act": {"sub": claims.act.sub},
+        "act": claims.act,
     })
 }
 
@@ -111,6 +117,8 @@ fn refresh_token(state: &Domain, client: &str, consent: &str, generation: u64, n
 fn counts(state: &Domain, consent: &str, now: u64) -> bool {
     let Some(consent) = state.consents.get(consent).filter(|consent| consent.is_live(now)) else { return false };
     let is_active = |name: &str| state.users.get(name).is_some_and(|user| user.spec.active);
-    let agent = state.agents.get(&consent.granted.agent).filter(|agent| agent.spec.acts());
-    is_active(&consent.granted.user) && agent.is_some_and(|agent| is_active(&agent.spec.owner))
+    let acts =
+        |name: &String| state.agents.get(name).is_some_and(|agent| agent.spec.acts() && is_active(&agent.spec.owner));
+    let granted = &consent.granted;
+    is_active(&granted.user) && acts(&granted.agent) && granted.earlier_agents.iter().all(acts)
 }

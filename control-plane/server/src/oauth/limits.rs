@@ -91,7 +91,11 @@ impl Limits {
     /// # Errors
     /// What they are answered who answer too often.
     pub(crate) fn person(&self, user: &str) -> Result<(), OAuthError> {
-        let taken = held(&self.0.people).take(user.to_owned(), Instant::now());
+        self.person_at(user, Instant::now())
+    }
+
+    fn person_at(&self, user: &str, now: Instant) -> Result<(), OAuthError> {
+        let taken = held(&self.0.people).take(user.to_owned(), now);
         taken.map_err(|wait| self.refuse(TurnedAway::Person, "this person answers too often", wait))
     }
 

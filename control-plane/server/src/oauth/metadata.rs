@@ -25,7 +25,7 @@ pub(crate) struct Metadata {
     scopes_supported: [&'static str; 3],
     response_types_supported: [&'static str; 1],
     response_modes_supported: [&'static str; 1],
-    grant_types_supported: [&'static str; 4],
+    grant_types_supported: [&'static str; 5],
     authorization_grant_profiles_supported: [&'static str; 1],
     token_endpoint_auth_methods_supported: [&'static str; 4],
     token_endpoint_auth_signing_alg_values_supported: [&'static str; 5],

@@ -98,6 +98,8 @@ async fn registered(services: &Services, request: Request<Body>) -> Result<Regis
         jwks: None,
         ceiling: None,
         headless: None,
+        exchange: None,
+        workload: None,
         self_registered: true,
         active: true,
     };

@@ -72,6 +72,18 @@ pub(super) async fn asking(services: &Services, form: &Form) -> Result<Asking, O
     let id = form.one("client_id")?.ok_or(OAuthError::request("client_id is missing"))?;
     let client = clients::find(services, id).await?.filter(|client| client.spec.active);
     let client = client.ok_or(OAuthError::request("the client is not known here, or not active"))?;
+    back(form, &client).map(|back| Asking { back, client: client.clone() }).map_err(|error| said_to_be(&client, error))
+}
+
+/// What is refused to whoever says to be this client: nobody proves anything here.
+pub(super) fn said_to_be(client: &KnownClient, error: OAuthError) -> OAuthError {
+    error.with(|about| {
+        about.client.clone_from(&client.id);
+        about.claimed = true;
+    })
+}
+
+fn back(form: &Form, client: &KnownClient) -> Result<Back, OAuthError> {
     let registered = &client.spec.redirect_uris;
     let redirect_uri = match form.one("redirect_uri")? {
         Some(uri) => uri,
@@ -85,7 +97,7 @@ pub(super) async fn asking(services: &Services, form: &Form) -> Result<Asking, O
     if form.has("state") && state.is_none() {
         return Err(OAuthError::request("the state is too long"));
     }
-    Ok(Asking { back: Back { redirect_uri: redirect_uri.to_owned(), state }, client })
+    Ok(Back { redirect_uri: redirect_uri.to_owned(), state })
 }
 
 /// What is asked for; the fault is for the client.

@@ -2,18 +2,20 @@
 //!
 //! A request is read strictly, its client proves who it is, its grant is looked at, what only one place may decide is
 //! asked of the leader, and the token is minted. The grants are codes, refresh tokens and what headless clients
-//! sign (all here), and identity assertions (`id_jag`). Nothing a client sends is logged or recorded.
+//! sign (all here) or their platform does (`workload`), identity assertions (`id_jag`), and other agents' tokens
+//! (`exchange`). Nothing a client sends is logged or recorded.
 
 use aws_lc_rs::digest;
 use axum::{
     Json,
     body::Body,
     extract::State,
-    http::{Request, header},
+    http::{HeaderMap, Request, header},
     response::{IntoResponse, Response},
 };
 use bailiwick_control_plane_core::{
     Exchanged, Wish, authorization::RedeemCode, headless::UseCredentials, refresh::Refresh, resource::HeadlessSpec,
+    workload::UseWorkload,
 };
 use bailiwick_proto::scope::Scopes;
 use base64::{Engine as _, engine::general_purpose::URL_SAFE_NO_PAD};
@@ -23,22 +25,30 @@ use super::{
     Services, body_of,
     client::{self, Authenticated},
     error::OAuthError,
+    exchange,
     form::Form,
-    id_jag, request,
+    handles, id_jag, request,
+    workload::{self, NotVouched, Vouched},
 };
 use crate::{
     clock,
     decisions::{Decided, Undecided},
     minting,
+    seal::Seal,
 };
 
 /// Bounds of a code verifier (RFC 7636 §4.1).
 const VERIFIER_CHARS: std::ops::RangeInclusive<usize> = 43..=128;
 
+/// Of clients without a person, also those whose platform speaks for them.
+const CLIENT_CREDENTIALS: &str = "client_credentials";
+
 /// The answer with a token (RFC 6749 §5.1).
 #[derive(Serialize)]
 struct TokenResponse<'a> {
     access_token: &'a str,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    issued_token_type: Option<&'static str>,
     token_type: &'static str,
     expires_in: u64,
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -64,18 +74,48 @@ async fn grant(services: &Services, request: Request<Body>) -> Result<Response, 
     if !super::GRANT_TYPES.contains(&grant_type) {
         return Err(OAuthError::grant_type());
     }
-    let client = client::authenticate(services, &parts.headers, &form).await?;
+    let given = given(services, &parts.headers, &form, grant_type).await;
+    given.map_err(|error| error.with(|about| grant_type.clone_into(&mut about.grant)))
+}
+
+async fn given(
+    services: &Services,
+    headers: &HeaderMap,
+    form: &Form,
+    grant_type: &str,
+) -> Result<Response, OAuthError> {
+    let vouched = if grant_type == super::JWT_BEARER { workload::as_grant(headers, form)? } else { None };
+    let (client, grant_type) = match vouched {
+        Some(jwt) => {
+            let client = workload::authenticate(services, jwt, form.one("client_id")?).await;
+            (client.map_err(NotVouched::of_grant)?, CLIENT_CREDENTIALS)
+        }
+        None => (client::authenticate(services, headers, form).await?, grant_type),
+    };
+    given_to(services, &client, form, grant_type).await.map_err(|error| client.refused(error))
+}
+
+async fn given_to(
+    services: &Services,
+    client: &Authenticated,
+    form: &Form,
+    grant_type: &str,
+) -> Result<Response, OAuthError> {
     client.count(services)?;
     let decided = match grant_type {
-        "authorization_code" => redeem(services, &client, &form).await?,
-        "refresh_token" => refresh(services, &client, &form).await?,
-        "client_credentials" => credentials(services, &client, &form).await?,
+        "authorization_code" => redeem(services, client, form).await?,
+        "refresh_token" => refresh(services, client, form).await?,
+        CLIENT_CREDENTIALS => credentials(services, client, form).await?,
         _ if client.is_public => {
             return Err(OAuthError::client("this grant is for clients that prove who they are", false));
         }
-        _ => id_jag::exchange(services, &client, &form).await?,
+        super::TOKEN_EXCHANGE => {
+            let (decided, issued) = exchange::exchange(services, client, form).await?;
+            return answer(services, &decided, Some(issued));
+        }
+        _ => id_jag::exchange(services, client, form).await?,
     };
-    answer(services, &decided)
+    answer(services, &decided, None)
 }
 
 async fn redeem(services: &Services, client: &Authenticated, form: &Form) -> Result<Decided<Exchanged>, OAuthError> {
@@ -85,8 +125,9 @@ async fn redeem(services: &Services, client: &Authenticated, form: &Form) -> Res
     if !VERIFIER_CHARS.contains(&verifier.len()) || !verifier.bytes().all(is_char) {
         return Err(OAuthError::grant("the code_verifier is not one"));
     }
-    let seal = services.keys.seal().ok_or(OAuthError::unavailable("the cluster has no keys yet"))?;
-    let consent = seal.read_code(code).ok_or(OAuthError::grant("the code is not one of ours"))?;
+    let consent = handles::read(services, code, Seal::read_code).await?;
+    let consent = consent.ok_or(OAuthError::grant("the code is not one of ours"))?;
+    let about = consent.clone();
     let wish = RedeemCode {
         consent,
         client: client.name.clone(),
@@ -95,18 +136,18 @@ async fn redeem(services: &Services, client: &Authenticated, form: &Form) -> Res
         challenge: URL_SAFE_NO_PAD.encode(digest::digest(&digest::SHA256, verifier.as_bytes())),
         virtual_server: virtual_server(services, form)?,
     };
-    decided(services, client, Wish::RedeemCode(wish)).await
+    decided(services, client, Wish::RedeemCode(wish)).await.map_err(|error| error.of_consent(&about))
 }
 
-/// A headless client's, on what it has signed itself (RFC 6749 §4.4).
+/// A headless client's, on what it has signed itself (RFC 6749 §4.4), or its platform has.
 async fn credentials(
     services: &Services,
     client: &Authenticated,
     form: &Form,
 ) -> Result<Decided<Exchanged>, OAuthError> {
-    let Some(used) = client.used.clone() else {
-        return Err(OAuthError::unauthorized("clients without a person sign who they are (private_key_jwt)"));
-    };
+    if client.used.is_none() && client.workload.is_none() {
+        return Err(OAuthError::unauthorized("clients without a person sign who they are (private_key_jwt, workload)"));
+    }
     let named = match virtual_server(services, form)? {
         Some(name) => Some(name),
         None => services.domain.read(|state| only_one(state.clients.get(&client.name)?.spec.headless.as_ref())),
@@ -116,8 +157,17 @@ async fn credentials(
         Some(words) => Some(Scopes::parse(words).level().ok_or_else(OAuthError::scope)?),
         None => None,
     };
-    let wish = UseCredentials { client: client.name.clone(), uses: vec![used], virtual_server, wanted };
-    decided(services, client, Wish::UseCredentials(wish)).await
+    let name = client.name.clone();
+    let wish = match client.workload.clone() {
+        Some(Vouched { workload, until }) => {
+            Wish::UseWorkload(UseWorkload { client: name, workload, until, virtual_server, wanted })
+        }
+        None => {
+            let uses = client.used.iter().cloned().collect();
+            Wish::UseCredentials(UseCredentials { client: name, uses, virtual_server, wanted })
+        }
+    };
+    decided(services, client, wish).await
 }
 
 fn only_one(headless: Option<&HeadlessSpec>) -> Option<String> {
@@ -127,21 +177,21 @@ fn only_one(headless: Option<&HeadlessSpec>) -> Option<String> {
 
 async fn refresh(services: &Services, client: &Authenticated, form: &Form) -> Result<Decided<Exchanged>, OAuthError> {
     let token = form.one("refresh_token")?.ok_or(OAuthError::request("refresh_token is missing"))?;
-    let seal = services.keys.seal().ok_or(OAuthError::unavailable("the cluster has no keys yet"))?;
-    let known = seal.read_refresh(token).ok_or(OAuthError::grant("the refresh token is not one of ours"))?;
+    let known = handles::read(services, token, Seal::read_refresh).await?;
+    let (consent, generation) = known.ok_or(OAuthError::grant("the refresh token is not one of ours"))?;
     let wanted = match form.one("scope")? {
         Some(words) => Some(Scopes::parse(words).level().ok_or_else(OAuthError::scope)?),
         None => None,
     };
     let wish = Refresh {
-        consent: known.0,
-        generation: known.1,
+        consent: consent.clone(),
+        generation,
         client: client.name.clone(),
         uses: client.used.iter().cloned().collect(),
         wanted,
         virtual_server: virtual_server(services, form)?,
     };
-    decided(services, client, Wish::Refresh(wish)).await
+    decided(services, client, Wish::Refresh(wish)).await.map_err(|error| error.of_consent(&consent))
 }
 
 /// What the request says the token is for; the grant has it already.
@@ -164,7 +214,11 @@ async fn decided(services: &Services, client: &Authenticated, wish: Wish) -> Res
     })
 }
 
-fn answer(services: &Services, decided: &Decided<Exchanged>) -> Result<Response, OAuthError> {
+fn answer(
+    services: &Services,
+    decided: &Decided<Exchanged>,
+    issued_token_type: Option<&'static str>,
+) -> Result<Response, OAuthError> {
     let Decided { what: Exchanged { grant, level, refresh }, revision } = decided;
     let minted = minting::mint(&services.domain, &services.keys, grant, *level, *revision);
     let minted = minted.map_err(|_| OAuthError::unavailable("no token can be signed now"))?;
@@ -172,6 +226,7 @@ fn answer(services: &Services, decided: &Decided<Exchanged>) -> Result<Response,
     services.metrics.token_issued();
     let response = TokenResponse {
         access_token: minted.token.expose(),
+        issued_token_type,
         token_type: "Bearer",
         expires_in: grant.expires_at.saturating_sub(clock::now_micros() / 1_000_000),
         refresh_token,

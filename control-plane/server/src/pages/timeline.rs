@@ -1,5 +1,5 @@
-//! What was allowed, fetched, declined and taken back, for auditors: newest first, filtered by a form whose fields are
-//! `outcome`, `client`, `subject`, `since` and `until` (days, `YYYY-MM-DD`). Filled in by `audit`.
+//! What was allowed, fetched, declined, taken back and refused, for auditors: newest first, filtered by a form whose
+//! fields are `outcome`, `client`, `subject`, `since` and `until` (days, `YYYY-MM-DD`). Filled in by `audit`.
 
 use super::text::filters;
 
@@ -19,8 +19,8 @@ pub(crate) struct Timeline {
     pub(crate) more_url: Option<String>,
     /// Of all people, and not only of who looks at it.
     pub(crate) is_everybodys: bool,
-    /// How many entries are too old to be here.
-    pub(crate) fallen_out: u64,
+    /// How many entries are too old to be here: of consents, and of refusals.
+    pub(crate) fallen_out: (u64, u64),
     /// What is wrong with the filters.
     pub(crate) problem: Option<String>,
 }
@@ -54,4 +54,6 @@ pub(crate) struct TimelineRow {
     /// Who did it.
     pub(crate) actor: String,
     pub(crate) reason: String,
+    /// Of a refusal: what was refused, and how often.
+    pub(crate) refused: String,
 }

@@ -110,8 +110,10 @@ pub(super) async fn look(source: &dyn Source, spec: &IdentityProviderSpec) -> Re
     };
     let fetched = source.get(&url, leave, limits(JWKS_BYTES_MAX)).await?;
     let json = json(&fetched)?;
-    let allowed: Vec<_> = spec.algorithms.iter().copied().map(algorithm).collect();
-    let keys = AssertionKeys::from_jwks(json, &allowed)?;
+    let allowed = algorithms(spec);
+    let is_bundle = spec.workloads.as_ref().is_some_and(|workloads| workloads.trust_domain.is_some());
+    let read = if is_bundle { AssertionKeys::from_bundle } else { AssertionKeys::from_jwks };
+    let keys = read(json, &allowed)?;
     Ok(Look { keys, endpoints: metadata.endpoints(spec), max_age: fetched.cache_max_age })
 }
 
@@ -154,6 +156,11 @@ fn json(fetched: &Fetched) -> Result<&[u8], ProviderUnavailable> {
     let said = said.trim().to_ascii_lowercase();
     let is_json = said == "application/json" || said.starts_with("application/") && said.ends_with("+json");
     if is_json { Ok(&fetched.body) } else { Err(ProviderUnavailable::ContentType) }
+}
+
+/// What a provider may sign with.
+pub(crate) fn algorithms(spec: &IdentityProviderSpec) -> Vec<AssertionAlgorithm> {
+    spec.algorithms.iter().copied().map(algorithm).collect()
 }
 
 const fn algorithm(algorithm: ProviderAlgorithm) -> AssertionAlgorithm {

@@ -25,6 +25,7 @@ fn spec(issuer: &str) -> IdentityProviderSpec {
         networks: vec!["127.0.0.0/8".to_owned()],
         assertions: None,
         sign_in: None,
+        workloads: None,
         people: PeopleSpec::default(),
         active: true,
     }

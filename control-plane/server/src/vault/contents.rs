@@ -1,4 +1,5 @@
-//! What the vault holds: four kinds of secret of the cluster's own, how each is made, and what it becomes; and the
+//! What the vault holds: four kinds of secret of the cluster's own, how each is made, and what it becomes (of two kinds
+//! there may be several keys in one secret: `ring`); and the
 //! credentials that administrators set: those for servers go to data planes as they are, those for identity providers
 //! stay here.
 //!
@@ -6,9 +7,10 @@
 
 use std::{collections::BTreeMap, fmt, sync::Arc};
 
-use aws_lc_rs::digest::{SHA256, digest};
 use bailiwick_control_plane_core::{
+    State,
     credential::{Audience, Credential},
+    key_rotation::{self, AuthorizationKey},
     secret,
 };
 use bailiwick_proto::v1;
@@ -16,17 +18,15 @@ use bailiwick_runtime::{authority::Authority, identity::NodeKey};
 use bailiwick_token::{Algorithm, SigningKey};
 use zeroize::Zeroizing;
 
-use super::VaultError;
+use super::{VaultError, ring};
 use crate::{
     clock,
-    keys::{KeySet, sealing_frame},
+    keys::{KeySet, sealed_at, sealing_frame},
     seal::Seal,
 };
 
 /// AES-256.
-const SEALING_KEY_BYTES: usize = 32;
-/// Characters of a sealing key's name, which is a hash of it.
-const SEALING_ID_CHARS: usize = 16;
+pub(super) const SEALING_KEY_BYTES: usize = 32;
 const MICROS: u64 = 1_000_000;
 
 /// A kind of secret; there is one of each.
@@ -48,14 +48,14 @@ impl Kind {
     pub(super) const fn column(self) -> &'static str {
         match self {
             Self::Authority => "authority",
-            Self::TokenSigning => "token_signing",
+            Self::TokenSigning => key_rotation::TOKEN_SIGNING,
             Self::SessionSealing => "session_sealing",
-            Self::Authorization => "authorization",
+            Self::Authorization => key_rotation::AUTHORIZATION,
         }
     }
 
     pub(super) const fn key(self) -> &'static str {
-        "1"
+        key_rotation::THE_KEY
     }
 
     pub(super) fn name(self) -> String {
@@ -91,6 +91,8 @@ pub(super) struct Contents {
     held: BTreeMap<String, (u64, Zeroizing<Vec<u8>>)>,
     /// Names of the credentials that are announced, and for whom.
     announced: BTreeMap<String, Audience>,
+    /// Which authorization keys count.
+    counting: BTreeMap<String, AuthorizationKey>,
 }
 
 impl fmt::Debug for Contents {
@@ -127,6 +129,15 @@ impl Contents {
         !same
     }
 
+    /// Says which authorization keys count; whether they are others than before.
+    pub(super) fn follow(&mut self, keys: &BTreeMap<String, AuthorizationKey>) -> bool {
+        let same = self.counting == *keys;
+        if !same {
+            self.counting.clone_from(keys);
+        }
+        !same
+    }
+
     /// The credentials for servers that are announced and sealed.
     pub(super) fn credentials(&self) -> Vec<v1::NamedSecret> {
         let named = |(name, plain): (&str, &Zeroizing<Vec<u8>>)| v1::NamedSecret {
@@ -146,28 +157,31 @@ impl Contents {
     }
 
     /// The keys they are.
-    pub(super) fn keys(&self) -> Result<KeySet, VaultError> {
+    pub(super) fn keys(&self, state: &State) -> Result<KeySet, VaultError> {
         let of = |kind: Kind| self.held.get(&kind.name()).map(|(_, plain)| plain);
         let content = |kind: Kind| move || VaultError::Content(kind.name());
         let authority = of(Kind::Authority).map(|plain| authority(plain).ok_or_else(content(Kind::Authority)));
         let signing = of(Kind::TokenSigning).map(|plain| {
-            SigningKey::from_pkcs8(Algorithm::EdDsa, plain).map(Arc::new).map_err(|_| content(Kind::TokenSigning)())
+            let one = |pkcs8: &&[u8]| SigningKey::from_pkcs8(Algorithm::EdDsa, pkcs8).ok().map(Arc::new);
+            let keys = ring::documents(plain).and_then(|keys| keys.iter().map(one).collect::<Option<Vec<_>>>());
+            keys.ok_or_else(content(Kind::TokenSigning))
         });
         let sealing = of(Kind::SessionSealing).map(|plain| {
             if plain.len() != SEALING_KEY_BYTES {
                 return Err(content(Kind::SessionSealing)());
             }
-            // The id names the key without telling anything about it.
-            let id = hex::encode(digest(&SHA256, plain)).chars().take(SEALING_ID_CHARS).collect();
-            Ok(sealing_frame(id, plain.to_vec(), self.credentials()))
+            Ok(sealing_frame(ring::id(plain), plain.to_vec(), self.credentials()))
         });
-        let seal = of(Kind::Authorization)
-            .map(|plain| Seal::new(plain).map(Arc::new).ok_or_else(content(Kind::Authorization)));
+        let seal = of(Kind::Authorization).map(|plain| {
+            let keys = ring::sealing_keys(plain).ok_or_else(content(Kind::Authorization));
+            keys.map(|keys| ring::in_use(&keys, state).and_then(|keys| Seal::new(&keys)).map(Arc::new))
+        });
         Ok(KeySet {
             authority: authority.transpose()?,
-            signing: signing.transpose()?,
+            signing: signing.transpose()?.unwrap_or_default(),
             sealing: sealing.transpose()?,
-            seal: seal.transpose()?,
+            seal: seal.transpose()?.flatten(),
+            sealed_at: sealed_at(state),
             for_providers: self
                 .of(Audience::IdentityProvider)
                 .map(|(name, plain)| (name.to_owned(), plain.clone()))

@@ -1,5 +1,7 @@
 //! The vault over a real log on a real disk, and what a thief finds there.
 
+mod keys;
+
 use std::{fs, path::Path, time::Duration};
 
 use bailiwick_consensus::{Alone, Birth, Consensus, LogLength, Member, Options, RocksDisk, Timers};
@@ -12,6 +14,7 @@ use base64::{
 
 use super::*;
 use crate::{
+    clock,
     config_stream::feed::Feed,
     domain::{Projection, Shared, run_writer},
     metrics::Metrics,
@@ -112,7 +115,7 @@ async fn a_stolen_data_directory_yields_nothing_without_the_master_key() {
 fn is_public(part: &[u8], vault: &Vault) -> bool {
     let keys = vault.keys();
     let authority = keys.authority().unwrap();
-    let jwk = keys.signing().unwrap().public_jwk().to_json().unwrap();
+    let jwk = keys.newest_signing().unwrap().public_jwk().to_json().unwrap();
     let jwk: serde_json::Value = serde_json::from_str(&jwk).unwrap();
     let public = URL_SAFE_NO_PAD.decode(jwk["x"].as_str().unwrap()).unwrap();
     contains(authority.certificate(), part) || contains(&public, part) || part.windows(16).any(|p| contains(&public, p))

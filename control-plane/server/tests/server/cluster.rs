@@ -1,6 +1,6 @@
 //! Three control planes in this process, over real QUIC and TLS: joining, forwarding, leaving, restarting, restoring.
 
-use std::{path::Path, sync::Arc, time::Duration};
+use std::{net::SocketAddr, path::Path, sync::Arc, time::Duration};
 
 use bailiwick_control_plane::{ControlPlaneConfig, Running, init, restore, serve};
 use bailiwick_enrolment::{EnrolError, Store, Wish, enrol};
@@ -46,6 +46,11 @@ impl Node {
 
     pub(crate) fn admin(&self) -> AdminClient<Channel> {
         AdminClient::new(self.channel.clone())
+    }
+
+    /// Where its HTTP is.
+    pub(crate) fn http(&self) -> SocketAddr {
+        self.life.as_ref().unwrap().0.http_addr
     }
 
     pub(crate) fn cluster(&self) -> ClusterClient<Channel> {

@@ -4,6 +4,7 @@
 
 mod cluster;
 mod http;
+mod keys;
 mod lane;
 mod master_key;
 mod revocation;

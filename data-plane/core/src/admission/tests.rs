@@ -1,5 +1,6 @@
 //! Every reason admission can give, and that listing and calling are one rule.
 
+mod handed_on;
 mod narrowed;
 
 use bailiwick_proto::v1::resource::Resource as Kind;

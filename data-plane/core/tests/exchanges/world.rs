@@ -93,6 +93,7 @@ fn entries(tools: Vec<String>) -> Vec<v1::Entry> {
         expires_at: BEGAN_UNIX + 7 * 24 * 3_600,
         revoked: false,
         client: "cli".into(),
+        earlier_agents: Vec::new(),
     };
     let server = v1::Server {
         name: finance.into(),

@@ -51,6 +51,7 @@ fn call_of(arguments: &str, definition: Option<Box<RawValue>>) -> PermittedCall 
         policy_error: None,
         revision: 1,
         rollout: None,
+        earlier_agents: Arc::default(),
         owner: None,
         project: None,
         found: Some(bailiwick_data_plane_core::wanted::Found::Tool(Arc::clone(&tool))),

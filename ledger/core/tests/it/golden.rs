@@ -154,6 +154,7 @@ fn full(text: &str) -> Record {
             latency_us: Some(1),
             status: Status::ToolError,
         }),
+        earlier_agents: Some(vec![text(), text()]),
         owner: Some(text()),
         prev: record_id(b""),
         project: Some(text()),

@@ -68,6 +68,18 @@ fn a_client_has_a_burst_and_a_rate_wherever_it_asks_from() {
     assert_eq!(taken("gateway", start + SECOND), 200);
 }
 
+#[test]
+fn a_person_answers_some_questions_at_once_and_then_one_in_a_second() {
+    let ((limits, registry), start) = (limits(&HttpLimits::default()), Instant::now());
+    let taken = |user: &str, at: Instant| (0..100).filter(|_| limits.person_at(user, at).is_ok()).count();
+    assert_eq!(taken("jane@example.com", start), 30);
+    assert_eq!(counted(&registry, "person"), "70");
+    assert_eq!(taken("joe@example.com", start), 30, "others have theirs");
+    assert_eq!(taken("jane@example.com", start + SECOND), 1);
+    assert_eq!(taken("jane@example.com", start + SECOND * 5), 4);
+    assert_eq!(limits.person_at("jane@example.com", start + SECOND * 5).unwrap_err().retry_after(), 1);
+}
+
 /// Where every request is answered with the status that is set, and how often it was.
 fn app(limits: Limits, status: &'static AtomicU16, answered: &'static AtomicU16) -> Router {
     let answer = async || {

@@ -118,6 +118,7 @@ fn timeline(text: &str) -> Timeline {
         challenge: text.into(),
         actor: text.into(),
         reason: text.into(),
+        refused: text.into(),
     };
     let filters = TimelineFilters {
         outcome: text.into(),
@@ -134,7 +135,7 @@ fn timeline(text: &str) -> Timeline {
         csv_url: text.into(),
         more_url: Some(text.into()),
         is_everybodys: true,
-        fallen_out: 1,
+        fallen_out: (1, 1),
         problem: Some(text.into()),
     }
 }

@@ -131,7 +131,7 @@ impl Proof {
                 })
             }
             ProviderAuth::PrivateKeyJwt => {
-                let key = services.keys.signing().ok_or(Fault::NotNow)?;
+                let key = services.domain.read(|state| services.keys.signing(state)).ok_or(Fault::NotNow)?;
                 let jti = clock::random_id("").map_err(|_| Fault::NotNow)?;
                 let signed = client_assertion(client_id, &known.spec.issuer, &jti, clock::now_seconds(), &key);
                 let signed = signed.map_err(|_| Fault::NotNow)?;

@@ -3,7 +3,7 @@
 //! Made by all of `oidc`. Invariant: neither holds anything that a provider or a browser sent, but OAuth's own words.
 
 use axum::{http::StatusCode, response::Response};
-use bailiwick_control_plane_core::resource::Nobody;
+use bailiwick_control_plane_core::{refusal::Refusal, resource::Nobody};
 use bailiwick_proto::names;
 use bailiwick_token::assertion::AssertionError;
 
@@ -11,6 +11,7 @@ use crate::{
     oauth::Services,
     pages::{self, Problem},
     providers::ProviderUnavailable,
+    refusals::told_why,
     sign_in,
 };
 
@@ -56,11 +57,15 @@ impl Fault {
         tracing::info!(provider, why = %self, "somebody could not sign in at an identity provider");
         services.metrics.token_refused("sign_in");
         let (status, title, sentence, hint) = self.told();
-        if matches!(self, Self::NotNow) {
-            return sign_in::not_now();
-        }
-        let (title, sentence) = (title.to_owned(), sentence.to_owned());
-        pages::respond(Problem { title, sentence, hint: Some(hint.to_owned()) }, status, &[])
+        let is_known = services.domain.read(|state| state.identity_providers.contains_key(provider));
+        let provider = if is_known { provider.to_owned() } else { String::new() };
+        let page = if matches!(self, Self::NotNow) {
+            sign_in::not_now()
+        } else {
+            let (title, sentence) = (title.to_owned(), sentence.to_owned());
+            pages::respond(Problem { title, sentence, hint: Some(hint.to_owned()) }, status, &[])
+        };
+        told_why(page, &self.to_string(), Refusal { provider, ..Refusal::default() })
     }
 
     /// Status, title, sentence and advice.

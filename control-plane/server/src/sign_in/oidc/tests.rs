@@ -62,7 +62,7 @@ fn the_way_to_the_provider_says_what_it_must_and_keeps_what_proves_something() {
 
 #[test]
 fn a_ticket_is_good_in_its_browser_at_its_provider_in_its_time_and_as_it_is() {
-    let (seal, Fresh { ticket, browser }) = (Seal::new(&[7; 32]).unwrap(), fresh());
+    let (seal, Fresh { ticket, browser }) = (Seal::new(&[&[7; 32]]).unwrap(), fresh());
     let until = NOW + TICKET_SECONDS;
     let state = seal.close(Purpose::SignIn, &ticket, until).unwrap();
     for told in [&ticket.nonce, &ticket.verifier, &browser] {

@@ -1,7 +1,7 @@
 //! Who asks: a caller with a good token, or the refusal to send.
 //!
-//! Called by `endpoint` before a request's body is read, and once more when that took long. A token may be newer than
-//! this node's configuration; then it waits for a moment. Refusals of authentic tokens are recorded within a budget,
+//! Called by `endpoint` before a request's body is read, and once more when that took long. A token, or the key it is
+//! signed with, may be newer than this node's configuration; then it waits for a moment. Refusals of authentic tokens are recorded within a budget,
 //! because whoever holds an expired token must not be able to fill the spool; everybody else is counted and logged
 //! only. Specification: RFC 6750 §3; RFC 9728 §5.1.
 
@@ -20,7 +20,7 @@ use super::{
     not_ready, refusal_body,
 };
 use crate::{
-    auth::NotAuthenticated,
+    auth::{NotAuthenticated, newer},
     calls::{Asked, Calls, RequestDenial, Who, unix_seconds},
     telemetry::Cause,
 };
@@ -39,16 +39,57 @@ pub(super) async fn ask(
     arrived: Instant,
 ) -> Result<Asked, Box<Response>> {
     let gateway = &visit.gateway;
-    let asked = ask_now(visit, calls, virtual_server, headers, request_id, arrived).await?;
+    let asked = match ask_now(visit, calls, virtual_server, headers, request_id, arrived).await {
+        Ok(asked) => asked,
+        Err(NotNow::Refused(response)) => return Err(response),
+        Err(NotNow::KeyUnknown { revision }) => {
+            Box::pin(until_known(visit, revision, request_id)).await?;
+            let again = ask_now(visit, calls, virtual_server, headers, request_id, arrived).await;
+            again.map_err(NotNow::into_response)?
+        }
+    };
     let min_revision = asked.caller.min_revision;
     if min_revision <= asked.config.revision {
         return Ok(asked);
     }
     if Box::pin(gateway.state.reaches(min_revision, CATCH_UP_WAIT_MAX)).await {
-        return ask_now(visit, calls, virtual_server, headers, request_id, arrived).await;
+        let again = ask_now(visit, calls, virtual_server, headers, request_id, arrived).await;
+        return again.map_err(NotNow::into_response);
     }
     tracing::info!(request_id, min_revision, held = asked.config.revision, "this node is behind the token");
     Box::pin(record_refused(calls, &asked, virtual_server, Reason::ConfigStale)).await;
+    gateway.metrics.refused(Reason::ConfigStale);
+    Err(Box::new(not_ready()))
+}
+
+/// Why somebody who asks gets nothing now.
+enum NotNow {
+    /// This is sent.
+    Refused(Box<Response>),
+    /// The key of their token may come with this revision.
+    KeyUnknown { revision: u64 },
+}
+
+impl NotNow {
+    fn into_response(self) -> Box<Response> {
+        match self {
+            Self::Refused(response) => response,
+            Self::KeyUnknown { .. } => Box::new(not_ready()),
+        }
+    }
+}
+
+/// Waits until this node has the revision that a token says its key came with.
+async fn until_known(visit: &Visit, revision: u64, request_id: &str) -> Result<(), Box<Response>> {
+    let gateway = &visit.gateway;
+    let is_known = match gateway.authenticator.place() {
+        Some(_place) => gateway.state.reaches(revision, CATCH_UP_WAIT_MAX).await,
+        None => false,
+    };
+    if is_known {
+        return Ok(());
+    }
+    tracing::info!(request_id, revision, "a token says that its key is newer than this node's configuration");
     gateway.metrics.refused(Reason::ConfigStale);
     Err(Box::new(not_ready()))
 }
@@ -60,9 +101,9 @@ async fn ask_now(
     headers: &HeaderMap,
     request_id: &str,
     arrived: Instant,
-) -> Result<Asked, Box<Response>> {
+) -> Result<Asked, NotNow> {
     let gateway = &visit.gateway;
-    let Some(config) = gateway.state.config() else { return Err(Box::new(not_ready())) };
+    let Some(config) = gateway.state.config() else { return Err(NotNow::Refused(Box::new(not_ready()))) };
     let config_age_ms = gateway.state.age_ms();
     match gateway.authenticator.authenticate(&config, virtual_server, headers, unix_seconds()) {
         Ok(caller) => {
@@ -70,8 +111,14 @@ async fn ask_now(
             Ok(Asked { config, caller, request_id, config_age_ms, arrived, cause })
         }
         Err(refused) => {
+            if refused.reason == Reason::TokenSignature
+                && let Some(revision) = newer::said_revision(&config, headers)
+            {
+                return Err(NotNow::KeyUnknown { revision });
+            }
             let denial = Denial { config: &config, virtual_server, request_id, config_age_ms };
-            Err(Box::new(Box::pin(unauthenticated(visit, calls, &denial, refused)).await))
+            let response = Box::pin(unauthenticated(visit, calls, &denial, refused)).await;
+            Err(NotNow::Refused(Box::new(response)))
         }
     }
 }

@@ -29,6 +29,8 @@ async fn a_document_describes_a_client_that_can_only_ask_people() {
         jwks: None,
         ceiling: None,
         headless: None,
+        exchange: None,
+        workload: None,
         self_registered: false,
         active: true,
     };

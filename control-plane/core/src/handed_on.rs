@@ -1,0 +1,119 @@
+//! Consents that came of others: what one agent handed on to another (`exchange`) ends with what it came of.
+//!
+//! Called by `command` after every decision, whatever it was about, so that no way of ending a consent leaves behind
+//! what came of it; by `revocation` and `consent`, which look how much that would be; by `exchange`, which bounds it.
+//! Invariants: a consent and all that descends from it end in one change; none ends later than what it came of.
+//! Absent: agents that are paused, which ends no consent: data planes let nobody act for them meanwhile (`view`).
+
+use std::collections::BTreeSet;
+
+use crate::{
+    Kind, ResourceRef, State,
+    command::{Action, Answer, Context, Decision, ResourceChange},
+    consent::{self, ConsentGranted},
+    event::{Change, Event},
+    wish::Fulfilled,
+};
+
+/// Most consents that may stand and descend from one: a revocation takes them all along in its change.
+pub const DESCENDANTS_MAX: usize = 64;
+/// Clocks of nodes may differ by so much, in seconds: until then it matters whether an expired one is revoked.
+const CLOCK_MARGIN_SECONDS: u64 = 600;
+
+/// What descends from a consent and stands: each after the one it came of, which is named first.
+pub(crate) fn descendants<'a>(state: &'a State, id: &'a str, now_seconds: u64) -> Vec<(&'a str, &'a str)> {
+    let (mut found, mut looked_at, mut next) = (Vec::new(), BTreeSet::from([id]), vec![id]);
+    while let Some(parent) = next.pop() {
+        for child in state.handed_on.get(parent).into_iter().flatten().map(String::as_str) {
+            if looked_at.insert(child) {
+                next.push(child);
+                found.extend(stands(state, child, now_seconds).then_some((parent, child)));
+            }
+        }
+    }
+    found
+}
+
+fn stands(state: &State, id: &str, now_seconds: u64) -> bool {
+    let ends = |granted: &ConsentGranted| granted.expires_at.saturating_add(CLOCK_MARGIN_SECONDS);
+    state.consents.get(id).is_some_and(|one| one.revoked.is_none() && now_seconds < ends(&one.granted))
+}
+
+/// Ends what descends from the consents that a decision ends, and says so in its answer.
+pub(crate) fn end_descendants(state: &State, decision: &mut Decision, context: &Context) {
+    if state.handed_on.is_empty() {
+        return;
+    }
+    let revoked = |event: &Event| {
+        let Change::ConsentRevoked(revoked) = &event.change else { return None };
+        Some(revoked.consent.clone())
+    };
+    let named: Vec<String> = decision.events.iter().filter_map(revoked).collect();
+    let mut ended: BTreeSet<&str> = named.iter().map(String::as_str).collect();
+    for id in &named {
+        for (parent, child) in descendants(state, id, context.now_seconds()) {
+            if ended.insert(child) {
+                let reason = format!("it came of consent {parent}, which has ended");
+                decision.events.push(consent::revocation(child, &reason, context));
+                add_to(&mut decision.answer, child);
+            }
+        }
+    }
+}
+
+fn add_to(answer: &mut Answer, id: &str) {
+    let change = || ResourceChange {
+        resource: ResourceRef::new(Kind::Consent, id),
+        action: Action::Revoked,
+        before: None,
+        after: None,
+    };
+    match answer {
+        Answer::Revoked(revoked) => revoked.changes.push(change()),
+        Answer::Changes(changes) => changes.push(change()),
+        Answer::Fulfilled(Fulfilled::Ended(count)) => *count += 1,
+        Answer::Done
+        | Answer::Rollout(_)
+        | Answer::Granted(_)
+        | Answer::Fulfilled(_)
+        | Answer::JoinToken { .. }
+        | Answer::Member { .. } => {}
+    }
+}
+
+/// How many consents end with these, themselves among them.
+#[derive(Debug, Default)]
+pub(crate) struct Ending<'a>(BTreeSet<&'a str>);
+
+impl<'a> Ending<'a> {
+    /// Takes one in with all that descends from it, if then there are no more than `max`; otherwise nothing.
+    pub(crate) fn take_in(&mut self, state: &'a State, id: &'a str, max: usize, context: &Context) -> bool {
+        let descendants = descendants(state, id, context.now_seconds()).into_iter().map(|(_, child)| child);
+        let more: BTreeSet<&str> = [id].into_iter().chain(descendants).filter(|one| !self.0.contains(one)).collect();
+        let fits = self.0.len() + more.len() <= max;
+        if fits {
+            self.0.extend(more);
+        }
+        fits
+    }
+}
+
+pub(crate) fn evolve_granted(state: &mut State, event: &ConsentGranted) {
+    let Some(parent) = &event.parent else { return };
+    let mut children = state.handed_on.get(parent).cloned().unwrap_or_default();
+    children.insert(event.consent.clone());
+    state.handed_on.insert(parent.clone(), children);
+}
+
+/// A consent is forgotten: nothing leads to it, nor from it, any more.
+pub(crate) fn forget(state: &mut State, consent: &ConsentGranted) {
+    state.handed_on.remove(&consent.consent);
+    let Some(parent) = &consent.parent else { return };
+    let mut children = state.handed_on.get(parent).cloned().unwrap_or_default();
+    children.remove(&consent.consent);
+    if children.is_empty() {
+        state.handed_on.remove(parent);
+    } else {
+        state.handed_on.insert(parent.clone(), children);
+    }
+}

@@ -187,6 +187,8 @@ const control = createServer(async (request, response) => {
   }
 });
 
+// Node closes a quiet connection after five seconds; on a busy machine that meets the next request of a slow client.
+server.keepAliveTimeout = 120_000;
 server.listen(Number(values.port), '127.0.0.1', () => {
   control.listen(0, '127.0.0.1', () => {
     console.log(JSON.stringify({ issuer, control: `http://127.0.0.1:${control.address().port}` }));

@@ -80,6 +80,6 @@ if (import.meta.url === pathToFileURL(process.argv[1]).href) {
   const [issuer, login] = process.argv.slice(2);
   const line = await signIn(issuer, login)
     .then((id_token) => ({ ok: true, id_token }))
-    .catch((error) => ({ ok: false, error: error.message }));
+    .catch((error) => ({ ok: false, error: `${error.message} ${error.cause ?? ''}` }));
   process.stdout.write(`${JSON.stringify(line)}\n`, () => process.exit(line.ok ? 0 : 1));
 }

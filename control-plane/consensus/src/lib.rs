@@ -168,8 +168,12 @@ impl Consensus {
     }
 
     /// Takes in that node `by`, which proved its id, refuses this one. Some refusals end it ([`Consensus::failed`]).
+    /// Who is no member here has no say.
     pub fn refused(&self, by: u64, refusal: Refusal) {
-        self.gate.told(by, refusal);
+        let members = self.membership();
+        if members.get(by).is_some() || members.voters.is_empty() {
+            self.gate.told(by, refusal);
+        }
     }
 
     /// Waits until this node knows a leader and has applied everything it had acknowledged before.

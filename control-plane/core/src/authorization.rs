@@ -262,7 +262,8 @@ fn check_room(state: &State, wish: &GrantConsent, context: &Context) -> Result<(
         return Err(Rejection::AnsweredBefore);
     }
     consent::check_room(state, context)?;
-    consent::check_share(state, context, |one| one.user == wish.user)
+    // What agents hand on among themselves takes nothing of the person's share.
+    consent::check_share(state, context, |one| one.user == wish.user && one.parent.is_none())
 }
 
 pub(crate) fn decide_decline(state: &State, wish: DeclineConsent, context: &Context) -> Result<Decision, Rejection> {

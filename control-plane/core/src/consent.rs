@@ -391,6 +391,7 @@ pub(crate) fn evolve_revoked(state: &mut State, event: &ConsentRevoked, changed:
     if let Some(consent) = state.consents.get_mut(&event.consent) {
         consent.revoked = Some(Revoked { reason: event.reason.clone(), changed, by_client: event.by_client });
     }
+    handed_on::evolve_revoked(state, &event.consent);
 }
 
 pub(crate) fn evolve_issued(state: &mut State, event: &TokenIssued) {

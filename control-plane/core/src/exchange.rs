@@ -14,10 +14,10 @@ use crate::{
     assertion::{self, Use},
     command::{Context, Decision, Exchanged},
     consent::{self, Consent, TokenIssued},
-    handed_on::{DESCENDANTS_MAX, descendants},
+    handed_on::{DESCENDANTS_MAX, descendants, holding_back},
     parties,
     resource::ClientAuth,
-    standing::{self, Handed, Standing, TOKEN_LIFETIME_SECONDS_MAX},
+    standing::{self, Handed, Served, Standing, TOKEN_LIFETIME_SECONDS_MAX},
     state::State,
     wish::Fulfilled,
 };
@@ -151,7 +151,7 @@ pub(crate) fn decide_exchange(state: &State, wish: ExchangeToken, context: &Cont
     let until = now.saturating_add(TOKEN_LIFETIME_SECONDS_MAX).min(subject.expires_at).min(parent.granted.expires_at);
     let served = standing::serve(state, &standing, until, context)?;
     if served.is_new {
-        check_room(state, &chain, now)?;
+        check_new(state, &chain, &served, now)?;
     }
     let level = wanted.map_or(subject.level, |wanted| wanted.min(subject.level)).min(level);
     let Standing { user, agent, client, virtual_server, .. } = standing;
@@ -206,8 +206,14 @@ fn chain<'a>(state: &'a State, consent: &'a Consent, now_seconds: u64) -> Result
     Ok(counts.then_some(chain).ok_or(NotHandedOn::TokenUnknown)?)
 }
 
-fn check_room(state: &State, chain: &[&Consent], now_seconds: u64) -> Result<(), Rejection> {
-    let taken = chain.last().map_or(0, |root| descendants(state, &root.granted.consent, now_seconds).len());
+/// That nothing holds it back, and that there is room: what it replaces makes some.
+fn check_new(state: &State, chain: &[&Consent], served: &Served, now_seconds: u64) -> Result<(), Rejection> {
+    let Some(root) = chain.last() else { return Err(NotHandedOn::TokenUnknown.into()) };
+    if let Some(held) = holding_back(state, &served.consent, root) {
+        return Err(Rejection::ConsentHeld { consent: held.to_owned() });
+    }
+    let standing = descendants(state, &root.granted.consent, now_seconds).into_iter();
+    let taken = standing.filter(|(_, child)| served.replaces.as_deref() != Some(*child)).count();
     if taken < DESCENDANTS_MAX {
         return Ok(());
     }

@@ -2,7 +2,8 @@
 //!
 //! Called by `command` after every decision, whatever it was about, so that no way of ending a consent leaves behind
 //! what came of it; by `revocation` and `consent`, which look how much that would be; by `exchange`, which bounds it.
-//! Invariants: a consent and all that descends from it end in one change; none ends later than what it came of.
+//! Invariants: a consent and all that descends from it end in one change; none ends later than what it came of; what was
+//! revoked of it alone is not had again by way of another.
 //! Absent: agents that are paused, which ends no consent: data planes let nobody act for them meanwhile (`view`).
 
 use std::collections::BTreeSet;
@@ -10,8 +11,9 @@ use std::collections::BTreeSet;
 use crate::{
     Kind, ResourceRef, State,
     command::{Action, Answer, Context, Decision, ResourceChange},
-    consent::{self, ConsentGranted},
+    consent::{self, Consent, ConsentGranted},
     event::{Change, Event},
+    exchange::ACT_DEPTH_MAX,
     wish::Fulfilled,
 };
 
@@ -98,8 +100,42 @@ impl<'a> Ending<'a> {
     }
 }
 
+/// What an agent takes over, whatever it comes of. None of the names has a line end.
+fn taken_over(consent: &ConsentGranted) -> String {
+    let ConsentGranted { user, agent, client, virtual_server, .. } = consent;
+    [user, agent, client, virtual_server].map(String::as_str).join("\n")
+}
+
+/// The consent by whose end an agent is held back from taking over the same again. It does not matter what that came
+/// of: what it came of is renewed, as tokens are. A person who allows anew, in `root`, lets it happen again.
+pub(crate) fn holding_back<'a>(state: &'a State, wanted: &ConsentGranted, root: &Consent) -> Option<&'a str> {
+    let held = state.taken_back.get(&taken_over(wanted))?;
+    let revoked = state.consents.get(held)?.revoked.as_ref()?;
+    let is_anew = root.code.is_some() && root.changed.revision > revoked.changed.revision;
+    (!is_anew).then_some(held.as_str())
+}
+
+/// A consent was revoked. One that ended with what it came of holds nobody back, nor one that its client gave up.
+pub(crate) fn evolve_revoked(state: &mut State, id: &str) {
+    let Some(consent) = state.consents.get(id) else { return };
+    let by_client = consent.revoked.as_ref().is_none_or(|revoked| revoked.by_client);
+    let granted = consent.granted.clone();
+    let is_live = |parent: &String| state.consents.get(parent).is_some_and(|parent| parent.revoked.is_none());
+    if by_client || !granted.parent.as_ref().is_some_and(is_live) {
+        return;
+    }
+    // It is remembered for as long as there is something to be taken over again.
+    let parent = |one: &ConsentGranted| state.consents.get(one.parent.as_ref()?).map(|parent| parent.granted.clone());
+    let line = std::iter::successors(Some(granted.clone()), parent).take(ACT_DEPTH_MAX);
+    let until = line.map(|one| one.expires_at).max().unwrap_or(granted.expires_at);
+    state.consent_expiries.remove(&(granted.expires_at, id.to_owned()));
+    state.consent_expiries.insert((until, id.to_owned()), ());
+    state.taken_back.insert(taken_over(&granted), id.to_owned());
+}
+
 pub(crate) fn evolve_granted(state: &mut State, event: &ConsentGranted) {
     let Some(parent) = &event.parent else { return };
+    state.taken_back.remove(&taken_over(event));
     let mut children = state.handed_on.get(parent).cloned().unwrap_or_default();
     children.insert(event.consent.clone());
     state.handed_on.insert(parent.clone(), children);
@@ -108,6 +144,10 @@ pub(crate) fn evolve_granted(state: &mut State, event: &ConsentGranted) {
 /// A consent is forgotten: nothing leads to it, nor from it, any more.
 pub(crate) fn forget(state: &mut State, consent: &ConsentGranted) {
     state.handed_on.remove(&consent.consent);
+    let taken_over = taken_over(consent);
+    if state.taken_back.get(&taken_over) == Some(&consent.consent) {
+        state.taken_back.remove(&taken_over);
+    }
     let Some(parent) = &consent.parent else { return };
     let mut children = state.handed_on.get(parent).cloned().unwrap_or_default();
     children.remove(&consent.consent);

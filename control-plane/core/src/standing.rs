@@ -65,8 +65,9 @@ pub(crate) struct Served {
     pub(crate) consent: ConsentGranted,
     /// That of the tokens before.
     pub(crate) session: Option<String>,
-    /// It is granted now.
+    /// It is granted now, in place of this one, if there was one.
     pub(crate) is_new: bool,
+    pub(crate) replaces: Option<String>,
 }
 
 /// What a token rests on, beside its consent.
@@ -177,13 +178,20 @@ pub(crate) fn serve(state: &State, standing: &Standing, until: u64, context: &Co
         live.filter(|(_, known)| known.granted.level == standing.level && known.granted.expires_at >= until)
     {
         let session = known.token.as_ref().map(|token| token.session.clone());
-        return Ok(Served { events: Vec::new(), consent: known.granted.clone(), session, is_new: false });
+        return Ok(Served {
+            events: Vec::new(),
+            consent: known.granted.clone(),
+            session,
+            is_new: false,
+            replaces: None,
+        });
     }
     let narrowed = live.filter(|(_, known)| known.granted.level > standing.level);
     let mut events: Vec<_> = narrowed.map(|(id, _)| consent::revocation(id, NARROWED, context)).into_iter().collect();
     let consent = new_consent(state, standing, context)?;
     events.push(context.event(consent.clone()));
-    Ok(Served { events, consent, session: None, is_new: true })
+    let replaces = known.map(|(id, _)| id.to_owned());
+    Ok(Served { events, consent, session: None, is_new: true, replaces })
 }
 
 fn new_consent(state: &State, standing: &Standing, context: &Context) -> Result<ConsentGranted, Rejection> {

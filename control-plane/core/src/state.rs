@@ -63,6 +63,9 @@ pub struct State {
     /// By consent, those that came of it because an agent handed it on.
     #[serde(default, skip_serializing_if = "Table::is_empty")]
     pub handed_on: Table<String, BTreeSet<String>>,
+    /// By what an agent took over (`handed_on`), the consent that was revoked of it and holds it back.
+    #[serde(default, skip_serializing_if = "Table::is_empty")]
+    pub taken_back: Table<String, String>,
     /// Nodes by name.
     pub nodes: Table<String, Node>,
     /// The last committed checkpoint by log origin.

@@ -4,9 +4,13 @@
 //! that can look at a server, asks all. An answer that does not come in time is left out: what is shown is what is known.
 //! Called by `admin` and `cluster`. Absent: who may call (`authorisation`).
 
-use std::{collections::BTreeMap, sync::Arc, time::Duration};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    sync::Arc,
+    time::Duration,
+};
 
-use bailiwick_control_plane_core::State;
+use bailiwick_control_plane_core::{State, member};
 use bailiwick_proto::v1::{self, internal_client::InternalClient, internal_server::Internal};
 use bailiwick_runtime::MasterKeys;
 use futures::{StreamExt as _, future::join_all, stream::FuturesUnordered};
@@ -139,6 +143,15 @@ impl Colleagues {
         let mut described = self.ask_others(v1::DescribeRequest::default(), DESCRIBE_WAIT_MAX).await;
         described.insert(self.domain.consensus().node_id(), self.describe_self());
         described
+    }
+
+    /// Whether all control planes answer, and with one version.
+    pub(crate) async fn are_of_one_version(&self) -> bool {
+        let described = self.describe_all().await;
+        let members = self.domain.read(|state| member::control_planes(state).count());
+        let version = |one: &v1::DescribeResponse| one.member.as_ref().map(|member| member.version.clone());
+        let versions: BTreeSet<_> = described.values().map(version).collect();
+        described.len() >= members && versions.len() == 1
     }
 
     /// Since when (Unix microseconds, by the clock of the control plane that heard it) each data plane has all denials

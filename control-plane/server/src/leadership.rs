@@ -12,12 +12,13 @@ use std::{
 };
 
 use bailiwick_consensus::{Consensus, ConsensusError, Member, Membership};
-use bailiwick_control_plane_core::{Command, State, member, token_key::Issuer};
+use bailiwick_control_plane_core::{Command, State, key_rotation, member, token_key::Issuer};
 use bailiwick_runtime::{EventStream, Shutdown};
 
 use crate::{
     clock,
     domain::{Caller, Domain},
+    internal::Colleagues,
     metrics::Metrics,
     recorder::Recorder,
     rollout::Rollouts,
@@ -44,6 +45,7 @@ pub(crate) struct Duties {
     pub(crate) stream: EventStream,
     pub(crate) metrics: Metrics,
     pub(crate) rollouts: Rollouts,
+    pub(crate) colleagues: Colleagues,
     /// After how many days another key signs tokens.
     pub(crate) token_key_days: u64,
 }
@@ -102,7 +104,16 @@ impl Duties {
     /// Retires keys whose time has come, and has another one sign tokens in time.
     async fn keep_keys(&self, shutdown: &Shutdown) {
         while shutdown.or_stop(tokio::time::sleep(KEYS_EVERY)).await.is_some() {
-            let upkeep = Upkeep { now_micros: clock::now_micros(), token_key_days: self.token_key_days };
+            let (now_micros, mut token_key_days) = (clock::now_micros(), self.token_key_days);
+            // Nodes of the version before rotations would end at one: it waits for the last of them.
+            let is_due = self.domain.read(|state| key_rotation::is_due(state, now_micros, token_key_days));
+            if is_due && !self.colleagues.are_of_one_version().await {
+                tracing::warn!(
+                    "the key that signs tokens is old; it is replaced once all control planes are of one version"
+                );
+                token_key_days = 0;
+            }
+            let upkeep = Upkeep { now_micros, token_key_days };
             if let Err(error) = self.vault.keep(&self.domain, upkeep).await {
                 tracing::warn!(%error, "the cluster's own keys stay as they are; trying again");
             }

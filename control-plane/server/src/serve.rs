@@ -363,6 +363,7 @@ async fn lead(
         stream,
         metrics: metrics.clone(),
         rollouts,
+        colleagues: colleagues.clone(),
         token_key_days: config.token_key_days,
     };
     if domain.consensus().is_leader() {

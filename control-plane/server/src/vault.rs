@@ -35,7 +35,7 @@ pub(crate) use self::keys::{Rotation, Upkeep};
 pub(crate) use self::rotation::{RotateError, Rotated};
 use crate::{
     domain::{Caller, Domain, WriteError},
-    keys::{KeySet, Keys, token_key},
+    keys::{KeySet, Keys, sealed_at, token_key},
 };
 
 /// Who makes secrets: the leader, whichever node that is.
@@ -123,7 +123,9 @@ impl Vault {
             changed |= contents.put(name, sealed.edition, opened);
         }
         changed |= contents.follow(&state.authorization_keys);
-        if contents.deliver(&state.credentials) || changed {
+        // A secret that is sealed anew holds what it held, and is of another edition, which is waited for (`keys`).
+        let is_of_then = self.0.keys.borrow().sealed_at != sealed_at(state);
+        if contents.deliver(&state.credentials) || changed || is_of_then {
             let keys = contents.keys(state)?;
             self.0.keys.send_replace(Arc::new(keys));
         }
@@ -180,8 +182,11 @@ impl Vault {
                 Err(error) => return Err(error.into()),
             }
         }
-        domain.read(|state| self.take_in(state))?;
-        let is_listed = domain.read(|state| self.keys().signing(state).is_some());
+        // Both of one moment: what was retired in between is not to be listed again.
+        let is_listed = domain.read(|state| {
+            self.take_in(state)?;
+            Ok::<_, VaultError>(self.keys().signing(state).is_some())
+        })?;
         if let Some(signing) = self.keys().newest_signing().filter(|_| !is_listed) {
             let public = token_key(&signing).map_err(|error| VaultError::Make(error.to_string()))?;
             domain.write(Command::RegisterTokenKey(public), caller()).await?;

@@ -4,6 +4,8 @@
 
 mod forged;
 
+use std::net::IpAddr;
+
 use anyhow::{Context as _, Result, ensure};
 use bailiwick_tests::{
     Answer, eventually,
@@ -95,6 +97,14 @@ impl Platforms {
     async fn ask(&self, assertion: &str, more: &[(&str, &str)]) -> Result<Answer> {
         let form = [("grant_type", JWT_BEARER), ("assertion", assertion), ("resource", &self.world.resource)];
         self.world.post("/oauth/token", &[&form, more].concat()).await
+    }
+
+    /// The same from another address of this machine's: what does not verify counts against one.
+    async fn ask_from(&self, last: u8, assertion: &str) -> Result<Answer> {
+        let address = IpAddr::from([127, 0, 0, last]);
+        let http = reqwest::Client::builder().no_proxy().local_address(address).build()?;
+        let form = [("grant_type", JWT_BEARER), ("assertion", assertion), ("resource", &self.world.resource)];
+        Answer::to(http.post(format!("{}/oauth/token", self.world.issuer)).form(&form)).await
     }
 
     /// Asks as a client that an assertion is of.

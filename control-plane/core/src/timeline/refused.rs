@@ -9,7 +9,7 @@ use crate::{
     refusal::{Endpoint, RequestRefused},
 };
 
-/// Most entries of refusals: hours of a flood of some kinds, and months of what usually goes wrong.
+/// Most entries of refusals: an hour of a flood of many kinds, and months of what usually goes wrong.
 pub const REFUSALS_MAX: usize = 10_000;
 /// Most bytes of them: ordinary ones have half a KiB.
 pub const REFUSAL_BYTES_MAX: usize = 16 * 1024 * 1024;

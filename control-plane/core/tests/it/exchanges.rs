@@ -1,6 +1,7 @@
 //! Work that one agent hands on to another: who may, how far it reaches, and that it ends with what it came of.
 
 mod endings;
+mod held;
 
 use std::collections::BTreeSet;
 

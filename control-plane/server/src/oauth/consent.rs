@@ -315,7 +315,8 @@ fn read(form: &Form) -> Answered {
 }
 
 fn wish(services: &Services, question: &Question, answered: &Answered) -> Result<GrantConsent, &'static str> {
-    let agent = answered.agent.clone().ok_or("Choose an agent.")?;
+    let is_one = |agent: &String| services.domain.read(|state| state.agents.contains_key(agent));
+    let agent = answered.agent.clone().filter(is_one).ok_or("Choose an agent.")?;
     let level = answered.level.ok_or("Choose how much harm the agent's calls may do.")?;
     if level > question.wanted {
         return Err("That is more than the program asked for.");

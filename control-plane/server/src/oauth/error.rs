@@ -11,6 +11,7 @@ use axum::{
 use bailiwick_control_plane_core::refusal::Refusal;
 use serde_json::json;
 
+use super::limits::FailedProof;
 use crate::refusals::told;
 
 /// How our log's word begins where the description says why.
@@ -26,6 +27,8 @@ pub(crate) struct OAuthError {
     why: &'static str,
     /// The client tried HTTP's own way of authentication.
     by_basic: bool,
+    /// It counts as a failed proof of who asks (`limits`).
+    is_proof: bool,
     /// When to try again, in seconds; told where it is worth trying.
     retry_after: u64,
     /// Whose request it was, as far as that is known.
@@ -34,7 +37,8 @@ pub(crate) struct OAuthError {
 
 impl OAuthError {
     fn new(status: StatusCode, word: &'static str, why: &'static str) -> Self {
-        Self { status, word, description: why.to_owned(), why, by_basic: false, retry_after: 1, about: Box::default() }
+        let (description, about) = (why.to_owned(), Box::default());
+        Self { status, word, description, why, by_basic: false, is_proof: false, retry_after: 1, about }
     }
 
     /// The request is not one.
@@ -51,6 +55,11 @@ impl OAuthError {
     /// What it presents gives no token.
     pub(crate) fn grant(why: &'static str) -> Self {
         Self::new(StatusCode::BAD_REQUEST, "invalid_grant", why)
+    }
+
+    /// The same, of what was to prove who asks, too.
+    pub(crate) fn proof(why: &'static str) -> Self {
+        Self { is_proof: true, ..Self::grant(why) }
     }
 
     /// The same, decided elsewhere.
@@ -157,6 +166,9 @@ impl IntoResponse for OAuthError {
         }
         if matches!(self.status, StatusCode::SERVICE_UNAVAILABLE | StatusCode::TOO_MANY_REQUESTS) {
             response.headers_mut().insert(header::RETRY_AFTER, HeaderValue::from(self.retry_after));
+        }
+        if self.is_proof {
+            response.extensions_mut().insert(FailedProof);
         }
         told(response, refusal)
     }

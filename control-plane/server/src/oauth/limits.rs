@@ -148,6 +148,10 @@ fn is_of_another_site(headers: &HeaderMap) -> bool {
     is("sec-fetch-site", "cross-site") && !is("sec-fetch-mode", "navigate")
 }
 
+/// On an answer: who asked did not prove who that is, although its status says something else.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct FailedProof;
+
 /// The layer: `axum::middleware::from_fn_with_state(limits, limit)`.
 pub(crate) async fn limit(State(limits): State<Limits>, request: Request, next: Next) -> Response {
     if is_of_another_site(request.headers()) {
@@ -163,7 +167,7 @@ pub(crate) async fn limit(State(limits): State<Limits>, request: Request, next: 
         }
     };
     let response = next.run(request).await;
-    if response.status() == StatusCode::UNAUTHORIZED {
+    if response.status() == StatusCode::UNAUTHORIZED || response.extensions().get::<FailedProof>().is_some() {
         held(&limits.0.failures).charge(origin, Instant::now());
     }
     response

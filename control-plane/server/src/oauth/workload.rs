@@ -60,7 +60,7 @@ impl NotVouched {
 
     /// Of what was presented as a grant.
     pub(super) fn of_grant(self) -> OAuthError {
-        self.told(OAuthError::grant)
+        self.told(OAuthError::proof)
     }
 
     /// Of what was to prove who the client is.

@@ -9,8 +9,11 @@ use bailiwick_control_plane_core::refusal::{
     BATCH_MAX, NAME_BYTES_MAX, NoteRefusals, Refusal, RequestRefused, WHY_BYTES_MAX, is_text, is_word,
 };
 
-/// Most kinds that are told apart: some hundred KiB, and four seconds' writes.
+/// Most kinds that are told apart of those that are about somebody: some hundred KiB, and four writes.
 pub(super) const KINDS_MAX: usize = 256;
+/// Most kinds that are told apart of those that are about nobody: strangers can make as many as they like, and these are
+/// not to take the others' places, nor to fill what is kept for ever.
+pub(super) const STRANGERS_MAX: usize = 16;
 /// What is said of all other kinds together.
 pub(super) const OTHERS: &str = "more kinds of refusals than are told apart";
 
@@ -33,7 +36,10 @@ impl Held {
     /// Counts a refusal of `now` (microseconds since 1970).
     pub(super) fn note(&mut self, refusal: Refusal, now: u64) {
         let refusal = sound(refusal);
-        let has_room = self.kinds.len() < KINDS_MAX || self.kinds.contains_key(&refusal);
+        let about = is_about_somebody(&refusal);
+        let max = if about { KINDS_MAX } else { STRANGERS_MAX };
+        let alike = || self.kinds.keys().filter(|kind| is_about_somebody(kind) == about).count();
+        let has_room = self.kinds.contains_key(&refusal) || alike() < max;
         let kind = if has_room { refusal } else { others() };
         let tally = self.kinds.entry(kind).or_insert(Tally { count: 0, first: now, last: now });
         tally.count = tally.count.saturating_add(1);
@@ -41,7 +47,7 @@ impl Held {
     }
 
     /// What is to be on record next: what was handed out before if it may not be, otherwise the kinds that have waited
-    /// longest, under an id from `fresh`; without an id they wait.
+    /// longest, those about somebody first, under an id from `fresh`; without an id they wait.
     pub(super) fn batch(&mut self, node: &str, fresh: impl FnOnce() -> Option<String>) -> Option<NoteRefusals> {
         if self.sent.is_none() && !self.kinds.is_empty() {
             self.sent = Some(NoteRefusals { batch: fresh()?, refused: self.oldest(node) });
@@ -55,10 +61,10 @@ impl Held {
     }
 
     fn oldest(&mut self, node: &str) -> Vec<RequestRefused> {
-        let mut by_age: Vec<(u64, Refusal)> =
-            self.kinds.iter().map(|(kind, tally)| (tally.first, kind.clone())).collect();
+        let place = |(kind, tally): (&Refusal, &Tally)| (!is_about_somebody(kind), tally.first, kind.clone());
+        let mut by_age: Vec<_> = self.kinds.iter().map(place).collect();
         by_age.sort();
-        let taken = by_age.into_iter().take(BATCH_MAX).filter_map(|(_, kind)| self.kinds.remove_entry(&kind));
+        let taken = by_age.into_iter().take(BATCH_MAX).filter_map(|(.., kind)| self.kinds.remove_entry(&kind));
         let refused = taken.map(|(refusal, Tally { count, first, last })| RequestRefused {
             refusal,
             count,
@@ -68,6 +74,12 @@ impl Held {
         });
         refused.collect()
     }
+}
+
+/// Whether it concerns a consent, a person, or a client that proved to be that one.
+const fn is_about_somebody(refusal: &Refusal) -> bool {
+    let Refusal { client, claimed, user, consent, .. } = refusal;
+    !consent.is_empty() || !user.is_empty() || (!client.is_empty() && !*claimed)
 }
 
 fn others() -> Refusal {

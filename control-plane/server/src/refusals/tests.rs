@@ -7,7 +7,7 @@ use bailiwick_control_plane_core::refusal::BATCH_MAX;
 use tower::ServiceExt as _;
 
 use super::{
-    held::{KINDS_MAX, OTHERS},
+    held::{KINDS_MAX, OTHERS, STRANGERS_MAX},
     *,
 };
 
@@ -15,7 +15,6 @@ fn of_client(client: &str) -> Refusal {
     Refusal {
         endpoint: Endpoint::Token,
         client: client.into(),
-        claimed: true,
         error: "invalid_client".into(),
         why: "wrong secret".into(),
         ..Refusal::default()
@@ -84,6 +83,21 @@ fn what_has_no_room_is_counted_all_the_same() {
     assert_eq!(all.iter().map(|(_, count, ..)| count).sum::<u64>(), 2 * kinds as u64, "no refusal is lost");
     assert_eq!(all.last().unwrap(), &(OTHERS.to_owned(), 50, KINDS_MAX as u64, kinds as u64 - 1));
     assert_eq!(all[0].1, kinds as u64 + 1, "of a kind that is known there may be any number");
+}
+
+#[test]
+fn what_strangers_do_takes_no_place_of_what_is_about_somebody() {
+    let mut held = Held::default();
+    for number in 0..1_000 {
+        held.note(Refusal { claimed: true, ..of_client(&format!("c-{number}")) }, number);
+    }
+    let stolen = Refusal { consent: "c-jane".into(), client: String::new(), ..of_client("") };
+    held.note(stolen.clone(), 1_000);
+    let batch = held.batch("cp-1", id("n")).unwrap();
+    assert_eq!(batch.refused[0].refusal, stolen, "first, although it came last");
+    assert_eq!(batch.refused.len(), 1 + STRANGERS_MAX + 1);
+    let (why, count) = (&batch.refused.last().unwrap().refusal.why, batch.refused.last().unwrap().count);
+    assert_eq!((why.as_str(), count), (OTHERS, 1_000 - STRANGERS_MAX as u64));
 }
 
 #[test]

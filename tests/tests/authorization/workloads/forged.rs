@@ -45,13 +45,17 @@ const FORGED: fn(&Platforms) -> Vec<(&'static str, Value, &'static str)> = |plat
     ]
 };
 
+/// Fewer than fail at an address before it is turned away.
+const AT_ONE_ADDRESS: usize = 20;
+
 #[tokio::test]
 async fn whatever_is_wrong_with_a_workloads_assertion_there_is_no_token() -> Result<()> {
     let platforms = Platforms::start().await?;
     let honest = platforms.projected(json!({})).await?;
     ensure!(platforms.ask(&honest, &[]).await?.status == 200, "an honest one");
-    for (name, change, why) in FORGED(&platforms) {
-        let answer = platforms.ask(&platforms.projected(change).await?, &[]).await?;
+    for (number, (name, change, why)) in FORGED(&platforms).into_iter().enumerate() {
+        let elsewhere = u8::try_from(10 + number / AT_ONE_ADDRESS)?;
+        let answer = platforms.ask_from(elsewhere, &platforms.projected(change).await?).await?;
         is_refused(&answer, 400, "invalid_grant", why).with_context(|| format!("an assertion {name}"))?;
     }
     for (name, change, why) in [
@@ -71,6 +75,23 @@ async fn whatever_is_wrong_with_a_workloads_assertion_there_is_no_token() -> Res
     let fetches = platforms.kubernetes.fetches_of_keys().await?;
     ensure!(fetches <= 3, "strangers had the keys fetched {fetches} times");
     ensure!(platforms.ask(&honest, &[]).await?.status == 200, "an honest one still");
+    Ok(())
+}
+
+#[tokio::test]
+async fn what_does_not_verify_counts_against_the_address_it_comes_from() -> Result<()> {
+    let platforms = Platforms::start().await?;
+    let honest = platforms.projected(json!({})).await?;
+    let forged = platforms.projected(json!({"by": "stranger"})).await?;
+    for number in 0.. {
+        let answer = platforms.ask_from(9, &forged).await?;
+        if answer.status == 429 {
+            break;
+        }
+        is_refused(&answer, 400, "invalid_grant", "signature")?;
+        ensure!(number < 1_000, "a stranger guesses for ever");
+    }
+    ensure!(platforms.ask(&honest, &[]).await?.status == 200, "others are served");
     Ok(())
 }
 

@@ -205,6 +205,8 @@ async fn the_master_key_is_rotated_with_all_keys_that_are_kept() {
         let held = std::collections::BTreeMap::from([("cp-1".to_owned(), Some(vec![masters(NEW).newest()]))]);
         let rotated = vault.rotate(domain, &held, asked("")).await.unwrap();
         assert_eq!(rotated.secrets, Kind::ALL.len() as u64, "several keys of a kind are one secret");
+        domain.read(|state| vault.take_in(state)).unwrap();
+        assert!(vault.keys().latest_seal(domain).await.is_some(), "the same keys in another edition are the latest");
         let again = Vault::new(masters(NEW), Vec::new());
         domain.read(|state| again.take_in(state)).unwrap();
         assert!(seal_of(&again).read_refresh(&token).is_some());

@@ -233,7 +233,8 @@ fn matches(record: &Value, filter: &AuditFilter, not_before: Option<&str>) -> bo
         && not_before.is_none_or(|time| text(record, "ts").as_str() >= time)
 }
 
-/// A time or an age, as the timestamp that records carry: RFC 3339, microseconds, UTC, so that text order is time order.
+/// A time or an age, as the timestamp that records carry: RFC 3339, microseconds, UTC, so that text order is time
+/// order.
 fn not_before(since: &str) -> Result<String, Failure> {
     let wrong = || {
         Failure::Usage(format!(

@@ -2,9 +2,9 @@
 //!
 //! The server has signed the person in, has shown them what is asked, and has sent the client the code; here it is
 //! decided that all who take part may, and that a code is redeemed once, by the client it was made for, which knows the
-//! verifier of its challenge (RFC 7636, S256 alone). A code that comes a second time ends the consent (RFC 6749 §4.1.2).
-//! What a code is, the server knows: here it is part of its consent, so both are forgotten together.
-//! Called by `wish` and `state`. Absent: refresh tokens (`refresh`), what a consent is (`consent`).
+//! verifier of its challenge (RFC 7636, S256 alone). A code that comes a second time ends the consent (RFC 6749
+//! §4.1.2). What a code is, the server knows: here it is part of its consent, so both are forgotten together. Called by
+//! `wish` and `state`. Absent: refresh tokens (`refresh`), what a consent is (`consent`).
 
 use std::collections::BTreeSet;
 

@@ -23,7 +23,8 @@ pub const CLIENTS_MAX: usize = 10_000;
 
 /// Most of them that registered themselves.
 pub const SELF_REGISTERED_MAX: usize = 2_000;
-/// How long a client that registered itself and was never consented to is kept when room is needed, in seconds: a question is answered sooner.
+/// How long a client that registered itself and was never consented to is kept when room is needed, in seconds: a
+/// question is answered sooner.
 const UNUSED_KEPT_SECONDS: u64 = 900;
 /// Most agents that people choose from.
 const AGENTS_SHOWN_MAX: usize = 100;

@@ -2,9 +2,9 @@
 //!
 //! Called by `command` after every decision, whatever it was about, so that no way of ending a consent leaves behind
 //! what came of it; by `revocation` and `consent`, which look how much that would be; by `exchange`, which bounds it.
-//! Invariants: a consent and all that descends from it end in one change; none ends later than what it came of; what was
-//! revoked of it alone is not had again by way of another.
-//! Absent: agents that are paused, which ends no consent: data planes let nobody act for them meanwhile (`view`).
+//! Invariants: a consent and all that descends from it end in one change; none ends later than what it came of; what
+//! was revoked of it alone is not had again by way of another. Absent: agents that are paused, which ends no consent:
+//! data planes let nobody act for them meanwhile (`view`).
 
 use std::collections::BTreeSet;
 

@@ -1,10 +1,10 @@
 //! Refusals: what the authorization server did not give, and why, on record.
 //!
-//! Every node counts equal refusals together and has them noted in batches ([`NoteRefusals`]); called by `wish`, told by
-//! `timeline`. Invariants: nothing follows from a refusal, so it changes no state; a batch that is sent again under its
-//! id is noted once; each is bounded, and holds words and names that are known here, never what somebody sent; as long
-//! as there are no clients and no identity providers, nothing is noted.
-//! Absent: counting and merging (the server's `refusals`).
+//! Every node counts equal refusals together and has them noted in batches ([`NoteRefusals`]); called by `wish`, told
+//! by `timeline`. Invariants: nothing follows from a refusal, so it changes no state; a batch that is sent again under
+//! its id is noted once; each is bounded, and holds words and names that are known here, never what somebody sent; as
+//! long as there are no clients and no identity providers, nothing is noted. Absent: counting and merging (the server's
+//! `refusals`).
 
 use serde::{Deserialize, Serialize};
 
@@ -136,8 +136,8 @@ pub(crate) fn decide_note(state: &State, wish: NoteRefusals, context: &Context) 
     Ok(Decision::fulfilled(events, Fulfilled::Done))
 }
 
-/// Whether there is anybody to be served or refused. Before that a stranger could, by asking for what nobody uses, leave
-/// events that nodes of earlier versions cannot read.
+/// Whether there is anybody to be served or refused. Before that a stranger could, by asking for what nobody uses,
+/// leave events that nodes of earlier versions cannot read.
 fn serves_anybody(state: &State) -> bool {
     let takes_some = |agent: &Agent| !agent.spec.clients.described_at.is_empty();
     !state.clients.is_empty() || !state.identity_providers.is_empty() || state.agents.values().any(takes_some)

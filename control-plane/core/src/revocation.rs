@@ -1,12 +1,12 @@
 //! Revocations: authority is taken away from a person, an agent, a client, a session or one consent.
 //!
 //! A person or an agent is deactivated, which alone ends all they may do, and with that loses every consent: whoever is
-//! activated again has to be allowed again. A client loses what everybody allowed it, and may ask again. A session loses the consents its tokens were made for. Called by `command`;
-//! asked again for what was taken away before it changes nothing and says since when that holds, so a revocation may
-//! be repeated as often as somebody is in doubt.
+//! activated again has to be allowed again. A client loses what everybody allowed it, and may ask again. A session
+//! loses the consents its tokens were made for. Called by `command`; asked again for what was taken away before it
+//! changes nothing and says since when that holds, so a revocation may be repeated as often as somebody is in doubt.
 //! Invariants: the deactivation comes before everything else, in one change with the first consents; no change holds
-//! more than [`REVOKED_AT_ONCE_MAX`] consents, and whoever asks goes on while there are more.
-//! Absent: how data planes learn of it (`view`, the server's lane), and since when each holds to it (`receipt`).
+//! more than [`REVOKED_AT_ONCE_MAX`] consents, and whoever asks goes on while there are more. Absent: how data planes
+//! learn of it (`view`, the server's lane), and since when each holds to it (`receipt`).
 
 use crate::{
     Kind, Rejection, ResourceRef, State,

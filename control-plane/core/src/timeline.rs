@@ -4,10 +4,10 @@
 //! For auditors to read: each entry stands alone, with what its consent said, as the consent itself is forgotten some
 //! days after its end. The server feeds one with every committed change, in both ways in which it gets them, beside the
 //! [`State`] and no part of it. Invariants: the same changes give the same timeline; it never holds more than
-//! [`ENTRIES_MAX`] entries and [`BYTES_MAX`] bytes of them, and says how many fell out. Refusals, of which strangers can
-//! make many, have bounds of their own ([`REFUSALS_MAX`]), so they push nothing else out.
-//! Absent: refreshed and exchanged tokens and used assertions, each of which rests on a consent that is here; the
-//! complete and provable record, which is the ledger's.
+//! [`ENTRIES_MAX`] entries and [`BYTES_MAX`] bytes of them, and says how many fell out. Refusals, of which strangers
+//! can make many, have bounds of their own ([`REFUSALS_MAX`]), so they push nothing else out. Absent: refreshed and
+//! exchanged tokens and used assertions, each of which rests on a consent that is here; the complete and provable
+//! record, which is the ledger's.
 
 use std::{iter, str::FromStr, sync::Arc};
 

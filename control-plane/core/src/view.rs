@@ -3,9 +3,9 @@
 //! The server calls [`evolve_all`] for each committed change and streams what it returns as a delta; [`entries`] is the
 //! snapshot. Invariant: the changes applied to the entries before give the entries after, so the digest
 //! (`bailiwick_proto::config_digest`) of both planes agrees. Keys: `server/…`, `tool/<server>/<tool>`,
-//! `virtual_server/…`, `user/…`, `agent/…`, `policy/…`, `consent/…`, `token_key/…`, `issuer/`, and of what is rolled out
-//! in stages `rollout/<id>` and `rollout_change/<id>/<key>`, as far as it differs from what counts for all.
-//! Absent: nodes, members, checkpoints and hidden tools, which no data plane decides with; framing and leases (server).
+//! `virtual_server/…`, `user/…`, `agent/…`, `policy/…`, `consent/…`, `token_key/…`, `issuer/`, and of what is rolled
+//! out in stages `rollout/<id>` and `rollout_change/<id>/<key>`, as far as it differs from what counts for all. Absent:
+//! nodes, members, checkpoints and hidden tools, which no data plane decides with; framing and leases (server).
 
 use std::collections::BTreeSet;
 

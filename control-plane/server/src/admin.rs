@@ -2,8 +2,8 @@
 //!
 //! Writes are commands of the domain; reads look at the latest committed state. What is wrong with manifests comes
 //! back as problems with file, line and key, and then nothing was applied; everything else that is refused is a gRPC
-//! status (`status`). Any node answers: writes are handed to the leader before they come here (`forward`), reads are made
-//! current. Absent: who may call (`authorisation`).
+//! status (`status`). Any node answers: writes are handed to the leader before they come here (`forward`), reads are
+//! made current. Absent: who may call (`authorisation`).
 
 mod apply;
 mod keys;

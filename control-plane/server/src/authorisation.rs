@@ -2,9 +2,10 @@
 //!
 //! `forward` asks for every call, before a byte of it is read. Who calls is known from the connection (`runtime::tls`):
 //! a certificate of this cluster, none, or plain text from this machine, which stands for its administrator. A control
-//! plane that forwards says for whom; nobody else's word on that counts. A method that is not in the table does not exist.
-//! Invariant: the matrix in `tests/golden/authorisation.txt` is this table. Absent: which *resources* an administrator
-//! may touch (a later part), and what a node may say about others ([`Who::speaks_for`], asked by the services).
+//! plane that forwards says for whom; nobody else's word on that counts. A method that is not in the table does not
+//! exist. Invariant: the matrix in `tests/golden/authorisation.txt` is this table. Absent: which *resources* an
+//! administrator may touch (a later part), and what a node may say about others ([`Who::speaks_for`], asked by the
+//! services).
 
 use std::fmt;
 

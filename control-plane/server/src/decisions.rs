@@ -1,9 +1,10 @@
 //! What the authorization server asks of the one place that decides.
 //!
-//! Every node serves HTTP; only the leader decides. So a decision is asked for through the same gate that administrators'
-//! calls pass (`forward`), from inside: carried out here by the leader, handed on once by everybody else, and tried
-//! again while it certainly had no effect. Nothing is asked under a request id, as what may be used once is not answered
-//! twice; but batches of refusals are, so that each counts once. Also here: the leader's side, called by `internal`.
+//! Every node serves HTTP; only the leader decides. So a decision is asked for through the same gate that
+//! administrators' calls pass (`forward`), from inside: carried out here by the leader, handed on once by everybody
+//! else, and tried again while it certainly had no effect. Nothing is asked under a request id, as what may be used
+//! once is not answered twice; but batches of refusals are, so that each counts once. Also here: the leader's side,
+//! called by `internal`.
 
 use std::time::Duration;
 

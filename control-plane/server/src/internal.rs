@@ -1,8 +1,8 @@
 //! What control planes ask of each other besides consensus: gRPC service `bailiwick.v1.Internal`, and its callers.
 //!
 //! Data planes are connected to any one control plane; so whoever needs to know how far all of them are, or needs one
-//! that can look at a server, asks all. An answer that does not come in time is left out: what is shown is what is known.
-//! Called by `admin` and `cluster`. Absent: who may call (`authorisation`).
+//! that can look at a server, asks all. An answer that does not come in time is left out: what is shown is what is
+//! known. Called by `admin` and `cluster`. Absent: who may call (`authorisation`).
 
 use std::{
     collections::{BTreeMap, BTreeSet},

@@ -2,9 +2,9 @@
 //!
 //! It makes Raft's membership follow the members that the state wants, one step at a time: a new control plane first
 //! learns, and votes once it has caught up; a removed one goes; a leader that is removed hands over first. It states
-//! who signs tokens, watches what is rolled out in stages, and it records. Each duty may be done twice or be broken off anywhere: the next leader looks at
-//! what is and goes on from there.
-//! Absent: which members are wanted (`core::member`), how a step is carried out (`consensus`), records (`recorder`), rollouts (`rollout`).
+//! who signs tokens, watches what is rolled out in stages, and it records. Each duty may be done twice or be broken off
+//! anywhere: the next leader looks at what is and goes on from there. Absent: which members are wanted
+//! (`core::member`), how a step is carried out (`consensus`), records (`recorder`), rollouts (`rollout`).
 
 use std::{
     collections::{BTreeMap, BTreeSet},

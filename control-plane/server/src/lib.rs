@@ -4,8 +4,9 @@
 //! `config_stream` (how data planes learn what is in force), `admin` and `checkpoints` (what people and the ledger
 //! ask), `recorder` (every event to the ledger), `http` (keys for everyone), `serve` (what starts and stops when).
 //! For a cluster of several: `peers` (consensus among them), `birth` and `offline` (how a node becomes one of them),
-//! `enrolment` and `authority` (how others do), `authorisation` and `forward` (who may call what, and where it is done),
-//! `leadership`, `vault` (its secrets), `cluster` and `internal`, `enforcement` (since when a revocation holds). The command line calls [`serve()`]. What commands and events mean is in `bailiwick-control-plane-core`.
+//! `enrolment` and `authority` (how others do), `authorisation` and `forward` (who may call what, and where it is
+//! done), `leadership`, `vault` (its secrets), `cluster` and `internal`, `enforcement` (since when a revocation holds).
+//! The command line calls [`serve()`]. What commands and events mean is in `bailiwick-control-plane-core`.
 
 mod admin;
 mod announce;

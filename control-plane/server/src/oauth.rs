@@ -2,8 +2,8 @@
 //!
 //! Served by every control-plane node over HTTP. People are sent here by clients (`authorize`), sign in (`sign_in`) and
 //! are asked (`consent`); clients get tokens for codes, refresh tokens and identity assertions (`token`). What only one
-//! place may decide is asked of the leader (`decisions`). Invariants: nothing is kept here between two requests; nothing
-//! a client sends is logged or recorded; URLs come from the configuration, never from a request.
+//! place may decide is asked of the leader (`decisions`). Invariants: nothing is kept here between two requests;
+//! nothing a client sends is logged or recorded; URLs come from the configuration, never from a request.
 
 use std::{sync::Arc, time::Duration};
 

@@ -167,8 +167,8 @@ impl Peers {
         }
         // So that the peers hear that this end is gone, rather than miss it.
         drop(tokio::time::timeout(CLOSE_WAIT_MAX, self.0.endpoint.wait_idle()).await);
-        // The library lets go of its socket some time later; the address is to be free for a successor now. It keeps the
-        // socket before the present one as well, so it gets two others.
+        // The library lets go of its socket some time later; the address is to be free for a successor now. It keeps
+        // the socket before the present one as well, so it gets two others.
         for _ in 0..2 {
             let elsewhere = UdpSocket::bind((Ipv4Addr::LOCALHOST, 0)).and_then(|socket| self.0.endpoint.rebind(socket));
             if let Err(error) = elsewhere {

@@ -1,11 +1,11 @@
 //! Refusals of the authorization server: each is counted, and what was refused alike is on record as one event.
 //!
 //! [`note`] is the layer around everything that is served below the issuer: whoever refuses says why on the answer
-//! ([`told`]), and an answer with an error that says nothing is noted by its status, so none is missed. [`Noting`] hands
-//! on what is held, in one write at a time, through the gate that decisions pass (`decisions`). Invariants: no request
-//! waits for it; however much is refused, a node writes at most once a second, and so many kinds (`held`); a write that
-//! failed is tried again and counts once. What was not handed on when a process dies is lost. Absent: what may stand in
-//! a refusal (`refusal` of the domain).
+//! ([`told`]), and an answer with an error that says nothing is noted by its status, so none is missed. [`Noting`]
+//! hands on what is held, in one write at a time, through the gate that decisions pass (`decisions`). Invariants: no
+//! request waits for it; however much is refused, a node writes at most once a second, and so many kinds (`held`); a
+//! write that failed is tried again and counts once. What was not handed on when a process dies is lost. Absent: what
+//! may stand in a refusal (`refusal` of the domain).
 
 mod held;
 #[cfg(test)]
@@ -36,7 +36,8 @@ use crate::{
     decisions::{Decisions, Undecided},
 };
 
-/// Pause between writes. While there is something at each, it grows, so that a flood that goes on stays small on record.
+/// Pause between writes. While there is something at each, it grows, so that a flood that goes on stays small on
+/// record.
 const PAUSE_MIN: Duration = Duration::from_secs(1);
 const PAUSE_MAX: Duration = Duration::from_secs(8);
 /// At a stop: longest wait for requests that are still answered, and for what they leave to be on record.

@@ -61,7 +61,8 @@ const KEEPALIVE_INTERVAL: Duration = Duration::from_secs(10);
 const KEEPALIVE_TIMEOUT: Duration = Duration::from_secs(10);
 /// A connection is asked to end after this, so that clients connect again with the certificates they have by then.
 const CONNECTION_AGE_MAX: Duration = Duration::from_secs(20 * 60);
-/// Streams that go on have so long; together less than the half of its life that a certificate has left when it is used.
+/// Streams that go on have so long; together less than the half of its life that a certificate has left when it is
+/// used.
 const CONNECTION_GRACE_MAX: Duration = Duration::from_secs(9 * 60);
 /// Streams and calls together on one connection.
 const STREAMS_PER_CONNECTION_MAX: u32 = 128;

@@ -1,9 +1,10 @@
 //! Who sits at the browser: sign-in, and the session it begins.
 //!
-//! A session is a cookie that only this cluster can have sealed; no server keeps it, so any node knows it. Called by the
-//! pages of `oauth` and `consents`. The ways to sign in are identity providers (`oidc`) and, in `bailiwick dev` alone,
-//! the local sign-in. Invariants: every sign-in begins another session, under an id of its own; a session counts while
-//! its person and its provider are active, and nothing was changed about the person since; whoever signs in is sent to a page of ours, never elsewhere.
+//! A session is a cookie that only this cluster can have sealed; no server keeps it, so any node knows it. Called by
+//! the pages of `oauth` and `consents`. The ways to sign in are identity providers (`oidc`) and, in `bailiwick dev`
+//! alone, the local sign-in. Invariants: every sign-in begins another session, under an id of its own; a session counts
+//! while its person and its provider are active, and nothing was changed about the person since; whoever signs in is
+//! sent to a page of ours, never elsewhere.
 //!
 //! Cookies ignore ports, so several clusters on one machine share a jar: the name carries the cluster. With an https
 //! issuer it is bound to the host (`__Host-`).

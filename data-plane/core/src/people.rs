@@ -1,10 +1,11 @@
 //! People: persons, their agents and their consents, read from the entries when they are asked for.
 //!
 //! There may be a million, while a call asks for four: so they are kept once, packed as they came (`config_digest`),
-//! and a revision that changes a handful shares the rest with the one before. Those who call are unpacked once a revision.
-//! What the overlay denies stands with its authority taken. Made by `catalogue`, asked by `admission`. Invariant: what
-//! cannot be read, or does not belong under its key, is not there; `check` says why, once, when it comes. So is a
-//! consent that does not say clearly how far it goes. Absent: everything that is offered to people (`config::Offer`).
+//! and a revision that changes a handful shares the rest with the one before. Those who call are unpacked once a
+//! revision. What the overlay denies stands with its authority taken. Made by `catalogue`, asked by `admission`.
+//! Invariant: what cannot be read, or does not belong under its key, is not there; `check` says why, once, when it
+//! comes. So is a consent that does not say clearly how far it goes. Absent: everything that is offered to people
+//! (`config::Offer`).
 
 mod listed;
 

@@ -1,10 +1,10 @@
 //! Authentication: who is behind the bearer token of a request?
 //!
 //! Called by `listener` for every request. Verified tokens are kept by their SHA-256 until they expire; the cache is
-//! dropped whenever issuer or token keys change, and bounded; a token whose person, agent or consent was taken away is not
-//! kept. A cached token saves the signature check only: issuer, audience and expiry are compared every time. Authority is
-//! not decided here (`data-plane/core` admission).
-//! Specification: RFC 6750 §2.1; RFC 9068; MCP 2026-07-28 authorization.
+//! dropped whenever issuer or token keys change, and bounded; a token whose person, agent or consent was taken away is
+//! not kept. A cached token saves the signature check only: issuer, audience and expiry are compared every time.
+//! Authority is not decided here (`data-plane/core` admission). Specification: RFC 6750 §2.1; RFC 9068; MCP 2026-07-28
+//! authorization.
 
 pub(crate) mod newer;
 

@@ -1,5 +1,5 @@
-//! `tokens`: what the token endpoint and its neighbours cost, at the leader and at a follower, beside a bare write and a
-//! request that asks for nothing; and, with `--check`, whether anything that is good once is good twice.
+//! `tokens`: what the token endpoint and its neighbours cost, at the leader and at a follower, beside a bare write and
+//! a request that asks for nothing; and, with `--check`, whether anything that is good once is good twice.
 //!
 //! On a cluster that `loadtest/identity` has started: with usual limits it would measure those. A closed loop: so many
 //! callers, each of which asks again when it has its answer. Everything that is signed by somebody else than the

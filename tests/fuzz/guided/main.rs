@@ -1,8 +1,8 @@
 //! The fuzzer's targets (`targets`) under libFuzzer, which keeps an input that reaches code no other one did.
 //!
 //! Made and started by `tests/fuzz/run`, instrumented; the last argument names the target. Half of the inputs libFuzzer
-//! changes, half our own ways of changing a text do (`mutate`), which know JSON and what readers disagree about; now and
-//! then one begins anew from a seed. A panic or a broken promise ends the process, and libFuzzer keeps the input.
+//! changes, half our own ways of changing a text do (`mutate`), which know JSON and what readers disagree about; now
+//! and then one begins anew from a seed. A panic or a broken promise ends the process, and libFuzzer keeps the input.
 
 #![no_main]
 

@@ -33,11 +33,7 @@ fn is_janes(world: &World, said: &Value) -> Result<()> {
 async fn openid_client_finds_nothing_to_object_to_whichever_way_it_proves_who_it_is() -> Result<()> {
     let world = World::start().await?;
     prepare(&world)?;
-    let (signing, pem) = signing_client()?;
-    world.deployment.apply(&signing)?;
-    let file = world.deployment.data().join("client.pem");
-    std::fs::write(&file, pem)?;
-    let file = file.display().to_string();
+    let file = signing_client(&world)?;
     let ways: [&[&str]; 6] = [
         &["--auth", "basic", "--client-id", PORTAL, "--proof", SECRET],
         &["--auth", "post", "--client-id", PORTAL, "--proof", SECRET],

@@ -200,22 +200,21 @@ pub(crate) fn client_key() -> Result<(String, String)> {
     Ok((jwks.to_string(), key.serialize_pem()))
 }
 
-/// The manifest of a client with a key, and the key in PEM.
-pub(crate) fn signing_client() -> Result<(String, String)> {
+/// Registers a client with a key; where the key is, in PEM.
+pub(crate) fn signing_client(world: &World) -> Result<String> {
     let (jwks, pem) = client_key()?;
     let spec = json!({"agent": AGENT, "auth": "private_key_jwt", "jwks": jwks, "redirect_uris": [REDIRECT]});
-    Ok((manifest("Client", SIGNING, &spec.to_string()), pem))
+    world.deployment.apply(&manifest("Client", SIGNING, &spec.to_string()))?;
+    let file = world.deployment.data().join("client.pem");
+    std::fs::write(&file, pem)?;
+    Ok(file.display().to_string())
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_strict_relying_party_finds_nothing_to_object_to() -> Result<()> {
     let world = World::start().await?;
     prepare(&world)?;
-    let (signing, pem) = signing_client()?;
-    world.deployment.apply(&signing)?;
-    let file = world.deployment.data().join("client.pem");
-    std::fs::write(&file, pem)?;
-    let file = file.display().to_string();
+    let file = signing_client(&world)?;
     let ways: [&[&str]; 6] = [
         &["--auth", "basic", "--client-id", PORTAL, "--proof", SECRET],
         &["--auth", "post", "--client-id", PORTAL, "--proof", SECRET],

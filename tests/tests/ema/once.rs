@@ -1,5 +1,5 @@
-//! An assertion is good once, on whichever node it is used, and however many use it at the same moment; what is given up
-//! at one node counts at none. More often, and faster: `loadtest/identity --check`.
+//! An assertion is good once, on whichever node it is used, and however many use it at the same moment; what is given
+//! up at one node counts at none. More often, and faster: `loadtest/identity --check`.
 
 use futures::future::try_join_all;
 

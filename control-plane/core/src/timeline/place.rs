@@ -1,6 +1,7 @@
 //! Where an entry of the timeline stands: the change that made it, and which of its entries it is.
 //!
-//! Pages go on from one, so it is text as well. Called by `timeline`; invariant: places are in the order of the entries.
+//! Pages go on from one, so it is text as well. Called by `timeline`; invariant: places are in the order of the
+//! entries.
 
 use std::{fmt, str::FromStr};
 

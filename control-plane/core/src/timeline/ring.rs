@@ -1,7 +1,7 @@
 //! The latest entries of one sort, within a number and a size of their own: no sort pushes another out.
 //!
-//! Owned by `timeline`, which fills it in order of place. Invariant: the newest entry stays, whatever its size, and what
-//! fell out is counted.
+//! Owned by `timeline`, which fills it in order of place. Invariant: the newest entry stays, whatever its size, and
+//! what fell out is counted.
 
 use std::{collections::VecDeque, sync::Arc};
 

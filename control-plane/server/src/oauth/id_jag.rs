@@ -1,5 +1,5 @@
-//! The identity assertion (ID-JAG) of a company's provider, by way of a client of ours: Enterprise-Managed Authorization
-//! (EMA §7), and the draft it rests on, Identity Assertion JWT Authorization Grant §4.4.
+//! The identity assertion (ID-JAG) of a company's provider, by way of a client of ours: Enterprise-Managed
+//! Authorization (EMA §7), and the draft it rests on, Identity Assertion JWT Authorization Grant §4.4.
 //!
 //! Checked here, on any node: type, issuer, signature, audience, times, that it was made for this client, and which
 //! virtual server and tiers it is about. That it was not used before, and that everybody who takes part may, is the

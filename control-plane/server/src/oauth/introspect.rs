@@ -1,8 +1,8 @@
 //! Token introspection (RFC 7662): whether a token of the client that asks counts at this moment.
 //!
 //! Not only its signature and its time: consent, person, agent and the agent's owner are looked at, at a state that
-//! holds every change acknowledged before. Of anything else there is one answer, `{"active": false}`. Clients that prove
-//! nothing learn nothing.
+//! holds every change acknowledged before. Of anything else there is one answer, `{"active": false}`. Clients that
+//! prove nothing learn nothing.
 
 use axum::{
     Json,

@@ -1,7 +1,8 @@
 //! What was refused and is not on record yet: equal refusals counted together, within fixed bounds.
 //!
-//! Owned by `refusals`; time and ids are arguments. Invariants: no refusal is left uncounted; a batch that was handed out
-//! stays as it is, under its id, until it is known to be on record, so that it counts once however often it is sent.
+//! Owned by `refusals`; time and ids are arguments. Invariants: no refusal is left uncounted; a batch that was handed
+//! out stays as it is, under its id, until it is known to be on record, so that it counts once however often it is
+//! sent.
 
 use std::collections::BTreeMap;
 
@@ -11,8 +12,8 @@ use bailiwick_control_plane_core::refusal::{
 
 /// Most kinds that are told apart of those that are about somebody: some hundred KiB, and four writes.
 pub(super) const KINDS_MAX: usize = 256;
-/// Most kinds that are told apart of those that are about nobody: strangers can make as many as they like, and these are
-/// not to take the others' places, nor to fill what is kept for ever.
+/// Most kinds that are told apart of those that are about nobody: strangers can make as many as they like, and these
+/// are not to take the others' places, nor to fill what is kept for ever.
 pub(super) const STRANGERS_MAX: usize = 16;
 /// What is said of all other kinds together.
 pub(super) const OTHERS: &str = "more kinds of refusals than are told apart";

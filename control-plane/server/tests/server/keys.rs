@@ -1,5 +1,5 @@
-//! Rotation of the cluster's own keys among three control planes: tokens and keys agree everywhere, a node that was down
-//! catches up, and a leader that goes away leaves nobody stuck.
+//! Rotation of the cluster's own keys among three control planes: tokens and keys agree everywhere, a node that was
+//! down catches up, and a leader that goes away leaves nobody stuck.
 
 use std::time::{SystemTime, UNIX_EPOCH};
 

@@ -1,7 +1,7 @@
 //! `--check`: an assertion that is brought to several nodes at the same moment is worth one token, whoever wins.
 //!
-//! Every pair of nodes in turn, and every fourth time all of them. Exactly one answer must be a token and each other one
-//! the refusal that says it was used; anything else is a finding.
+//! Every pair of nodes in turn, and every fourth time all of them. Exactly one answer must be a token and each other
+//! one the refusal that says it was used; anything else is a finding.
 
 use std::{
     sync::Arc,

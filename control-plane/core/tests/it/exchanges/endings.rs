@@ -139,7 +139,10 @@ fn one_consent_is_not_handed_on_to_ever_more() {
     assert!(matches!(more, Rejection::TooMany { max: DESCENDANTS_MAX, .. }), "{more}");
     exchange(&mut world, "c0", ROOT).unwrap();
     // Who has one gets the next, where less is granted now.
-    world.apply(&document("Client", "c1-client", &format!("{{agent: second, auth: client_secret, secret_sha256: {HASH}, exchange: {{agents: [first]}}, ceiling: retrieval}}"))).unwrap();
+    let narrowed = format!(
+        "{{agent: second, auth: client_secret, secret_sha256: {HASH}, exchange: {{agents: [first]}}, ceiling: retrieval}}"
+    );
+    world.apply(&document("Client", "c1-client", &narrowed)).unwrap();
     exchange(&mut world, "c1", ROOT).unwrap();
     let given_up = world.state.consents.iter().find(|(_, one)| one.granted.client == "c0-client").unwrap().0.clone();
     ask(&mut world, Wish::GiveUp(GiveUp { client: "c0-client".into(), consent: given_up })).unwrap();

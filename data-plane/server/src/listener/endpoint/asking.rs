@@ -1,9 +1,9 @@
 //! Who asks: a caller with a good token, or the refusal to send.
 //!
 //! Called by `endpoint` before a request's body is read, and once more when that took long. A token, or the key it is
-//! signed with, may be newer than this node's configuration; then it waits for a moment. Refusals of authentic tokens are recorded within a budget,
-//! because whoever holds an expired token must not be able to fill the spool; everybody else is counted and logged
-//! only. Specification: RFC 6750 §3; RFC 9728 §5.1.
+//! signed with, may be newer than this node's configuration; then it waits for a moment. Refusals of authentic tokens
+//! are recorded within a budget, because whoever holds an expired token must not be able to fill the spool; everybody
+//! else is counted and logged only. Specification: RFC 6750 §3; RFC 9728 §5.1.
 
 use std::time::{Duration, Instant};
 

@@ -4,7 +4,10 @@
 //! restriction that this version cannot honour. Fields are added as `Option`s, left out when absent, so that old
 //! nodes refuse only the tokens that use them.
 
-use serde::{Deserialize, Deserializer, Serialize, de::Error as _};
+use std::fmt;
+
+use base64::{Engine as _, engine::general_purpose::URL_SAFE_NO_PAD};
+use serde::{Deserialize, Deserializer, Serialize, Serializer, de::Error as _};
 
 /// Most actors in a token, the current one among them: who acts for whom stays readable in a record.
 pub const ACT_DEPTH_MAX: usize = 4;
@@ -47,12 +50,63 @@ pub struct Claims {
     /// taken away before.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub min_revision: Option<u64>,
-    /// How the token is bound to a key, if it is.
+    /// What whoever presents the token must hold (RFC 7800 §3.1), if anything.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub cnf: Option<Confirmation>,
+    /// How the token is bound to a key that is sealed into it, if it is: `aes-256-gcm`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub binding_alg: Option<String>,
     /// The sealed binding key.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub binding: Option<String>,
+}
+
+/// What proves possession of a token: exactly one of these.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Confirmation {
+    /// Thumbprint of a public key (RFC 9449 §6.1, RFC 7638).
+    #[serde(rename = "jkt")]
+    Key(Thumbprint),
+    /// Thumbprint of a client certificate (RFC 8705 §3.1).
+    #[serde(rename = "x5t#S256")]
+    Certificate(Thumbprint),
+}
+
+/// A SHA-256 thumbprint; in tokens and requests base64url without padding.
+#[derive(Clone, Copy, PartialEq, Eq, Hash)]
+pub struct Thumbprint(pub [u8; 32]);
+
+impl Thumbprint {
+    /// From its text; `None` if it is not one.
+    #[must_use]
+    pub fn parse(text: &str) -> Option<Self> {
+        URL_SAFE_NO_PAD.decode(text).ok()?.try_into().ok().map(Self)
+    }
+}
+
+impl fmt::Display for Thumbprint {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&URL_SAFE_NO_PAD.encode(self.0))
+    }
+}
+
+impl fmt::Debug for Thumbprint {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Thumbprint({self})")
+    }
+}
+
+impl Serialize for Thumbprint {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.collect_str(self)
+    }
+}
+
+impl<'de> Deserialize<'de> for Thumbprint {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        let text = String::deserialize(deserializer)?;
+        Self::parse(&text).ok_or_else(|| D::Error::custom("not a SHA-256 thumbprint"))
+    }
 }
 
 /// The acting party of [`Claims`].

@@ -13,16 +13,18 @@
 //! tokens and the OAuth endpoints (control plane). Specifications: RFC 7515, 7517, 7518, 7519, 7638, 8037, 9068, 8725.
 
 pub mod assertion;
+pub mod binding;
 mod claims;
 mod client;
 mod envelope;
 mod jwk;
 mod key;
 mod mint;
+pub mod proof;
 mod secret;
 mod verify;
 
-pub use claims::{ACT_DEPTH_MAX, Actor, Claims};
+pub use claims::{ACT_DEPTH_MAX, Actor, Claims, Confirmation, Thumbprint};
 pub use client::client_assertion;
 pub use jwk::{Algorithm, PublicJwk};
 pub use key::{KeyError, SigningKey};

@@ -166,4 +166,4 @@ fn check_claims(claims: &Claims, expect: &Expect<'_>, now_unix: i64) -> Result<(
 }
 
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;

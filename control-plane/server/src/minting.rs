@@ -83,6 +83,7 @@ fn claims(grant: &Grant, level: Tier, revision: u64, iss: String, aud: String) -
         nbf: None,
         exp: time(grant.expires_at)?,
         min_revision: Some(revision),
+        cnf: None,
         binding_alg: None,
         binding: None,
     })

@@ -81,6 +81,7 @@ mod tests {
             nbf: None,
             exp: 2,
             min_revision: None,
+            cnf: None,
             binding_alg: None,
             binding: None,
         }

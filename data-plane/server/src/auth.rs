@@ -245,6 +245,7 @@ mod tests {
             nbf: None,
             exp: NOW + 100,
             min_revision: None,
+            cnf: None,
             binding_alg: None,
             binding: None,
         }

@@ -11,7 +11,7 @@ use crate::{ACT_DEPTH_MAX, Actor, MintError, SigningKey, mint};
 const NOW: i64 = 1_800_000_000;
 const EXPECT: Expect<'_> = Expect { issuer: "http://127.0.0.1:8430", audience: "http://127.0.0.1:8420/mcp/finance" };
 
-fn claims() -> Claims {
+pub(crate) fn claims() -> Claims {
     Claims {
         iss: EXPECT.issuer.into(),
         aud: EXPECT.audience.into(),
@@ -28,6 +28,7 @@ fn claims() -> Claims {
         nbf: None,
         exp: NOW + 600,
         min_revision: None,
+        cnf: None,
         binding_alg: None,
         binding: None,
     }
@@ -227,7 +228,14 @@ fn forged_claims_are_refused_even_when_signed() {
         ("no expiry", change("exp", Value::Null)),
         ("expiry as text", change("exp", json!("1900000000"))),
         ("expiry as fraction", change("exp", json!(1.9e9))),
-        ("unknown claim", change("cnf", json!({"jkt": "x"}))),
+        ("unknown claim", change("may_act", json!({"sub": "x"}))),
+        ("a confirmation that is no thumbprint", change("cnf", json!({"jkt": "x"}))),
+        ("an unknown confirmation", change("cnf", json!({"kid": URL_SAFE_NO_PAD.encode([0; 32])}))),
+        ("a confirmation of nothing", change("cnf", json!({}))),
+        (
+            "two confirmations",
+            change("cnf", json!({"jkt": URL_SAFE_NO_PAD.encode([0; 32]), "x5t#S256": URL_SAFE_NO_PAD.encode([0; 32])})),
+        ),
         ("expiry twice", twice(r#""exp":9999999999"#)),
         ("subject twice", twice(r#""sub":"root@example.com""#)),
         ("actor twice", payload().replace(r#""act":{"#, r#""act":{"sub":"other","#)),

@@ -135,6 +135,7 @@ pub(crate) fn claims() -> Claims {
         nbf: None,
         exp: now_unix() + 600,
         min_revision: None,
+        cnf: None,
         binding_alg: None,
         binding: None,
     }

@@ -3,10 +3,12 @@
 mod agent;
 mod client;
 mod cluster;
+mod connect;
 mod explain;
 mod keys;
 mod revoke;
 mod rollout;
+mod scim;
 mod secret;
 mod upstream;
 
@@ -14,16 +16,20 @@ use std::{path::PathBuf, time::Duration};
 
 use clap::{Args, Parser, Subcommand, ValueEnum, ValueHint};
 
-pub(crate) use self::agent::AgentCommand;
-pub(crate) use self::client::{ClientCommand, ClientNewSecretArgs};
+pub(crate) use self::agent::{AgentCommand, AgentListArgs, AgentStateCommand};
+pub(crate) use self::client::{ClientCommand, ClientListArgs, ClientNewSecretArgs, ClientSetupArgs, SetupScope};
 pub(crate) use self::cluster::{
     ClusterBackupArgs, ClusterCommand, ClusterEnrolArgs, ClusterInitArgs, ClusterJoinTokenArgs, ClusterOutputArgs,
     ClusterRemoveArgs, ClusterRestoreArgs, ClusterTransferArgs,
 };
+pub(crate) use self::connect::{ConnectArgs, IdentityArgs, Keys};
 pub(crate) use self::explain::ExplainArgs;
 pub(crate) use self::keys::{KeysCommand, KeysListArgs, KeysRotateArgs, OwnKey};
 pub(crate) use self::revoke::RevokeArgs;
 pub(crate) use self::rollout::{RolloutCommand, RolloutStatusArgs, RolloutStepArgs, StagesArgs};
+pub(crate) use self::scim::{
+    ScimCommand, ScimTokenCommand, ScimTokenCreateArgs, ScimTokenListArgs, ScimTokenRevokeArgs,
+};
 pub(crate) use self::secret::{SecretCommand, SecretDeleteArgs, SecretListArgs, SecretSetArgs, ShownTo};
 pub(crate) use self::upstream::{Place, Upstream};
 
@@ -54,6 +60,12 @@ pub(crate) enum Command {
     /// With manifests the ready token is for the first User, Agent and VirtualServer in them; without, for
     /// dev@localhost through dev-agent, who may use all that the given upstreams have.
     Dev(DevArgs),
+    /// Be the MCP server of a local client, and pass everything on to a Bailiwick elsewhere.
+    ///
+    /// Signs in through the browser, keeps its keys in the keyring of the system, renews tokens and binds each call to
+    /// a key that never leaves this machine. Speaks MCP on standard input and output; `client setup` writes the line
+    /// that starts it into a client's configuration.
+    Connect(ConnectArgs),
     /// Run a control-plane node.
     ControlPlane(RoleArgs),
     /// Run a data-plane node.
@@ -84,7 +96,7 @@ pub(crate) enum Command {
     /// Data planes hear of it at once. May be repeated: what is gone stays gone. Whoever is activated again needs new
     /// consents; applying a manifest that does not say `active: false` activates.
     Revoke(RevokeArgs),
-    /// Pause, resume or retire an agent.
+    /// List agents; pause, resume or retire one.
     #[command(subcommand)]
     Agent(AgentCommand),
     /// Look at changes that are applied in stages (`apply --share`), push one on, or take it back.
@@ -96,10 +108,13 @@ pub(crate) enum Command {
     /// Secrets that data planes show to servers, or give to them: sealed, by name.
     #[command(subcommand)]
     Secret(SecretCommand),
+    /// Directories that provision people (SCIM 2.0).
+    #[command(subcommand)]
+    Scim(ScimCommand),
     /// The cluster's own keys: which sign tokens and seal refresh tokens and sessions, and putting others in use.
     #[command(subcommand)]
     Keys(KeysCommand),
-    /// OAuth clients: programs that ask for tokens themselves.
+    /// OAuth clients' secrets, and MCP clients on this machine: finding them, and leading them through Bailiwick.
     #[command(subcommand)]
     Client(ClientCommand),
     /// Begin a cluster, let nodes in and out, back up and restore.
@@ -304,6 +319,13 @@ pub(crate) struct TokenIssueArgs {
     /// Why; kept on the consent.
     #[arg(long, default_value = "issued by an administrator")]
     pub(crate) reason: String,
+    /// Binds the token to a key, which is shown with it and never again: without a proof made with that key the token is
+    /// of no use.
+    #[arg(long)]
+    pub(crate) bind: bool,
+    /// Binds the token to the DPoP key (RFC 9449) of this thumbprint.
+    #[arg(long, value_name = "THUMBPRINT", conflicts_with = "bind")]
+    pub(crate) dpop_jkt: Option<String>,
     #[arg(short, long, value_enum, default_value_t)]
     pub(crate) output: Output,
 }

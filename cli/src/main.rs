@@ -5,6 +5,7 @@
 
 mod admin;
 mod args;
+mod clients;
 mod commands;
 mod config;
 mod enrolled;
@@ -15,7 +16,7 @@ mod yaml;
 
 use std::process::ExitCode;
 
-use args::{Cli, Command, LedgerCommand};
+use args::{AgentCommand, Cli, Command, LedgerCommand};
 use bailiwick_data_plane::warden;
 use clap::Parser;
 use failure::Failure;
@@ -48,6 +49,7 @@ async fn dispatch(cli: Cli) -> Result<(), Failure> {
     let admin = cli.admin;
     match cli.command {
         Command::Dev(args) => Box::pin(commands::dev::run(args)).await,
+        Command::Connect(args) => Box::pin(commands::connect::run(args)).await,
         Command::ControlPlane(args) => Box::pin(commands::role::control_plane(args)).await,
         Command::DataPlane(args) => Box::pin(commands::role::data_plane(args)).await,
         Command::Ledger(args) => match args.command {
@@ -64,10 +66,12 @@ async fn dispatch(cli: Cli) -> Result<(), Failure> {
         Command::Pin(args) => commands::resources::pin(&admin, args).await,
         Command::Token(args::TokenCommand::Issue(args)) => commands::token::issue(&admin, args).await,
         Command::Revoke(args) => commands::revoke::revoke(&admin, args).await,
-        Command::Agent(command) => commands::revoke::agent(&admin, command).await,
+        Command::Agent(AgentCommand::List(args)) => commands::agents::list(&admin, args).await,
+        Command::Agent(AgentCommand::SetState(command)) => commands::revoke::agent(&admin, command).await,
         Command::Rollout(command) => commands::rollout::run(&admin, command).await,
-        Command::Client(command) => commands::client::run(command),
+        Command::Client(command) => Box::pin(commands::client::run(command)).await,
         Command::Keys(command) => commands::keys::run(&admin, command).await,
+        Command::Scim(command) => commands::scim::run(&admin, command).await,
         Command::Secret(command) => commands::secret::run(&admin, command).await,
         Command::Cluster(command) => commands::cluster::run(&admin, command).await,
         Command::Doctor(args) => Box::pin(commands::doctor::run(&admin, args)).await,

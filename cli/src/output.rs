@@ -12,8 +12,23 @@ pub(crate) fn show(text: &str) {
     drop(out.write_all(text.as_bytes()).and_then(|()| out.flush()));
 }
 
+/// A text from a file or a server, with everything escaped that a terminal would obey or hide.
+pub(crate) fn printed(text: &str) -> String {
+    let is_hidden = |c: char| {
+        let turns =
+            matches!(c, '\u{61c}' | '\u{200b}'..='\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2060}'..='\u{206f}');
+        c.is_control() || turns || c == '\u{feff}'
+    };
+    let mut shown = String::with_capacity(text.len());
+    for c in text.chars() {
+        if is_hidden(c) { shown.extend(c.escape_default()) } else { shown.push(c) }
+    }
+    shown
+}
+
 /// Rows under headers, padded with spaces.
 pub(crate) fn table(headers: &[&str], rows: &[Vec<String>]) -> String {
+    let rows: Vec<Vec<String>> = rows.iter().map(|row| row.iter().map(|cell| printed(cell)).collect()).collect();
     let width = |column: usize| {
         let cells = rows.iter().filter_map(|row| row.get(column)).map(|cell| cell.chars().count());
         cells.chain(headers.get(column).map(|header| header.len())).max().unwrap_or(0)
@@ -76,6 +91,12 @@ mod tests {
     fn columns_line_up_and_lines_have_no_trailing_space() {
         let rows = [vec!["a".to_owned(), "long cell".to_owned()], vec!["bb".to_owned(), "x".to_owned()]];
         assert_eq!(table(&["NAME", "V"], &rows), "NAME  V\na     long cell\nbb    x");
+    }
+
+    #[test]
+    fn a_cell_tells_the_terminal_nothing() {
+        let rows = [vec!["a\u{1b}[2J\r\u{202e}b".to_owned(), "é".to_owned()]];
+        assert_eq!(table(&["N", "V"], &rows), "N                   V\na\\u{1b}[2J\\r\\u{202e}b  é");
     }
 
     #[test]

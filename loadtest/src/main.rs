@@ -9,6 +9,7 @@
 mod control_plane;
 mod cores;
 mod mcp;
+mod proofs;
 mod raw_proxy;
 mod serving;
 mod upstream;
@@ -36,6 +37,8 @@ enum Command {
     Idle(mcp::idle::Args),
     Upstream(upstream::Args),
     RawProxy(raw_proxy::Args),
+    DpopKey(mcp::possession::KeyArgs),
+    Proofs(proofs::Args),
     #[cfg(feature = "control-plane")]
     #[command(flatten)]
     ControlPlane(control_plane::ControlPlane),
@@ -57,6 +60,8 @@ fn run(command: Command) -> Result<()> {
         Command::Idle(args) => mcp::idle::run(&args),
         Command::Upstream(args) => upstream::run(&args),
         Command::RawProxy(args) => raw_proxy::run(&args),
+        Command::Proofs(args) => proofs::run(&args),
+        Command::DpopKey(args) => mcp::possession::make_key(&args),
         #[cfg(feature = "control-plane")]
         Command::ControlPlane(command) => {
             tokio::runtime::Builder::new_multi_thread().enable_all().build()?.block_on(control_plane::run(command))

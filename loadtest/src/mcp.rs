@@ -13,6 +13,7 @@ pub(crate) mod idle;
 mod markdown;
 mod pacing;
 mod plot;
+pub(crate) mod possession;
 mod processes;
 mod report;
 mod round;
@@ -27,6 +28,7 @@ use clap::Args as ClapArgs;
 use crate::{cores::Cores, upstream::Form};
 use children::Child;
 use figures::{Scenario, TargetRounds};
+use possession::Possession;
 use processes::Watched;
 use report::Report;
 use round::Load;
@@ -56,6 +58,22 @@ pub(crate) struct Args {
     /// A file with the bearer token.
     #[arg(long, value_name = "FILE", conflicts_with = "token")]
     token_file: Option<PathBuf>,
+    /// The same gateway with a bound token, each call with a proof: the target `bound`.
+    #[arg(long, value_name = "URL", requires = "bound_token_file")]
+    bound: Option<String>,
+    /// What `bailiwick token issue --bind -o json` printed.
+    #[arg(long, value_name = "FILE")]
+    bound_token_file: Option<PathBuf>,
+    /// The same gateway with a token that is bound to a key of the callers' own, each call with a DPoP proof: the
+    /// target `dpop`.
+    #[arg(long, value_name = "URL", requires_all = ["dpop_token_file", "dpop_key_file"])]
+    dpop: Option<String>,
+    /// What `bailiwick token issue --dpop-jkt … -o json` printed.
+    #[arg(long, value_name = "FILE")]
+    dpop_token_file: Option<PathBuf>,
+    /// The key that `bailiwick-loadtest dpop-key` made.
+    #[arg(long, value_name = "FILE")]
+    dpop_key_file: Option<PathBuf>,
     /// Certificates in PEM that are trusted instead of the system's, for https URLs.
     #[arg(long, value_name = "FILE")]
     ca: Option<PathBuf>,
@@ -219,6 +237,19 @@ pub(crate) fn run(args: &Args) -> Result<()> {
     }
 }
 
+/// A token, and how its holder shows that it is theirs.
+type Held = (Token, Possession);
+
+/// The bearer token, if there is one.
+fn bearer(args: &Args) -> Result<Option<Held>> {
+    let token = match &args.token_file {
+        Some(path) => fs::read_to_string(path).with_context(|| format!("cannot read {}", path.display()))?,
+        None => args.token.clone(),
+    };
+    let token = Token(token.trim().to_owned());
+    Ok((!token.0.is_empty()).then_some((token, Possession::Bearer)))
+}
+
 fn prepare(args: &Args) -> Result<Run> {
     let mut children = Vec::new();
     let mut direct = args.direct.clone();
@@ -227,33 +258,35 @@ fn prepare(args: &Args) -> Result<Run> {
         direct = Some(child.url.clone());
         children.push(child);
     }
-    let mut urls: Vec<(String, String, bool)> = Vec::new();
-    urls.extend(direct.as_ref().map(|url| ("direct".to_owned(), url.clone(), false)));
+    let bearer = bearer(args)?;
+    let mut urls: Vec<(String, String, Option<Held>)> = Vec::new();
+    urls.extend(direct.as_ref().map(|url| ("direct".to_owned(), url.clone(), None)));
     if args.raw_proxy {
         let direct = direct.as_ref().context("--raw-proxy needs --direct or --upstream to stand before")?;
         let child = Child::raw_proxy(direct, args.cores.as_ref())?;
-        urls.push(("raw-proxy".to_owned(), child.url.clone(), false));
+        urls.push(("raw-proxy".to_owned(), child.url.clone(), None));
         children.push(child);
     }
-    urls.extend(args.gateway.as_ref().map(|url| ("gateway".to_owned(), url.clone(), true)));
-    urls.extend(args.urls.iter().map(|named| (named.name.clone(), named.value.clone(), true)));
+    urls.extend(args.gateway.as_ref().map(|url| ("gateway".to_owned(), url.clone(), bearer.clone())));
+    if let (Some(url), Some(token)) = (&args.bound, &args.bound_token_file) {
+        urls.push(("bound".to_owned(), url.clone(), Some(possession::bound(token)?)));
+    }
+    if let (Some(url), Some(token), Some(key)) = (&args.dpop, &args.dpop_token_file, &args.dpop_key_file) {
+        urls.push(("dpop".to_owned(), url.clone(), Some(possession::dpop(token, key)?)));
+    }
+    urls.extend(args.urls.iter().map(|named| (named.name.clone(), named.value.clone(), bearer.clone())));
     ensure!(!urls.is_empty(), "nothing to measure: name --direct, --upstream, --gateway or --url");
     for (position, (name, _, _)) in urls.iter().enumerate() {
         ensure!(urls.iter().skip(position + 1).all(|(other, _, _)| other != name), "two targets are named {name}");
     }
-    let token = match &args.token_file {
-        Some(path) => fs::read_to_string(path).with_context(|| format!("cannot read {}", path.display()))?,
-        None => args.token.clone(),
-    };
-    let token = Some(Token(token.trim().to_owned())).filter(|token| !token.0.is_empty());
     let http = if args.http == 2 { Http::Two } else { Http::One };
     let arguments: serde_json::Value = serde_json::from_str(&args.arguments).context("--arguments")?;
-    let target = |(name, url, trusted): &(String, String, bool)| {
+    let target = |(name, url, token): &(String, String, Option<Held>)| {
         let at = args.tools_at.iter().find(|at| at.name == *name);
         let tool = at.map_or(&args.tool, |at| &at.value).clone();
         let tool = (!args.list).then_some(tool);
         let call = Call { tool, arguments: arguments.clone(), era: args.era, http, ca: args.ca.clone() };
-        Target::new(name, url, token.as_ref().filter(|_| *trusted), &call)
+        Target::new(name, url, token.clone(), &call)
     };
     let targets = urls.iter().map(target).collect::<Result<Vec<_>>>()?;
     let mut watched = vec![Watched { name: "load".to_owned(), pid: std::process::id() }];

@@ -289,6 +289,7 @@ impl Engine {
             ("agent".to_owned(), RestrictedExpression::new_entity_uid(self.types.agent(request.agent.name))),
             ("virtual_server".to_owned(), string(request.virtual_server)),
             ("level".to_owned(), string(request.level.as_str())),
+            ("bound".to_owned(), RestrictedExpression::new_bool(request.bound)),
         ];
         let asked = wanted.asked.map(|(name, value)| (name.to_owned(), string(value)));
         let context = Context::from_pairs(always.into_iter().chain(asked)).map_err(text_of)?;

@@ -21,6 +21,8 @@ pub struct Request<'a> {
     pub virtual_server: &'a str,
     /// The level of the consent: `context.level`.
     pub level: Tier,
+    /// Whether the token is bound to a key, and the request has proved that its sender holds it: `context.bound`.
+    pub bound: bool,
     /// What is wanted. Gives Cedar's `action` and `resource`.
     pub wanted: Use<'a>,
 }

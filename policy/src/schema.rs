@@ -73,7 +73,7 @@ fn applies_to(kind: Kind) -> Value {
         Kind::Prompt => (SERVER, Some("name")),
         Kind::Resource => (SERVER, Some("uri")),
     };
-    let always = [("agent", entity(AGENT)), ("virtual_server", string()), ("level", string())];
+    let always = [("agent", entity(AGENT)), ("virtual_server", string()), ("level", string()), ("bound", boolean())];
     let context = record(always.into_iter().chain(asked.map(|asked| (asked, string()))));
     json!({ "principalTypes": [USER], "resourceTypes": [resource], "context": context })
 }
@@ -109,6 +109,10 @@ fn record(attributes: impl IntoIterator<Item = (&'static str, Value)>) -> Value 
 
 fn entity(name: &str) -> Value {
     json!({ "type": "Entity", "name": name })
+}
+
+fn boolean() -> Value {
+    json!({ "type": "Boolean" })
 }
 
 fn string() -> Value {

@@ -49,6 +49,7 @@ struct Asker {
     ceiling: Tier,
     virtual_server: String,
     level: Tier,
+    bound: bool,
     told: Mutex<Told>,
 }
 
@@ -89,7 +90,7 @@ impl Settled {
     fn asker(&self, request: &Request<'_>) -> Arc<Asker> {
         let RequestAgent { name, owner, owner_groups, project, ceiling } = request.agent;
         let hash = self.hasher.hash_one((
-            (request.user, request.groups, request.virtual_server, request.level.as_str()),
+            (request.user, request.groups, request.virtual_server, request.level.as_str(), request.bound),
             (name, owner, owner_groups, project, ceiling.as_str()),
         ));
         let is_asker = |asker: &&Arc<Asker>| asker.is_of(request);
@@ -132,12 +133,13 @@ impl Asker {
             ceiling,
             virtual_server: request.virtual_server.to_owned(),
             level: request.level,
+            bound: request.bound,
             told: Mutex::default(),
         }
     }
 
     fn is_of(&self, request: &Request<'_>) -> bool {
-        let Request { user, groups, agent, virtual_server, level, wanted: _ } = *request;
+        let Request { user, groups, agent, virtual_server, level, bound, wanted: _ } = *request;
         let RequestAgent { name, owner, owner_groups, project, ceiling } = agent;
         self.user == user
             && self.groups == groups
@@ -148,6 +150,7 @@ impl Asker {
             && self.ceiling == ceiling
             && self.virtual_server == virtual_server
             && self.level == level
+            && self.bound == bound
     }
 }
 
@@ -186,7 +189,7 @@ mod tests {
             ceiling: Tier::Destructive,
         };
         let wanted = crate::request::Use::Tool { server: "s", tool: "t" };
-        Request { user, groups, agent, virtual_server: "v", level: Tier::Destructive, wanted }
+        Request { user, groups, agent, virtual_server: "v", level: Tier::Destructive, bound: false, wanted }
     }
 
     fn verdict(permit: bool) -> Verdict {
@@ -206,6 +209,7 @@ mod tests {
             (request("jane", &[]), 1),
             (Request { virtual_server: "w", ..jane }, 1),
             (Request { level: Tier::Retrieval, ..jane }, 1),
+            (Request { bound: true, ..jane }, 1),
             (Request { agent: RequestAgent { name: "x", ..agent }, ..jane }, 1),
             (Request { agent: RequestAgent { owner: "x", ..agent }, ..jane }, 1),
             (Request { agent: RequestAgent { owner_groups: &[], ..agent }, ..jane }, 1),

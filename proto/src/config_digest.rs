@@ -129,6 +129,19 @@ impl Entries {
         buckets.flat_map(|(_, bucket)| bucket.iter())
     }
 
+    /// Every entry that `other` does not hold as it is here, and some that it does: whole buckets that the two do not
+    /// share. Costs what differs where one is a changed copy of the other.
+    pub fn apart_from<'a>(&'a self, other: &'a Self) -> impl Iterator<Item = (&'a str, &'a [u8])> {
+        let branches = self.branches.iter().map(|(first, branch)| (branch, other.branches.get(first)));
+        let apart = branches.filter(|(branch, model)| model.is_none_or(|model| !Arc::ptr_eq(branch, model)));
+        let buckets = apart.flat_map(|(branch, model)| {
+            let of_other = move |second: &u8| model.and_then(|model| model.buckets.get(second));
+            branch.buckets.iter().map(move |(second, bucket)| (bucket, of_other(second)))
+        });
+        let apart = buckets.filter(|(bucket, model)| model.is_none_or(|model| !Arc::ptr_eq(bucket, model)));
+        apart.flat_map(|(bucket, _)| bucket.iter())
+    }
+
     /// How many entries there are.
     #[must_use]
     pub const fn len(&self) -> usize {
@@ -346,6 +359,23 @@ mod tests {
         let places = || (0..=u8::MAX).flat_map(|first| (0..=u8::MAX).map(move |second| (first, second)));
         let apart = places().filter(|place| held(&staged, *place) != held(&before, *place)).count();
         assert_eq!(apart, 2);
+    }
+
+    #[test]
+    fn what_differs_is_among_what_is_apart_and_little_else_is() {
+        let before: Entries = (0..5_000).map(|n: u32| (format!("k{n}"), n.to_be_bytes().to_vec())).collect();
+        assert_eq!(
+            (before.apart_from(&before.clone()).count(), before.apart_from(&Entries::new()).count()),
+            (0, 5_000)
+        );
+        let mut after = before.clone();
+        after.insert("k7", b"x");
+        after.insert("new", b"y");
+        after.remove("k8");
+        after.settle();
+        let apart: BTreeMap<_, _> = after.apart_from(&before).collect();
+        assert_eq!((apart.get("k7"), apart.get("new"), apart.get("k8")), (Some(&&b"x"[..]), Some(&&b"y"[..]), None));
+        assert!(apart.len() < 10, "{}", apart.len());
     }
 
     #[test]

@@ -29,7 +29,8 @@ pub fn narrows(change: &EntryChange) -> bool {
             | Kind::TokenKey(_)
             | Kind::Issuer(_)
             | Kind::Rollout(_)
-            | Kind::RolloutChange(_),
+            | Kind::RolloutChange(_)
+            | Kind::DecisionClient(_),
         )
         | None => false,
     }

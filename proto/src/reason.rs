@@ -43,6 +43,11 @@ reasons! {
     TokenAudience = "token_audience", "The token is for another resource.";
     TokenIssuer = "token_issuer", "The token is from another issuer.";
     ScopeInsufficient = "scope_insufficient", "The token's scope does not cover this; obtain one with more.";
+    ProofMissing = "proof_missing", "The token is bound to a key, and the request carries no proof of that key.";
+    ProofInvalid = "proof_invalid", "The proof is not of the token's key for this request.";
+    ProofStale = "proof_stale", "The proof is too old, from the future, or of a nonce that has expired; make a new one.";
+    ProofReplayed = "proof_replayed", "The proof was used before; each request needs its own.";
+    BindingRequired = "binding_required", "This is for tokens that are bound to a key; obtain one.";
     UserUnknown = "user_unknown", "The person named in the token is not known here.";
     UserInactive = "user_inactive", "The person named in the token has been deactivated.";
     AgentUnknown = "agent_unknown", "The agent named in the token is not known here.";
@@ -56,6 +61,12 @@ reasons! {
     PolicyDenied = "policy_denied", "No policy permits this call.";
     PolicyError = "policy_error", "A policy could not be evaluated, so the call is refused.";
     ToolUnknown = "tool_unknown", "No such tool on this virtual server.";
+    DecisionClientUnknown = "decision_client_unknown", "Whoever asks for a decision is not known here.";
+    DecisionNotForClient = "decision_not_for_client", "The service that asks may not ask about this virtual server or server.";
+    QuestionMalformed = "question_malformed", "The question lacks something that it needs, or says it in a way that cannot be read.";
+    QuestionUnsupported = "question_unsupported", "Nothing is decided here about such a subject or resource.";
+    QuestionTooBroad = "question_too_broad", "Too many consents would have to be tried; name the consent or the virtual server, or ask less at once.";
+    AskedTooOften = "asked_too_often", "The service asks for more decisions than one may; ask again in a moment.";
     ArgumentFixed = "argument_fixed", "An argument that this virtual server sets itself cannot be sent.";
     ToolQuarantined = "tool_quarantined", "The tool's definition changed after it was approved; it must be approved again.";
     PromptUnknown = "prompt_unknown", "No such prompt on this virtual server.";

@@ -11,6 +11,8 @@ pub const ANSWERS: &str = "bailiwick.v1.answers";
 pub const SUBSCRIPTIONS: &str = "bailiwick.v1.subscriptions";
 /// Where data planes tell each other from which level on legacy clients want logs: sealed.
 pub const LEVELS: &str = "bailiwick.v1.levels";
+/// Where data planes tell each other which proofs of possession were used: sealed.
+pub const USED_PROOFS: &str = "bailiwick.v1.proofs";
 /// The only region so far.
 pub const DEFAULT_REGION: &str = "local";
 /// The node name under which control-plane events are chained (epoch 0).

@@ -191,10 +191,16 @@ impl EventStream {
 
     /// Hands all that is broadcast on exactly this subject to `take`, for ever; what is said while the server is away is
     /// missed.
-    pub async fn follow(&self, subject: &str, mut take: impl FnMut(&Bytes)) {
+    pub async fn follow(&self, subject: &str, take: impl FnMut(&Bytes)) {
+        self.follow_from(subject, || {}, take).await;
+    }
+
+    /// As [`Self::follow`]; `begun` is called each time from when on nothing is missed.
+    pub async fn follow_from(&self, subject: &str, begun: impl Fn(), mut take: impl FnMut(&Bytes)) {
         loop {
             match self.listen(subject).await {
                 Ok(mut listener) => {
+                    begun();
                     while let Some(message) = listener.next().await {
                         take(&message);
                     }

@@ -6,6 +6,7 @@
 //! of the domain arrive as arguments.
 
 pub mod authority;
+pub mod client_certificate;
 pub mod config;
 pub mod connect;
 pub mod event_stream;

@@ -24,7 +24,7 @@ use serde::Deserialize;
 use x509_parser::prelude::FromDer;
 use zeroize::Zeroizing;
 
-use crate::shutdown::Shutdown;
+use crate::{client_certificate::AnyCertificate, shutdown::Shutdown};
 
 /// How often the files are looked at: a renewed certificate has days before the old one ends.
 const LOOK_EVERY: Duration = Duration::from_secs(2);
@@ -120,7 +120,8 @@ impl ServedCertificate {
     }
 
     /// For a listener that speaks these protocols, by ALPN, over these versions of TLS. Nothing is taken before the
-    /// handshake has ended: what is sent so early can be sent again by others.
+    /// handshake has ended: what is sent so early can be sent again by others. With `asks_clients`, they may show a
+    /// certificate of their own (`client_certificate`).
     ///
     /// # Errors
     /// When TLS refuses the pieces.
@@ -128,12 +129,15 @@ impl ServedCertificate {
         &self,
         alpn: &[&[u8]],
         versions: &[&'static SupportedProtocolVersion],
+        asks_clients: bool,
     ) -> Result<ServerConfig, CertificateError> {
         let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
-        let mut config = ServerConfig::builder_with_provider(provider)
-            .with_protocol_versions(versions)?
-            .with_no_client_auth()
-            .with_cert_resolver(Arc::new(self.clone()));
+        let builder = ServerConfig::builder_with_provider(Arc::clone(&provider)).with_protocol_versions(versions)?;
+        let builder = match asks_clients {
+            true => builder.with_client_cert_verifier(Arc::new(AnyCertificate::new(provider))),
+            false => builder.with_no_client_auth(),
+        };
+        let mut config = builder.with_cert_resolver(Arc::new(self.clone()));
         config.alpn_protocols = alpn.iter().map(|name| name.to_vec()).collect();
         config.max_early_data_size = 0;
         Ok(config)

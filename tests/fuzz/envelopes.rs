@@ -48,6 +48,7 @@ pub(crate) fn caller() -> Caller {
         scope_level: Tier::Destructive,
         virtual_server: "finance".into(),
         min_revision: 0,
+        bound: false,
     }
 }
 

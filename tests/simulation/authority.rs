@@ -197,6 +197,7 @@ pub(crate) fn caller(grant: &Grant) -> Caller {
         scope_level: Tier::Destructive,
         virtual_server: grant.virtual_server.clone(),
         min_revision: 0,
+        bound: false,
     }
 }
 

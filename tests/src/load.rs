@@ -173,6 +173,8 @@ fn issue(id: &str) -> IssueTokenRequest {
         ttl_seconds: 600,
         reason: id.to_owned(),
         request_id: id.to_owned(),
+        binding_alg: String::new(),
+        dpop_jkt: String::new(),
     }
 }
 

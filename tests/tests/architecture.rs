@@ -16,13 +16,14 @@ use bailiwick_tests::deployment::repository;
 use serde_json::Value;
 
 /// Package → what of ours it may import. What is not here may import anything of ours.
-const MAY_IMPORT: [(&str, &[&str]); 13] = [
+const MAY_IMPORT: [(&str, &[&str]); 14] = [
     ("bailiwick-proto", &[]),
     ("bailiwick-policy", &["bailiwick-proto"]),
     ("bailiwick-token", &["bailiwick-proto"]),
     ("bailiwick-runtime", &[]),
     ("bailiwick-ledger-core", &[]),
     ("bailiwick-enrolment", &["bailiwick-proto", "bailiwick-runtime"]),
+    ("bailiwick-connect", &["bailiwick-proto", "bailiwick-token", "bailiwick-runtime"]),
     ("bailiwick-consensus", &["bailiwick-ledger-core"]),
     ("bailiwick-ledger", &["bailiwick-proto", "bailiwick-ledger-core", "bailiwick-runtime", "bailiwick-enrolment"]),
     (
@@ -57,7 +58,13 @@ const MAY_IMPORT: [(&str, &[&str]); 13] = [
     ),
     (
         "bailiwick-loadtest",
-        &["bailiwick-proto", "bailiwick-control-plane-core", "bailiwick-consensus", "bailiwick-control-plane"],
+        &[
+            "bailiwick-proto",
+            "bailiwick-token",
+            "bailiwick-control-plane-core",
+            "bailiwick-consensus",
+            "bailiwick-control-plane",
+        ],
     ),
 ];
 
@@ -179,6 +186,7 @@ fn every_source_file_says_what_it_is_for() {
         "control-plane",
         "data-plane",
         "ledger",
+        "connect",
         "cli",
         "tests",
         "loadtest",

@@ -19,12 +19,17 @@ mod claims;
 mod envelope;
 mod keys;
 mod rule;
+mod security_event;
 
 pub use claims::{Assertion, IDENTIFIER_BYTES_MAX};
 pub use keys::{
     AssertionAlgorithm, AssertionKeys, JWKS_BYTES_MAX, JWKS_KEYS_MAX, KEYS_TRIED_MAX, KeySetError, RSA_BITS,
 };
 pub use rule::{Rule, TypRule};
+pub use security_event::{EventRule, SecurityEvent, verify_event};
+
+pub(crate) use envelope::{Parts, is_plain, json_object};
+pub(crate) use keys::one_public_key;
 
 use envelope::Envelope;
 

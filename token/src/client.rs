@@ -1,15 +1,19 @@
-//! Our own proof at somebody else's token endpoint: a client assertion (RFC 7523 §2.2, OpenID Connect Core §9).
+//! What we sign as somebody else's client: a client assertion (RFC 7523 §2.2, OpenID Connect Core §9), and a DPoP proof
+//! (RFC 9449 §4.2).
 //!
-//! Made by the control plane when it exchanges a code at a company's identity provider. Signed with the key of our
-//! access tokens, whose public half is published anyway; `typ` and `iss` keep the two apart, as an access token is
-//! `at+jwt` and of our issuer, and this is `JWT` and of a client id.
+//! Assertions are made by the control plane when it exchanges a code at a company's identity provider. They are signed
+//! with the key of our access tokens, whose public half is published anyway; `typ` and `iss` keep the two apart, as an
+//! access token is `at+jwt` and of our issuer, and this is `JWT` and of a client id. Proofs are made by what measures
+//! and tests, with keys of its own.
 
 use base64::{Engine as _, engine::general_purpose::URL_SAFE_NO_PAD};
 use serde::Serialize;
+use serde_json::json;
 
 use crate::{
+    jwk::PublicJwk,
     key::{KeyError, SigningKey},
-    secret::AccessToken,
+    secret::{AccessToken, TokenHash},
 };
 
 /// How long one is good, in seconds: it is used at once.
@@ -32,6 +36,45 @@ struct ClientClaims<'a> {
     exp: i64,
 }
 
+/// What a DPoP proof says.
+#[derive(Clone, Copy, Debug)]
+pub struct DpopClaims<'a> {
+    /// Of the request.
+    pub method: &'a str,
+    /// Where it goes, without query.
+    pub url: &'a str,
+    /// The access token that it is sent with.
+    pub token: Option<&'a str>,
+    /// What the other side has handed out.
+    pub nonce: Option<&'a str>,
+    /// Of this proof alone.
+    pub jti: &'a str,
+    /// Now, in seconds since the Unix epoch.
+    pub iat: i64,
+}
+
+/// Signs that we hold the key, for this request.
+///
+/// # Errors
+/// When the key cannot sign.
+pub fn dpop_proof(claims: &DpopClaims<'_>, key: &SigningKey) -> Result<AccessToken, KeyError> {
+    let PublicJwk { kty, crv, x, y, .. } = key.public_jwk();
+    let mut jwk = json!({"kty": kty, "crv": crv, "x": x});
+    if let (Some(y), Some(members)) = (y, jwk.as_object_mut()) {
+        members.insert("y".to_owned(), json!(y));
+    }
+    let header = json!({"typ": "dpop+jwt", "alg": key.algorithm().as_str(), "jwk": jwk});
+    let DpopClaims { method, url, token, nonce, jti, iat } = claims;
+    let mut claims = json!({"htm": method, "htu": url, "jti": jti, "iat": iat});
+    let ath = token.map(|token| URL_SAFE_NO_PAD.encode(TokenHash::of(token).as_bytes()));
+    for (name, value) in [("ath", ath), ("nonce", nonce.map(str::to_owned))] {
+        if let (Some(value), Some(members)) = (value, claims.as_object_mut()) {
+            members.insert(name.to_owned(), json!(value));
+        }
+    }
+    signed(&header, &claims, key)
+}
+
 /// Signs that we are `client_id`, towards `audience`, once (`jti`), from `now_unix` on for a minute.
 ///
 /// # Errors
@@ -46,10 +89,15 @@ pub fn client_assertion(
     let header = Header { alg: key.algorithm().as_str(), kid: key.kid(), typ: "JWT" };
     let exp = now_unix.saturating_add(LIFETIME_SECONDS);
     let claims = ClientClaims { iss: client_id, sub: client_id, aud: audience, jti, iat: now_unix, exp };
+    signed(&header, &claims, key)
+}
+
+/// A JWT in JWS compact form.
+fn signed(header: &impl Serialize, claims: &impl Serialize, key: &SigningKey) -> Result<AccessToken, KeyError> {
     let encode = |json: serde_json::Result<Vec<u8>>| {
         json.map(|json| URL_SAFE_NO_PAD.encode(json)).map_err(|_| KeyError::Private)
     };
-    let mut jwt = encode(serde_json::to_vec(&header))? + "." + &encode(serde_json::to_vec(&claims))?;
+    let mut jwt = encode(serde_json::to_vec(header))? + "." + &encode(serde_json::to_vec(claims))?;
     let signature = key.sign(jwt.as_bytes())?;
     jwt.push('.');
     jwt.push_str(&URL_SAFE_NO_PAD.encode(signature));

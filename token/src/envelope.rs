@@ -21,8 +21,14 @@ pub(crate) struct Header {
 }
 
 impl Header {
+    /// That of an access token.
     pub(crate) fn new(alg: &str, kid: &str) -> Self {
-        Self { alg: alg.into(), kid: kid.into(), typ: TYPE.into() }
+        Self::of(TYPE, alg, kid)
+    }
+
+    /// That of something else that we sign.
+    pub(crate) fn of(typ: &str, alg: &str, kid: &str) -> Self {
+        Self { alg: alg.into(), kid: kid.into(), typ: typ.into() }
     }
 }
 
@@ -42,11 +48,16 @@ pub(crate) struct NotAToken;
 impl<'a> Envelope<'a> {
     /// Takes a token apart.
     pub(crate) fn open(token: &'a str) -> Result<Self, NotAToken> {
+        Self::open_as(token, TYPE)
+    }
+
+    /// Takes something of another type apart.
+    pub(crate) fn open_as(token: &'a str, typ: &str) -> Result<Self, NotAToken> {
         let (signed, signature) = token.rsplit_once('.').ok_or(NotAToken)?;
         let (header, claims) = signed.split_once('.').ok_or(NotAToken)?;
         let signature = URL_SAFE_NO_PAD.decode(signature).map_err(|_| NotAToken)?;
         let header: Header = json_object(header)?;
-        if header.typ != TYPE {
+        if header.typ != typ {
             return Err(NotAToken);
         }
         let signature = signature.try_into().map_err(|_| NotAToken)?;

@@ -7,7 +7,7 @@
 //! [`mint`] writes is refused; time is an argument; tokens and private keys cannot be printed.
 //!
 //! JWTs that strangers sign (ID-JAGs, client assertions, workload and ID tokens) are another matter, with rules of
-//! their own: [`assertion`].
+//! their own: [`assertion`]. What data planes sign for servers is another again: [`context`].
 //!
 //! Deliberately absent: revocation, consent and the state of people and agents (`data-plane/core`); opaque refresh
 //! tokens and the OAuth endpoints (control plane). Specifications: RFC 7515, 7517, 7518, 7519, 7638, 8037, 9068, 8725.
@@ -16,6 +16,8 @@ pub mod assertion;
 pub mod binding;
 mod claims;
 mod client;
+pub mod context;
+pub mod dpop;
 mod envelope;
 mod jwk;
 mod key;
@@ -25,7 +27,7 @@ mod secret;
 mod verify;
 
 pub use claims::{ACT_DEPTH_MAX, Actor, Claims, Confirmation, Thumbprint};
-pub use client::client_assertion;
+pub use client::{DpopClaims, client_assertion, dpop_proof};
 pub use jwk::{Algorithm, PublicJwk};
 pub use key::{KeyError, SigningKey};
 pub use mint::{MintError, mint};

@@ -23,6 +23,10 @@ pub(crate) enum OwnKey {
     TokenSigning,
     /// Seals authorization codes, refresh tokens and the sessions of browsers.
     Authorization,
+    /// Seals, in tokens, the keys that those are bound to, for data planes.
+    TokenBinding,
+    /// Signs what servers are told of each call; its public half is in a set of its own.
+    ContextSigning,
 }
 
 impl OwnKey {
@@ -30,6 +34,8 @@ impl OwnKey {
         match self {
             Self::TokenSigning => "token-signing",
             Self::Authorization => "authorization",
+            Self::TokenBinding => "token-binding",
+            Self::ContextSigning => "context-signing",
         }
     }
 }
@@ -46,7 +52,9 @@ pub(crate) struct KeysRotateArgs {
     #[arg(value_enum)]
     pub(crate) key: OwnKey,
     /// What the keys before it made counts no more, from now on: with token-signing every access token is refused, with
-    /// authorization every refresh token and code, and everybody has to sign in again.
+    /// authorization every refresh token and code, and everybody has to sign in again; with token-binding every access
+    /// token that is bound to a key given out with it; with context-signing services refuse what nodes sign that have not
+    /// heard of it.
     #[arg(long)]
     pub(crate) at_once: bool,
     /// Why; kept on record.

@@ -9,6 +9,8 @@ use super::Output;
 pub(crate) enum RevokeKind {
     /// A person: is deactivated, and all their consents are revoked.
     User,
+    /// What a person has begun: sessions in browsers end and all their consents are revoked; they may sign in anew.
+    UserSessions,
     /// An agent: is deactivated, and all consents for it are revoked.
     Agent,
     /// What everybody allowed an OAuth client; it may ask them again.
@@ -24,6 +26,7 @@ impl RevokeKind {
     pub(crate) const fn as_str(self) -> &'static str {
         match self {
             Self::User => "user",
+            Self::UserSessions => "user-sessions",
             Self::Agent => "agent",
             Self::Client => "client",
             Self::Session => "session",

@@ -1,4 +1,8 @@
-//! `client new-secret`: a secret for an OAuth client, and what its manifest says of it.
+//! `client new-secret`: a secret for an OAuth client, and what its manifest says of it. MCP clients on this machine are
+//! in `list` and `setup`.
+
+mod list;
+mod setup;
 
 use aws_lc_rs::{digest, rand};
 use serde_json::json;
@@ -13,9 +17,12 @@ use crate::{
 /// Bits enough that a plain hash of it gives nothing away.
 const SECRET_BYTES: usize = 32;
 
-pub(crate) fn run(command: ClientCommand) -> Result<(), Failure> {
+pub(crate) async fn run(command: ClientCommand) -> Result<(), Failure> {
     match command {
         ClientCommand::NewSecret(args) => new_secret(&args),
+        ClientCommand::List(args) => list::list(&args),
+        ClientCommand::Setup(args) if args.undo => setup::undo(&args),
+        ClientCommand::Setup(args) => setup::setup(&args).await,
     }
 }
 

@@ -209,6 +209,8 @@ async fn introduce(data: &Path, ports: Ports, manifests: Vec<ManifestFile>, code
             ttl_seconds: TOKEN_TTL.as_secs(),
             reason: "ready token of bailiwick dev".to_owned(),
             request_id: request_id()?,
+            binding_alg: String::new(),
+            dpop_jkt: String::new(),
         };
         let token = token::send(&mut admin, request).await?;
         show(&format!("\n  MCP URL  {}\n  Token    {}\n", token.resource, token.access_token));

@@ -196,7 +196,7 @@ fn consent(id: &Value, evidence: &Evidence) -> Value {
         "granted": granted,
         "code_issued": event("code_issued", &["challenge", "redirect_uri"]),
         "code_redeemed": event("code_redeemed", &["level", "jti", "session"]),
-        "revoked": event("consent_revoked", &["reason", "by_client"]),
+        "revoked": event("consent_revoked", &["reason", "by_client", "session_ended"]),
     })
 }
 
@@ -227,6 +227,10 @@ fn people(call: &Value) -> String {
     match user.as_str() {
         "" => line("who", "nobody who proved who they are"),
         _ => line("who", &format!("{user}, through {agent} (owner {owner}) and client {client}")),
+    }
+    match at("who.binding").as_str() {
+        "" | "not_required" => {}
+        word => line("binding", word),
     }
     let earlier = call.pointer("/who/earlier_agents").and_then(Value::as_array).into_iter().flatten();
     for agent in earlier {

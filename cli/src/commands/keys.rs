@@ -96,6 +96,15 @@ fn told(key: OwnKey, at_once: bool, rotated: &RotateKeyResponse) -> String {
                  their person again, who has to sign in again; access tokens go on to their end",
                 rotated.consents
             ),
+            OwnKey::TokenBinding => format!(
+                "access tokens are refused that were bound before to a key given out with them; {} live consents had \
+                 tokens, bound or not: clients get the next by refresh, tokens that an administrator issued have to be \
+                 issued again",
+                rotated.consents
+            ),
+            OwnKey::ContextSigning => "what data planes signed for services before counts no more, once a service has \
+                                       fetched the keys again: after five minutes at most"
+                .to_owned(),
         });
     }
     if !rotated.silent.is_empty() {

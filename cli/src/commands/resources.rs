@@ -217,7 +217,12 @@ fn overview(items: &[Value]) -> String {
         ],
         "Policy" => &[("VERSION", "status.version")],
         "Client" => &[("AGENT", "spec.agent"), ("AUTH", "spec.auth"), ("ACTIVE", "spec.active")],
-        "IdentityProvider" => &[("ISSUER", "spec.issuer"), ("ACTIVE", "spec.active")],
+        "IdentityProvider" => {
+            &[("ISSUER", "spec.issuer"), ("ACTIVE", "spec.active"), ("LAST SIGNAL", "status.last_signal_at")]
+        }
+        "DecisionClient" => {
+            &[("VIRTUAL SERVERS", "spec.virtual_servers"), ("SERVERS", "spec.servers"), ("ACTIVE", "spec.active")]
+        }
         "Consent" => &[
             ("USER", "status.user"),
             ("AGENT", "status.agent"),

@@ -8,7 +8,7 @@ use serde_json::{Value, json};
 
 use crate::{
     admin::{admin, connect},
-    args::{AgentCommand, RevokeArgs},
+    args::{AgentStateCommand, RevokeArgs},
     commands::resources::request_id,
     failure::Failure,
     output::{print, table},
@@ -29,7 +29,7 @@ pub(crate) async fn revoke(urls: &str, args: RevokeArgs) -> Result<(), Failure> 
 }
 
 /// `agent pause|resume|retire`, which is answered in the same way.
-pub(crate) async fn agent(urls: &str, command: AgentCommand) -> Result<(), Failure> {
+pub(crate) async fn agent(urls: &str, command: AgentStateCommand) -> Result<(), Failure> {
     let (state, args) = command.into_parts();
     let request = SetAgentStateRequest {
         agent: args.name,

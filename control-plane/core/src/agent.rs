@@ -4,6 +4,7 @@
 //! (evolving) and `show`. Invariant: an agent's owner is a user that exists.
 //! Its states are in `life`. Absent: what an agent may do (policies and consents), sessions.
 
+pub mod inventory;
 pub mod life;
 
 use std::collections::BTreeMap;

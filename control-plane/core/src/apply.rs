@@ -15,13 +15,16 @@ use crate::{
     client::{self, ClientApplied, ClientDeleted},
     command::{Action, Answer, Context, Decision, ResourceChange, ToolDefinition},
     consent, credential,
+    decision_client::{self, DecisionClientApplied, DecisionClientDeleted},
     event::Event,
     evolve,
     identity_provider::{self, IdentityProviderApplied, IdentityProviderDeleted},
+    leaver,
     manifest::suggest,
     node::NodeDeleted,
     policy::{self, PolicyApplied, PolicyDeleted},
     problem::PROBLEMS_MAX,
+    provisioning,
     resource::{AgentState, ClientSpec, IdentityProviderSpec},
     rollout,
     server::{self, ServerApplied, ServerDeleted},
@@ -117,16 +120,24 @@ fn applied(state: &State, manifest: &Manifest, context: &Context) -> Option<Even
             .then(|| context.event(ServerApplied { name, spec: spec.clone() })),
         Spec::VirtualServer(spec) => (state.virtual_servers.get(&name).map(|known| &known.spec) != Some(spec))
             .then(|| context.event(VirtualServerApplied { name, spec: spec.clone() })),
-        Spec::User(spec) => (state.users.get(&name).map(|known| &known.spec) != Some(spec))
-            .then(|| context.event(UserApplied { name, spec: spec.clone(), reason: String::new() })),
-        Spec::Agent(spec) => (state.agents.get(&name).map(|known| &known.spec) != Some(spec))
-            .then(|| context.event(AgentApplied { name, spec: spec.clone(), reason: String::new() })),
+        Spec::User(spec) => {
+            let held = !spec.active && provisioning::may_be_held(state, &name);
+            (held || state.users.get(&name).map(|known| &known.spec) != Some(spec))
+                .then(|| context.event(UserApplied { name, spec: spec.clone(), reason: String::new(), held }))
+        }
+        Spec::Agent(spec) => {
+            let spec = leaver::resolved(state, spec);
+            (state.agents.get(&name).map(|known| &known.spec) != Some(&spec))
+                .then(|| context.event(AgentApplied { name, spec, reason: String::new() }))
+        }
         Spec::Policy(spec) => (state.policies.get(&name).map(|known| &known.spec) != Some(spec))
             .then(|| context.event(PolicyApplied { name, spec: spec.clone() })),
         Spec::Client(spec) => (state.clients.get(&name).map(|known| &known.spec) != Some(spec))
             .then(|| context.event(ClientApplied { name, spec: spec.clone() })),
         Spec::IdentityProvider(spec) => (state.identity_providers.get(&name).map(|known| &known.spec) != Some(spec))
             .then(|| context.event(IdentityProviderApplied { name, spec: spec.clone() })),
+        Spec::DecisionClient(spec) => (state.decision_clients.get(&name).map(|known| &known.spec) != Some(spec))
+            .then(|| context.event(DecisionClientApplied { name, spec: spec.clone() })),
     }
 }
 
@@ -169,6 +180,7 @@ fn check_room(next: &State) -> Result<(), Rejection> {
         ("policies", next.policies.len(), policy::POLICIES_MAX),
         ("clients", next.clients.len(), client::CLIENTS_MAX),
         ("identity providers", next.identity_providers.len(), identity_provider::PROVIDERS_MAX),
+        ("decision clients", next.decision_clients.len(), decision_client::DECISION_CLIENTS_MAX),
     ];
     match rooms.into_iter().find(|(_, number, max)| number > max) {
         Some((what, _, max)) => Err(Rejection::TooMany { what, max }),
@@ -189,6 +201,15 @@ fn problems_of_apply(before: &State, next: &State, manifests: &[Manifest]) -> Ve
                 let message = missing(Kind::User, &spec.owner, next.users.keys());
                 problems.push(manifest.problem("spec.owner", message));
             }
+            Spec::Agent(spec) if spec.successor.as_ref().is_some_and(|name| !next.users.contains_key(name)) => {
+                let successor = spec.successor.as_deref().unwrap_or_default();
+                let message = missing(Kind::User, successor, next.users.keys());
+                problems.push(manifest.problem("spec.successor", message));
+            }
+            Spec::User(spec) => {
+                let conflict = provisioning::conflict(before, &manifest.name, spec);
+                problems.extend(conflict.map(|(key, message)| manifest.problem(key, message)));
+            }
             Spec::Server(spec) => problems.extend(spec.secrets().filter_map(|(key, name)| {
                 let known = credential::is_set(next, name, credential::Audience::Servers);
                 let message = format!("no secret \"{name}\" is set; seal it first: bailiwick secret set {name}");
@@ -196,10 +217,11 @@ fn problems_of_apply(before: &State, next: &State, manifests: &[Manifest]) -> Ve
             })),
             Spec::Client(spec) => problems.extend(client_problems(next, manifest, spec)),
             Spec::IdentityProvider(spec) => problems.extend(provider_problems(next, manifest, spec)),
-            Spec::User(_) | Spec::Agent(_) | Spec::Policy(_) => {}
+            Spec::Agent(_) | Spec::Policy(_) | Spec::DecisionClient(_) => {}
         }
     }
     problems.extend(policy_problems(next, manifests).into_iter().chain(workload::problems(next, manifests)));
+    problems.extend(decision_client::problems(next, manifests));
     problems.truncate(PROBLEMS_MAX);
     problems
 }
@@ -229,11 +251,11 @@ fn provider_problems(next: &State, manifest: &Manifest, spec: &IdentityProviderS
     let other = others.and_then(|names| names.into_iter().find(|name| *name != manifest.name));
     let taken = other
         .map(|other| manifest.problem("spec.issuer", format!("{} {other} has this issuer", Kind::IdentityProvider)));
-    let unset = spec.secret().filter(|name| !credential::is_set(next, name, credential::Audience::IdentityProvider));
-    let unset = unset.map(|name| {
+    let is_unset = |name: &str| !credential::is_set(next, name, credential::Audience::IdentityProvider);
+    let unset = spec.secrets().filter(|(_, name)| is_unset(name)).map(|(key, name)| {
         let command = format!("bailiwick secret set {name} --for identity-provider");
         let message = format!("no secret \"{name}\" is set for identity providers; seal it first: {command}");
-        manifest.problem("spec.sign_in.secret", message)
+        manifest.problem(key, message)
     });
     unknown.chain(taken).chain(unset).collect()
 }
@@ -350,6 +372,7 @@ fn deleted(state: &State, resource: &ResourceRef, context: &Context) -> Result<O
         Kind::Policy => context.event(PolicyDeleted { name }),
         Kind::Client => context.event(ClientDeleted { name }),
         Kind::IdentityProvider => context.event(IdentityProviderDeleted { name }),
+        Kind::DecisionClient => context.event(DecisionClientDeleted { name }),
         Kind::Node => context.event(NodeDeleted { node: name }),
         Kind::Consent => {
             let is_revoked = state.consents.get(&name).is_some_and(|consent| consent.revoked.is_some());
@@ -384,6 +407,11 @@ fn problems_of_delete(next: &State, resources: &BTreeSet<&ResourceRef>) -> Vec<P
     for (name, agent) in next.agents.iter().filter(|(_, agent)| !next.users.contains_key(&agent.spec.owner)) {
         refers(Kind::Agent, name, ResourceRef::new(Kind::User, &agent.spec.owner));
     }
+    for (name, agent) in &next.agents {
+        for gone in agent.spec.successor.iter().filter(|successor| !next.users.contains_key(*successor)) {
+            refers(Kind::Agent, name, ResourceRef::new(Kind::User, gone));
+        }
+    }
     let agents = next.clients.iter().flat_map(|(name, one)| one.spec.agents().map(move |(_, agent)| (name, agent)));
     for (name, agent) in agents.filter(|(_, agent)| !next.agents.contains_key(*agent)) {
         refers(Kind::Client, name, ResourceRef::new(Kind::Agent, agent));
@@ -391,6 +419,11 @@ fn problems_of_delete(next: &State, resources: &BTreeSet<&ResourceRef>) -> Vec<P
     for (name, client) in &next.clients {
         for gone in workload::gone(next, &client.spec) {
             refers(Kind::Client, name, gone);
+        }
+    }
+    for (name, asking) in &next.decision_clients {
+        for (_, gone) in decision_client::gone(next, &asking.spec) {
+            refers(Kind::DecisionClient, name, gone);
         }
     }
     for (name, provider) in &next.identity_providers {
@@ -407,6 +440,7 @@ fn problems_of_delete(next: &State, resources: &BTreeSet<&ResourceRef>) -> Vec<P
         | Kind::Policy
         | Kind::Client
         | Kind::IdentityProvider
+        | Kind::DecisionClient
         | Kind::Consent
         | Kind::Node => false,
     };
@@ -438,6 +472,7 @@ fn deletion(state: &State, next: &State, resource: &ResourceRef) -> ResourceChan
         | Kind::Policy
         | Kind::Client
         | Kind::IdentityProvider
+        | Kind::DecisionClient
         | Kind::Node => change,
     }
 }

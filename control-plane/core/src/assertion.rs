@@ -14,6 +14,7 @@ use crate::{
     Kind, Rejection, ResourceRef,
     command::{Context, Decision},
     parties, requests,
+    revocation::sessions,
     standing::{self, Standing},
     state::State,
     table::{self, Table},
@@ -55,6 +56,9 @@ pub struct UseAssertion {
     pub provider: String,
     /// What may be used only once: the assertion, and the client's own if it signed one.
     pub uses: Vec<Use>,
+    /// When the provider said so, Unix seconds.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub said_at: Option<u64>,
     /// On whose behalf.
     pub user: String,
     /// The client, which proved who it is.
@@ -82,6 +86,7 @@ pub(crate) fn decide_use(state: &State, wish: UseAssertion, context: &Context) -
         return Err(Rejection::Malformed { what: "use of an assertion", rule: "of at least one" });
     }
     let (agent, terms) = parties(state, &wish, context)?;
+    sessions::check_word(state, &wish.user, wish.said_at, context)?;
     let standing = Standing {
         handed: None,
         reason: format!("asserted by identity provider {}", wish.provider),

@@ -14,10 +14,12 @@ use serde::{Deserialize, Serialize};
 use crate::{
     Rejection,
     assertion::{self, Use},
+    binding::{self, Shown},
     command::{Context, Decision, Exchanged},
     consent::{self, Consent, ConsentGranted, TokenIssued},
     parties, requests,
     resource::redirect,
+    revocation::sessions,
     standing::TOKEN_LIFETIME_SECONDS_MAX,
     state::State,
     virtual_server,
@@ -57,6 +59,9 @@ pub struct GrantConsent {
     pub user: String,
     /// The identity provider that signed them in; empty: the local sign-in.
     pub provider: String,
+    /// The revision at which their session began; unknown: whoever asks has looked.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub session_since: Option<u64>,
     /// Whom they allow.
     pub client: String,
     /// The agent it acts as.
@@ -175,6 +180,7 @@ pub(crate) fn decide_grant(state: &State, wish: GrantConsent, context: &Context)
         return Err(Rejection::LevelAboveCeiling { level: wish.level, ceiling: terms.ceiling, agent: wish.agent });
     }
     check_signed_in(state, &wish.provider)?;
+    sessions::check_browser(state, &wish.user, wish.session_since)?;
     check_tools(state, &wish)?;
     check_room(state, &wish, context)?;
     let now = context.now_seconds();
@@ -218,7 +224,7 @@ fn check(wish: &GrantConsent) -> Result<(), Rejection> {
     Ok(())
 }
 
-/// Whether a text can be a challenge of method S256.
+/// Whether a text can be a challenge of method S256, or a thumbprint: SHA-256 in base64url.
 #[must_use]
 pub fn is_challenge(text: &str) -> bool {
     text.len() == CHALLENGE_CHARS && text.bytes().all(|b| b.is_ascii_alphanumeric() || matches!(b, b'-' | b'_'))
@@ -277,7 +283,13 @@ pub(crate) fn decide_decline(state: &State, wish: DeclineConsent, context: &Cont
     Ok(Decision::fulfilled(vec![context.event(declined)], Fulfilled::Done))
 }
 
-pub(crate) fn decide_redeem(state: &State, wish: RedeemCode, context: &Context) -> Result<Decision, Rejection> {
+/// `shown`: what the client showed of what its token will be bound to.
+pub(crate) fn decide_redeem(
+    state: &State,
+    wish: RedeemCode,
+    shown: Option<Shown<'_>>,
+    context: &Context,
+) -> Result<Decision, Rejection> {
     let now = context.now_seconds();
     let consent = state.consents.get(&wish.consent).filter(|known| known.granted.client == wish.client);
     let (consent, code) =
@@ -297,6 +309,7 @@ pub(crate) fn decide_redeem(state: &State, wish: RedeemCode, context: &Context) 
     if !fits || now >= code.issued.expires_at || !consent.is_live(now) {
         return Err(Rejection::CodeUnknown);
     }
+    let newly_bound = binding::check(consent, shown, true, context)?;
     assertion::check_uses(state, &wish.uses, context)?;
     let level = code.issued.wanted;
     let token = token(state, consent, level, context)?;
@@ -313,7 +326,8 @@ pub(crate) fn decide_redeem(state: &State, wish: RedeemCode, context: &Context) 
     let refresh = Some(crate::refresh::FIRST);
     let grant = consent::to_grant(&consent.granted, &token.issued);
     let exchanged = Exchanged { grant, level: token.level, refresh };
-    Ok(Decision::fulfilled(vec![context.event(redeemed)], Fulfilled::Token(exchanged)))
+    let events = [context.event(redeemed)].into_iter().chain(newly_bound).collect();
+    Ok(Decision::fulfilled(events, Fulfilled::Token(exchanged)))
 }
 
 /// The next token of a consent.

@@ -16,8 +16,8 @@ use crate::{
     agent::life,
     apply, checkpoint, consent, credential,
     event::{Change, Event},
-    handed_on, join_token, key_rotation, member, node, receipt, requests, reserve, revocation, rollout, secret,
-    token_key, tool, wish,
+    handed_on, join_token, key_rotation, leaver, member, node, receipt, requests, reserve, revocation, rollout,
+    scim_token, secret, token_key, tool, wish,
 };
 
 pub use crate::wish::Exchanged;
@@ -51,6 +51,11 @@ pub enum Command {
     SetAgentState(life::SetAgentState),
     /// Take authority away.
     Revoke(revocation::Revoke),
+    /// Go on with what ends and passes on with somebody who is inactive; whoever is active loses nothing.
+    SeeOff {
+        /// Their user.
+        user: String,
+    },
     /// Keep on record since when a revocation is in force where.
     RecordReceipt(receipt::RecordReceipt),
     /// What a data plane saw on a server: the first sight pins, later differences are drift.
@@ -125,6 +130,13 @@ pub enum Command {
     },
     /// Deliver such a secret no more.
     DeleteCredential {
+        /// Its name.
+        name: String,
+    },
+    /// Let a directory in by a token.
+    CreateScimToken(scim_token::CreateScimToken),
+    /// Let nobody in by it any more.
+    RevokeScimToken {
         /// Its name.
         name: String,
     },
@@ -256,6 +268,8 @@ pub enum Action {
     Deactivated,
     /// It stays to be looked at, and counts no more.
     Revoked,
+    /// It stays as it is; what it has begun is over.
+    SessionsEnded,
 }
 
 impl Action {
@@ -269,6 +283,7 @@ impl Action {
             Self::Deleted => "deleted",
             Self::Deactivated => "deactivated",
             Self::Revoked => "revoked",
+            Self::SessionsEnded => "sessions ended",
         }
     }
 }
@@ -309,6 +324,7 @@ pub struct Grant {
 /// A [`Rejection`] says why nothing happens.
 pub fn decide(state: &State, command: Command, context: &Context) -> Result<Decision, Rejection> {
     let mut decision = decide_itself(state, command, context)?;
+    leaver::see_off(state, &mut decision, context)?;
     handed_on::end_descendants(state, &mut decision, context);
     Ok(decision)
 }
@@ -328,6 +344,7 @@ fn decide_itself(state: &State, command: Command, context: &Context) -> Result<D
         Command::Wish(wish) => wish::decide(state, wish, context),
         Command::SetAgentState(wish) => life::decide_set(state, &wish, context),
         Command::Revoke(wish) => revocation::decide_revoke(state, &wish, context),
+        Command::SeeOff { user } => Ok(leaver::decide_rest(state, &user, context)),
         Command::RecordReceipt(wish) => receipt::decide_record(state, wish, context),
         Command::ReportTools { server, tools } => tool::decide_report(state, &server, &tools, context),
         Command::PinTools { server, tools, discovered } => {
@@ -354,6 +371,8 @@ fn decide_itself(state: &State, command: Command, context: &Context) -> Result<D
         Command::SealSecret(wish) => secret::decide_seal(state, wish, context),
         Command::SetCredential { name, audience } => credential::decide_set(state, name, audience, context),
         Command::DeleteCredential { name } => credential::decide_delete(state, name, context),
+        Command::CreateScimToken(wish) => scim_token::decide_create(state, wish, context),
+        Command::RevokeScimToken { name } => scim_token::decide_revoke(state, name, context),
         Command::RotateMasterKey { master } => secret::decide_rotated(state, master, context),
     }
 }
@@ -376,6 +395,7 @@ fn repeat(
         | Command::TakeBackRollout(rollout::TakeBackRollout { rollout, .. }) => rollout::repeat(state, *rollout),
         Command::Revoke(wish) => revocation::repeat(state, wish, earlier.revision, context),
         Command::CreateJoinToken(wish) => join_token::repeat(state, wish)?,
+        Command::CreateScimToken(wish) => scim_token::repeat(state, wish)?,
         Command::FoundCluster(member::FoundCluster { name, .. })
         | Command::Enrol(member::Enrol { name, .. })
         | Command::RenewMember(member::RenewMember { name, .. }) => {
@@ -383,6 +403,7 @@ fn repeat(
         }
         // What is used once is not given again.
         Command::Wish(_)
+        | Command::SeeOff { .. }
         | Command::RecordReceipt(_)
         | Command::ReportTools { .. }
         | Command::RegisterNode { .. }
@@ -396,6 +417,7 @@ fn repeat(
         | Command::SealSecret(_)
         | Command::SetCredential { .. }
         | Command::DeleteCredential { .. }
+        | Command::RevokeScimToken { .. }
         | Command::RotateMasterKey { .. } => Answer::Done,
     };
     Ok(Decision { answer, repeated: Some(earlier.revision), ..Decision::default() })

@@ -16,6 +16,7 @@ use crate::{
     Kind, Rejection, ResourceRef,
     agent::life,
     authorization::Code,
+    binding::Bound,
     command::{Answer, Context, Decision, Grant, IssueToken},
     event::Event,
     handed_on,
@@ -59,6 +60,9 @@ pub struct Consent {
     /// The refresh token that its client has.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub refresh: Option<Generation>,
+    /// What its tokens are bound to, if they are.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub bound: Option<Bound>,
 }
 
 /// How a consent ended.
@@ -71,13 +75,16 @@ pub struct Revoked {
     /// The client gave it up itself, which holds nobody back.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub by_client: bool,
+    /// It ended with its person's sessions, which holds nobody back either.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub session_ended: bool,
 }
 
 impl Consent {
     /// Whether a revocation changes something: what its client gave up does not hold that client back.
     #[must_use]
     pub fn may_be_revoked(&self) -> bool {
-        self.revoked.as_ref().is_none_or(|revoked| revoked.by_client)
+        self.revoked.as_ref().is_none_or(|revoked| !revoked.holds_back())
     }
 
     /// Whether it still counts.
@@ -200,7 +207,13 @@ pub(crate) fn revoke_all_of(state: &State, resource: &ResourceRef, context: &Con
         Kind::VirtualServer => granted.virtual_server == resource.name,
         Kind::Client => granted.client == resource.name,
         Kind::IdentityProvider => granted.provider == resource.name,
-        Kind::Server | Kind::Group | Kind::Project | Kind::Policy | Kind::Consent | Kind::Node => false,
+        Kind::Server
+        | Kind::Group
+        | Kind::Project
+        | Kind::Policy
+        | Kind::DecisionClient
+        | Kind::Consent
+        | Kind::Node => false,
     };
     let live = state.consents.iter().filter(|(_, consent)| consent.is_live(context.now_seconds()));
     live.filter(|(_, consent)| names_it(&consent.granted))
@@ -209,7 +222,14 @@ pub(crate) fn revoke_all_of(state: &State, resource: &ResourceRef, context: &Con
 }
 
 pub(crate) fn revocation(id: &str, reason: &str, context: &Context) -> Event {
-    context.event(ConsentRevoked { consent: id.to_owned(), reason: reason.to_owned(), by_client: false })
+    let (consent, reason) = (id.to_owned(), reason.to_owned());
+    context.event(ConsentRevoked { consent, reason, by_client: false, session_ended: false })
+}
+
+/// That of somebody who leaves: should they come back, nothing is held against a new one.
+pub(crate) fn ended_with_person(id: &str, reason: &str, context: &Context) -> Event {
+    let (consent, reason) = (id.to_owned(), reason.to_owned());
+    context.event(ConsentRevoked { consent, reason, by_client: false, session_ended: true })
 }
 
 /// A client gives up what a token of its was good for (RFC 7009).
@@ -236,7 +256,8 @@ pub(crate) fn decide_give_up(state: &State, wish: &GiveUp, context: &Context) ->
     let known = state.consents.get(&wish.consent);
     let is_its_own = known.is_some_and(|known| known.granted.client == wish.client && known.revoked.is_none());
     let reason = "the client gave it up".to_owned();
-    let revoked = || context.event(ConsentRevoked { consent: wish.consent.clone(), reason, by_client: true });
+    let consent = wish.consent.clone();
+    let revoked = || context.event(ConsentRevoked { consent, reason, by_client: true, session_ended: false });
     let events: Vec<_> = is_its_own.then(revoked).into_iter().collect();
     let ended = Fulfilled::Ended(events.len());
     Ok(Decision::fulfilled(events, ended))
@@ -346,6 +367,9 @@ pub struct ConsentRevoked {
     /// The client gave it up itself.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub by_client: bool,
+    /// It ended with its person's sessions: whoever is allowed anew goes on.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub session_ended: bool,
 }
 
 /// Payload of `token_issued`; the token itself is nowhere.
@@ -383,13 +407,15 @@ pub(crate) fn evolve_granted(state: &mut State, event: &ConsentGranted, actor: &
     state.consent_expiries.insert((event.expires_at, id.clone()), ());
     handed_on::evolve_granted(state, event);
     let (granted, granted_by) = (event.clone(), actor.to_owned());
-    let consent = Consent { granted, granted_by, changed, revoked: None, token: None, code: None, refresh: None };
+    let consent =
+        Consent { granted, granted_by, changed, revoked: None, token: None, code: None, refresh: None, bound: None };
     state.consents.insert(id, consent);
 }
 
 pub(crate) fn evolve_revoked(state: &mut State, event: &ConsentRevoked, changed: Changed) {
     if let Some(consent) = state.consents.get_mut(&event.consent) {
-        consent.revoked = Some(Revoked { reason: event.reason.clone(), changed, by_client: event.by_client });
+        let ConsentRevoked { reason, by_client, session_ended, .. } = event.clone();
+        consent.revoked = Some(Revoked { reason, changed, by_client, session_ended });
     }
     handed_on::evolve_revoked(state, &event.consent);
 }

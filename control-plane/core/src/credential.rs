@@ -120,7 +120,9 @@ pub fn used_by(state: &State, name: &str, audience: Audience) -> Vec<ResourceRef
             using.map(|(server, _)| ResourceRef::new(Kind::Server, server)).collect()
         }
         Audience::IdentityProvider => {
-            let using = state.identity_providers.iter().filter(|(_, known)| known.spec.secret() == Some(name));
+            let uses =
+                |known: &crate::identity_provider::IdentityProvider| known.spec.secrets().any(|(_, used)| used == name);
+            let using = state.identity_providers.iter().filter(|(_, known)| uses(known));
             using.map(|(provider, _)| ResourceRef::new(Kind::IdentityProvider, provider)).collect()
         }
     }

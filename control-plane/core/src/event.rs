@@ -11,25 +11,37 @@ use serde_json::{Map, Value};
 use crate::{
     agent::{AgentApplied, AgentDeleted},
     authorization::{CodeIssued, CodeRedeemed, ConsentDeclined},
+    binding::GrantBound,
     checkpoint::CheckpointCommitted,
     client::{ClientApplied, ClientDeleted},
     consent::{ConsentGranted, ConsentRevoked, TokenIssued},
     credential::{CredentialDeleted, CredentialSet},
+    decision_client::{DecisionClientApplied, DecisionClientDeleted},
     exchange::TokenExchanged,
     identity_provider::{IdentityProviderApplied, IdentityProviderDeleted},
     join_token::JoinTokenCreated,
-    key_rotation::{AuthorizationKeyRetired, AuthorizationKeyRotated, TokenKeyRetired, TokenKeyRotated},
+    key_rotation::{
+        AuthorizationKeyRetired, AuthorizationKeyRotated, BindingKeyRetired, BindingKeyRotated, ContextKeyRetired,
+        ContextKeyRotated, TokenKeyRetired, TokenKeyRotated,
+    },
     member::{ClusterFounded, MemberEnrolled, MemberMoved, MemberRemoved},
     node::{NodeDeleted, NodeEpochOpened},
     policy::{PolicyApplied, PolicyDeleted},
+    provisioning::{
+        GroupDeprovisioned, GroupMembersChanged, GroupProvisioned, GroupRenamed, PersonDeprovisioned,
+        PersonProvisioned, PersonRenamed,
+    },
     receipt::RevocationReceipted,
     refresh::TokenRefreshed,
     refusal::RequestRefused,
     reserve::{NodeEpochReserved, NodeReserveBegun},
+    revocation::sessions::SessionsEnded,
     rollout::{RolloutBegun, RolloutEnded, RolloutStaged, RolloutStepped},
+    scim_token::{ScimTokenCreated, ScimTokenRevoked},
     secret::{MasterKeyRotated, SecretSealed},
     server::{ServerApplied, ServerDeleted},
     sign_in::PersonSignedIn,
+    signal::SignalReceived,
     standing::AssertionUsed,
     token_key::{IssuerSet, TokenKeyRegistered},
     tool::{ToolApproved, ToolDriftObserved, ToolsPinned},
@@ -170,6 +182,10 @@ changes! {
     IdentityProviderApplied("identity_provider_applied"),
     /// An identity provider is gone.
     IdentityProviderDeleted("identity_provider_deleted"),
+    /// A decision client is as written.
+    DecisionClientApplied("decision_client_applied"),
+    /// A decision client is gone.
+    DecisionClientDeleted("decision_client_deleted"),
     /// An assertion of an identity provider was used, and a token made for it.
     AssertionUsed("assertion_used"),
     /// A person has signed in.
@@ -194,6 +210,38 @@ changes! {
     AuthorizationKeyRotated("authorization_key_rotated"),
     /// A key that it sealed with opens no more.
     AuthorizationKeyRetired("authorization_key_retired"),
+    /// A transmitter said that something happened to a person, or to its stream.
+    SignalReceived("signal_received"),
+    /// A person's sessions are over.
+    SessionsEnded("sessions_ended"),
+    /// A directory says that there is this person, or what they are like.
+    PersonProvisioned("person_provisioned"),
+    /// A directory says that a person has another name.
+    PersonRenamed("person_renamed"),
+    /// A directory has deleted a person.
+    PersonDeprovisioned("person_deprovisioned"),
+    /// A directory says that there is this group, or what it is called.
+    GroupProvisioned("group_provisioned"),
+    /// A directory says that a group has another name.
+    GroupRenamed("group_renamed"),
+    /// A directory says who is in a group.
+    GroupMembersChanged("group_members_changed"),
+    /// A directory has deleted a group.
+    GroupDeprovisioned("group_deprovisioned"),
+    /// A directory may be let in by a token.
+    ScimTokenCreated("scim_token_created"),
+    /// It is good no more.
+    ScimTokenRevoked("scim_token_revoked"),
+    /// Binding keys are sealed under another key in tokens.
+    BindingKeyRotated("binding_key_rotated"),
+    /// A key that they were sealed under opens no more.
+    BindingKeyRetired("binding_key_retired"),
+    /// What servers are told of calls is signed with another key.
+    ContextKeyRotated("context_key_rotated"),
+    /// A key that it was signed with verifies no more.
+    ContextKeyRetired("context_key_retired"),
+    /// A consent's tokens are bound to a key.
+    GrantBound("grant_bound"),
 }
 
 /// The event as the ledger records it: with the revision it got, without tool definitions (their hashes stay), as
@@ -219,6 +267,9 @@ pub fn recorded(event: &Event, revision: u64) -> Option<Value> {
         Change::ToolDriftObserved(_) | Change::ToolApproved(_) => {
             fields.remove("definition");
         }
+        Change::PersonProvisioned(_) => {
+            fields.remove("profile");
+        }
         Change::ServerApplied(_)
         | Change::ServerDeleted(_)
         | Change::VirtualServerApplied(_)
@@ -238,6 +289,11 @@ pub fn recorded(event: &Event, revision: u64) -> Option<Value> {
         | Change::TokenKeyRetired(_)
         | Change::AuthorizationKeyRotated(_)
         | Change::AuthorizationKeyRetired(_)
+        | Change::BindingKeyRotated(_)
+        | Change::BindingKeyRetired(_)
+        | Change::ContextKeyRotated(_)
+        | Change::ContextKeyRetired(_)
+        | Change::GrantBound(_)
         | Change::IssuerSet(_)
         | Change::ClusterFounded(_)
         | Change::JoinTokenCreated(_)
@@ -257,14 +313,26 @@ pub fn recorded(event: &Event, revision: u64) -> Option<Value> {
         | Change::ClientDeleted(_)
         | Change::IdentityProviderApplied(_)
         | Change::IdentityProviderDeleted(_)
+        | Change::DecisionClientApplied(_)
+        | Change::DecisionClientDeleted(_)
         | Change::AssertionUsed(_)
         | Change::PersonSignedIn(_)
+        | Change::SignalReceived(_)
+        | Change::SessionsEnded(_)
         | Change::ConsentDeclined(_)
         | Change::CodeIssued(_)
         | Change::CodeRedeemed(_)
         | Change::TokenRefreshed(_)
         | Change::RequestRefused(_)
-        | Change::TokenExchanged(_) => {}
+        | Change::TokenExchanged(_)
+        | Change::PersonRenamed(_)
+        | Change::PersonDeprovisioned(_)
+        | Change::GroupProvisioned(_)
+        | Change::GroupRenamed(_)
+        | Change::GroupMembersChanged(_)
+        | Change::GroupDeprovisioned(_)
+        | Change::ScimTokenCreated(_)
+        | Change::ScimTokenRevoked(_) => {}
     }
     fields.insert("revision".into(), revision.to_string().into());
     Some(Value::Object(fields))

@@ -88,6 +88,11 @@ fn add_to(answer: &mut Answer, id: &str) {
 pub(crate) struct Ending<'a>(BTreeSet<&'a str>);
 
 impl<'a> Ending<'a> {
+    /// How many they are.
+    pub(crate) fn len(&self) -> usize {
+        self.0.len()
+    }
+
     /// Takes one in with all that descends from it, if then there are no more than `max`; otherwise nothing.
     pub(crate) fn take_in(&mut self, state: &'a State, id: &'a str, max: usize, context: &Context) -> bool {
         let descendants = descendants(state, id, context.now_seconds()).into_iter().map(|(_, child)| child);
@@ -118,10 +123,10 @@ pub(crate) fn holding_back<'a>(state: &'a State, wanted: &ConsentGranted, root: 
 /// A consent was revoked. One that ended with what it came of holds nobody back, nor one that its client gave up.
 pub(crate) fn evolve_revoked(state: &mut State, id: &str) {
     let Some(consent) = state.consents.get(id) else { return };
-    let by_client = consent.revoked.as_ref().is_none_or(|revoked| revoked.by_client);
+    let holds_nobody = consent.revoked.as_ref().is_none_or(|revoked| !revoked.holds_back());
     let granted = consent.granted.clone();
     let is_live = |parent: &String| state.consents.get(parent).is_some_and(|parent| parent.revoked.is_none());
-    if by_client || !granted.parent.as_ref().is_some_and(is_live) {
+    if holds_nobody || !granted.parent.as_ref().is_some_and(is_live) {
         return;
     }
     // It is remembered for as long as there is something to be taken over again.

@@ -9,6 +9,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::{
     resource::IdentityProviderSpec,
+    signal,
     state::{Changed, State},
 };
 
@@ -64,4 +65,5 @@ pub(crate) fn evolve_applied(state: &mut State, event: &IdentityProviderApplied,
 
 pub(crate) fn evolve_deleted(state: &mut State, event: &IdentityProviderDeleted) {
     state.identity_providers.remove(&event.name);
+    signal::forget(state, &event.name);
 }

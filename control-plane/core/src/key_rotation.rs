@@ -1,5 +1,5 @@
-//! Rotation of the cluster's own keys: of the one that signs tokens, and of the one that the authorization server seals
-//! with.
+//! Rotation of the cluster's own keys: of the one that signs tokens, of the one that the authorization server seals
+//! with, of the one that binding keys are sealed under in tokens, and of the one that data planes sign contexts with.
 //!
 //! The server seals the new key first, in the next edition of its secret; the word that is decided here makes it count,
 //! for everybody at one revision. The key before it goes on to be believed until the last of what it may have made has
@@ -11,19 +11,24 @@
 //! Absent: the keys themselves (`secret` has the ciphertexts), what a token key is (`token_key`).
 
 mod events;
+mod seals;
 
 use serde::{Deserialize, Serialize};
 
-pub use self::events::{AuthorizationKeyRetired, AuthorizationKeyRotated, TokenKeyRetired, TokenKeyRotated};
-pub(crate) use self::events::{
-    evolve_authorization_retired, evolve_authorization_rotated, evolve_token_retired, evolve_token_rotated,
+pub(crate) use self::events::{evolve_seal_retired, evolve_seal_rotated, evolve_token_retired, evolve_token_rotated};
+use self::seals::Seals;
+pub use self::{
+    events::{
+        AuthorizationKeyRetired, AuthorizationKeyRotated, BindingKeyRetired, BindingKeyRotated, ContextKeyRetired,
+        ContextKeyRotated, TokenKeyRetired, TokenKeyRotated,
+    },
+    seals::{in_use, seal_keys},
 };
 use crate::{
     Rejection,
     command::{Context, Decision},
     consent::{self, Consent},
     event::Event,
-    requests,
     secret::{self, SealSecret},
     standing,
     state::{Changed, State},
@@ -32,6 +37,12 @@ use crate::{
 
 /// Most keys of the authorization server at a time: what comes back is tried against each.
 pub const AUTHORIZATION_KEYS_MAX: usize = 3;
+/// Most keys that binding keys are sealed under at a time. Tokens name theirs, so none is tried in vain.
+pub const BINDING_KEYS_MAX: usize = 8;
+/// Most keys of contexts at a time: services look theirs up by its id.
+pub const CONTEXT_KEYS_MAX: usize = 8;
+/// How long a data plane may sign with a key that was replaced: it serves so long without control planes, by default.
+pub const CONTEXT_SECONDS_MAX: u64 = 24 * 3_600;
 /// Longest that anything but refresh tokens and codes is sealed for: the session of a browser.
 pub const SEALED_SECONDS_MAX: u64 = 10 * 3_600;
 /// How much longer than what it made a key is kept, in seconds: for nodes that heard of its replacement late.
@@ -40,6 +51,10 @@ pub const KEPT_SECONDS: u64 = 300;
 pub const TOKEN_SIGNING: &str = "token_signing";
 /// As [`TOKEN_SIGNING`].
 pub const AUTHORIZATION: &str = "authorization";
+/// As [`TOKEN_SIGNING`].
+pub const TOKEN_BINDING: &str = "token_binding";
+/// As [`TOKEN_SIGNING`].
+pub const CONTEXT_SIGNING: &str = "context_signing";
 /// As [`TOKEN_SIGNING`].
 pub const THE_KEY: &str = "1";
 /// Why keys are retired by a rotation.
@@ -55,9 +70,9 @@ pub struct Replaced {
     pub until: u64,
 }
 
-/// A key of the authorization server in the state, once it was rotated for the first time.
+/// A key that seals in the state, once its kind was rotated for the first time.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct AuthorizationKey {
+pub struct SealKey {
     /// Since when it is in use; revision 0: since there is one.
     pub changed: Changed,
     /// Absent while it is in use.
@@ -71,7 +86,11 @@ pub enum KeyWish {
     /// Sign tokens with another key.
     RotateToken(RotateToken),
     /// Seal with another key.
-    RotateAuthorization(RotateAuthorization),
+    RotateAuthorization(RotateSeal),
+    /// Seal binding keys with another key.
+    RotateBinding(RotateSeal),
+    /// Sign contexts with another key.
+    RotateContext(RotateSeal),
     /// Keep the keys of a kind in the next edition of their secret.
     Seal {
         /// Of which kind.
@@ -97,22 +116,31 @@ pub enum KeyKind {
     TokenSigning,
     /// Seals what clients and browsers bring back.
     Authorization,
+    /// Binding keys are sealed under it in tokens.
+    TokenBinding,
+    /// Data planes sign with it what servers are told of calls.
+    ContextSigning,
 }
 
 impl KeyKind {
+    /// Every kind.
+    pub const ALL: [Self; 4] = [Self::TokenSigning, Self::Authorization, Self::TokenBinding, Self::ContextSigning];
+
     /// The word for it.
     #[must_use]
     pub const fn word(self) -> &'static str {
         match self {
             Self::TokenSigning => "token-signing",
             Self::Authorization => "authorization",
+            Self::TokenBinding => "token-binding",
+            Self::ContextSigning => "context-signing",
         }
     }
 
     /// What a word is for.
     #[must_use]
     pub fn of_word(word: &str) -> Option<Self> {
-        [Self::TokenSigning, Self::Authorization].into_iter().find(|kind| kind.word() == word)
+        Self::ALL.into_iter().find(|kind| kind.word() == word)
     }
 }
 
@@ -131,7 +159,7 @@ pub struct RotateToken {
 
 /// A wish to seal with another key.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct RotateAuthorization {
+pub struct RotateSeal {
     /// Its id.
     pub key: String,
     /// The id of the one in use.
@@ -155,8 +183,8 @@ pub enum KeysStay {
     },
     /// So many keys are kept for what they sealed.
     #[error(
-        "{max} keys are kept already, for refresh tokens and sessions that count, one of them until {until} (Unix \
-         seconds); ask again then, or with --at-once, which ends them all"
+        "{max} keys are kept already, for what they sealed and still counts, one of them until {until} (Unix seconds); \
+         ask again then, or with --at-once, which ends it all"
     )]
     Kept {
         /// How many there may be.
@@ -189,9 +217,8 @@ pub fn signer(state: &State) -> Option<&StoredTokenKey> {
 
 /// The key that is sealed with, once it was rotated for the first time.
 #[must_use]
-pub fn sealer(state: &State) -> Option<(&str, &AuthorizationKey)> {
-    let in_use = state.authorization_keys.iter().filter(|(_, one)| one.replaced.is_none());
-    in_use.max_by_key(|(_, one)| one.changed.revision).map(|(id, one)| (id.as_str(), one))
+pub fn sealer(state: &State) -> Option<(&str, &SealKey)> {
+    in_use(&state.authorization_keys)
 }
 
 /// The keys whose time has come.
@@ -200,8 +227,11 @@ pub fn overdue(state: &State, now_seconds: u64) -> Vec<KeyWish> {
     let is_over = |replaced: &Option<Replaced>| replaced.is_some_and(|replaced| replaced.until <= now_seconds);
     let tokens = state.token_keys.iter().filter(|(_, one)| is_over(&one.replaced));
     let tokens = tokens.map(|(kid, _)| KeyWish::Retire { kind: KeyKind::TokenSigning, key: kid.clone() });
-    let seals = state.authorization_keys.iter().filter(|(_, one)| is_over(&one.replaced));
-    let seals = seals.map(|(id, _)| KeyWish::Retire { kind: KeyKind::Authorization, key: id.clone() });
+    let sealing = KeyKind::ALL.into_iter().filter_map(|kind| Some((kind, seal_keys(state, kind)?)));
+    let seals = sealing.flat_map(|(kind, keys)| {
+        let over = keys.iter().filter(|(_, one)| is_over(&one.replaced));
+        over.map(move |(id, _)| KeyWish::Retire { kind, key: id.clone() })
+    });
     tokens.chain(seals).collect()
 }
 
@@ -250,11 +280,15 @@ fn last_seal_ends(state: &State, now: u64) -> u64 {
 pub(crate) fn decide(state: &State, wish: KeyWish, context: &Context) -> Result<Decision, Rejection> {
     match wish {
         KeyWish::RotateToken(wish) => decide_token(state, wish, context),
-        KeyWish::RotateAuthorization(wish) => decide_authorization(state, wish, context),
+        KeyWish::RotateAuthorization(wish) => seals::decide_rotate(state, Seals::Authorization, wish, context),
+        KeyWish::RotateBinding(wish) => seals::decide_rotate(state, Seals::TokenBinding, wish, context),
+        KeyWish::RotateContext(wish) => seals::decide_rotate(state, Seals::ContextSigning, wish, context),
         KeyWish::Seal { kind, in_use, sealing } => {
             let (known, column) = match kind {
                 KeyKind::TokenSigning => (signer(state).map(|known| known.key.kid.as_str()), TOKEN_SIGNING),
                 KeyKind::Authorization => (sealer(state).map(|(id, _)| id), AUTHORIZATION),
+                KeyKind::TokenBinding => (seals::in_use(&state.binding_keys).map(|(id, _)| id), TOKEN_BINDING),
+                KeyKind::ContextSigning => (seals::in_use(&state.context_keys).map(|(id, _)| id), CONTEXT_SIGNING),
             };
             // A rotation may be under way whose outcome whoever seals does not know.
             if known != in_use.as_deref() || sealing.column != column || sealing.key != THE_KEY {
@@ -269,7 +303,17 @@ pub(crate) fn decide(state: &State, wish: KeyWish, context: &Context) -> Result<
         }
         KeyWish::Retire { kind: KeyKind::Authorization, key } => {
             let known = state.authorization_keys.get(&key).map(|one| one.replaced);
-            let retired = |key| context.event(AuthorizationKeyRetired { key, reason: String::new() });
+            let retired = |key| context.event(Seals::Authorization.retired(key, String::new()));
+            decide_retire(known, key, retired, context)
+        }
+        KeyWish::Retire { kind: KeyKind::TokenBinding, key } => {
+            let known = state.binding_keys.get(&key).map(|one| one.replaced);
+            let retired = |key| context.event(Seals::TokenBinding.retired(key, String::new()));
+            decide_retire(known, key, retired, context)
+        }
+        KeyWish::Retire { kind: KeyKind::ContextSigning, key } => {
+            let known = state.context_keys.get(&key).map(|one| one.replaced);
+            let retired = |key| context.event(Seals::ContextSigning.retired(key, String::new()));
             decide_retire(known, key, retired, context)
         }
     }
@@ -300,36 +344,6 @@ fn decide_token(state: &State, wish: RotateToken, context: &Context) -> Result<D
     if at_once {
         let retired = |kid: &String| TokenKeyRetired { kid: kid.clone(), reason: AT_ONCE.to_owned() };
         events.extend(state.token_keys.keys().map(|kid| context.event(retired(kid))));
-    }
-    Ok(Decision::done(events))
-}
-
-fn decide_authorization(state: &State, wish: RotateAuthorization, context: &Context) -> Result<Decision, Rejection> {
-    let RotateAuthorization { key, replaces, edition, at_once, reason } = wish;
-    consent::check_reason(&reason)?;
-    if !requests::is_id(&key) || !requests::is_id(&replaces) || key == replaces {
-        return Err(Rejection::Malformed { what: "key id", rule: "two of 1 to 128 visible ASCII characters" });
-    }
-    check_sealed(state, AUTHORIZATION, edition)?;
-    if state.authorization_keys.contains_key(&key) || sealer(state).is_some_and(|(id, _)| id != replaces) {
-        return Err(KeysStay::NotSealed { column: AUTHORIZATION }.into());
-    }
-    // Before the first rotation the key in use is not listed.
-    if state.authorization_keys.len().max(1) >= AUTHORIZATION_KEYS_MAX && !at_once {
-        let replaced = state.authorization_keys.values().filter_map(|one| one.replaced);
-        let until = replaced.map(|one| one.until).min().unwrap_or_default();
-        return Err(KeysStay::Kept { max: AUTHORIZATION_KEYS_MAX, until }.into());
-    }
-    let now = context.now_seconds();
-    let until = if at_once { now } else { last_seal_ends(state, now).saturating_add(KEPT_SECONDS) };
-    let mut before: Vec<String> = state.authorization_keys.keys().cloned().collect();
-    if before.is_empty() {
-        before.push(replaces.clone());
-    }
-    let mut events = vec![context.event(AuthorizationKeyRotated { key, replaces, until, at_once, reason })];
-    if at_once {
-        let retired = |key: String| AuthorizationKeyRetired { key, reason: AT_ONCE.to_owned() };
-        events.extend(before.into_iter().map(|id| context.event(retired(id))));
     }
     Ok(Decision::done(events))
 }

@@ -13,6 +13,7 @@ use crate::{
     Rejection,
     assertion::{self, Use},
     authorization,
+    binding::{self, Shown},
     command::{Context, Decision, Exchanged},
     consent::{self, TokenIssued},
     state::State,
@@ -82,7 +83,15 @@ pub struct TokenRefreshed {
     pub expires_at: u64,
 }
 
-pub(crate) fn decide_refresh(state: &State, wish: Refresh, context: &Context) -> Result<Decision, Rejection> {
+/// `shown`: what the client showed of what its token will be bound to. Without what the grant is bound to the present
+/// refresh token does nothing, not even end the consent. An earlier one ends it whatever is shown: whoever bound the grant
+/// since then may be the one who has the copy.
+pub(crate) fn decide_refresh(
+    state: &State,
+    wish: Refresh,
+    shown: Option<Shown<'_>>,
+    context: &Context,
+) -> Result<Decision, Rejection> {
     let now = context.now_seconds();
     let consent = state.consents.get(&wish.consent).filter(|known| known.granted.client == wish.client);
     let consent = consent.filter(|known| known.is_live(now)).ok_or(Rejection::RefreshUnknown)?;
@@ -96,6 +105,7 @@ pub(crate) fn decide_refresh(state: &State, wish: Refresh, context: &Context) ->
         // A backup from before it was restored.
         _ => return Err(Rejection::RefreshUnknown),
     };
+    let newly_bound = binding::check(consent, shown, false, context)?;
     if wish.virtual_server.is_some_and(|name| name != consent.granted.virtual_server) {
         return Err(Rejection::RefreshUnknown);
     }
@@ -115,7 +125,8 @@ pub(crate) fn decide_refresh(state: &State, wish: Refresh, context: &Context) ->
     };
     let grant = consent::to_grant(&consent.granted, &next.issued);
     let exchanged = Exchanged { grant, level: next.level, refresh: Some(generation) };
-    Ok(Decision::fulfilled(vec![context.event(refreshed)], Fulfilled::Token(exchanged)))
+    let events = [context.event(refreshed)].into_iter().chain(newly_bound).collect();
+    Ok(Decision::fulfilled(events, Fulfilled::Token(exchanged)))
 }
 
 pub(crate) fn evolve_refreshed(state: &mut State, event: &TokenRefreshed, now_seconds: u64) {

@@ -45,6 +45,10 @@ pub enum Endpoint {
     Consent,
     /// The timeline of consents.
     Audit,
+    /// What directories say of people.
+    Scim,
+    /// Signals that are sent here.
+    Signals,
     /// Several: of what was not told apart.
     #[default]
     Other,
@@ -63,6 +67,8 @@ impl Endpoint {
             Self::SignIn => "sign_in",
             Self::Consent => "consent",
             Self::Audit => "audit",
+            Self::Scim => "scim",
+            Self::Signals => "signals",
             Self::Other => "other",
         }
     }

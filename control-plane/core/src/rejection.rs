@@ -30,6 +30,9 @@ pub enum Rejection {
     /// A deactivated user or agent can be given no token.
     #[error("{0} is not active")]
     Inactive(ResourceRef),
+    /// Whoever is activated begins anew, and that takes further changes.
+    #[error("{0} is not activated yet: consents or agents of before are still being ended; try again")]
+    StillEnding(ResourceRef),
     /// More was asked for than the agent may ever use.
     #[error("level {level} is above the ceiling {ceiling} of Agent {agent}")]
     LevelAboveCeiling {
@@ -51,6 +54,9 @@ pub enum Rejection {
     /// It is good once.
     #[error("the assertion was used before")]
     AssertionUsed,
+    /// What a provider or a browser says of a person was so before their sessions ended.
+    #[error("the sessions of {0} were ended after this: sign in again")]
+    SessionsEnded(ResourceRef),
     /// No such code, or not any more, or not for this client, redirect URI or verifier.
     #[error("the code is not known, has expired, or was made for another client, redirect URI, resource or verifier")]
     CodeUnknown,
@@ -60,6 +66,9 @@ pub enum Rejection {
     /// Nothing is handed on.
     #[error(transparent)]
     Exchange(#[from] crate::exchange::NotHandedOn),
+    /// The token would not be bound as it must be.
+    #[error(transparent)]
+    Binding(#[from] crate::binding::NotBound),
     /// The person has answered this question.
     #[error("this was answered before")]
     AnsweredBefore,
@@ -190,6 +199,18 @@ pub enum Rejection {
     /// There is no such secret.
     #[error("there is no secret \"{name}\"")]
     SecretUnknown {
+        /// Its name.
+        name: String,
+    },
+    /// A SCIM token has the name.
+    #[error("there is a SCIM token \"{name}\", whose text was shown once; revoke it first, or take another name")]
+    ScimTokenTaken {
+        /// Its name.
+        name: String,
+    },
+    /// There is no such SCIM token.
+    #[error("there is no SCIM token \"{name}\"")]
+    ScimTokenUnknown {
         /// Its name.
         name: String,
     },
@@ -336,6 +357,7 @@ impl Rejection {
         match self {
             Self::Invalid(_) | Self::LifetimeOutOfBounds { .. } | Self::Malformed { .. } => Class::Invalid,
             Self::SecretUnknown { .. }
+            | Self::ScimTokenUnknown { .. }
             | Self::NotFound(_)
             | Self::ToolUnknown { .. }
             | Self::MemberUnknown(_)
@@ -354,6 +376,7 @@ impl Rejection {
             | Self::CheckpointConflict { .. }
             | Self::CheckpointProof { .. }
             | Self::SecretForOthers { .. }
+            | Self::ScimTokenTaken { .. }
             | Self::SecretEdition { .. }
             | Self::SecretsUnderOther { .. }
             | Self::Keys(_)
@@ -368,7 +391,9 @@ impl Rejection {
             | Self::LastVoter { .. }
             | Self::MajorityLost { .. } => Class::Conflict,
             Self::Inactive(_)
+            | Self::StillEnding(_)
             | Self::AssertionUsed
+            | Self::SessionsEnded(_)
             | Self::CodeUnknown
             | Self::AnsweredBefore
             | Self::RefreshUnknown
@@ -377,6 +402,7 @@ impl Rejection {
             | Self::NotHeadless { .. }
             | Self::NotItsWorkload { .. }
             | Self::Exchange(_)
+            | Self::Binding(_)
             | Self::ConsentHeld { .. }
             | Self::LevelAboveCeiling { .. }
             | Self::JoinTokenInvalid

@@ -14,25 +14,29 @@ use crate::manifest::suggest;
 
 mod checks;
 mod command;
+mod decision;
 mod identity;
 mod openapi;
 mod people;
 pub mod redirect;
+mod signals;
 mod transport;
 mod virtual_server;
 mod workload;
 
 pub use command::{CommandSpec, Sharing, Transport, Variable};
+pub use decision::DecisionClientSpec;
 pub use identity::{
-    AgentClientsSpec, AssertionsSpec, ClientAuth, ClientSpec, HeadlessSpec, IdentityProviderSpec, KEY_SET_BYTES_MAX,
-    ProviderAlgorithm,
+    AgentClientsSpec, AssertionsSpec, ClientAuth, ClientBinding, ClientSpec, HeadlessSpec, IdentityProviderSpec,
+    KEY_SET_BYTES_MAX, ProviderAlgorithm,
 };
 pub use openapi::OpenApiSpec;
 pub use people::{GroupsSpec, Nobody, PeopleSpec, ProviderAuth, SignInSpec};
+pub use signals::{PollSpec, PushSpec, SignalEffect, SignalKind, SignalsSpec};
 pub use transport::{BreakerSpec, CredentialSpec, LimitsSpec, RetrySpec, SecretRef, TlsSpec};
 
 pub use checks::{ADMINISTRATORS_CLIENT, Fault, is_http_url, name_fault};
-pub use virtual_server::{Naming, ServerEntry, ToolView, ToolsShown, VirtualServerSpec};
+pub use virtual_server::{BindingSpec, Naming, ServerEntry, ToolView, ToolsShown, VirtualServerSpec};
 pub use workload::{WorkloadSpec, WorkloadsSpec, trust_domain_of};
 
 /// The only `apiVersion` so far.
@@ -67,6 +71,8 @@ pub enum Kind {
     Client,
     /// A company's own, whose word about its people is taken.
     IdentityProvider,
+    /// A service that may ask whether a call would be permitted.
+    DecisionClient,
     /// What a person allowed an agent to do; comes from issuing a token.
     Consent,
     /// A data plane or ledger that registered its key.
@@ -75,7 +81,7 @@ pub enum Kind {
 
 impl Kind {
     /// All kinds, in the order people should read them.
-    pub const ALL: [Self; 11] = [
+    pub const ALL: [Self; 12] = [
         Self::Server,
         Self::VirtualServer,
         Self::User,
@@ -85,6 +91,7 @@ impl Kind {
         Self::Policy,
         Self::Client,
         Self::IdentityProvider,
+        Self::DecisionClient,
         Self::Consent,
         Self::Node,
     ];
@@ -102,6 +109,7 @@ impl Kind {
             Self::Policy => "Policy",
             Self::Client => "Client",
             Self::IdentityProvider => "IdentityProvider",
+            Self::DecisionClient => "DecisionClient",
             Self::Consent => "Consent",
             Self::Node => "Node",
         }
@@ -117,7 +125,8 @@ impl Kind {
             | Self::Agent
             | Self::Policy
             | Self::Client
-            | Self::IdentityProvider => true,
+            | Self::IdentityProvider
+            | Self::DecisionClient => true,
             Self::Group | Self::Project | Self::Consent | Self::Node => false,
         }
     }
@@ -195,6 +204,9 @@ pub struct ServerSpec {
     /// What is sent again when a connection fails; nothing where absent.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub retry: Option<RetrySpec>,
+    /// Whether the server is told, in a signed header, on whose behalf each call is made; it is where absent.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub context: Option<bool>,
 }
 
 /// Where a server is reached.
@@ -259,6 +271,9 @@ pub struct UserSpec {
 pub struct AgentSpec {
     /// The user who answers for the agent.
     pub owner: String,
+    /// The user who answers for it once the owner is not active any more; where absent, it stops then.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub successor: Option<String>,
     /// The project it belongs to; a project exists while an agent names it.
     pub project: String,
     /// The most harmful tier the agent may ever use.
@@ -354,6 +369,8 @@ pub enum Spec {
     Client(ClientSpec),
     /// Of an `IdentityProvider`.
     IdentityProvider(IdentityProviderSpec),
+    /// Of a `DecisionClient`.
+    DecisionClient(DecisionClientSpec),
 }
 
 impl Spec {
@@ -368,6 +385,7 @@ impl Spec {
             Self::Policy(_) => Kind::Policy,
             Self::Client(_) => Kind::Client,
             Self::IdentityProvider(_) => Kind::IdentityProvider,
+            Self::DecisionClient(_) => Kind::DecisionClient,
         }
     }
 }

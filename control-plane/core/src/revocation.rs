@@ -15,9 +15,12 @@ use crate::{
     consent::{self, Consent},
     event::Event,
     handed_on::Ending,
+    provisioning,
     resource::{AgentSpec, UserSpec},
     user::UserApplied,
 };
+
+pub mod sessions;
 
 /// Most consents revoked in one change: with the longest reasons a few MiB, so that no change holds up the others.
 pub const REVOKED_AT_ONCE_MAX: usize = 1_000;
@@ -27,6 +30,8 @@ pub const REVOKED_AT_ONCE_MAX: usize = 1_000;
 pub enum Target {
     /// A person's, through all agents.
     User(String),
+    /// All that a person has begun: nobody is deactivated, and they may begin anew.
+    UserSessions(String),
     /// An agent's, for all people.
     Agent(String),
     /// What everybody allowed a client.
@@ -43,6 +48,7 @@ impl Target {
     pub fn from_words(kind: &str, name: String) -> Option<Self> {
         match kind {
             "user" => Some(Self::User(name)),
+            "user-sessions" => Some(Self::UserSessions(name)),
             "agent" => Some(Self::Agent(name)),
             "client" => Some(Self::Client(name)),
             "session" => Some(Self::Session(name)),
@@ -75,6 +81,9 @@ pub struct Revoked {
 pub(crate) fn decide_revoke(state: &State, wish: &Revoke, context: &Context) -> Result<Decision, Rejection> {
     consent::check_reason(&wish.reason)?;
     check_known(state, &wish.target)?;
+    if let Target::UserSessions(user) = &wish.target {
+        return Ok(sessions::decide(state, user, &wish.reason, context));
+    }
     let (mut events, mut changes) = (Vec::new(), Vec::new());
     if let Some((event, resource)) = deactivation(state, wish, context) {
         events.push(event);
@@ -104,7 +113,9 @@ pub(crate) fn repeat(state: &State, wish: &Revoke, revision: u64, context: &Cont
 
 fn check_known(state: &State, target: &Target) -> Result<(), Rejection> {
     let (is_known, resource) = match target {
-        Target::User(name) => (state.users.contains_key(name), ResourceRef::new(Kind::User, name)),
+        Target::User(name) | Target::UserSessions(name) => {
+            (state.users.contains_key(name), ResourceRef::new(Kind::User, name))
+        }
         Target::Agent(name) => (state.agents.contains_key(name), ResourceRef::new(Kind::Agent, name)),
         Target::Consent(id) => (state.consents.contains_key(id), ResourceRef::new(Kind::Consent, id)),
         // One that a document describes is known by its consents alone.
@@ -120,14 +131,16 @@ fn check_known(state: &State, target: &Target) -> Result<(), Rejection> {
     if is_known { Ok(()) } else { Err(Rejection::NotFound(vec![resource])) }
 }
 
-/// The event that makes a person or an agent inactive; `None` for what is so already, and for what has no activity.
+/// The event that makes a person or an agent inactive, or keeps a person so; `None` for what is so already, and for what
+/// has no activity.
 fn deactivation(state: &State, wish: &Revoke, context: &Context) -> Option<(Event, ResourceRef)> {
     let reason = wish.reason.clone();
     match &wish.target {
         Target::User(name) => {
-            let spec = state.users.get(name).map(|user| &user.spec).filter(|spec| spec.active)?;
+            let held = provisioning::may_be_held(state, name);
+            let spec = state.users.get(name).map(|user| &user.spec).filter(|spec| spec.active || held)?;
             let spec = UserSpec { active: false, ..spec.clone() };
-            let event = UserApplied { name: name.clone(), spec, reason };
+            let event = UserApplied { name: name.clone(), spec, reason, held };
             Some((context.event(event), ResourceRef::new(Kind::User, name)))
         }
         Target::Agent(name) => {
@@ -136,7 +149,7 @@ fn deactivation(state: &State, wish: &Revoke, context: &Context) -> Option<(Even
             let event = AgentApplied { name: name.clone(), spec, reason };
             Some((context.event(event), ResourceRef::new(Kind::Agent, name)))
         }
-        Target::Client(_) | Target::Session(_) | Target::Consent(_) => None,
+        Target::UserSessions(_) | Target::Client(_) | Target::Session(_) | Target::Consent(_) => None,
     }
 }
 
@@ -146,7 +159,9 @@ type Consents<'a> = Box<dyn Iterator<Item = (&'a String, &'a Consent)> + 'a>;
 fn consents<'a>(state: &'a State, target: &'a Target) -> Consents<'a> {
     let all = state.consents.iter();
     match target {
-        Target::User(name) => Box::new(all.filter(move |(_, one)| one.granted.user == *name)),
+        Target::User(name) | Target::UserSessions(name) => {
+            Box::new(all.filter(move |(_, one)| one.granted.user == *name))
+        }
         Target::Agent(name) => Box::new(all.filter(move |(_, one)| one.granted.agent == *name)),
         Target::Client(name) => Box::new(all.filter(move |(_, one)| one.granted.client == *name)),
         Target::Session(session) => {
@@ -171,6 +186,7 @@ fn settled(state: &State, target: &Target) -> u64 {
     let of_itself = match target {
         Target::User(name) => state.users.get(name).map(|user| user.changed.revision),
         Target::Agent(name) => state.agents.get(name).map(|agent| agent.changed.revision),
+        Target::UserSessions(name) => sessions::last(state, name),
         Target::Client(_) | Target::Session(_) | Target::Consent(_) => None,
     };
     of_consents.max(of_itself).unwrap_or(state.revision)

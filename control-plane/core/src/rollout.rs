@@ -81,7 +81,9 @@ impl Staged {
             Spec::Server(spec) => Some(Self::Server(spec.clone())),
             Spec::VirtualServer(spec) => Some(Self::VirtualServer(spec.clone())),
             Spec::Policy(spec) => Some(Self::Policy(spec.clone())),
-            Spec::User(_) | Spec::Agent(_) | Spec::Client(_) | Spec::IdentityProvider(_) => None,
+            Spec::User(_) | Spec::Agent(_) | Spec::Client(_) | Spec::IdentityProvider(_) | Spec::DecisionClient(_) => {
+                None
+            }
         }
     }
 

@@ -16,6 +16,7 @@ use crate::{
     resource::API_VERSION,
     resource::AgentState,
     server::Server,
+    signal,
     state::Changed,
     tool::{self, Tool},
     user,
@@ -43,6 +44,7 @@ pub fn names(state: &State, kind: Kind) -> Vec<String> {
         Kind::Policy => state.policies.keys().cloned().collect(),
         Kind::Client => state.clients.keys().cloned().collect(),
         Kind::IdentityProvider => state.identity_providers.keys().cloned().collect(),
+        Kind::DecisionClient => state.decision_clients.keys().cloned().collect(),
         Kind::Consent => state.consents.keys().cloned().collect(),
         Kind::Node => state.nodes.keys().cloned().collect(),
     }
@@ -67,6 +69,7 @@ pub fn without_status(state: &State, resource: &ResourceRef) -> Option<Value> {
         | Kind::Policy
         | Kind::Client
         | Kind::IdentityProvider
+        | Kind::DecisionClient
         | Kind::Consent
         | Kind::Node => Related::Nothing,
     };
@@ -92,6 +95,7 @@ impl<'a> Related<'a> {
             | Kind::Policy
             | Kind::Client
             | Kind::IdentityProvider
+            | Kind::DecisionClient
             | Kind::Consent
             | Kind::Node => Self::Nothing,
         }
@@ -122,6 +126,7 @@ fn written(state: &State, resource: &ResourceRef, related: &Related<'_>) -> Opti
         Kind::Policy => Some(to_json(&state.policies.get(name)?.spec)),
         Kind::Client => Some(to_json(&state.clients.get(name)?.spec)),
         Kind::IdentityProvider => Some(to_json(&state.identity_providers.get(name)?.spec)),
+        Kind::DecisionClient => Some(to_json(&state.decision_clients.get(name)?.spec)),
         Kind::Group | Kind::Project => related.to(name).map(|_| None)?,
         Kind::Consent => state.consents.get(name).map(|_| None)?,
         Kind::Node => state.nodes.get(name).map(|_| None)?,
@@ -159,13 +164,14 @@ fn status(state: &State, resource: &ResourceRef, related: &Related<'_>, now_seco
             let agents = related.to(name).unwrap_or_default();
             changed_with(state.users.get(name)?.changed, json!({"agents": agents}))
         }
-        Kind::Agent => agent_status(state.agents.get(name)?, now_seconds),
+        Kind::Agent => agent_status(state, state.agents.get(name)?, now_seconds),
         Kind::Policy => {
             let changed = state.policies.get(name)?.changed;
             changed_with(changed, json!({"version": changed.revision.to_string()}))
         }
         Kind::Client => changed_with(state.clients.get(name)?.changed, json!({})),
-        Kind::IdentityProvider => changed_with(state.identity_providers.get(name)?.changed, json!({})),
+        Kind::IdentityProvider => changed_with(state.identity_providers.get(name)?.changed, signal::shown(state, name)),
+        Kind::DecisionClient => changed_with(state.decision_clients.get(name)?.changed, json!({})),
         Kind::Group => json!({"members": related.to(name)?}),
         Kind::Project => json!({"agents": related.to(name)?}),
         Kind::Consent => consent_status(state.consents.get(name)?, now_seconds),
@@ -178,13 +184,21 @@ fn status(state: &State, resource: &ResourceRef, related: &Related<'_>, now_seco
     })
 }
 
-fn agent_status(agent: &Agent, now_seconds: u64) -> Value {
+fn agent_status(state: &State, agent: &Agent, now_seconds: u64) -> Value {
     let spec = &agent.spec;
     let phase = if spec.state == AgentState::Active && !spec.active { "deactivated" } else { spec.state.as_str() };
     let mut own = json!({ "state": phase });
-    if let Some(fields) = own.as_object_mut().filter(|_| spec.is_review_due(now_seconds)) {
+    let mut conditions = Vec::new();
+    if spec.is_review_due(now_seconds) {
         let message = "nobody has looked at it by spec.review_by; it gets no tokens until that is a later day";
-        fields.insert("conditions".into(), vec![condition("review_due", message)].into());
+        conditions.push(condition("review_due", message));
+    }
+    if !state.users.get(&spec.owner).is_some_and(|owner| owner.spec.active) {
+        let message = "nobody answers for it: its owner is not active, and no active user was named as successor";
+        conditions.push(condition("ownerless", message));
+    }
+    if let Some(fields) = own.as_object_mut().filter(|_| !conditions.is_empty()) {
+        fields.insert("conditions".into(), conditions.into());
     }
     changed_with(agent.changed, own)
 }

@@ -11,8 +11,9 @@ use serde::{Deserialize, Serialize};
 use crate::{
     Kind, Rejection, ResourceRef,
     command::{Context, Decision},
-    requests,
+    provisioning, requests,
     resource::UserSpec,
+    revocation::sessions,
     state::State,
     user::{self, UserApplied},
     wish::Fulfilled,
@@ -35,6 +36,9 @@ pub struct SignIn {
     pub may_join: bool,
     /// Names the browser's session.
     pub session: String,
+    /// When the provider said so, Unix seconds; nothing where it has no say.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub said_at: Option<u64>,
 }
 
 /// Payload of `person_signed_in`.
@@ -49,7 +53,7 @@ pub struct PersonSignedIn {
 }
 
 pub(crate) fn decide(state: &State, wish: SignIn, context: &Context) -> Result<Decision, Rejection> {
-    let SignIn { user, provider, groups, may_join, session } = wish;
+    let SignIn { user, provider, groups, may_join, session, said_at } = wish;
     let groups_fit =
         groups.iter().all(|groups| groups.len() <= GROUPS_MAX && groups.iter().all(|name| names::is_person_name(name)));
     if !names::is_person_name(&user) || !requests::is_id(&session) || !groups_fit {
@@ -65,19 +69,22 @@ pub(crate) fn decide(state: &State, wish: SignIn, context: &Context) -> Result<D
         return Err(Rejection::NotFound(vec![ResourceRef::new(Kind::User, user)]));
     }
     // Providers differ in whether the case of an address counts: somebody who was deactivated must not join anew by it.
-    let is_same = |other: &String| known.is_none() && other.eq_ignore_ascii_case(&user);
-    if let Some(other) = state.users.keys().find(|other| is_same(other)) {
+    if let Some(other) = user::almost(state, &user).next().filter(|_| known.is_none()) {
         return Err(Rejection::Inactive(ResourceRef::new(Kind::User, other)));
     }
     if known.is_some_and(|spec| !spec.active) {
         return Err(Rejection::Inactive(ResourceRef::new(Kind::User, user)));
     }
+    if !provider.is_empty() {
+        sessions::check_word(state, &user, said_at, context)?;
+    }
     let before = known.map_or_else(BTreeSet::new, |spec| spec.groups.clone());
+    let groups = groups.map(|listed| provisioning::groups_beside(state, &user, listed));
     let spec = UserSpec { groups: groups.unwrap_or(before), active: true };
     let mut events = Vec::new();
     if known != Some(&spec) {
         let reason = format!("signed in at identity provider {provider}");
-        events.push(context.event(UserApplied { name: user.clone(), spec, reason }));
+        events.push(context.event(UserApplied { name: user.clone(), spec, reason, held: false }));
     }
     events.push(context.event(PersonSignedIn { user, provider, session }));
     Ok(Decision::fulfilled(events, Fulfilled::Done))

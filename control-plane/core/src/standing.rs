@@ -169,7 +169,7 @@ pub(crate) fn decide_vouched(
 pub(crate) fn serve(state: &State, standing: &Standing, until: u64, context: &Context) -> Result<Served, Rejection> {
     let known = serving(state, standing);
     if let Some((id, known)) = known
-        && known.revoked.as_ref().is_some_and(|revoked| !revoked.by_client)
+        && known.revoked.as_ref().is_some_and(|revoked| revoked.holds_back())
     {
         return Err(Rejection::ConsentHeld { consent: id.to_owned() });
     }

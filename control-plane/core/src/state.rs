@@ -13,25 +13,30 @@ use serde::{Deserialize, Serialize};
 use crate::{
     agent::{self, Agent},
     assertion::Assertions,
-    authorization,
+    authorization, binding,
     checkpoint::{self, Checkpoint},
     client::{self, Client},
     consent::{self, Consent},
     credential::{self, Credential},
+    decision_client::{self, DecisionClient},
     event::{Change, Event},
     exchange,
     identity_provider::{self, IdentityProvider},
     join_token::{self, JoinToken},
-    key_rotation::{self, AuthorizationKey},
+    key_rotation::{self, SealKey},
     member::{self, Cluster, Member},
     node::{self, Node},
     policy::{self, Policy},
+    provisioning::{self, Provisioned},
     refresh,
     requests::Requests,
     reserve,
+    revocation::sessions::{self, SessionsEnds},
     rollout::{self, Rollouts},
+    scim_token::{self, ScimToken},
     secret::{self, Secret},
     server::{self, Server},
+    signal::{self, Signals},
     standing,
     table::{self, Table},
     token_key::{self, Issuer, StoredTokenKey},
@@ -51,6 +56,15 @@ pub struct State {
     pub virtual_servers: Table<String, VirtualServer>,
     /// Users by name.
     pub users: Table<String, User>,
+    /// By a name in lower case, the users who are called so but for that.
+    #[serde(default, skip_serializing_if = "Table::is_empty")]
+    pub folded_names: Table<String, BTreeSet<String>>,
+    /// What directories said of users and groups.
+    #[serde(default, skip_serializing_if = "Provisioned::is_empty")]
+    pub provisioned: Provisioned,
+    /// By which directories are let in, by name.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub scim_tokens: BTreeMap<String, ScimToken>,
     /// Agents by name.
     pub agents: Table<String, Agent>,
     /// Policies by name.
@@ -74,7 +88,13 @@ pub struct State {
     pub token_keys: BTreeMap<String, StoredTokenKey>,
     /// Keys of the authorization server by id, once they were rotated.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
-    pub authorization_keys: BTreeMap<String, AuthorizationKey>,
+    pub authorization_keys: BTreeMap<String, SealKey>,
+    /// Keys that binding keys are sealed under in tokens by id, once they were rotated.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub binding_keys: BTreeMap<String, SealKey>,
+    /// Keys that data planes sign contexts with by id, once they were rotated.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub context_keys: BTreeMap<String, SealKey>,
     /// Who signs tokens; absent until set.
     pub issuer: Option<Issuer>,
     /// Which cluster this is; absent until it is founded.
@@ -96,9 +116,18 @@ pub struct State {
     /// Identity providers by name.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub identity_providers: BTreeMap<String, IdentityProvider>,
+    /// Decision clients by name.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub decision_clients: BTreeMap<String, DecisionClient>,
     /// What was used up of providers' assertions, and the consents that serve them.
     #[serde(default, skip_serializing_if = "Assertions::is_empty")]
     pub assertions: Assertions,
+    /// What was taken of transmitters' signals.
+    #[serde(default, skip_serializing_if = "Signals::is_empty")]
+    pub signals: Signals,
+    /// Whose sessions ended lately.
+    #[serde(default, skip_serializing_if = "SessionsEnds::is_empty")]
+    pub sessions_ends: SessionsEnds,
     /// Name of the master key that all secrets were last sealed anew under.
     pub master_key: Option<String>,
     /// Changes that go to a share of the data planes first.
@@ -143,8 +172,28 @@ pub fn evolve(state: &mut State, event: &Event, revision: u64) {
         Change::TokenKeyRegistered(change) => token_key::evolve_registered(state, change, changed),
         Change::TokenKeyRotated(change) => key_rotation::evolve_token_rotated(state, change, changed),
         Change::TokenKeyRetired(change) => key_rotation::evolve_token_retired(state, change),
-        Change::AuthorizationKeyRotated(change) => key_rotation::evolve_authorization_rotated(state, change, changed),
-        Change::AuthorizationKeyRetired(change) => key_rotation::evolve_authorization_retired(state, change),
+        Change::AuthorizationKeyRotated(change) => {
+            let (keys, names) = (&mut state.authorization_keys, (change.key.as_str(), change.replaces.as_str()));
+            key_rotation::evolve_seal_rotated(keys, names, change.until, changed);
+        }
+        Change::AuthorizationKeyRetired(change) => {
+            key_rotation::evolve_seal_retired(&mut state.authorization_keys, &change.key);
+        }
+        Change::BindingKeyRotated(change) => {
+            let (keys, names) = (&mut state.binding_keys, (change.key.as_str(), change.replaces.as_str()));
+            key_rotation::evolve_seal_rotated(keys, names, change.until, changed);
+        }
+        Change::BindingKeyRetired(change) => {
+            key_rotation::evolve_seal_retired(&mut state.binding_keys, &change.key);
+        }
+        Change::ContextKeyRotated(change) => {
+            let (keys, names) = (&mut state.context_keys, (change.key.as_str(), change.replaces.as_str()));
+            key_rotation::evolve_seal_rotated(keys, names, change.until, changed);
+        }
+        Change::ContextKeyRetired(change) => {
+            key_rotation::evolve_seal_retired(&mut state.context_keys, &change.key);
+        }
+        Change::GrantBound(change) => binding::evolve_bound(state, change),
         Change::IssuerSet(change) => token_key::evolve_issuer(state, change),
         Change::ClusterFounded(change) => member::evolve_founded(state, change, changed),
         Change::JoinTokenCreated(change) => join_token::evolve_created(state, change, changed),
@@ -165,11 +214,24 @@ pub fn evolve(state: &mut State, event: &Event, revision: u64) {
         Change::ClientDeleted(change) => client::evolve_deleted(state, change),
         Change::IdentityProviderApplied(change) => identity_provider::evolve_applied(state, change, changed),
         Change::IdentityProviderDeleted(change) => identity_provider::evolve_deleted(state, change),
+        Change::DecisionClientApplied(change) => decision_client::evolve_applied(state, change, changed),
+        Change::DecisionClientDeleted(change) => decision_client::evolve_deleted(state, change),
         Change::AssertionUsed(change) => standing::evolve_used(state, change, event.time / 1_000_000),
         Change::CodeIssued(change) => authorization::evolve_issued(state, change),
         Change::CodeRedeemed(change) => authorization::evolve_redeemed(state, change, event.time / 1_000_000),
         Change::TokenRefreshed(change) => refresh::evolve_refreshed(state, change, event.time / 1_000_000),
         Change::TokenExchanged(change) => exchange::evolve_exchanged(state, change, event.time / 1_000_000),
+        Change::PersonProvisioned(change) => provisioning::evolve_person(state, change, changed),
+        Change::PersonRenamed(change) => provisioning::evolve_person_renamed(state, change, changed),
+        Change::PersonDeprovisioned(change) => provisioning::evolve_person_gone(state, change, changed),
+        Change::GroupProvisioned(change) => provisioning::evolve_group(state, change, changed),
+        Change::GroupRenamed(change) => provisioning::evolve_group_renamed(state, change, changed),
+        Change::GroupMembersChanged(change) => provisioning::evolve_members(state, change, changed),
+        Change::GroupDeprovisioned(change) => provisioning::evolve_group_gone(state, change, changed),
+        Change::ScimTokenCreated(change) => scim_token::evolve_created(state, change, &event.actor, changed),
+        Change::ScimTokenRevoked(change) => scim_token::evolve_revoked(state, change),
+        Change::SignalReceived(change) => signal::evolve_received(state, change, changed),
+        Change::SessionsEnded(change) => sessions::evolve_ended(state, change, changed),
         // For the ledger alone: nothing follows from it.
         Change::RevocationReceipted(_)
         | Change::PersonSignedIn(_)

@@ -26,6 +26,7 @@ use crate::{
 mod place;
 mod refused;
 mod ring;
+mod signalled;
 
 /// Most entries: half a year of a thousand people who allow something every few days.
 pub const ENTRIES_MAX: usize = 50_000;
@@ -46,11 +47,14 @@ pub enum Outcome {
     Revoked,
     /// Something was asked of the authorization server and not given.
     Refused,
+    /// A transmitter said that something happened to a person.
+    Signalled,
 }
 
 impl Outcome {
     /// All of them.
-    pub const ALL: [Self; 5] = [Self::Granted, Self::Redeemed, Self::Declined, Self::Revoked, Self::Refused];
+    pub const ALL: [Self; 6] =
+        [Self::Granted, Self::Redeemed, Self::Declined, Self::Revoked, Self::Refused, Self::Signalled];
 
     /// The word for it.
     #[must_use]
@@ -61,6 +65,7 @@ impl Outcome {
             Self::Declined => "declined",
             Self::Revoked => "revoked",
             Self::Refused => "refused",
+            Self::Signalled => "signalled",
         }
     }
 }
@@ -212,7 +217,10 @@ impl Timeline {
                     let consent = (!id.is_empty()).then(|| self.consent(before, id));
                     refused::of_requests(one, consent, event)
                 }
-                Change::ServerApplied(_)
+                Change::SignalReceived(received) if !received.user.is_empty() => signalled::of_signal(received, event),
+                Change::SignalReceived(_)
+                | Change::SessionsEnded(_)
+                | Change::ServerApplied(_)
                 | Change::ServerDeleted(_)
                 | Change::ToolsPinned(_)
                 | Change::ToolDriftObserved(_)
@@ -220,6 +228,15 @@ impl Timeline {
                 | Change::VirtualServerApplied(_)
                 | Change::VirtualServerDeleted(_)
                 | Change::UserApplied(_)
+                | Change::PersonProvisioned(_)
+                | Change::PersonRenamed(_)
+                | Change::PersonDeprovisioned(_)
+                | Change::GroupProvisioned(_)
+                | Change::GroupRenamed(_)
+                | Change::GroupMembersChanged(_)
+                | Change::GroupDeprovisioned(_)
+                | Change::ScimTokenCreated(_)
+                | Change::ScimTokenRevoked(_)
                 | Change::UserDeleted(_)
                 | Change::AgentApplied(_)
                 | Change::AgentDeleted(_)
@@ -234,6 +251,11 @@ impl Timeline {
                 | Change::TokenKeyRetired(_)
                 | Change::AuthorizationKeyRotated(_)
                 | Change::AuthorizationKeyRetired(_)
+                | Change::BindingKeyRotated(_)
+                | Change::BindingKeyRetired(_)
+                | Change::ContextKeyRotated(_)
+                | Change::ContextKeyRetired(_)
+                | Change::GrantBound(_)
                 | Change::IssuerSet(_)
                 | Change::ClusterFounded(_)
                 | Change::JoinTokenCreated(_)
@@ -255,6 +277,8 @@ impl Timeline {
                 | Change::ClientDeleted(_)
                 | Change::IdentityProviderApplied(_)
                 | Change::IdentityProviderDeleted(_)
+                | Change::DecisionClientApplied(_)
+                | Change::DecisionClientDeleted(_)
                 | Change::AssertionUsed(_)
                 | Change::PersonSignedIn(_)
                 | Change::TokenRefreshed(_)

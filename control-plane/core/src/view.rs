@@ -3,8 +3,8 @@
 //! The server calls [`evolve_all`] for each committed change and streams what it returns as a delta; [`entries`] is the
 //! snapshot. Invariant: the changes applied to the entries before give the entries after, so the digest
 //! (`bailiwick_proto::config_digest`) of both planes agrees. Keys: `server/…`, `tool/<server>/<tool>`,
-//! `virtual_server/…`, `user/…`, `agent/…`, `policy/…`, `consent/…`, `token_key/…`, `issuer/`, and of what is rolled
-//! out in stages `rollout/<id>` and `rollout_change/<id>/<key>`, as far as it differs from what counts for all. Absent:
+//! `virtual_server/…`, `user/…`, `agent/…`, `policy/…`, `consent/…`, `token_key/…`, `decision_client/…`, `issuer/`, and
+//! of what is rolled out in stages `rollout/<id>` and `rollout_change/<id>/<key>`, as far as it differs from what counts for all. Absent:
 //! nodes, members, checkpoints and hidden tools, which no data plane decides with; framing and leases (server).
 
 use std::collections::BTreeSet;
@@ -17,7 +17,7 @@ use bailiwick_proto::{
 use prost::Message;
 
 use crate::{
-    Kind, ResourceRef, State, consent,
+    Kind, ResourceRef, State, consent, decision_client,
     event::{Change, Event},
     evolve,
     resource::{CommandSpec, OpenApiSpec, PolicySpec, ServerSpec},
@@ -68,6 +68,7 @@ pub fn entry(state: &State, key: &str) -> Option<Vec<u8>> {
             let key = &state.token_keys.get(name)?.key;
             Resource::TokenKey(v1::TokenKey { kid: key.kid.clone(), alg: key.alg.clone(), jwk: key.jwk.clone() })
         }
+        "decision_client" => Resource::DecisionClient(decision_client::view(state, name)?),
         "issuer" => {
             let issuer = state.issuer.as_ref()?;
             Resource::Issuer(v1::Issuer { issuer: issuer.issuer.clone(), mcp_url: issuer.mcp_url.clone() })
@@ -190,6 +191,7 @@ fn keys(state: &State) -> Vec<String> {
     keys.extend(state.policies.keys().map(|name| format!("policy/{name}")));
     keys.extend(state.consents.keys().map(|id| consent_key(id)));
     keys.extend(state.token_keys.keys().map(|kid| format!("token_key/{kid}")));
+    keys.extend(state.decision_clients.keys().map(|name| format!("decision_client/{name}")));
     keys.extend(state.issuer.as_ref().map(|_| ISSUER_KEY.to_owned()));
     keys.extend(state.rollouts.under_way.iter().flat_map(|rollout| rollout_keys(state, rollout)));
     keys
@@ -215,6 +217,7 @@ fn staged_keys(state: &State, resource: &ResourceRef) -> Vec<String> {
         | Kind::Project
         | Kind::Client
         | Kind::IdentityProvider
+        | Kind::DecisionClient
         | Kind::Consent
         | Kind::Node => Vec::new(),
     }
@@ -255,6 +258,10 @@ fn may_be_staged(key: &str) -> bool {
     key.split_once('/').is_some_and(|(kind, _)| ["server", "tool", "virtual_server", "policy"].contains(&kind))
 }
 
+fn members_of(before: &State, group: &str) -> Vec<String> {
+    before.provisioned.members_of(group).map(|name| format!("user/{name}")).collect()
+}
+
 fn keys_of_all(before: &State, event: &Event) -> Vec<String> {
     match &event.change {
         Change::ServerApplied(change) => with_tools(before, &change.name),
@@ -266,6 +273,15 @@ fn keys_of_all(before: &State, event: &Event) -> Vec<String> {
         Change::VirtualServerDeleted(change) => vec![format!("virtual_server/{}", change.name)],
         Change::UserApplied(change) => vec![format!("user/{}", change.name)],
         Change::UserDeleted(change) => vec![format!("user/{}", change.name)],
+        Change::PersonProvisioned(change) => vec![format!("user/{}", change.name)],
+        Change::PersonRenamed(change) => vec![format!("user/{}", change.from), format!("user/{}", change.to)],
+        Change::PersonDeprovisioned(change) => vec![format!("user/{}", change.name)],
+        Change::GroupMembersChanged(change) => {
+            let all = before.provisioned.members_of(&change.group).filter(|_| change.cleared);
+            all.chain(&change.added).chain(&change.removed).map(|name| format!("user/{name}")).collect()
+        }
+        Change::GroupRenamed(change) => members_of(before, &change.from),
+        Change::GroupDeprovisioned(change) => members_of(before, &change.name),
         Change::AgentApplied(change) => vec![format!("agent/{}", change.name)],
         Change::AgentDeleted(change) => vec![format!("agent/{}", change.name)],
         Change::PolicyApplied(change) => vec![format!("policy/{}", change.name)],
@@ -277,6 +293,8 @@ fn keys_of_all(before: &State, event: &Event) -> Vec<String> {
         Change::ConsentRevoked(change) => vec![consent_key(&change.consent)],
         Change::TokenKeyRegistered(change) => vec![format!("token_key/{}", change.kid)],
         Change::TokenKeyRetired(change) => vec![format!("token_key/{}", change.kid)],
+        Change::DecisionClientApplied(change) => vec![format!("decision_client/{}", change.name)],
+        Change::DecisionClientDeleted(change) => vec![format!("decision_client/{}", change.name)],
         Change::IssuerSet(_) => vec![ISSUER_KEY.to_owned()],
         Change::RolloutBegun(change) => {
             let replaced = before.rollouts.under_way.iter().flat_map(|rollout| rollout_keys(before, rollout));
@@ -304,6 +322,9 @@ fn keys_of_all(before: &State, event: &Event) -> Vec<String> {
         | Change::RevocationReceipted(_)
         | Change::NodeEpochReserved(_)
         | Change::NodeReserveBegun(_)
+        | Change::GroupProvisioned(_)
+        | Change::ScimTokenCreated(_)
+        | Change::ScimTokenRevoked(_)
         // Who may get tokens is no matter of data planes.
         | Change::ClientApplied(_)
         | Change::ClientDeleted(_)
@@ -311,6 +332,8 @@ fn keys_of_all(before: &State, event: &Event) -> Vec<String> {
         | Change::IdentityProviderDeleted(_)
         | Change::AssertionUsed(_)
         | Change::PersonSignedIn(_)
+        | Change::SignalReceived(_)
+        | Change::SessionsEnded(_)
         | Change::ConsentDeclined(_)
         | Change::CodeIssued(_)
         | Change::CodeRedeemed(_)
@@ -319,6 +342,11 @@ fn keys_of_all(before: &State, event: &Event) -> Vec<String> {
         | Change::TokenKeyRotated(_)
         | Change::AuthorizationKeyRotated(_)
         | Change::AuthorizationKeyRetired(_)
+        | Change::BindingKeyRotated(_)
+        | Change::BindingKeyRetired(_)
+        | Change::ContextKeyRotated(_)
+        | Change::ContextKeyRetired(_)
+        | Change::GrantBound(_)
         | Change::RequestRefused(_)
         | Change::TokenExchanged(_)
         // What they are travels beside the entries.

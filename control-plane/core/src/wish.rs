@@ -10,9 +10,14 @@ use bailiwick_proto::Tier;
 use serde::{Deserialize, Serialize};
 
 use crate::{
-    Rejection, State, assertion, authorization, client,
+    Rejection, State, assertion, authorization, binding, client,
     command::{Answer, Context, Decision, Grant},
-    consent, exchange, headless, refresh, refusal, sign_in, workload,
+    consent, exchange, headless,
+    provisioning::{
+        self,
+        wish::{Outcome, Provision},
+    },
+    refresh, refusal, sign_in, signal, workload,
 };
 
 /// What is asked for.
@@ -43,8 +48,14 @@ pub enum Wish {
     RegisterClient(client::RegisterClient),
     /// A person has signed in.
     SignIn(sign_in::SignIn),
+    /// One of the above, of which the token will be bound to a key.
+    Bound(binding::BoundWish),
+    /// A transmitter says that something happened.
+    TakeSignal(signal::TakeSignal),
     /// What a node refused is to be on record.
     NoteRefusals(refusal::NoteRefusals),
+    /// A directory says what people and groups there are.
+    Provision(Provision),
 }
 
 /// A token that may say less than its consent.
@@ -70,6 +81,10 @@ pub enum Fulfilled {
     Consent(String),
     /// So many consents ended.
     Ended(usize),
+    /// This came of each operation.
+    Provisioned(Vec<Outcome>),
+    /// A signal was taken.
+    Signal(signal::Taken),
     /// It is done.
     Done,
     /// It is refused, although something changed.
@@ -82,15 +97,18 @@ pub(crate) fn decide(state: &State, wish: Wish, context: &Context) -> Result<Dec
         Wish::UseCredentials(wish) => headless::decide_use(state, wish, context),
         Wish::GrantConsent(wish) => authorization::decide_grant(state, wish, context),
         Wish::DeclineConsent(wish) => authorization::decide_decline(state, wish, context),
-        Wish::RedeemCode(wish) => authorization::decide_redeem(state, wish, context),
-        Wish::Refresh(wish) => refresh::decide_refresh(state, wish, context),
+        Wish::RedeemCode(wish) => authorization::decide_redeem(state, wish, None, context),
+        Wish::Refresh(wish) => refresh::decide_refresh(state, wish, None, context),
         Wish::UseWorkload(wish) => workload::decide_use(state, wish, context),
         Wish::Exchange(wish) => exchange::decide_exchange(state, wish, context),
         Wish::GiveUp(wish) => consent::decide_give_up(state, &wish, context),
         Wish::TakeBack(wish) => consent::decide_take_back(state, &wish, context),
         Wish::RegisterClient(wish) => client::decide_register(state, wish, context),
         Wish::SignIn(wish) => sign_in::decide(state, wish, context),
+        Wish::Bound(wish) => binding::decide(state, wish, context),
+        Wish::TakeSignal(wish) => signal::decide_take(state, wish, context),
         Wish::NoteRefusals(wish) => refusal::decide_note(state, wish, context),
+        Wish::Provision(wish) => provisioning::decide::decide(state, wish, context),
     }
 }
 

@@ -110,7 +110,12 @@ pub(crate) fn problems(next: &State, manifests: &[Manifest]) -> Vec<Problem> {
     let of_one = |manifest: &Manifest| match &manifest.spec {
         Spec::Client(spec) => client_problem(next, manifest, spec),
         Spec::IdentityProvider(spec) => provider_problem(next, manifest, spec),
-        Spec::Server(_) | Spec::VirtualServer(_) | Spec::User(_) | Spec::Agent(_) | Spec::Policy(_) => None,
+        Spec::Server(_)
+        | Spec::VirtualServer(_)
+        | Spec::User(_)
+        | Spec::Agent(_)
+        | Spec::Policy(_)
+        | Spec::DecisionClient(_) => None,
     };
     manifests.iter().filter_map(of_one).collect()
 }

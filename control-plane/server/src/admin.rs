@@ -9,12 +9,17 @@ mod apply;
 mod keys;
 mod revoke;
 mod rollout;
+mod scim;
 mod secrets;
 mod token;
 
 use std::{collections::BTreeMap, str::FromStr as _};
 
-use bailiwick_control_plane_core::{Kind, Rejection, ResourceRef, State, member, show};
+use bailiwick_control_plane_core::{
+    Kind, Rejection, ResourceRef, State,
+    agent::inventory::{self, Activity},
+    member, show,
+};
 use bailiwick_proto::v1::{self, admin_server::Admin};
 use serde_json::Value;
 use tonic::{Request, Response, Status};
@@ -135,6 +140,29 @@ impl Admin for AdminService {
         self.own_keys().await.map(Response::new)
     }
 
+    async fn create_scim_token(
+        &self,
+        request: Request<v1::CreateScimTokenRequest>,
+    ) -> Result<Response<v1::CreateScimTokenResponse>, Status> {
+        let actor = actor(&request);
+        self.let_directory_in(actor, request.into_inner()).await.map(Response::new)
+    }
+
+    async fn revoke_scim_token(
+        &self,
+        request: Request<v1::RevokeScimTokenRequest>,
+    ) -> Result<Response<v1::RevokeScimTokenResponse>, Status> {
+        let actor = actor(&request);
+        self.keep_directory_out(actor, request.into_inner()).await.map(Response::new)
+    }
+
+    async fn list_scim_tokens(
+        &self,
+        _: Request<v1::ListScimTokensRequest>,
+    ) -> Result<Response<v1::ListScimTokensResponse>, Status> {
+        self.scim_tokens().await.map(Response::new)
+    }
+
     async fn issue_token(
         &self,
         request: Request<v1::IssueTokenRequest>,
@@ -147,8 +175,14 @@ impl Admin for AdminService {
         let request = request.into_inner();
         let kind = Kind::from_str(&request.kind).map_err(|error| Status::invalid_argument(error.to_string()))?;
         let now_seconds = clock::now_micros() / MICROS;
-        let find = |state: &State| (state.revision, found(state, kind, &request.name, now_seconds));
-        let (revision, items) = self.domain.read_latest(find).await.map_err(|error| status::of_consensus(&error))?;
+        let find = |state: &State, activity: &Activity| {
+            let mut items = found(state, kind, &request.name, now_seconds);
+            if let (Kind::Agent, Ok(items)) = (kind, &mut items) {
+                inventory::describe(items, state, activity);
+            }
+            (state.revision, items)
+        };
+        let (revision, items) = self.domain.read_activity(find).await.map_err(|error| status::of_consensus(&error))?;
         let mut items = items.map_err(|rejection| status::of_rejection(&rejection))?;
         if kind == Kind::Node {
             let (progress, now) = (self.colleagues.progress().await, clock::now_micros());

@@ -39,6 +39,9 @@ pub struct ControlPlaneConfig {
     /// Networks of proxies in front of `http_listen`, as `address/bits`: from there the client's address is the
     /// right-most of `X-Forwarded-For` that is not in such a network.
     pub http_proxies: Vec<String>,
+    /// Whether those proxies say which certificate the client has shown (`Client-Cert`, RFC 9440), and pass on nobody
+    /// else's word about that.
+    pub http_client_certificates: bool,
     /// How much `http_listen` takes from one address or client.
     pub http_limits: HttpLimits,
     /// `/livez`, `/readyz`, `/metrics`.
@@ -103,6 +106,7 @@ impl Default for ControlPlaneConfig {
             peer_listen: loopback(8432),
             http_listen: loopback(8430),
             http_proxies: Vec::new(),
+            http_client_certificates: false,
             http_limits: HttpLimits::default(),
             ops_listen: loopback(8433),
             advertise_peer: None,
@@ -217,6 +221,9 @@ impl ControlPlaneConfig {
                 wrong(key, fault.to_string());
             }
         }
+        if self.http_client_certificates && self.http_proxies.is_empty() {
+            wrong("http_client_certificates", "needs http_proxies: who is to say it?".to_owned());
+        }
         for group in self.auditor_groups.iter().filter(|group| !names::is_person_name(group)) {
             wrong("auditor_groups", format!("`{group}` cannot be a group's name"));
         }
@@ -299,6 +306,15 @@ mod tests {
             "http_limits.failures_burst",
         ];
         assert_eq!(keys, expected);
+    }
+
+    #[test]
+    fn certificates_are_told_by_proxies_only() {
+        let config = ControlPlaneConfig { http_client_certificates: true, ..ControlPlaneConfig::default() };
+        let problem = config.check().unwrap_err().0.remove(0);
+        assert_eq!(problem.key, "http_client_certificates");
+        let named = ControlPlaneConfig { http_proxies: vec!["10.0.0.0/8".into()], ..config };
+        assert!(named.check().is_ok());
     }
 
     #[test]

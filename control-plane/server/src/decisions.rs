@@ -20,7 +20,7 @@ use crate::{
     domain::{Caller, Domain},
     forward::{Gate, Gated},
     internal::Colleagues,
-    status,
+    leavers, status,
 };
 
 /// Longest wait for a decision: a client that waits longer has given up.
@@ -96,12 +96,17 @@ pub(crate) async fn decide(domain: &Domain, request: DecideRequest) -> Result<De
         .map_err(|_| Status::new(Code::Unimplemented, "this control plane does not know what is asked for"))?;
     let batch = if let Wish::NoteRefusals(note) = &wish { Some(note.batch.clone()) } else { None };
     let is_batch = batch.is_some();
-    let caller = Caller { actor, request_id: batch.unwrap_or_default() };
+    let leaving = domain.read(|state| leavers::of_wish(state, &wish));
+    let caller = Caller { actor: actor.clone(), request_id: batch.unwrap_or_default() };
     let written = match domain.write(Command::Wish(wish), caller).await {
         Ok(written) => written,
-        Err(crate::domain::WriteError::Rejected(rejection)) => return Ok(refusal(&rejection)),
+        Err(crate::domain::WriteError::Rejected(rejection)) => {
+            leavers::finish(domain, &leaving, &actor).await.map_err(status::of_write)?;
+            return Ok(refusal(&rejection));
+        }
         Err(error) => return Err(status::of_write(error)),
     };
+    leavers::finish(domain, &leaving, &actor).await.map_err(status::of_write)?;
     let fulfilled = match &written.answer {
         Answer::Fulfilled(fulfilled) => fulfilled,
         // It was on record before.

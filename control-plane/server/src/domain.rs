@@ -13,7 +13,8 @@ mod writer;
 use std::{sync::Arc, time::Duration};
 
 use bailiwick_control_plane_core::{
-    Command, Context, Decision, FreshIds, Rejection, State, command::Answer, decide, timeline::Timeline,
+    Command, Context, Decision, FreshIds, Rejection, State, agent::inventory::Activity, command::Answer, decide,
+    timeline::Timeline,
 };
 use tokio::sync::{mpsc, oneshot};
 
@@ -127,6 +128,16 @@ impl Domain {
         self.consensus.linearizable().await?;
         let committed = self.shared.read();
         Ok(look(&committed.state, &committed.timeline))
+    }
+
+    /// As [`Domain::read_latest`], with what happened to agents.
+    pub(crate) async fn read_activity<R>(
+        &self,
+        look: impl FnOnce(&State, &Activity) -> R,
+    ) -> Result<R, ConsensusError> {
+        self.consensus.linearizable().await?;
+        let committed = self.shared.read();
+        Ok(look(&committed.state, &committed.activity))
     }
 
     /// Carries a command out and waits until it is committed and applied here.

@@ -1,11 +1,12 @@
-//! The public HTTP listener: token keys (RFC 7517 §5), what this authorization server is (RFC 8414), and its endpoints
-//! (`oauth`). Everything else is a 404 in JSON.
+//! The public HTTP listener: keys that verify tokens, and those that verify contexts (RFC 7517 §5), what this
+//! authorization server is (RFC 8414), and its endpoints (`oauth`). Everything else is a 404 in JSON.
 //!
 //! Started by `serve`. Strangers come here, so connections are counted and end (`connections`, `connection`), and each
 //! request knows from whom it is (`address`); how much of `oauth` one of them may have is `oauth::limits`. The metadata
 //! is also found where an issuer with a path has it (RFC 8414 §3.1). Absent: TLS, which is a proxy's.
 
 pub(crate) mod address;
+pub(crate) mod client_certificate;
 mod connection;
 mod connections;
 pub(crate) mod shares;
@@ -30,6 +31,7 @@ pub(crate) use self::connections::Terms;
 use crate::{
     minting,
     oauth::{self, Services},
+    scim,
 };
 
 /// RFC 8414 §3.
@@ -42,9 +44,11 @@ pub(crate) async fn serve(listener: TcpListener, services: Services, terms: Term
     let metrics = services.metrics.clone();
     let app = Router::new()
         .route("/.well-known/jwks.json", get(jwks))
+        .route(oauth::metadata::CONTEXT_JWKS, get(context_jwks))
         .route(METADATA, get(metadata))
         .route(&format!("{METADATA}/{{*path}}"), get(metadata_at))
         .with_state(services.clone())
+        .merge(scim::routes(services.clone()))
         .merge(oauth::routes(services))
         .fallback(missing);
     let listener = Arc::new(listener);
@@ -67,10 +71,17 @@ async fn jwks(State(services): State<Services>) -> impl IntoResponse {
     ([(header::CACHE_CONTROL, CACHE)], Json(KeySet { keys }))
 }
 
+/// A set of its own: whoever verifies access tokens must not take what data planes sign.
+async fn context_jwks(State(services): State<Services>) -> impl IntoResponse {
+    let contexts = services.keys.contexts();
+    let keys = contexts.iter().filter_map(|jwk| serde_json::to_value(jwk).ok()).collect();
+    ([(header::CACHE_CONTROL, CACHE)], Json(KeySet { keys }))
+}
+
 async fn metadata(State(services): State<Services>) -> impl IntoResponse {
     match services.domain.read(minting::issuer) {
         Some((issuer, _)) => {
-            let metadata = oauth::metadata::of(issuer, services.client_registration);
+            let metadata = oauth::metadata::of(issuer, &services);
             ([(header::CACHE_CONTROL, CACHE)], Json(metadata)).into_response()
         }
         None => problem(StatusCode::SERVICE_UNAVAILABLE, "not_ready").into_response(),

@@ -13,11 +13,11 @@ use bailiwick_control_plane_core::{
 };
 use bailiwick_proto::v1::{self, config_frame};
 use bailiwick_runtime::{authority::Authority, identity::fingerprint};
-use bailiwick_token::{KeyError, SigningKey};
+use bailiwick_token::{KeyError, PublicJwk, SigningKey};
 use tokio::sync::watch;
 use zeroize::Zeroizing;
 
-use crate::{config_stream::wire::Frame, domain::Domain, seal::Seal};
+use crate::{binding::Binder, config_stream::wire::Frame, domain::Domain, seal::Seal};
 
 /// Longest wait until keys are opened that this node has in its state.
 const OPENED_WAIT_MAX: Duration = Duration::from_secs(2);
@@ -30,6 +30,9 @@ pub(crate) struct KeySet {
     pub(super) signing: Vec<Arc<SigningKey>>,
     pub(super) sealing: Option<Frame>,
     pub(super) seal: Option<Arc<Seal>>,
+    pub(super) binder: Option<Arc<Binder>>,
+    /// What verifies contexts: the key in use and those kept, as JWKs.
+    pub(super) contexts: Arc<[PublicJwk]>,
     /// Of which moment that is; grows.
     pub(super) sealed_at: (u64, u64),
     /// What is shown to identity providers, by name.
@@ -69,6 +72,16 @@ impl Keys {
     /// Seals what clients and browsers bring back.
     pub(crate) fn seal(&self) -> Option<Arc<Seal>> {
         self.0.borrow().seal.clone()
+    }
+
+    /// What verifies contexts, the key in use first.
+    pub(crate) fn contexts(&self) -> Arc<[PublicJwk]> {
+        Arc::clone(&self.0.borrow().contexts)
+    }
+
+    /// Seals binding keys in tokens.
+    pub(crate) fn binder(&self) -> Option<Arc<Binder>> {
+        self.0.borrow().binder.clone()
     }
 
     /// As [`Self::seal`], with every key that was in use before this call: what another node made, which heard of a
@@ -112,12 +125,9 @@ pub(super) fn sealed_at(state: &State) -> (u64, u64) {
     (edition, key_rotation::sealer(state).map_or(0, |(_, key)| key.changed.revision))
 }
 
-/// The sealing key as data planes get it, with what they show to servers.
-pub(super) fn sealing_frame(id: String, key: Vec<u8>, credentials: Vec<v1::NamedSecret>) -> Frame {
-    Frame::encode(config_frame::Frame::Keys(v1::Keys {
-        session_sealing: vec![v1::SealingKey { id, key }],
-        credentials,
-    }))
+/// What data planes share, as they get it.
+pub(super) fn sealing_frame(keys: v1::Keys) -> Frame {
+    Frame::encode(config_frame::Frame::Keys(keys))
 }
 
 /// The public half of a signing key, as the domain registers it.

@@ -2,7 +2,7 @@
 //!
 //! It makes Raft's membership follow the members that the state wants, one step at a time: a new control plane first
 //! learns, and votes once it has caught up; a removed one goes; a leader that is removed hands over first. It states
-//! who signs tokens, watches what is rolled out in stages, and it records. Each duty may be done twice or be broken off
+//! who signs tokens, watches what is rolled out in stages, fetches signals, and it records. Each duty may be done twice or be broken off
 //! anywhere: the next leader looks at what is and goes on from there. Absent: which members are wanted
 //! (`core::member`), how a step is carried out (`consensus`), records (`recorder`), rollouts (`rollout`).
 
@@ -22,6 +22,7 @@ use crate::{
     metrics::Metrics,
     recorder::Recorder,
     rollout::Rollouts,
+    signals::poll::Polling,
     vault::{Upkeep, Vault},
 };
 
@@ -35,7 +36,7 @@ const KEYS_EVERY: Duration = Duration::from_secs(60);
 const LAG_MAX: u64 = 200;
 
 /// What this node does once it leads.
-#[derive(Clone, Debug)]
+#[derive(Debug)]
 pub(crate) struct Duties {
     pub(crate) domain: Domain,
     pub(crate) vault: Vault,
@@ -45,6 +46,7 @@ pub(crate) struct Duties {
     pub(crate) stream: EventStream,
     pub(crate) metrics: Metrics,
     pub(crate) rollouts: Rollouts,
+    pub(crate) signals: Polling,
     pub(crate) colleagues: Colleagues,
     /// After how many days another key signs tokens.
     pub(crate) token_key_days: u64,
@@ -67,6 +69,7 @@ impl Duties {
                 _ = lost.wait_for(|leader| *leader != Some(own)) => tracing::info!("this node leads no more"),
             }
             self.metrics.rollout(0);
+            self.metrics.signal_streams(0, 0);
         }
     }
 
@@ -77,6 +80,7 @@ impl Duties {
             self.state_identity(shutdown),
             self.reconcile(shutdown),
             self.rollouts.watch(shutdown),
+            self.signals.run(shutdown),
             self.keep_keys(shutdown),
             recorder.run(shutdown.clone())
         );

@@ -41,6 +41,10 @@ pub(crate) struct Metrics {
     diverged: Gauge,
     rollout_share: Gauge,
     rollouts_taken_back: Counter,
+    signals: Family<Labels, Counter>,
+    signal_polls: Family<Labels, Counter>,
+    signal_streams_failing: Gauge,
+    signal_polled_at: Gauge,
 }
 
 impl Metrics {
@@ -72,6 +76,10 @@ impl Metrics {
             diverged: Gauge::default(),
             rollout_share: Gauge::default(),
             rollouts_taken_back: Counter::default(),
+            signals: Family::default(),
+            signal_polls: Family::default(),
+            signal_streams_failing: Gauge::default(),
+            signal_polled_at: Gauge::default(),
         };
         let help = "Commands by what became of them: committed, unchanged, rejected or failed";
         registry.register("bailiwick_control_plane_writes", help, metrics.writes.clone());
@@ -106,6 +114,7 @@ impl Metrics {
         metrics.register_lanes(registry);
         metrics.register_cluster(registry);
         metrics.register_rollouts(registry);
+        metrics.register_signals(registry);
         metrics
     }
 
@@ -144,6 +153,34 @@ impl Metrics {
         registry.register("bailiwick_control_plane_rollout_share", help, self.rollout_share.clone());
         let help = "Rollouts that this node, as the leader, took back by itself; the log and the ledger say why";
         registry.register("bailiwick_control_plane_rollouts_taken_back", help, self.rollouts_taken_back.clone());
+    }
+
+    fn register_signals(&self, registry: &Registry) {
+        let help = "Signals of transmitters, by event and by what became of them";
+        registry.register("bailiwick_control_plane_signals", help, self.signals.clone());
+        let help = "Polls of transmitters, by what became of them: answered or failed";
+        registry.register("bailiwick_control_plane_signal_polls", help, self.signal_polls.clone());
+        let help = "Transmitters whose polls have failed for five minutes, on the leader; the log names them";
+        let failing = self.signal_streams_failing.clone();
+        registry.register("bailiwick_control_plane_signal_streams_failing", help, failing);
+        let help = "When the last poll was answered of the transmitter that is longest silent, Unix seconds; 0: none";
+        registry.register("bailiwick_control_plane_signal_polled_at", help, self.signal_polled_at.clone());
+    }
+
+    /// A signal came, and this became of it.
+    pub(crate) fn signal(&self, event: &'static str, outcome: &'static str) {
+        self.signals.get_or_create(&vec![("event", event), ("outcome", outcome)]).inc();
+    }
+
+    /// A transmitter was polled.
+    pub(crate) fn signal_poll(&self, outcome: &'static str) {
+        self.signal_polls.get_or_create(&vec![("outcome", outcome)]).inc();
+    }
+
+    /// So many transmitters fail, and the one longest silent answered then.
+    pub(crate) fn signal_streams(&self, failing: usize, oldest: u64) {
+        self.signal_streams_failing.set(i64::try_from(failing).unwrap_or(i64::MAX));
+        self.signal_polled_at.set(gauge(oldest));
     }
 
     /// The rollout under way counts for so many percent.

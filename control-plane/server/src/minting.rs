@@ -5,14 +5,20 @@
 
 use bailiwick_control_plane_core::{Grant, State};
 use bailiwick_proto::{Tier, scope::Scopes};
-use bailiwick_token::{AccessToken, Actor, Claims};
+use bailiwick_token::{AccessToken, Actor, Claims, binding::BindingKey};
 
-use crate::{domain::Domain, keys::Keys};
+use crate::{
+    binding::{Binding, Unbound},
+    domain::Domain,
+    keys::Keys,
+};
 
 /// A token, and where it is good.
 #[derive(Debug)]
 pub(crate) struct Minted {
     pub(crate) token: AccessToken,
+    /// The key it is bound to, where that is given out with it.
+    pub(crate) binding_key: Option<BindingKey>,
     /// The URL of its virtual server.
     pub(crate) resource: String,
 }
@@ -26,13 +32,20 @@ pub(crate) enum MintingError {
     Failed,
 }
 
-/// A token for a grant that was committed at `revision`, good up to `level`.
+impl From<Unbound> for MintingError {
+    fn from(error: Unbound) -> Self {
+        tracing::error!(%error, "a token could not be bound");
+        Self::Failed
+    }
+}
+
+/// A token for a grant that was committed at `revision`, good up to `level`, bound as it is said.
 pub(crate) fn mint(
     domain: &Domain,
     keys: &Keys,
     grant: &Grant,
-    level: Tier,
-    revision: u64,
+    (level, revision): (Tier, u64),
+    binding: &Binding,
 ) -> Result<Minted, MintingError> {
     let (issuer, mcp_url) = domain.read(issuer).ok_or(MintingError::NotReady)?;
     let (signing, known_since) = domain
@@ -43,14 +56,15 @@ pub(crate) fn mint(
         })
         .ok_or(MintingError::NotReady)?;
     // A data plane that is behind waits for the key rather than to refuse a token of one it does not know.
-    let revision = revision.max(known_since);
+    let revision = revision.max(known_since).max(binding.known_since());
     let resource = resource(&mcp_url, &grant.virtual_server);
-    let claims = claims(grant, level, revision, issuer, resource.clone())?;
+    let mut claims = claims(grant, level, revision, issuer, resource.clone())?;
+    let binding_key = binding.bind(&mut claims)?;
     let token = bailiwick_token::mint(&claims, &signing).map_err(|error| {
         tracing::error!(%error, "a token could not be minted");
         MintingError::Failed
     })?;
-    Ok(Minted { token, resource })
+    Ok(Minted { token, binding_key, resource })
 }
 
 /// Issuer and MCP URL.

@@ -16,6 +16,7 @@ use axum::{
     routing::{get, post},
 };
 
+pub(crate) use self::dpop::Used as UsedProofs;
 use self::{documents::Documents, error::OAuthError, limits::Limits};
 use crate::{
     audit, consents,
@@ -27,13 +28,16 @@ use crate::{
     providers::Providers,
     refusals::{self, Refusals},
     sign_in::{self, LocalCode},
+    signals,
 };
 
 mod authorize;
+mod binding;
 mod client;
 mod clients;
 mod consent;
 pub(crate) mod documents;
+mod dpop;
 pub(crate) mod error;
 mod exchange;
 pub(crate) mod form;
@@ -81,10 +85,14 @@ pub(crate) struct Services {
     pub(crate) documents: Arc<Documents>,
     pub(crate) metrics: Metrics,
     pub(crate) limits: Limits,
+    /// Clients' proofs of their keys that were used here.
+    pub(crate) dpop: UsedProofs,
     /// With which anybody signs in as anybody; `bailiwick dev` alone has one.
     pub(crate) local_sign_in: Option<LocalCode>,
     /// Whether clients may register themselves.
     pub(crate) client_registration: bool,
+    /// Whether proxies tell which certificate a client has shown.
+    pub(crate) client_certificates: bool,
     /// Whose members see everybody's consent timeline.
     pub(crate) auditor_groups: Arc<[String]>,
 }
@@ -100,6 +108,7 @@ pub(crate) fn routes(services: Services) -> Router {
         .route(REVOKE_PATH, post(revoke::revoke))
         .route(INTROSPECT_PATH, post(introspect::introspect))
         .merge(sign_in::routes())
+        .merge(signals::push::routes())
         .merge(consents::routes())
         .merge(audit::routes());
     let whole = middleware::from_fn(whole);

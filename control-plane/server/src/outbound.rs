@@ -6,7 +6,7 @@
 //! differently the second time gains nothing.
 //!
 //! Invariants: no redirect is followed, no proxy is taken from the environment, nothing is decompressed, no cookie is
-//! sent, and no credential but what a caller puts into a form; an answer has a largest size, which is watched while it
+//! sent, and no credential but what a caller sends along; an answer has a largest size, which is watched while it
 //! comes, and the whole has one deadline; plain text goes only into networks that were named; no fault tells anything
 //! of an answer. Deliberately absent: caches, retries, how many fetches there are at once (callers'), and what a status
 //! means (callers').
@@ -47,6 +47,7 @@ const ACCEPT: HeaderValue = HeaderValue::from_static("application/json, applicat
 const IDENTITY: HeaderValue = HeaderValue::from_static("identity");
 const CLOSE: HeaderValue = HeaderValue::from_static("close");
 const FORM: HeaderValue = HeaderValue::from_static("application/x-www-form-urlencoded");
+const JSON: HeaderValue = HeaderValue::from_static("application/json");
 /// Longest form that is sent: a code, a verifier and a signed statement have a tenth.
 const FORM_BYTES_MAX: usize = 32 * 1024;
 
@@ -59,8 +60,8 @@ pub(crate) struct Limits {
 
 /// What is sent with POST. Cannot be printed.
 pub(crate) struct Form {
-    /// `application/x-www-form-urlencoded`.
     body: String,
+    content_type: HeaderValue,
     authorization: Option<HeaderValue>,
 }
 
@@ -69,15 +70,22 @@ impl Form {
     pub(crate) fn new(members: &[(&str, &str)], authorization: Option<&str>) -> Option<Self> {
         let body = form_urlencoded::Serializer::new(String::new()).extend_pairs(members).finish();
         let authorization = match authorization {
-            Some(text) => {
-                let mut value = HeaderValue::from_str(text).ok()?;
-                value.set_sensitive(true);
-                Some(value)
-            }
+            Some(text) => Some(sensitive(text)?),
             None => None,
         };
-        Some(Self { body, authorization })
+        Some(Self { body, content_type: FORM, authorization })
     }
+
+    /// JSON instead, with an `Authorization` header; `None` for what cannot stand in one.
+    pub(crate) fn json(body: String, authorization: &str) -> Option<Self> {
+        Some(Self { body, content_type: JSON, authorization: Some(sensitive(authorization)?) })
+    }
+}
+
+fn sensitive(text: &str) -> Option<HeaderValue> {
+    let mut value = HeaderValue::from_str(text).ok()?;
+    value.set_sensitive(true);
+    Some(value)
 }
 
 impl std::fmt::Debug for Form {
@@ -196,7 +204,7 @@ fn request(target: &Target, form: Option<&Form>) -> Result<Request<Full<Bytes>>,
     headers.insert(header::ACCEPT_ENCODING, IDENTITY);
     headers.insert(header::CONNECTION, CLOSE);
     if let Some(form) = form {
-        headers.insert(header::CONTENT_TYPE, FORM);
+        headers.insert(header::CONTENT_TYPE, form.content_type.clone());
         if let Some(authorization) = &form.authorization {
             headers.insert(header::AUTHORIZATION, authorization.clone());
         }

@@ -35,7 +35,7 @@ pub(crate) use self::{
     metadata::Endpoints,
     source::{ProviderUnavailable, Source, algorithms},
 };
-use crate::outbound::{Fetched, Form};
+use crate::outbound::{Fetched, Form, Limits};
 
 /// Longest time for which a set of keys is good without another look.
 const FRESH_MAX: Duration = Duration::from_secs(10 * 60);
@@ -51,13 +51,21 @@ const FETCH_WAIT_MAX: Duration = Duration::from_secs(10);
 pub(crate) struct Providers {
     source: Arc<dyn Source>,
     supervisor: Supervisor,
-    /// By the provider's name; at most [`PROVIDERS_MAX`].
-    known: Mutex<BTreeMap<String, Arc<Known>>>,
+    /// By whose they are, and the provider's name; at most [`PROVIDERS_MAX`].
+    known: Mutex<BTreeMap<(Of, String), Arc<Known>>>,
+}
+
+/// Whose keys: a provider's own, or those of the transmitter of its signals.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+enum Of {
+    Provider,
+    Transmitter,
 }
 
 /// One provider, as long as its manifest stays as it is.
 #[derive(Debug)]
 struct Known {
+    of: Of,
     name: String,
     spec: IdentityProviderSpec,
     held: Mutex<Held>,
@@ -113,7 +121,20 @@ impl Providers {
         spec: &IdentityProviderSpec,
         kid: Option<&str>,
     ) -> Result<Arc<AssertionKeys>, ProviderUnavailable> {
-        Ok(Arc::clone(&self.found(provider, spec, kid).await?.keys))
+        Ok(Arc::clone(&self.found(Of::Provider, provider, spec, kid).await?.keys))
+    }
+
+    /// The keys of the transmitter of a provider's signals, as [`Self::keys`].
+    ///
+    /// # Errors
+    /// There are none, and could be none fetched.
+    pub(crate) async fn transmitter_keys(
+        &self,
+        provider: &str,
+        spec: &IdentityProviderSpec,
+        kid: Option<&str>,
+    ) -> Result<Arc<AssertionKeys>, ProviderUnavailable> {
+        Ok(Arc::clone(&self.found(Of::Transmitter, provider, spec, kid).await?.keys))
     }
 
     /// Where people sign in.
@@ -125,7 +146,7 @@ impl Providers {
         provider: &str,
         spec: &IdentityProviderSpec,
     ) -> Result<Endpoints, ProviderUnavailable> {
-        self.found(provider, spec, None).await?.endpoints.clone()
+        self.found(Of::Provider, provider, spec, None).await?.endpoints.clone()
     }
 
     /// Sends a form to a provider, once, and gives what it answers, of whatever status.
@@ -141,13 +162,28 @@ impl Providers {
         source::send(&*self.source, spec, url, form).await
     }
 
+    /// Sends something to where a provider's manifest says, once, and gives what is answered, of whatever status.
+    ///
+    /// # Errors
+    /// There is no answer within the limits. It may have come there all the same.
+    pub(crate) async fn ask(
+        &self,
+        spec: &IdentityProviderSpec,
+        url: &str,
+        form: &Form,
+        limits: Limits,
+    ) -> Result<Fetched, ProviderUnavailable> {
+        source::ask(&*self.source, spec, url, form, limits).await
+    }
+
     async fn found(
         &self,
+        of: Of,
         provider: &str,
         spec: &IdentityProviderSpec,
         kid: Option<&str>,
     ) -> Result<Arc<Found>, ProviderUnavailable> {
-        let known = self.known(provider, spec);
+        let known = self.known(of, provider, spec);
         let mut ended = match known.step(kid, Instant::now()) {
             Step::Answer(answer) => return answer,
             Step::Wait(ended) => ended,
@@ -161,16 +197,17 @@ impl Providers {
         known.held().settled(Instant::now())
     }
 
-    fn known(&self, name: &str, spec: &IdentityProviderSpec) -> Arc<Known> {
-        let mut all = lock(&self.known);
-        if let Some(known) = all.get(name).filter(|known| known.spec == *spec) {
+    fn known(&self, of: Of, name: &str, spec: &IdentityProviderSpec) -> Arc<Known> {
+        let (mut all, key) = (lock(&self.known), (of, name.to_owned()));
+        if let Some(known) = all.get(&key).filter(|known| known.spec == *spec) {
             return Arc::clone(known);
         }
-        all.remove(name);
+        all.remove(&key);
         if all.len() >= PROVIDERS_MAX {
-            let longest = all.values().min_by_key(|known| known.held().used_at).map(|known| known.name.clone());
-            if let Some(name) = longest {
-                all.remove(&name);
+            let longest =
+                all.values().min_by_key(|known| known.held().used_at).map(|known| (known.of, known.name.clone()));
+            if let Some(longest) = longest {
+                all.remove(&longest);
             }
         }
         let held = Held {
@@ -180,8 +217,8 @@ impl Providers {
             fault: ProviderUnavailable::Stopped,
             used_at: Instant::now(),
         };
-        let known = Arc::new(Known { name: name.to_owned(), spec: spec.clone(), held: Mutex::new(held) });
-        all.insert(name.to_owned(), Arc::clone(&known));
+        let known = Arc::new(Known { of, name: name.to_owned(), spec: spec.clone(), held: Mutex::new(held) });
+        all.insert(key, Arc::clone(&known));
         known
     }
 
@@ -191,7 +228,13 @@ impl Providers {
         let stop = self.supervisor.shutdown().clone();
         let begun_at = Instant::now();
         self.supervisor.spawn("provider keys", OnEnd::Finish, async move {
-            let fetching = timeout(FETCH_WAIT_MAX, source::look(&*source, &known.spec));
+            let looking = async {
+                match known.of {
+                    Of::Provider => source::look(&*source, &known.spec).await,
+                    Of::Transmitter => source::look_at_transmitter(&*source, &known.spec).await,
+                }
+            };
+            let fetching = timeout(FETCH_WAIT_MAX, looking);
             if let Some(fetched) = stop.or_stop(Box::pin(fetching)).await {
                 known.settle(fetched.unwrap_or(Err(ProviderUnavailable::Late)), begun_at);
             }

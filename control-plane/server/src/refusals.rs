@@ -59,9 +59,9 @@ struct Noting {
     node: String,
 }
 
-/// What somebody who refuses says of it, on the answer.
+/// What somebody who refuses says of it, on the answer; nothing where there is nothing to note.
 #[derive(Clone, Debug)]
-struct Told(Refusal);
+struct Told(Option<Refusal>);
 
 fn refusals(node: &str) -> (Refusals, Noting) {
     let (open, closed) = mpsc::channel(1);
@@ -71,7 +71,7 @@ fn refusals(node: &str) -> (Refusals, Noting) {
 
 /// The answer, which says what was refused; where that was is filled in by [`note`].
 pub(crate) fn told(mut answer: Response, refusal: Refusal) -> Response {
-    answer.extensions_mut().insert(Told(refusal));
+    answer.extensions_mut().insert(Told(Some(refusal)));
     answer
 }
 
@@ -81,14 +81,22 @@ pub(crate) fn told_why(answer: Response, why: &str, about: Refusal) -> Response 
     told(answer, refusal)
 }
 
+/// The answer, of which nothing is to be noted: its error is a step of a protocol, or between the two of them.
+pub(crate) fn untold(mut answer: Response) -> Response {
+    answer.extensions_mut().insert(Told(None));
+    answer
+}
+
 /// The layer: `axum::middleware::from_fn_with_state(refusals, note)`.
 pub(crate) async fn note(State(refusals): State<Refusals>, request: Request, next: Next) -> Response {
     let endpoint = endpoint(request.uri().path());
     let mut response = next.run(request).await;
-    let told = response.extensions_mut().remove::<Told>().map(|Told(refusal)| refusal);
-    // A filter of the timeline that cannot be read refuses nobody anything.
-    let unsaid = || of_status(response.status()).filter(|_| endpoint != Endpoint::Audit);
-    if let Some(refusal) = told.or_else(unsaid) {
+    let refusal = match response.extensions_mut().remove::<Told>() {
+        Some(Told(refusal)) => refusal,
+        // A filter of the timeline that cannot be read refuses nobody anything.
+        None => of_status(response.status()).filter(|_| endpoint != Endpoint::Audit),
+    };
+    if let Some(refusal) = refusal {
         refusals.note(Refusal { endpoint, ..refusal }, clock::now_micros());
     }
     response
@@ -104,6 +112,8 @@ fn endpoint(path: &str) -> Endpoint {
         "/oauth/consent" | "/consents" => Endpoint::Consent,
         "/mcp/audit" => Endpoint::Audit,
         _ if path.starts_with("/sign-") => Endpoint::SignIn,
+        _ if path.starts_with("/ssf/") => Endpoint::Signals,
+        _ if path.starts_with("/scim/") => Endpoint::Scim,
         _ => Endpoint::Other,
     }
 }

@@ -32,6 +32,8 @@ pub(crate) enum Purpose {
     Form,
     /// A sign-in that is under way at a provider.
     SignIn,
+    /// When a nonce for clients' proofs was made.
+    DpopNonce,
 }
 
 impl Purpose {
@@ -41,6 +43,7 @@ impl Purpose {
             Self::Session => "bailiwick browser session",
             Self::Form => "bailiwick form",
             Self::SignIn => "bailiwick sign-in",
+            Self::DpopNonce => "bailiwick DPoP nonce",
         }
     }
 }

@@ -42,12 +42,13 @@ use crate::{
     leadership::Duties,
     links::Links,
     metrics::Metrics,
-    oauth::{Services, documents::Documents, limits::Limits},
+    oauth::{Services, UsedProofs, documents::Documents, limits::Limits},
     outbound::Fetcher,
     peers::Peers,
     providers::Providers,
     rollout::Rollouts,
     sign_in::LocalCode,
+    signals::{Receiver, poll::Polling},
 };
 
 /// Longest wait at start of a node that is alone until it leads.
@@ -240,7 +241,15 @@ async fn start(
         links: links.clone(),
         master_keys: home.vault.masters().clone(),
     };
-    lead(config, &home, &colleagues, stream, &metrics, &readiness, supervisor).await?;
+    let gate = Gate { domain: domain.clone(), links, metrics: metrics.clone() };
+    let decisions = Decisions::new(&gate, colleagues.clone(), &config.node);
+    let fetcher = Fetcher::new(config.outbound_ca_file.as_deref()).map(Arc::new);
+    let fetcher = fetcher.map_err(|error| ControlPlaneError::Outbound(error.to_string()))?;
+    let providers = Arc::new(Providers::new(fetcher.clone(), supervisor.clone()));
+    let (asked, keys) = (decisions.clone(), home.vault.keys());
+    let receiver = Receiver { decisions: asked, providers: Arc::clone(&providers), metrics: metrics.clone() };
+    let signals = Polling::new(domain.clone(), keys, receiver);
+    lead(config, &home, &colleagues, signals, stream, &metrics, &readiness, supervisor).await?;
 
     let configs = stream_config(&home, &colleagues, feed, &metrics, readiness, supervisor);
     let admin = AdminService {
@@ -258,11 +267,6 @@ async fn start(
         supervisor: supervisor.clone(),
     };
     let enrolment = EnrolmentService { domain: domain.clone(), keys: home.vault.keys() };
-    let gate = Gate { domain: domain.clone(), links, metrics: metrics.clone() };
-    let decisions = Decisions::new(&gate, colleagues.clone(), &config.node);
-    let fetcher = Fetcher::new(config.outbound_ca_file.as_deref()).map(Arc::new);
-    let fetcher = fetcher.map_err(|error| ControlPlaneError::Outbound(error.to_string()))?;
-    let providers = Arc::new(Providers::new(fetcher.clone(), supervisor.clone()));
     let documents = Documents::new(fetcher, config.client_document_networks(), supervisor.clone());
     let limits = Limits::new(&config.http_limits, metrics.clone());
     let authorization = Services {
@@ -274,8 +278,10 @@ async fn start(
         documents: Arc::new(documents),
         metrics,
         limits,
+        dpop: UsedProofs::new(),
         local_sign_in: config.local_sign_in_code.clone().map(LocalCode::new),
         client_registration: config.client_registration,
+        client_certificates: config.http_client_certificates,
         auditor_groups: config.auditor_groups.clone().into(),
     };
     let admin = AdminServer::new(admin)
@@ -339,10 +345,12 @@ fn stream_config(
 }
 
 /// Takes on the leader's duties whenever this node leads.
+#[expect(clippy::too_many_arguments, reason = "what a leader needs, each named once")]
 async fn lead(
     config: &ControlPlaneConfig,
     home: &Home,
     colleagues: &Colleagues,
+    signals: Polling,
     stream: EventStream,
     metrics: &Metrics,
     readiness: &Readiness,
@@ -364,6 +372,7 @@ async fn lead(
         stream,
         metrics: metrics.clone(),
         rollouts,
+        signals,
         colleagues: colleagues.clone(),
         token_key_days: config.token_key_days,
     };

@@ -3,8 +3,8 @@
 //! A session is a cookie that only this cluster can have sealed; no server keeps it, so any node knows it. Called by
 //! the pages of `oauth` and `consents`. The ways to sign in are identity providers (`oidc`) and, in `bailiwick dev`
 //! alone, the local sign-in. Invariants: every sign-in begins another session, under an id of its own; a session counts
-//! while its person and its provider are active, and nothing was changed about the person since; whoever signs in is
-//! sent to a page of ours, never elsewhere.
+//! while its person and its provider are active, and nothing was changed about the person since, nor were their
+//! sessions ended; whoever signs in is sent to a page of ours, never elsewhere.
 //!
 //! Cookies ignore ports, so several clusters on one machine share a jar: the name carries the cluster. With an https
 //! issuer it is bound to the host (`__Host-`).
@@ -20,7 +20,7 @@ use axum::{
     response::{IntoResponse, Response},
     routing::{get, post},
 };
-use bailiwick_control_plane_core::{Wish, refusal::Refusal, sign_in::SignIn};
+use bailiwick_control_plane_core::{Wish, refusal::Refusal, revocation::sessions, sign_in::SignIn};
 use bailiwick_token::same_secret;
 use serde::{Deserialize, Serialize};
 use zeroize::Zeroizing;
@@ -113,8 +113,7 @@ pub(crate) fn session(services: &Services, headers: &HeaderMap) -> Option<Sessio
     let counts = services.domain.read(|state| {
         let provider = state.identity_providers.get(&session.provider).map(|known| known.spec.active);
         let signed_in = if session.provider.is_empty() { services.local_sign_in.is_some() } else { provider? };
-        let user = state.users.get(&session.user)?;
-        Some(signed_in && user.spec.active && user.changed.revision <= session.since)
+        Some(signed_in && sessions::counts(state, &session.user, session.since))
     });
     counts.unwrap_or(false).then_some(session)
 }
@@ -205,7 +204,8 @@ async fn local(State(services): State<Services>, headers: HeaderMap, body: axum:
     }
     let user = field("user").to_owned();
     let actor = format!("user:{user}");
-    let wish = SignIn { user, provider: String::new(), groups: None, may_join: false, session: String::new() };
+    let wish =
+        SignIn { user, provider: String::new(), groups: None, may_join: false, session: String::new(), said_at: None };
     begin(&services, wish, actor, &to).await
 }
 

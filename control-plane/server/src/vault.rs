@@ -7,6 +7,7 @@
 //! sealing itself (`runtime::master_key`), who may ask for a rotation.
 
 mod contents;
+mod contexts;
 mod keys;
 mod ring;
 mod rotation;
@@ -122,7 +123,7 @@ impl Vault {
             };
             changed |= contents.put(name, sealed.edition, opened);
         }
-        changed |= contents.follow(&state.authorization_keys);
+        changed |= contents.follow(state);
         // A secret that is sealed anew holds what it held, and is of another edition, which is waited for (`keys`).
         let is_of_then = self.0.keys.borrow().sealed_at != sealed_at(state);
         if contents.deliver(&state.credentials) || changed || is_of_then {

@@ -3,8 +3,8 @@
 //!
 //! Called by `edge` and `listing`. Effective authority is human ∧ agent ∧ consent ∧ policy ∧ the token's scope, asked
 //! in a fixed order whose first failure is the reason given: person, agent, its owner, consent, whether there is what
-//! is wanted (`wanted`), a tool's quarantine, whether the consent is for it, consent level, ceiling, policy, scope.
-//! Scope comes last, so that a client is sent for a token with more of it only where that will do. What is listed is
+//! is wanted (`wanted`), a tool's quarantine, whether the consent is for it, consent level, ceiling, policy, scope,
+//! binding. The last two ask for another token, so a client is sent for one only where that will do. What is listed is
 //! exactly what `admit` permits. Pure: the same configuration, caller, tool and second give the same answer.
 //! Deliberately absent: tokens (verified before), freshness of the configuration and the spool (`node_gate`, asked
 //! afterwards by the server because they are facts about the node).
@@ -28,7 +28,7 @@ pub struct Decision {
     pub reason: Option<Reason>,
     /// The policies that decided; empty when something else did.
     pub policies: Arc<[PolicyRef]>,
-    /// The scope that a token needs for this, where nothing but the caller's own is in the way.
+    /// The scope that a token needs for this, where nothing but the caller's own, or its not being bound, is in the way.
     pub scope_needed: Option<Scopes>,
     /// Why policies could not be evaluated; for logs, not for clients.
     pub policy_error: Option<String>,
@@ -151,7 +151,7 @@ impl<'c> Admission<'c> {
             Err(reason) => decision.reason = Some(reason),
             Ok(standing) => {
                 ask_policies(config, caller, virtual_server, &standing, &mut decision);
-                ask_scope(caller, standing.found.tier(), &mut decision);
+                ask_token(config, caller, virtual_server, standing.found.tier(), &mut decision);
             }
         }
         decision.found = found.ok();
@@ -284,6 +284,7 @@ fn ask_policies(
         },
         virtual_server,
         level: standing.consent.level,
+        bound: caller.bound,
         wanted: standing.found.wanted(),
     });
     decision.policies = verdict.policies;
@@ -295,13 +296,21 @@ fn ask_policies(
     decision.policy_error = verdict.error;
 }
 
-/// What all else permits, the token's scope must reach.
-fn ask_scope(caller: &Caller, tier: Tier, decision: &mut Decision) {
-    if decision.permits() && tier > caller.scope_level {
-        decision.reason = Some(Reason::ScopeInsufficient);
-        decision.policies = Arc::default();
-        decision.scope_needed = Some(Scopes::of_level(tier));
+/// What all else permits, the token's scope must reach; and it must be bound where the virtual server says so.
+fn ask_token(config: &Config, caller: &Caller, virtual_server: &str, tier: Tier, decision: &mut Decision) {
+    if !decision.permits() {
+        return;
     }
+    let offered = config.virtual_servers.get(virtual_server);
+    let needs_binding = !caller.bound && offered.is_some_and(|offered| offered.needs_binding(tier));
+    let reason = match tier > caller.scope_level {
+        true => Reason::ScopeInsufficient,
+        false if needs_binding => Reason::BindingRequired,
+        false => return,
+    };
+    decision.reason = Some(reason);
+    decision.policies = Arc::default();
+    decision.scope_needed = Some(Scopes::of_level(tier));
 }
 
 /// How current the node's configuration is.

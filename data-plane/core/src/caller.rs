@@ -30,6 +30,13 @@ pub struct Caller {
     pub virtual_server: String,
     /// What a node must have in force before it judges this caller; 0: anything.
     pub min_revision: u64,
+    /// The token is bound to a key: each request proves that its sender holds it, or is refused before anything else.
+    pub bound: bool,
+}
+
+/// Whether a token says that it is bound to a key, in whatever way.
+pub(crate) const fn is_bound(claims: &Claims) -> bool {
+    claims.cnf.is_some() || claims.binding_alg.is_some() || claims.binding.is_some()
 }
 
 impl Caller {
@@ -54,6 +61,7 @@ impl Caller {
             scope_level,
             virtual_server: virtual_server.to_owned(),
             min_revision: claims.min_revision.unwrap_or(0),
+            bound: is_bound(claims),
         })
     }
 }

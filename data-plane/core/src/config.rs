@@ -17,6 +17,7 @@ use bailiwick_token::VerifyingKeys;
 use serde_json::value::RawValue;
 
 use crate::{
+    decision_clients::DecisionClients,
     header_params::HeaderParam,
     naming::{Naming, Own},
     people::People,
@@ -82,9 +83,17 @@ pub struct VirtualServer {
     pub search: Option<Arc<SearchIndex>>,
     /// Whether any of its tools has arguments that are fixed.
     pub fixes: bool,
+    /// The tier from which on it is for bound tokens only, if any.
+    pub bound_from: Option<Tier>,
 }
 
 impl VirtualServer {
+    /// Whether something of this tier is for bound tokens only.
+    #[must_use]
+    pub fn needs_binding(&self, tier: Tier) -> bool {
+        self.bound_from.is_some_and(|from| tier >= from)
+    }
+
     /// Whose prompt a client means.
     #[must_use]
     pub fn prompt(&self, name: &str) -> Option<Own> {
@@ -149,6 +158,8 @@ pub struct Offer {
     pub virtual_servers: BTreeMap<String, VirtualServer>,
     /// Compiled policies.
     pub policies: Policies,
+    /// Who may ask for decisions without calling.
+    pub decision_clients: DecisionClients,
     /// What was left out, one sentence each: the entry's key, a colon, and why.
     pub warnings: Vec<String>,
     /// A change in stages that counts here: this node is in its share.

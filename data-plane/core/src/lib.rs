@@ -3,7 +3,8 @@
 //! Read in this order: `config` and `catalogue` (what the control plane streamed, compiled), `lane` (what it takes away
 //! at once), `caller`, `admission` (the one rule for listing and calling), `edge` (a client's message in, one `Step`
 //! out), `forward`, `relay`, `conversation` and `handshake` (the server's side), `sealed` (what clients bring back), `listening` (what
-//! they are told of changes), `records` (what the ledger is told).
+//! they are told of changes), `records` (what the ledger is told), `evaluation`
+//! (decisions for services that ask instead of calling).
 //!
 //! Called by `data-plane/server`, which owns sockets, clocks, randomness and the spool. None of those is here: time,
 //! ids, nonces and keys arrive as arguments. Nothing is remembered between calls except the catalogue.
@@ -14,7 +15,9 @@ pub mod caller;
 pub mod catalogue;
 pub mod config;
 pub mod conversation;
+pub mod decision_clients;
 pub mod edge;
+pub mod evaluation;
 pub mod forward;
 pub mod handshake;
 pub mod header_params;

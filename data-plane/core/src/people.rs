@@ -7,6 +7,7 @@
 //! comes. So is a consent that does not say clearly how far it goes. Absent: everything that is offered to people
 //! (`config::Offer`).
 
+mod by_parties;
 mod listed;
 
 use std::{
@@ -22,6 +23,7 @@ use bailiwick_proto::{
 use bailiwick_token::ACT_DEPTH_MAX;
 use prost::Message as _;
 
+use self::by_parties::ByParties;
 pub use self::listed::{LISTED_TOOLS_MAX, ListedTools};
 use crate::table::Table;
 
@@ -121,13 +123,15 @@ pub struct People {
     /// Denied keys.
     denied: Table<u64>,
     unpacked: Arc<Mutex<Unpacked>>,
+    /// Kept where somebody may ask what a person consented to without naming it.
+    by_parties: Option<Arc<Mutex<ByParties>>>,
 }
 
 impl People {
     /// Those of a configuration, without whom `denied` denies.
     #[must_use]
     pub fn new(entries: Entries, denied: Table<u64>) -> Self {
-        Self { entries, denied, unpacked: Arc::default() }
+        Self { entries, denied, unpacked: Arc::default(), by_parties: None }
     }
 
     /// Those whom a call by these names needs.
@@ -251,7 +255,8 @@ fn read(key: &str, value: &[u8]) -> Result<Kind, &'static str> {
         | Kind::TokenKey(_)
         | Kind::Issuer(_)
         | Kind::Rollout(_)
-        | Kind::RolloutChange(_) => (("", ""), None),
+        | Kind::RolloutChange(_)
+        | Kind::DecisionClient(_) => (("", ""), None),
     };
     if belongs != place {
         return Err("stands under another key");

@@ -5,7 +5,11 @@
 //! commitments. Texts from outside are bounded here, so that a record always fits its limit.
 //! Deliberately absent: the chain, the spool and the clock (`data-plane/server`).
 
-use crate::{admission::Decision, caller::Caller, edge::Call};
+use crate::{
+    admission::Decision,
+    caller::{Caller, is_bound},
+    edge::Call,
+};
 use bailiwick_ledger_core::{
     commitment::{self, SALT_BYTES},
     record::{Binding, Commitment, DecisionRecord, Effect, Kind, Outcome, PolicyRef, Record, Trace},
@@ -14,6 +18,7 @@ use bailiwick_proto::{
     Reason,
     mcp::{Era, RequestId},
 };
+use bailiwick_token::Claims;
 
 /// Most policies named in one record. Each takes up to 100 bytes of a record of 32 KiB.
 pub const POLICIES_MAX: usize = 128;
@@ -72,6 +77,33 @@ pub struct Attempt<'a> {
     pub config_age_ms: u64,
 }
 
+/// What a record says of a token's binding, for a request that was refused for this reason or for none. A bound token's
+/// request is looked at no further than its proof until that holds.
+#[must_use]
+pub const fn binding_of(bound: bool, refused: Option<Reason>) -> Binding {
+    match refused {
+        Some(Reason::ProofMissing | Reason::BindingRequired) => Binding::Missing,
+        Some(Reason::ProofInvalid) => Binding::Invalid,
+        Some(Reason::ProofStale) => Binding::Stale,
+        Some(Reason::ProofReplayed) => Binding::Replayed,
+        _ if bound => Binding::Bound,
+        _ => Binding::NotRequired,
+    }
+}
+
+/// The same for a request that was refused before it became a call: where a bound token was refused for something else
+/// than its proof, nothing is said of that.
+#[must_use]
+pub fn binding_unproven(bound: bool, refused: Reason) -> Option<Binding> {
+    Some(binding_of(bound, Some(refused))).filter(|status| *status != Binding::Bound)
+}
+
+/// The same of an authentic token's claims.
+#[must_use]
+pub fn binding_of_claims(claims: &Claims, refused: Reason) -> Option<Binding> {
+    binding_unproven(is_bound(claims), refused)
+}
+
 /// A commitment to a payload that is JSON text, or to nothing.
 #[must_use]
 pub fn committed(salt: &[u8; SALT_BYTES], json: Option<&str>) -> Commitment {
@@ -94,7 +126,8 @@ impl Attempt<'_> {
     #[must_use]
     pub fn denied(&self, ts: String, reason: Reason, args: Commitment) -> Record {
         let decision = Some(self.decision(Effect::Deny, Some(reason)));
-        Record { decision, args: Some(args), ..self.record(Kind::CallDenied, ts) }
+        let binding = binding_of(self.caller.bound, Some(reason));
+        Record { decision, args: Some(args), binding: Some(binding), ..self.record(Kind::CallDenied, ts) }
     }
 
     /// The call ended; `intent` is `bailiwick_ledger_core::record::record_id` of the intent's bytes.
@@ -127,7 +160,7 @@ impl Attempt<'_> {
             client: Some(caller.client.clone()),
             session: Some(caller.session.clone()),
             consent: Some(caller.consent.clone()),
-            binding: Some(Binding::NotRequired),
+            binding: Some(binding_of(caller.bound, None)),
             server: decision.server().map(str::to_owned),
             tool: call.tool.map(|name| tool.map_or_else(|| bounded(name), |tool| tool.name.clone())),
             tool_hash: tool.map(|tool| tool.hash.clone()),

@@ -5,7 +5,8 @@
 //! it alone, from one of the cluster's keys, the kind and the nonce (HKDF-SHA256), so that nonces may be drawn at
 //! random for as long as a cluster lives and an envelope of one kind never opens as another. The associated data names
 //! user, agent, OAuth client and virtual server, and what else the kind is about: a stolen envelope is of no use to
-//! anybody else and nowhere else. It is no authentication and no authority: every request is judged anew.
+//! anybody else and nowhere else, and what a bound token was given is of no use with one that is not bound. It is no
+//! authentication and no authority: every request is judged anew.
 //!
 //! Keys come from the config stream, newest first; older ones still open. Nonces and the time are arguments.
 //! Specification: `mcp` 2026-07-28 multi round-trip requests, "requestState"; RFC 5869; NIST SP 800-38D.
@@ -15,12 +16,14 @@ pub mod ask;
 pub mod cursor;
 pub mod level;
 pub mod note;
+pub mod proof_nonce;
 pub mod request_state;
 pub mod session;
 pub mod subscription;
 pub mod task;
 #[cfg(test)]
 mod tests;
+pub mod used_proofs;
 
 use aws_lc_rs::{
     aead::{AES_256_GCM, Aad, LessSafeKey, NONCE_LEN, Nonce, UnboundKey},
@@ -44,6 +47,7 @@ const TAG_BYTES: usize = 16;
 /// What every envelope adds to its content before the encoding.
 const OVERHEAD_BYTES: usize = NONCE_BYTES + TIME_BYTES + TAG_BYTES;
 const DOMAIN: &[u8] = b"bailiwick/sealed/v2\n";
+const BOUND: &[u8] = b"bound\n";
 
 /// Makes an envelope's key its own: fresh from the system's random source for each.
 pub type SealNonce = [u8; NONCE_BYTES];
@@ -207,6 +211,9 @@ fn only_message() -> Nonce {
 fn associated(caller: &Caller, about: &[&[u8]]) -> Vec<u8> {
     let parties = [&caller.user, &caller.agent, &caller.client, &caller.virtual_server];
     let mut bytes = DOMAIN.to_vec();
+    if caller.bound {
+        bytes.extend_from_slice(BOUND);
+    }
     for part in parties.into_iter().map(String::as_bytes).chain(about.iter().copied()) {
         bytes.extend_from_slice(&(part.len() as u64).to_be_bytes());
         bytes.extend_from_slice(part);

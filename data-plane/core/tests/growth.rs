@@ -58,7 +58,7 @@ fn entries(size: Size, shown: &str) -> Vec<v1::Entry> {
     for number in 0..size.virtual_servers {
         let (name, servers) = (format!("v{number}"), vec![format!("s{}", number % size.servers)]);
         let (naming, tools) = ("prefixed".into(), shown.to_owned());
-        let listed = v1::VirtualServer { name: name.clone(), servers, naming, tools, views: Vec::new() };
+        let listed = v1::VirtualServer { name: name.clone(), servers, naming, tools, ..v1::VirtualServer::default() };
         all.push(entry(format!("virtual_server/{name}"), Kind::VirtualServer(listed)));
     }
     for number in 0..size.agents {
@@ -151,6 +151,7 @@ fn list(config: &Config) -> (AllocationInfo, Vec<u8>) {
         scope_level: bailiwick_proto::Tier::Destructive,
         virtual_server,
         min_revision: 0,
+        bound: false,
     };
     let exchange = Exchange {
         config,

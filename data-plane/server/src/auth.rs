@@ -1,23 +1,30 @@
-//! Authentication: who is behind the bearer token of a request?
+//! Authentication: who is behind the token of a request?
 //!
 //! Called by `listener` for every request. Verified tokens are kept by their SHA-256 until they expire; the cache is
 //! dropped whenever issuer or token keys change, and bounded; a token whose person, agent or consent was taken away is
-//! not kept. A cached token saves the signature check only: issuer, audience and expiry are compared every time.
+//! not kept. A cached token saves the signature check only, and opening what it is bound to: issuer, audience, expiry
+//! and scheme are compared every time. What a bound token's request has to show beyond the token is `proofs`' to see to.
 //! Authority is not decided here (`data-plane/core` admission). Specification: RFC 6750 §2.1; RFC 9068; MCP 2026-07-28
 //! authorization.
 
 pub(crate) mod newer;
+pub(crate) mod possession;
+pub(crate) mod proofs;
+mod replay;
 
 use std::{
     collections::HashMap,
+    ops::Deref,
     sync::{Arc, Mutex, MutexGuard, PoisonError, Weak},
 };
 
 use bailiwick_data_plane_core::{Caller, Config, admission::taken_away, config::Offer};
 use bailiwick_proto::{Reason, v1::Issuer};
-use bailiwick_token::{Claims, Expect, TokenHash};
+use bailiwick_token::{Claims, Expect, TokenHash, binding::BindingSeal};
 use base64::{Engine as _, engine::general_purpose::URL_SAFE_NO_PAD};
-use http::{HeaderMap, header};
+use http::HeaderMap;
+
+use self::possession::{BindingKeys, DpopFault, Possession, Scheme, Unproven, credentials};
 
 /// Tokens remembered: some hundred bytes each, and more than a node has sessions at a time.
 const TOKENS_MAX: usize = 16_384;
@@ -26,13 +33,55 @@ const TOKENS_MAX: usize = 16_384;
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) struct NotAuthenticated {
     pub(crate) reason: Reason,
-    /// Who it claims to be, where the token is authentic and only expired, early or for another resource.
+    /// Who it claims to be, where the token is authentic and only expired, early, for another resource or not proved.
     pub(crate) claims: Option<Box<Claims>>,
+    /// What a client that speaks DPoP is told.
+    pub(crate) dpop: Option<DpopFault>,
+}
+
+/// An authentic token, presented in the scheme it is for. What it is bound to is not shown by that yet.
+#[derive(Clone, Debug)]
+pub(crate) struct Authentic {
+    caller: Arc<Caller>,
+    claims: Arc<Claims>,
+    possession: Possession,
+    token: TokenHash,
+}
+
+impl Deref for Authentic {
+    type Target = Arc<Caller>;
+
+    fn deref(&self) -> &Arc<Caller> {
+        &self.caller
+    }
+}
+
+impl Authentic {
+    /// What a request has to show beyond the token.
+    pub(crate) const fn possession(&self) -> &Possession {
+        &self.possession
+    }
+
+    /// Stands for the token.
+    pub(crate) const fn token(&self) -> &TokenHash {
+        &self.token
+    }
+
+    /// The public URL of the resource that it is for.
+    pub(crate) fn audience(&self) -> &str {
+        &self.claims.aud
+    }
+
+    /// A request does not show what the token is bound to.
+    pub(crate) fn unproven(&self, why: Unproven) -> NotAuthenticated {
+        let Unproven { reason, dpop } = why;
+        NotAuthenticated { reason, claims: Some(Box::new(self.claims.as_ref().clone())), dpop }
+    }
 }
 
 /// Verified tokens; one per node.
 #[derive(Debug, Default)]
-pub(crate) struct Authenticator(Mutex<Cache>, newer::Places);
+pub(crate) struct Authenticator(Mutex<Cache>, newer::Places, Arc<BindingKeys>);
 
 #[derive(Debug, Default)]
 struct Cache {
@@ -41,6 +90,8 @@ struct Cache {
     /// Its issuer and key ids.
     issuer: Option<Issuer>,
     keys: String,
+    /// What their binding keys were opened with.
+    seal: Option<Arc<BindingSeal>>,
     tokens: HashMap<TokenHash, Verified>,
 }
 
@@ -50,15 +101,30 @@ struct Verified {
     claims: Arc<Claims>,
     /// Whom it names at the virtual server that is its audience; or why it names nobody.
     caller: Result<Arc<Caller>, Reason>,
+    /// What it is bound to; or why that cannot be told.
+    possession: Result<Possession, Reason>,
 }
 
 impl Cache {
     fn is_of(&self, config: &Config) -> bool {
         std::ptr::eq(self.basis.as_ptr(), Arc::as_ptr(&config.offer))
     }
+
+    fn is_opened_with(&self, seal: Option<&Arc<BindingSeal>>) -> bool {
+        match (&self.seal, seal) {
+            (None, None) => true,
+            (Some(held), Some(seal)) => Arc::ptr_eq(held, seal),
+            _ => false,
+        }
+    }
 }
 
 impl Authenticator {
+    /// Opens what tokens are bound to with these.
+    pub(crate) fn new(keys: Arc<BindingKeys>) -> Self {
+        Self(Mutex::default(), newer::Places::default(), keys)
+    }
+
     /// The caller of a request to `virtual_server` at `now_unix` seconds.
     pub(crate) fn authenticate(
         &self,
@@ -66,9 +132,10 @@ impl Authenticator {
         virtual_server: &str,
         headers: &HeaderMap,
         now_unix: i64,
-    ) -> Result<Arc<Caller>, NotAuthenticated> {
-        let refuse = |reason| NotAuthenticated { reason, claims: None };
-        let token = bearer(headers).map_err(refuse)?;
+    ) -> Result<Authentic, NotAuthenticated> {
+        let refuse = |reason| NotAuthenticated { reason, claims: None, dpop: None };
+        let (scheme, token) = credentials(headers).map_err(refuse)?;
+        let refuse = |reason| NotAuthenticated { dpop: fault_of(scheme), ..refuse(reason) };
         let Some(issuer) = &config.issuer else { return Err(refuse(Reason::ConfigStale)) };
         let hash = TokenHash::of(token);
         let known = self.known(config, &hash).filter(|known| {
@@ -77,15 +144,28 @@ impl Authenticator {
         });
         let verified = match known {
             Some(known) => known,
-            None => self.verify(config, issuer, virtual_server, (token, hash), now_unix)?,
+            None => self
+                .verify(config, issuer, virtual_server, (token, hash), now_unix)
+                .map_err(|refused| NotAuthenticated { dpop: fault_of(scheme), ..refused })?,
         };
-        let Verified { claims, caller } = verified;
-        let caller =
-            caller.map_err(|reason| NotAuthenticated { reason, claims: Some(Box::new(claims.as_ref().clone())) })?;
+        let Verified { claims, caller, possession } = verified;
+        let of_claims = |why: Unproven| {
+            let Unproven { reason, dpop } = why;
+            NotAuthenticated { reason, claims: Some(Box::new(claims.as_ref().clone())), dpop }
+        };
+        let caller = caller.map_err(|reason| of_claims(reason.into()))?;
         if taken_away(config, &caller).is_some() {
             self.cache().tokens.remove(&hash);
         }
-        Ok(caller)
+        let possession = possession.map_err(|reason| match reason {
+            // The key that it was bound with may be newer than what is in force here.
+            Reason::TokenSignature if claims.min_revision > Some(config.revision) => {
+                of_claims(Reason::ConfigStale.into())
+            }
+            _ => of_claims(reason.into()),
+        })?;
+        possession.fits(scheme).map_err(of_claims)?;
+        Ok(Authentic { caller, claims, possession, token: hash })
     }
 
     /// A token that is not known; from now on it is, if it is good.
@@ -101,13 +181,15 @@ impl Authenticator {
         let expect = Expect { issuer: &issuer.issuer, audience: &audience };
         let claims = config.token_keys.verify(token, &expect, now_unix).map_err(|error| {
             let claims = authentic_claims(config, token).map(Box::new);
-            NotAuthenticated { reason: error.reason(), claims }
+            NotAuthenticated { reason: error.reason(), claims, dpop: None }
         })?;
         let caller = Caller::from_claims(&claims, virtual_server).map(Arc::new);
-        let verified = Verified { claims: Arc::new(claims), caller };
+        let seal = self.2.load();
+        let possession = Possession::of(&claims, seal.as_deref());
+        let verified = Verified { claims: Arc::new(claims), caller, possession };
         let mut cache = self.cache();
-        if !cache.is_of(config) {
-            // Verified with what others no longer go by: good for this request, and for no other.
+        if !cache.is_of(config) || !cache.is_opened_with(seal.as_ref()) || verified.possession.is_err() {
+            // Verified with what others no longer go by, or may be any moment: good for this request, and for no other.
             return Ok(verified);
         }
         if cache.tokens.len() >= TOKENS_MAX {
@@ -132,6 +214,11 @@ impl Authenticator {
             // It is kept from being freed, so that no other offer ever stands where it stood.
             cache.basis = Arc::downgrade(&config.offer);
         }
+        let seal = self.2.load();
+        if !cache.is_opened_with(seal.as_ref()) {
+            cache.tokens.retain(|_, known| !matches!(known.possession, Ok(Possession::Key(_))));
+            cache.seal = seal;
+        }
         cache.tokens.get(hash).cloned()
     }
 
@@ -140,19 +227,12 @@ impl Authenticator {
     }
 }
 
-/// The one bearer token of a request.
-fn bearer(headers: &HeaderMap) -> Result<&str, Reason> {
-    let mut values = headers.get_all(header::AUTHORIZATION).iter();
-    let value = values.next().ok_or(Reason::TokenMissing)?;
-    if values.next().is_some() {
-        return Err(Reason::TokenMalformed);
+/// What is said of a token that is not good, where it came by DPoP.
+const fn fault_of(scheme: Scheme) -> Option<DpopFault> {
+    match scheme {
+        Scheme::Bearer => None,
+        Scheme::Dpop => Some(DpopFault::Token),
     }
-    let (scheme, token) = value.to_str().ok().and_then(|value| value.split_once(' ')).ok_or(Reason::TokenMissing)?;
-    let token = token.trim_matches(' ');
-    if !scheme.eq_ignore_ascii_case("bearer") || token.is_empty() {
-        return Err(Reason::TokenMissing);
-    }
-    Ok(token)
 }
 
 /// The claims of a token that one of our keys signed, whatever they say about audience and time.
@@ -165,198 +245,4 @@ fn authentic_claims(config: &Config, token: &str) -> Option<Claims> {
 }
 
 #[cfg(test)]
-mod tests {
-    use bailiwick_data_plane_core::{config::Contents, people::People, table::Table};
-    use bailiwick_proto::{
-        Tier,
-        v1::{self, resource::Resource as Kind},
-    };
-    use bailiwick_token::{Actor, Algorithm, SigningKey, VerifyingKeys, mint};
-    use http::HeaderValue;
-
-    use super::*;
-
-    const NOW: i64 = 1_800_000_000;
-
-    fn key(seed: u8) -> SigningKey {
-        SigningKey::from_ed25519_seed(&[seed; 32]).unwrap()
-    }
-
-    pub(super) fn config(keys: &[u8]) -> Config {
-        config_with(keys, false)
-    }
-
-    fn config_with(keys: &[u8], revoked: bool) -> Config {
-        let jwks: Vec<_> = keys
-            .iter()
-            .map(|seed| (key(*seed).kid().to_owned(), serde_json::to_string(&key(*seed).public_jwk()).unwrap()))
-            .collect();
-        let keys = jwks.iter().map(|(kid, jwk)| (kid.as_str(), Algorithm::EdDsa.as_str(), jwk.as_str()));
-        let offer = Offer {
-            issuer: Some(Issuer { issuer: "http://issuer".into(), mcp_url: "http://mcp/mcp".into() }),
-            token_keys: VerifyingKeys::from_jwks(keys).unwrap(),
-            ..Offer::default()
-        };
-        let contents = Contents { people: people(revoked), offer: Arc::new(offer), ..Contents::default() };
-        Config { contents: Arc::new(contents), ..Config::default() }
-    }
-
-    fn people(revoked: bool) -> People {
-        let user = v1::User { name: "jane@example.com".into(), groups: Vec::new(), active: true };
-        let (name, owner, project) = ("coder".into(), "jane@example.com".into(), "platform".into());
-        let agent = v1::Agent { name, owner, project, ceiling: "destructive".into(), active: true };
-        let (user_name, agent_name, virtual_server) = ("jane@example.com".into(), "coder".into(), "finance".into());
-        let consent = v1::Consent {
-            id: "c-1".into(),
-            user: user_name,
-            agent: agent_name,
-            virtual_server,
-            level: "destructive".into(),
-            expires_at: NOW + 100,
-            revoked,
-            client: "cli".into(),
-            ..v1::Consent::default()
-        };
-        let entries = [
-            ("user/jane@example.com", Kind::User(user)),
-            ("agent/coder", Kind::Agent(agent)),
-            ("consent/c-1", Kind::Consent(consent)),
-        ];
-        let encode = |(key, kind): (&str, Kind)| {
-            (key.to_owned(), prost::Message::encode_to_vec(&v1::Resource { resource: Some(kind) }))
-        };
-        People::new(entries.into_iter().map(encode).collect(), Table::default())
-    }
-
-    pub(super) fn claims() -> Claims {
-        Claims {
-            iss: "http://issuer".into(),
-            aud: "http://mcp/mcp/finance".into(),
-            sub: "jane@example.com".into(),
-            agent_sub: "coder".into(),
-            project_id: "platform".into(),
-            client_id: "cli".into(),
-            consent_id: "c-1".into(),
-            sid: "s-1".into(),
-            scope: "mcp:tools".into(),
-            act: Actor { sub: "coder".into(), act: None },
-            jti: "t-1".into(),
-            iat: NOW - 10,
-            nbf: None,
-            exp: NOW + 100,
-            min_revision: None,
-            cnf: None,
-            binding_alg: None,
-            binding: None,
-        }
-    }
-
-    pub(super) fn headers(value: &str) -> HeaderMap {
-        HeaderMap::from_iter([(header::AUTHORIZATION, HeaderValue::from_str(value).unwrap())])
-    }
-
-    pub(super) fn with_token(claims: &Claims, seed: u8) -> HeaderMap {
-        headers(&format!("Bearer {}", mint(claims, &key(seed)).unwrap().expose()))
-    }
-
-    fn reason(config: &Config, headers: &HeaderMap, now: i64) -> Option<Reason> {
-        let refused = Authenticator::default().authenticate(config, "finance", headers, now);
-        refused.err().map(|refused| refused.reason)
-    }
-
-    #[test]
-    fn a_good_token_names_its_caller_and_stops_at_its_expiry_even_when_cached() {
-        let (config, authenticator) = (config(&[1]), Authenticator::default());
-        let good = with_token(&claims(), 1);
-        for now in [NOW, NOW + 1, NOW + 99] {
-            let caller = authenticator.authenticate(&config, "finance", &good, now).unwrap();
-            assert_eq!((caller.user.as_str(), caller.virtual_server.as_str()), ("jane@example.com", "finance"));
-        }
-        let expired = authenticator.authenticate(&config, "finance", &good, NOW + 100).unwrap_err();
-        assert_eq!(expired.reason, Reason::TokenExpired);
-        assert_eq!(expired.claims.unwrap().sub, "jane@example.com");
-        let other = authenticator.authenticate(&config, "hr", &good, NOW).unwrap_err();
-        assert_eq!(other.reason, Reason::TokenAudience);
-    }
-
-    #[test]
-    fn tokens_of_one_consent_keep_their_own_scopes() {
-        let (config, authenticator) = (config(&[1]), Authenticator::default());
-        for (scope, level) in [("mcp:read", Tier::Retrieval), ("mcp:write mcp:read", Tier::Transactional)] {
-            let (narrow, wide) = (with_token(&Claims { scope: scope.into(), ..claims() }, 1), with_token(&claims(), 1));
-            for (headers, expected) in [(&narrow, level), (&wide, Tier::Destructive), (&narrow, level)] {
-                let caller = authenticator.authenticate(&config, "finance", headers, NOW).unwrap();
-                assert_eq!(caller.scope_level, expected, "{scope}");
-            }
-        }
-    }
-
-    #[test]
-    fn a_withdrawn_key_ends_cached_tokens_at_once() {
-        let authenticator = Authenticator::default();
-        let good = with_token(&claims(), 1);
-        for _ in 0..2 {
-            assert!(authenticator.authenticate(&config(&[1]), "finance", &good, NOW).is_ok());
-        }
-        let refused = authenticator.authenticate(&config(&[2]), "finance", &good, NOW).unwrap_err();
-        assert_eq!(refused, NotAuthenticated { reason: Reason::TokenSignature, claims: None });
-    }
-
-    #[test]
-    fn a_token_that_was_verified_while_its_key_was_withdrawn_is_not_kept() {
-        let (before, after, authenticator) = (config(&[1]), config(&[2]), Authenticator::default());
-        let good = with_token(&claims(), 1);
-        let token = bearer(&good).unwrap();
-        let hash = || TokenHash::of(token);
-        assert!(authenticator.known(&before, &hash()).is_none(), "a request begins under the old keys");
-        assert!(authenticator.known(&after, &hash()).is_none(), "another one comes under the new");
-        let issuer = before.issuer.clone().unwrap();
-        assert!(authenticator.verify(&before, &issuer, "finance", (token, hash()), NOW).is_ok());
-        let refused = authenticator.authenticate(&after, "finance", &good, NOW).unwrap_err();
-        assert_eq!(refused.reason, Reason::TokenSignature);
-    }
-
-    #[test]
-    fn a_token_whose_consent_was_revoked_is_not_kept() {
-        let authenticator = Authenticator::default();
-        let (good, kept) = (with_token(&claims(), 1), || authenticator.0.lock().unwrap().tokens.len());
-        for (revoked, expected) in [(false, 1), (true, 0), (true, 0), (false, 1)] {
-            let caller = authenticator.authenticate(&config_with(&[1], revoked), "finance", &good, NOW).unwrap();
-            assert_eq!((caller.consent.as_str(), kept()), ("c-1", expected), "admission says why not");
-        }
-    }
-
-    #[test]
-    fn forged_and_misplaced_tokens_are_refused_by_name() {
-        let config = config(&[1]);
-        let token = mint(&claims(), &key(1)).unwrap();
-        let token = token.expose();
-        let unsigned = format!("{}.{}.", URL_SAFE_NO_PAD.encode(r#"{"alg":"none"}"#), token.split('.').nth(1).unwrap());
-        let mut twice = headers(&format!("Bearer {token}"));
-        twice.append(header::AUTHORIZATION, HeaderValue::from_static("Bearer x"));
-        let narrow = Claims { scope: "openid".into(), ..claims() };
-        let early = Claims { nbf: Some(NOW + 50), ..claims() };
-        for (headers, expected) in [
-            (HeaderMap::new(), Reason::TokenMissing),
-            (headers("Basic abc"), Reason::TokenMissing),
-            (headers("Bearer "), Reason::TokenMissing),
-            (headers("Bearer x"), Reason::TokenMalformed),
-            (headers(&format!("Bearer {unsigned}")), Reason::TokenMalformed),
-            (headers(&format!("Bearer {}", token.strip_suffix(|_: char| true).unwrap())), Reason::TokenMalformed),
-            (twice, Reason::TokenMalformed),
-            (with_token(&claims(), 9), Reason::TokenSignature),
-            (with_token(&narrow, 1), Reason::ScopeInsufficient),
-            (with_token(&early, 1), Reason::TokenNotYetValid),
-        ] {
-            assert_eq!(reason(&config, &headers, NOW), Some(expected), "{headers:?}");
-        }
-        assert_eq!(reason(&config, &headers(&format!("bearer  {token}")), NOW), None, "the scheme has no case");
-    }
-
-    #[test]
-    fn a_token_of_another_key_never_gets_attributed() {
-        let forged = Claims { exp: NOW - 1, ..claims() };
-        let refused = Authenticator::default().authenticate(&config(&[1]), "finance", &with_token(&forged, 9), NOW);
-        assert_eq!(refused.unwrap_err().claims, None);
-    }
-}
+mod tests;

@@ -28,10 +28,10 @@ use bailiwick_data_plane_core::{
     forward::{self, Answer, Answerer, Keepsake},
     naming::Naming,
     operation::{CANCELLED, Ended},
-    records::{Attempt, committed},
+    records::{Attempt, binding_of_claims, binding_unproven, committed},
     sealed::request_state::{RequestState, Subject},
 };
-use bailiwick_ledger_core::record::{Binding, Commitment, DecisionRecord, Effect, Kind, Outcome, Record, Status};
+use bailiwick_ledger_core::record::{Commitment, DecisionRecord, Effect, Kind, Outcome, Record, Status};
 use bailiwick_proto::{Reason, mcp::Era, names::SERVER_NAME_CHARS_MAX, scope::Scopes};
 use bailiwick_runtime::{Shutdown, Supervisor};
 use bailiwick_token::Claims;
@@ -372,6 +372,10 @@ impl RequestDenial<'_> {
             Who::Caller(who) => (&who.user, &who.agent, &who.project, &who.client, &who.session, &who.consent),
             Who::Claims(who) => (&who.sub, &who.agent_sub, &who.project_id, &who.client_id, &who.sid, &who.consent_id),
         };
+        let binding = match self.who {
+            Who::Caller(who) => binding_unproven(who.bound, self.reason),
+            Who::Claims(who) => binding_of_claims(who, self.reason),
+        };
         Record {
             rev: Some(self.revision),
             rev_age_ms: Some(self.config_age_ms),
@@ -381,7 +385,7 @@ impl RequestDenial<'_> {
             client: Some(client.clone()),
             session: Some(session.clone()),
             consent: Some(consent.clone()),
-            binding: Some(Binding::NotRequired),
+            binding,
             // As the URL says it: any text, also one that names nothing.
             virtual_server: Some(self.virtual_server.chars().take(SERVER_NAME_CHARS_MAX).collect()),
             request_id: Some(self.request_id.to_owned()),

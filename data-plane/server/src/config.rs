@@ -65,6 +65,9 @@ pub struct DataPlaneConfig {
     pub tls: Option<CertificateFiles>,
     /// HTTP/3 at the same port, UDP; only with `tls`.
     pub http3: bool,
+    /// Clients may show a certificate, which tokens can be bound to (RFC 8705); only with `tls`. Browsers then ask people
+    /// which one.
+    pub client_certificates: bool,
     /// Networks of balancers, as `address/bits`. Whoever connects from there must say for whom, by the PROXY protocol.
     pub proxy_protocol: Vec<String>,
     /// Browser origins that may call, besides loopback ones, as `scheme://host[:port]`.
@@ -140,6 +143,7 @@ impl Default for DataPlaneConfig {
             master_key: MasterKeyConfig::default(),
             tls: None,
             http3: false,
+            client_certificates: false,
             proxy_protocol: Vec::new(),
             allowed_origins: Vec::new(),
             spool_bytes_max: 256 * 1024 * 1024,
@@ -202,7 +206,9 @@ impl DataPlaneConfig {
         );
         let urls = self.control_plane.check();
         require(urls.is_ok(), "control_plane", urls.err().unwrap_or_default());
-        require(!self.http3 || self.tls.is_some(), "http3", "needs a certificate: set `tls`".to_owned());
+        let needs_tls = || "needs a certificate: set `tls`".to_owned();
+        require(!self.http3 || self.tls.is_some(), "http3", needs_tls());
+        require(!self.client_certificates || self.tls.is_some(), "client_certificates", needs_tls());
         for network in &self.proxy_protocol {
             let read = network.parse::<Network>();
             require(read.is_ok(), "proxy_protocol", read.err().map(|fault| fault.to_string()).unwrap_or_default());
@@ -325,6 +331,7 @@ mod tests {
             region: "a.b".into(),
             control_plane: "127.0.0.1:8431".into(),
             http3: true,
+            client_certificates: true,
             proxy_protocol: vec!["10.0.0.0/8".into(), "10.0.0.1/8".into()],
             allowed_origins: vec!["https://app.example/path".into(), "https://app.example".into()],
             connections_max: 0,
@@ -342,6 +349,7 @@ mod tests {
                 "region",
                 "control_plane",
                 "http3",
+                "client_certificates",
                 "proxy_protocol",
                 "allowed_origins",
                 "spool_bytes_max",

@@ -35,6 +35,7 @@ use self::{
     leases::{Lease, Leases},
 };
 use crate::{
+    auth::possession::BindingKeys,
     snapshot::Keeper,
     surroundings::{Host, Surroundings},
     upstream::Credentials,
@@ -48,6 +49,7 @@ pub(crate) struct ConfigState {
     config: ArcSwapOption<Config>,
     sealing_keys: ArcSwap<SealingKeys>,
     credentials: Arc<Credentials>,
+    binding_keys: Arc<BindingKeys>,
     leases: Mutex<Leases>,
     surroundings: Arc<dyn Surroundings>,
     max_staleness: Duration,
@@ -90,6 +92,7 @@ impl ConfigState {
             config: ArcSwapOption::empty(),
             sealing_keys: ArcSwap::default(),
             credentials: Arc::default(),
+            binding_keys: Arc::default(),
             leases: Mutex::default(),
             max_staleness,
             keeper: OnceLock::new(),
@@ -118,6 +121,11 @@ impl ConfigState {
     /// What servers are shown, or given.
     pub(crate) fn credentials(&self) -> Arc<Credentials> {
         Arc::clone(&self.credentials)
+    }
+
+    /// What opens the binding keys in tokens.
+    pub(crate) fn binding_keys(&self) -> Arc<BindingKeys> {
+        Arc::clone(&self.binding_keys)
     }
 
     /// Keys that seal legacy session ids.

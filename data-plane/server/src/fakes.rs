@@ -2,6 +2,7 @@
 //! that streams what it is told, and a ledger that stores, all on loopback and in this process.
 
 pub(crate) mod control_plane;
+pub(crate) mod holder;
 pub(crate) mod ledger;
 pub(crate) mod server;
 pub(crate) mod teller;

@@ -14,6 +14,7 @@ pub(crate) mod answer;
 mod body;
 mod connection;
 mod cors;
+mod decisions;
 mod delivery;
 mod endpoint;
 mod event_stream;
@@ -45,12 +46,16 @@ use tokio::{
 };
 
 pub(crate) use self::{
-    body::BODY_ROOM_BYTES, endpoint::ATTRIBUTED_DENIALS_PER_SECOND, guard::Guard, places::Places, room::Room,
-    terms::Terms,
+    body::BODY_ROOM_BYTES, decisions::Shares, endpoint::ATTRIBUTED_DENIALS_PER_SECOND, guard::Guard, places::Places,
+    room::Room, terms::Terms,
 };
 use self::{connection::Serving, room::CallerKey};
 use crate::{
-    auth::Authenticator, budget::Budget, calls::Calls, config_state::ConfigState, metrics::Metrics,
+    auth::{Authenticator, proofs::Proofs},
+    budget::Budget,
+    calls::Calls,
+    config_state::ConfigState,
+    metrics::Metrics,
     telemetry::Telemetry,
 };
 
@@ -85,6 +90,7 @@ pub(crate) struct Gateway {
     /// Set once this run is registered and its chain is open; until then nothing is served.
     pub(crate) calls: Arc<OnceCell<Arc<Calls>>>,
     pub(crate) authenticator: Authenticator,
+    pub(crate) proofs: Arc<Proofs>,
     pub(crate) guard: Guard,
     pub(crate) metrics: Arc<Metrics>,
     pub(crate) telemetry: Arc<Telemetry>,
@@ -103,6 +109,8 @@ pub(crate) struct Gateway {
     /// Requested when streams of changes have to end, since no connection is accepted any more.
     pub(crate) stopping: Shutdown,
     pub(crate) attributed_denials: Budget,
+    /// What services have asked for of decisions.
+    pub(crate) shares: Shares,
     /// Once all of the above was there.
     pub(crate) has_started: AtomicBool,
     /// Longest time a client may take nothing of what is ready for it.

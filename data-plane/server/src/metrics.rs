@@ -26,6 +26,13 @@ pub(crate) struct ReasonLabel {
     reason: &'static str,
 }
 
+/// What a service was told, and why not more.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+pub(crate) struct DecisionLabel {
+    decision: &'static str,
+    reason: &'static str,
+}
+
 /// How a call ended.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
 pub(crate) struct StatusLabel {
@@ -95,6 +102,9 @@ pub(crate) struct Metrics {
     pub(crate) calls_denied: Counter,
     pub(crate) lists: Counter,
     pub(crate) lists_hidden: Counter,
+    evaluations: Family<DecisionLabel, Counter>,
+    pub(crate) proofs_used_twice: Counter,
+    pub(crate) proofs_from_the_future: Counter,
     pub(crate) servers_left_out: Family<ReasonLabel, Counter>,
     pub(crate) refusals: Family<ReasonLabel, Counter>,
     pub(crate) connections: Gauge<i64, AtomicI64>,
@@ -137,6 +147,9 @@ impl Metrics {
             calls_denied: Counter::default(),
             lists: Counter::default(),
             lists_hidden: Counter::default(),
+            evaluations: Family::default(),
+            proofs_used_twice: Counter::default(),
+            proofs_from_the_future: Counter::default(),
             servers_left_out: Family::default(),
             refusals: Family::default(),
             connections: Gauge::default(),
@@ -173,6 +186,8 @@ impl Metrics {
         let add = |name: &str, help: &str, metric: &Counter| registry.register(&named(name), help, metric.clone());
         registry.register(&named("calls"), "Tool calls that were forwarded, by how they ended", metrics.calls.clone());
         registry.register(&named("refusals"), "Requests refused, by reason", metrics.refusals.clone());
+        let evaluations = "Decisions that services asked for, by reason of denial";
+        registry.register(&named("evaluations"), evaluations, metrics.evaluations.clone());
         registry.register(&named("connections"), "Connections of clients", metrics.connections.clone());
         let ended =
             "Connections that were not served, or no longer, by why: `full`, `gave_way` to another, `untaken` answers";
@@ -216,7 +231,18 @@ impl Metrics {
         }
         metrics.register_kept(registry);
         metrics.register_certificate(registry);
+        metrics.register_proofs(registry);
         metrics
+    }
+
+    /// What other nodes told of proofs of possession.
+    fn register_proofs(&self, registry: &Registry) {
+        let named = |name: &str| format!("bailiwick_data_plane_{name}");
+        let twice =
+            "Proofs that this node took and another one too, before they heard of each other: captured requests";
+        registry.register(&named("proofs_used_twice"), twice, self.proofs_used_twice.clone());
+        let ahead = "Proofs that other nodes said were used, at a time that no node with a good clock takes";
+        registry.register(&named("proofs_from_the_future"), ahead, self.proofs_from_the_future.clone());
     }
 
     /// What clients see of this node's TLS.
@@ -273,6 +299,13 @@ impl Metrics {
     /// Counts a server that others are asked without.
     pub(crate) fn left_out(&self, reason: Reason) {
         self.servers_left_out.get_or_create(&ReasonLabel { reason: reason.as_str() }).inc();
+    }
+
+    /// Counts a decision for a service.
+    pub(crate) fn evaluated(&self, denied: Option<Reason>) {
+        let decision = if denied.is_some() { "deny" } else { "permit" };
+        let label = DecisionLabel { decision, reason: denied.map_or("", Reason::as_str) };
+        self.evaluations.get_or_create(&label).inc();
     }
 
     /// Counts a list, of which so much was left out.

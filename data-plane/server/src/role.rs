@@ -42,7 +42,7 @@ use tokio::{
 
 use self::opening::{Opened, Run, joining, open};
 use crate::{
-    auth::Authenticator,
+    auth::{Authenticator, proofs::Proofs},
     budget::Budget,
     calls::{Answers, Calls, Levels},
     config::DataPlaneConfig,
@@ -52,7 +52,8 @@ use crate::{
     kept::{Kept, Standby},
     lane::RevocationLane,
     listener::{
-        self, ANSWER_ROOM_BYTES, ATTRIBUTED_DENIALS_PER_SECOND, BODY_ROOM_BYTES, Gateway, Guard, Places, Room, Terms,
+        self, ANSWER_ROOM_BYTES, ATTRIBUTED_DENIALS_PER_SECOND, BODY_ROOM_BYTES, Gateway, Guard, Places, Room, Shares,
+        Terms,
     },
     listening::Listeners,
     metrics::Metrics,
@@ -182,8 +183,10 @@ pub async fn serve(
     let means = Means { credentials: state.credentials(), metrics: metrics.upstream.clone(), resolver: None };
     let upstream = Upstream::new(config.upstream.clone(), &supervisor, means);
     let upstream = upstream.map_err(|error| DataPlaneError::Networks(error.to_string()))?;
+    let state = Arc::new(state);
     let node = Node {
-        state: Arc::new(state),
+        proofs: Proofs::new(Arc::clone(&state), Arc::clone(&metrics)),
+        state,
         upstream: Arc::new(upstream.telling(telemetry.own_cause())),
         metrics,
         telemetry,
@@ -246,6 +249,7 @@ struct Stages {
 struct Node {
     config: DataPlaneConfig,
     state: Arc<ConfigState>,
+    proofs: Arc<Proofs>,
     upstream: Arc<Upstream>,
     metrics: Arc<Metrics>,
     telemetry: Arc<Telemetry>,
@@ -271,7 +275,8 @@ impl Node {
         let gateway = Arc::new(Gateway {
             state: Arc::clone(&self.state),
             calls: Arc::clone(&self.calls),
-            authenticator: Authenticator::default(),
+            authenticator: Authenticator::new(self.state.binding_keys()),
+            proofs: Arc::clone(&self.proofs),
             guard: Guard {
                 allowed_origins: self.config.allowed_origins.clone(),
                 bound_to_loopback: self.config.listen.ip().is_loopback(),
@@ -286,6 +291,7 @@ impl Node {
             abort: self.stages.calls.clone(),
             stopping: self.stages.accepting.clone(),
             attributed_denials: Budget::new(ATTRIBUTED_DENIALS_PER_SECOND),
+            shares: Shares::default(),
             has_started: AtomicBool::new(false),
             unread_wait_max: self.config.unread(),
         });
@@ -319,6 +325,8 @@ impl Node {
         let listeners = Listeners::new(Arc::clone(&self.state), stream.clone());
         let (state, upstream) = (Arc::clone(&self.state), Arc::clone(&self.upstream));
         let levels = Levels::new(state, stream.clone(), upstream, self.supervisor.clone());
+        self.keep("used-proofs", Arc::clone(&self.proofs).follow(stream.clone()));
+        self.keep("proofs-told", Arc::clone(&self.proofs).tell_others(stream.clone()));
         let alone = (!is_registered).then(|| *signer.public_key());
         let start = recorder::Start {
             node: self.config.node.clone(),

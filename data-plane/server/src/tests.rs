@@ -1,6 +1,7 @@
 //! A whole node on loopback, between a control plane, a ledger and a server played by `fakes`.
 
 mod allocations;
+mod bound;
 mod calls;
 mod edge;
 mod http3;

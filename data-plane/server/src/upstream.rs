@@ -13,6 +13,7 @@ mod attempt;
 mod channel;
 mod channels;
 mod connector;
+mod context;
 mod credential;
 mod exchange;
 mod fault;
@@ -69,6 +70,7 @@ use self::{
     route::Route,
 };
 pub(crate) use self::{
+    context::Context,
     credential::Credentials,
     exchange::Heard,
     fault::UpstreamFault,
@@ -260,18 +262,17 @@ impl Upstream {
         self.call_bounds(server).timeout
     }
 
-    /// Sends an answer to what a legacy server asked in this session.
+    /// Sends an answer to what a legacy server asked in this session, during a call with this context.
     pub(crate) async fn answer(
         &self,
-        server: &Server,
-        caller: &Principal,
-        body: Vec<u8>,
+        (server, caller): (&Server, &Principal),
+        answer: (Vec<u8>, Option<&Context>),
         session: Option<&HeaderValue>,
     ) -> Result<(), UpstreamFault> {
         if let Some(partner) = self.channels.partner(server, caller) {
-            return partner.answer(body, session, ANSWER_WAIT_MAX).await;
+            return partner.answer(answer, session, ANSWER_WAIT_MAX).await;
         }
-        self.peer(server, caller)?.answer(body, session, ANSWER_WAIT_MAX).await
+        self.peer(server, caller)?.answer(answer, session, ANSWER_WAIT_MAX).await
     }
 
     /// Tells a legacy server that `caller` no longer waits for `id`. A modern one sees its stream close, and over a

@@ -90,5 +90,7 @@ fn token_request(request_id: String) -> IssueTokenRequest {
         ttl_seconds: TOKEN_SECONDS,
         reason: "load test".into(),
         request_id,
+        binding_alg: String::new(),
+        dpop_jkt: String::new(),
     }
 }

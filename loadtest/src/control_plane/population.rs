@@ -69,12 +69,13 @@ fn agent_name(n: u64) -> String {
 
 fn user(n: u64) -> UserApplied {
     let groups = BTreeSet::from([format!("team-{}", n % 200)]);
-    UserApplied { name: user_name(n), spec: UserSpec { groups, active: true }, reason: String::new() }
+    UserApplied { name: user_name(n), spec: UserSpec { groups, active: true }, reason: String::new(), held: false }
 }
 
 fn agent(n: u64) -> AgentApplied {
     let spec = AgentSpec {
         owner: user_name(n / AGENTS_OF_ONE),
+        successor: None,
         project: format!("project-{}", n % 500),
         ceiling: Tier::Transactional,
         clients: AgentClientsSpec::default(),

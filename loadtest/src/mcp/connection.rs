@@ -6,7 +6,7 @@
 
 use std::{cell::RefCell, rc::Rc};
 
-use anyhow::{Context as _, Result, bail};
+use anyhow::{Context as _, Result, bail, ensure};
 use bytes::Bytes;
 use http::{HeaderValue, Request, Response, StatusCode};
 use http_body_util::{BodyExt as _, Full, Limited};
@@ -24,7 +24,10 @@ use tokio::{
     time::timeout,
 };
 
-use super::target::{CALL_WAIT_MAX, Era, Http, SESSION_HEADER, Target};
+use super::{
+    possession::DPOP_NONCE,
+    target::{CALL_WAIT_MAX, Era, Http, SESSION_HEADER, SoFar, Target},
+};
 
 /// More than any answer that is measured.
 const ANSWER_BYTES_MAX: usize = 64 << 20;
@@ -44,6 +47,8 @@ pub(crate) struct Connection {
     target: Rc<Target>,
     sender: Mutex<Option<Sender>>,
     session: RefCell<Option<HeaderValue>>,
+    /// What was handed out last for the next DPoP proof.
+    nonce: RefCell<Option<String>>,
 }
 
 #[derive(Debug)]
@@ -66,7 +71,7 @@ impl<F: Future + 'static> Executor<F> for OnThisThread {
 
 impl Connection {
     pub(crate) fn new(target: Rc<Target>) -> Self {
-        Self { target, sender: Mutex::new(None), session: RefCell::new(None) }
+        Self { target, sender: Mutex::new(None), session: RefCell::default(), nonce: RefCell::default() }
     }
 
     /// Connects and, in the legacy era, opens a session.
@@ -76,23 +81,35 @@ impl Connection {
             *sender = Some(connect(&self.target).await?);
         }
         drop(sender);
+        if self.target.needs_nonce() && self.nonce.borrow().is_none() {
+            let first = self.asking(|so_far| self.target.call(0, so_far))?;
+            self.exchange(first).await.context("the first nonce")?;
+            ensure!(self.nonce.borrow().is_some(), "the other side hands out no DPoP-Nonce");
+        }
         if self.target.era == Era::Legacy && self.session.borrow().is_none() {
-            let (initialize, initialized) = self.target.handshake();
+            let initialize = self.asking(|so_far| self.target.initialize(so_far))?;
             let (head, _) = self.exchange(initialize).await.context("initialize")?;
             let Some(session) = head.headers().get(SESSION_HEADER).cloned() else {
                 // A server may have no sessions: then every request stands alone.
                 return Ok(());
             };
-            self.exchange(initialized(&session)).await.context("notifications/initialized")?;
             *self.session.borrow_mut() = Some(session);
+            let initialized = self.asking(|so_far| self.target.initialized(so_far))?;
+            self.exchange(initialized).await.context("notifications/initialized")?;
         }
         Ok(())
     }
 
+    /// A request, with what is known so far.
+    fn asking<T>(&self, make: impl FnOnce(SoFar<'_>) -> T) -> T {
+        let (session, nonce) = (self.session.borrow(), self.nonce.borrow());
+        make(SoFar { session: session.as_ref(), nonce: nonce.as_deref() })
+    }
+
     /// One call, which should bring a result.
     pub(crate) async fn call(&self, id: u64) -> Result<(), Unanswered> {
-        let request = self.target.call(id, self.session.borrow().as_ref());
-        let (head, body) = self.exchange(request).await.map_err(|error| Unanswered::Failed(format!("{error:#}")))?;
+        let exchanged = async { self.exchange(self.asking(|so_far| self.target.call(id, so_far))?).await };
+        let (head, body) = exchanged.await.map_err(|error| Unanswered::Failed(format!("{error:#}")))?;
         if head.status() == StatusCode::OK && is_result(&body) {
             return Ok(());
         }
@@ -103,7 +120,7 @@ impl Connection {
 
     /// Opens the stream of a legacy session; it lasts as long as what comes back is kept.
     pub(crate) async fn listen(&self) -> Result<Incoming> {
-        let request = self.target.listen(self.session.borrow().as_ref());
+        let request = self.asking(|so_far| self.target.listen(so_far))?;
         let mut held = self.sender.lock().await;
         let answer = match held.as_mut().context("no connection")? {
             Sender::One(sender) => timeout(CALL_WAIT_MAX, sender.send_request(request)).await,
@@ -119,7 +136,14 @@ impl Connection {
 
     async fn exchange(&self, request: Request<Full<Bytes>>) -> Result<(Response<()>, Bytes)> {
         match timeout(CALL_WAIT_MAX, self.exchange_unbounded(request)).await {
-            Ok(answered) => answered,
+            Ok(answered) => {
+                if let Ok((head, _)) = &answered
+                    && let Some(nonce) = head.headers().get(DPOP_NONCE)
+                {
+                    *self.nonce.borrow_mut() = nonce.to_str().ok().map(str::to_owned);
+                }
+                answered
+            }
             Err(_) => {
                 *self.sender.lock().await = None;
                 bail!("no answer in {} s", CALL_WAIT_MAX.as_secs())

@@ -17,6 +17,7 @@ use tokio::{
 
 use super::{
     connection::Connection,
+    possession::Possession,
     processes::Watched,
     target::{Call, Era, Http, Target, Token},
 };
@@ -61,7 +62,9 @@ pub(crate) fn run(args: &Args) -> Result<()> {
     let target = |token| Target::new(&args.pid.name, &args.url, token, &call).map(Rc::new);
     let targets = match tokens.as_slice() {
         [] => vec![target(None)?],
-        some => some.iter().map(|token| target(Some(token))).collect::<Result<Vec<_>>>()?,
+        some => {
+            some.iter().map(|token| target(Some((token.clone(), Possession::Bearer)))).collect::<Result<Vec<_>>>()?
+        }
     };
     let runtime = Builder::new_current_thread().enable_all().build()?;
     LocalSet::new().block_on(&runtime, watch(args, &targets))

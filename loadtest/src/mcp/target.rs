@@ -12,7 +12,10 @@ use http::{HeaderMap, HeaderName, HeaderValue, Method, Request, Uri, header};
 use http_body_util::Full;
 use serde_json::{Value, json};
 
-use super::tls::{Secure, secure};
+use super::{
+    possession::{Possession, Shown},
+    tls::{Secure, secure},
+};
 
 const MODERN: &str = "2026-07-28";
 const LEGACY: &str = "2025-11-25";
@@ -55,6 +58,15 @@ pub(crate) struct Call {
 #[derive(Clone, PartialEq, Eq)]
 pub(crate) struct Token(pub(crate) String);
 
+/// What the other side has said on a connection.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct SoFar<'a> {
+    /// Of a legacy client.
+    pub(crate) session: Option<&'a HeaderValue>,
+    /// For the next DPoP proof.
+    pub(crate) nonce: Option<&'a str>,
+}
+
 /// An endpoint, with its requests.
 #[derive(Clone, Debug)]
 pub(crate) struct Target {
@@ -66,6 +78,7 @@ pub(crate) struct Target {
     pub(crate) secure: Option<Secure>,
     uri: Uri,
     headers: HeaderMap,
+    shown: Option<Shown>,
     before_id: Bytes,
     after_id: Bytes,
 }
@@ -77,7 +90,7 @@ impl fmt::Debug for Token {
 }
 
 impl Target {
-    pub(crate) fn new(name: &str, url: &str, token: Option<&Token>, call: &Call) -> Result<Self> {
+    pub(crate) fn new(name: &str, url: &str, token: Option<(Token, Possession)>, call: &Call) -> Result<Self> {
         let url: Uri = url.parse().with_context(|| format!("{name}: {url:?} is no URL"))?;
         let authority = url.authority().with_context(|| format!("{name}: {url} names no server"))?;
         let (secure, port) = match url.scheme_str() {
@@ -90,11 +103,7 @@ impl Target {
         headers.insert(header::HOST, HeaderValue::from_str(authority.as_str())?);
         headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("application/json"));
         headers.insert(header::ACCEPT, HeaderValue::from_static("application/json, text/event-stream"));
-        if let Some(Token(token)) = token {
-            let mut value = HeaderValue::from_str(&format!("Bearer {token}")).context("the token is not a header")?;
-            value.set_sensitive(true);
-            headers.insert(header::AUTHORIZATION, value);
-        }
+        let shown = token.map(|(token, possession)| Shown::new(token, possession, &url));
         headers.insert(VERSION_HEADER, HeaderValue::from_static(if call.era == Era::Modern { MODERN } else { LEGACY }));
         let uri = match call.http {
             Http::One => url.path_and_query().map_or("/", |path| path.as_str()).parse()?,
@@ -114,6 +123,7 @@ impl Target {
             secure,
             uri,
             headers,
+            shown,
             before_id,
             after_id,
         };
@@ -127,43 +137,55 @@ impl Target {
     }
 
     /// A call under an id that no other of this run has.
-    pub(crate) fn call(&self, id: u64, session: Option<&HeaderValue>) -> Request<Full<Bytes>> {
+    pub(crate) fn call(&self, id: u64, so_far: SoFar<'_>) -> Result<Request<Full<Bytes>>> {
         let id = id.to_string();
         let mut body = Vec::with_capacity(self.before_id.len() + id.len() + self.after_id.len());
         body.extend_from_slice(&self.before_id);
         body.extend_from_slice(id.as_bytes());
         body.extend_from_slice(&self.after_id);
-        self.post(body.into(), session)
+        self.request(Method::POST, body.into(), so_far)
     }
 
-    /// The messages that open a legacy session.
-    pub(crate) fn handshake(&self) -> (Request<Full<Bytes>>, impl FnOnce(&HeaderValue) -> Request<Full<Bytes>>) {
+    /// Whether the other side has to say a nonce before it takes anything.
+    pub(crate) fn needs_nonce(&self) -> bool {
+        self.shown.as_ref().is_some_and(Shown::needs_nonce)
+    }
+
+    /// The first message of a legacy session.
+    pub(crate) fn initialize(&self, so_far: SoFar<'_>) -> Result<Request<Full<Bytes>>> {
         let client = json!({"name": "bailiwick-loadtest", "version": env!("CARGO_PKG_VERSION")});
         let params = json!({"protocolVersion": LEGACY, "capabilities": {}, "clientInfo": client});
         let initialize = json!({"jsonrpc": "2.0", "id": 0, "method": "initialize", "params": params});
+        self.request(Method::POST, initialize.to_string().into(), so_far)
+    }
+
+    /// The second one.
+    pub(crate) fn initialized(&self, so_far: SoFar<'_>) -> Result<Request<Full<Bytes>>> {
         let initialized = json!({"jsonrpc": "2.0", "method": "notifications/initialized"});
-        let opened = move |session: &HeaderValue| self.post(initialized.to_string().into(), Some(session));
-        (self.post(initialize.to_string().into(), None), opened)
+        self.request(Method::POST, initialized.to_string().into(), so_far)
     }
 
     /// Opens the stream of a legacy session on which a server tells of changes.
-    pub(crate) fn listen(&self, session: Option<&HeaderValue>) -> Request<Full<Bytes>> {
-        let mut request = self.post(Bytes::new(), session);
-        *request.method_mut() = Method::GET;
+    pub(crate) fn listen(&self, so_far: SoFar<'_>) -> Result<Request<Full<Bytes>>> {
+        let mut request = self.request(Method::GET, Bytes::new(), so_far)?;
         request.headers_mut().insert(header::ACCEPT, HeaderValue::from_static("text/event-stream"));
         request.headers_mut().remove(header::CONTENT_TYPE);
-        request
+        Ok(request)
     }
 
-    fn post(&self, body: Bytes, session: Option<&HeaderValue>) -> Request<Full<Bytes>> {
-        let mut request = Request::new(Full::new(body));
-        *request.method_mut() = Method::POST;
-        *request.uri_mut() = self.uri.clone();
-        *request.headers_mut() = self.headers.clone();
-        if let Some(session) = session {
-            request.headers_mut().insert(SESSION_HEADER, session.clone());
+    fn request(&self, method: Method, body: Bytes, so_far: SoFar<'_>) -> Result<Request<Full<Bytes>>> {
+        let mut headers = self.headers.clone();
+        if let Some(session) = so_far.session {
+            headers.insert(SESSION_HEADER, session.clone());
         }
-        request
+        if let Some(shown) = &self.shown {
+            shown.show(&mut headers, method.as_str(), &body, so_far.nonce)?;
+        }
+        let mut request = Request::new(Full::new(body));
+        *request.method_mut() = method;
+        *request.uri_mut() = self.uri.clone();
+        *request.headers_mut() = headers;
+        Ok(request)
     }
 }
 

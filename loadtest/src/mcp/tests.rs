@@ -12,6 +12,7 @@ use serde_json::json;
 use super::{
     figures::{Scenario, TargetRounds},
     markdown, plot,
+    possession::Possession,
     report::{Report, Settings},
     round::{self, Load, Round},
     target::{Call, Era, Http, Target, Token},
@@ -62,7 +63,7 @@ fn head(reader: &mut impl std::io::BufRead) -> Option<usize> {
 
 fn target(url: &str) -> Target {
     let call = Call { tool: Some("t".to_owned()), arguments: json!({}), era: Era::Modern, http: Http::One, ca: None };
-    Target::new("gateway", url, Some(&Token("secret".to_owned())), &call).unwrap()
+    Target::new("gateway", url, Some((Token("secret".to_owned()), Possession::Bearer)), &call).unwrap()
 }
 
 fn measure(url: &str, callers: u32, rate: Option<f64>) -> Round {

@@ -69,7 +69,7 @@ const AGENT: RequestAgent<'_> = RequestAgent {
 fn request<'a>(groups: &'a [String], (server, tool): (&'a str, &'a str)) -> Request<'a> {
     let wanted = Use::Tool { server, tool };
     let level = Tier::Retrieval;
-    Request { user: "jane@example.com", groups, agent: AGENT, virtual_server: "finance", level, wanted }
+    Request { user: "jane@example.com", groups, agent: AGENT, virtual_server: "finance", level, bound: false, wanted }
 }
 
 fn groups(names: &[&str]) -> Vec<String> {

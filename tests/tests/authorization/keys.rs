@@ -17,7 +17,7 @@ fn kid(tokens: &Value) -> Result<String> {
 }
 
 impl World {
-    fn rotate(&self, key: &str, more: &[&str]) -> Result<Value> {
+    pub(crate) fn rotate(&self, key: &str, more: &[&str]) -> Result<Value> {
         let arguments = [&["keys", "rotate", key, "-o", "json"], more].concat();
         Ok(serde_json::from_str(&self.deployment.cli_ok(&arguments)?)?)
     }

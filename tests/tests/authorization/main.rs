@@ -8,6 +8,7 @@
 
 mod agents;
 mod attacks;
+mod bound;
 mod conformance;
 mod described;
 mod exchange;

@@ -8,6 +8,7 @@
 #![expect(clippy::indexing_slicing, reason = "a test that panics fails, as it should")]
 
 mod attacks;
+mod bound;
 mod changes;
 mod flood;
 mod flows;

@@ -99,7 +99,7 @@ pub(super) fn identifier(claims: &Map<String, Value>, name: &'static str) -> Res
     claims.get(name).map(fit).transpose()
 }
 
-fn audience(claims: &Map<String, Value>) -> Result<String, AssertionError> {
+pub(super) fn audience(claims: &Map<String, Value>) -> Result<String, AssertionError> {
     let one = match claims.get("aud") {
         None => return Err(AssertionError::Missing("aud")),
         Some(Value::Array(values)) => match values.as_slice() {
@@ -111,7 +111,7 @@ fn audience(claims: &Map<String, Value>) -> Result<String, AssertionError> {
     one.as_str().map(str::to_owned).ok_or(AssertionError::Claim("aud"))
 }
 
-fn time(claims: &Map<String, Value>, name: &'static str) -> Result<Option<i64>, AssertionError> {
+pub(super) fn time(claims: &Map<String, Value>, name: &'static str) -> Result<Option<i64>, AssertionError> {
     claims.get(name).map(|value| value.as_i64().ok_or(AssertionError::Claim(name))).transpose()
 }
 

@@ -37,18 +37,34 @@ impl<'a> Envelope<'a> {
         if jwt.len() > ASSERTION_BYTES_MAX {
             return Err(AssertionError::TooLong);
         }
-        let (signed, signature) = jwt.rsplit_once('.').ok_or(AssertionError::Malformed)?;
-        let (header, claims) = signed.split_once('.').ok_or(AssertionError::Malformed)?;
-        if claims.contains('.') {
-            return Err(AssertionError::Malformed);
-        }
-        let signature = URL_SAFE_NO_PAD.decode(signature).map_err(|_| AssertionError::Malformed)?;
+        let Parts { header, signed, claims, signature } = Parts::of(jwt)?;
         Ok(Self { header: Header::read(json_object(header)?)?, signed: signed.as_bytes(), signature, claims })
     }
 
     /// The claims. Before the signature has been verified they are anybody's.
     pub(super) fn claims(&self) -> Result<Map<String, Value>, AssertionError> {
         json_object(self.claims)
+    }
+}
+
+/// The three parts of a compact JWS of anybody, of which only the signature is decoded. Size is the caller's to bound.
+pub(crate) struct Parts<'a> {
+    pub(crate) header: &'a str,
+    pub(crate) claims: &'a str,
+    /// Header and claims as received, with the dot between them.
+    pub(crate) signed: &'a str,
+    pub(crate) signature: Vec<u8>,
+}
+
+impl<'a> Parts<'a> {
+    pub(crate) fn of(jwt: &'a str) -> Result<Self, AssertionError> {
+        let (signed, signature) = jwt.rsplit_once('.').ok_or(AssertionError::Malformed)?;
+        let (header, claims) = signed.split_once('.').ok_or(AssertionError::Malformed)?;
+        if claims.contains('.') {
+            return Err(AssertionError::Malformed);
+        }
+        let signature = URL_SAFE_NO_PAD.decode(signature).map_err(|_| AssertionError::Malformed)?;
+        Ok(Self { header, claims, signed, signature })
     }
 }
 
@@ -73,12 +89,12 @@ impl Header {
 }
 
 /// Is it a text that can stand in a log line and in memory: not empty, bounded in bytes, no control characters?
-pub(super) fn is_plain(text: &str, bytes_max: usize) -> bool {
+pub(crate) fn is_plain(text: &str, bytes_max: usize) -> bool {
     !text.is_empty() && text.len() <= bytes_max && !text.contains(char::is_control)
 }
 
 /// Reads base64url of one JSON object. The depth is bounded by [`check_json`].
-fn json_object(part: &str) -> Result<Map<String, Value>, AssertionError> {
+pub(crate) fn json_object(part: &str) -> Result<Map<String, Value>, AssertionError> {
     let bytes = URL_SAFE_NO_PAD.decode(part).map_err(|_| AssertionError::Malformed)?;
     let text = check_json(&bytes).map_err(|_| AssertionError::Malformed)?;
     serde_json::from_str(text).map_err(|_| AssertionError::Malformed)

@@ -167,7 +167,7 @@ impl AssertionKeys {
     }
 
     fn add(&mut self, jwk: &Map<String, Value>, uses: &[&str]) -> Result<(), KeySetError> {
-        if PRIVATE_MEMBERS.iter().any(|member| jwk.contains_key(*member)) {
+        if is_private(jwk) {
             return Err(KeySetError::Private);
         }
         let kid = jwk.get("kid").map(|kid| kid.as_str().filter(|kid| is_plain(kid, HEADER_TEXT_BYTES_MAX)));
@@ -206,6 +206,23 @@ impl AssertionKeys {
         let holds = |key: &Key| key.key.verify_sig(envelope.signed, &envelope.signature).is_ok();
         if fitting.any(holds) { Ok(()) } else { Err(AssertionError::Signature) }
     }
+}
+
+/// Has the key a member that only private and symmetric keys have?
+fn is_private(jwk: &Map<String, Value>) -> bool {
+    PRIVATE_MEMBERS.iter().any(|member| jwk.contains_key(*member))
+}
+
+/// The one public key of a JWK, for this algorithm, within the bounds of [`AssertionKeys`].
+pub(crate) fn one_public_key(
+    jwk: &Map<String, Value>,
+    alg: AssertionAlgorithm,
+) -> Result<Option<ParsedPublicKey>, KeySetError> {
+    if is_private(jwk) {
+        return Err(KeySetError::Private);
+    }
+    let fits = is_for_signatures(jwk, &["sig"]) && algorithms_of(jwk).contains(&alg);
+    Ok(if fits { public_key(jwk, alg) } else { None })
 }
 
 fn is_for_signatures(jwk: &Map<String, Value>, uses: &[&str]) -> bool {

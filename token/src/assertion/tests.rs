@@ -26,6 +26,7 @@ use AssertionAlgorithm::{EdDsa, Es256, Es384, Ps256, Rs256};
 mod claims;
 mod forgeries;
 mod keys;
+mod security_events;
 mod time;
 mod workloads;
 

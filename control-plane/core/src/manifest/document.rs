@@ -84,7 +84,8 @@ const fn comes_from(kind: Kind) -> &'static str {
         | Kind::Agent
         | Kind::Policy
         | Kind::Client
-        | Kind::IdentityProvider => "it is written by people",
+        | Kind::IdentityProvider
+        | Kind::DecisionClient => "it is written by people",
     }
 }
 
@@ -134,6 +135,7 @@ fn read_spec(
         Kind::Policy => Spec::Policy(read_part(value, "spec", source, problems)?),
         Kind::Client => Spec::Client(read_part(value, "spec", source, problems)?),
         Kind::IdentityProvider => Spec::IdentityProvider(read_part(value, "spec", source, problems)?),
+        Kind::DecisionClient => Spec::DecisionClient(read_part(value, "spec", source, problems)?),
         Kind::Group | Kind::Project | Kind::Consent | Kind::Node => return None,
     };
     problems.extend(spec.faults().into_iter().map(|fault| source.problem(&fault.key, fault.message)));

@@ -7,7 +7,8 @@ use schemars::{JsonSchema, generate::SchemaGenerator, generate::SchemaSettings};
 use serde_json::{Value, json};
 
 use crate::resource::{
-    API_VERSION, AgentSpec, ClientSpec, IdentityProviderSpec, Kind, PolicySpec, ServerSpec, UserSpec, VirtualServerSpec,
+    API_VERSION, AgentSpec, ClientSpec, DecisionClientSpec, IdentityProviderSpec, Kind, PolicySpec, ServerSpec,
+    UserSpec, VirtualServerSpec,
 };
 
 /// The schema of one manifest.
@@ -22,6 +23,7 @@ pub fn schema() -> Value {
         one::<PolicySpec>(Kind::Policy, &mut generator),
         one::<ClientSpec>(Kind::Client, &mut generator),
         one::<IdentityProviderSpec>(Kind::IdentityProvider, &mut generator),
+        one::<DecisionClientSpec>(Kind::DecisionClient, &mut generator),
     ];
     json!({
         "$schema": "https://json-schema.org/draft/2020-12/schema",
@@ -37,9 +39,13 @@ fn one<T: JsonSchema>(kind: Kind, generator: &mut SchemaGenerator) -> Value {
     // A user needs nothing but a name.
     let required: &[&str] = match kind {
         Kind::User => &["apiVersion", "kind", "metadata"],
-        Kind::Server | Kind::VirtualServer | Kind::Agent | Kind::Policy | Kind::Client | Kind::IdentityProvider => {
-            &["apiVersion", "kind", "metadata", "spec"]
-        }
+        Kind::Server
+        | Kind::VirtualServer
+        | Kind::Agent
+        | Kind::Policy
+        | Kind::Client
+        | Kind::IdentityProvider
+        | Kind::DecisionClient => &["apiVersion", "kind", "metadata", "spec"],
         Kind::Group | Kind::Project | Kind::Consent | Kind::Node => &[],
     };
     json!({

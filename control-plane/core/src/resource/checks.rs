@@ -37,9 +37,13 @@ pub fn name_fault(kind: Kind, name: &str) -> Option<Fault> {
         }
         Kind::User | Kind::Group => (names::is_person_name(name), PERSON_RULE),
         Kind::Client if name == ADMINISTRATORS_CLIENT => (false, "is the name under which administrators issue tokens"),
-        Kind::Agent | Kind::Project | Kind::Policy | Kind::Client | Kind::IdentityProvider | Kind::Node => {
-            (names::is_resource_name(name), RESOURCE_RULE)
-        }
+        Kind::Agent
+        | Kind::Project
+        | Kind::Policy
+        | Kind::Client
+        | Kind::IdentityProvider
+        | Kind::DecisionClient
+        | Kind::Node => (names::is_resource_name(name), RESOURCE_RULE),
         Kind::Consent => (crate::requests::is_id(name), "must be 1 to 128 visible ASCII characters"),
     };
     (!fits).then(|| Fault::new("metadata.name", format!("\"{}\" {rule}", clip(name))))
@@ -61,14 +65,22 @@ impl Spec {
             Self::Agent(spec) => {
                 let owner = (!names::is_person_name(&spec.owner))
                     .then(|| Fault::new("spec.owner", format!("\"{}\" {PERSON_RULE}", clip(&spec.owner))));
+                let successor = spec.successor.iter().filter_map(|successor| {
+                    if *successor == spec.owner {
+                        return Some(Fault::new("spec.successor", "is the owner; name somebody else"));
+                    }
+                    let rule = || format!("\"{}\" {PERSON_RULE}", clip(successor));
+                    (!names::is_person_name(successor)).then(|| Fault::new("spec.successor", rule()))
+                });
                 let project = (!names::is_resource_name(&spec.project))
                     .then(|| Fault::new("spec.project", format!("\"{}\" {RESOURCE_RULE}", clip(&spec.project))));
                 let review = spec.review_by.as_deref().filter(|text| date(text).is_none());
                 let review = review.map(|_| Fault::new("spec.review_by", "must be a day, e.g. \"2027-06-30\""));
-                owner.into_iter().chain(project).chain(review).chain(spec.clients.faults()).collect()
+                owner.into_iter().chain(successor).chain(project).chain(review).chain(spec.clients.faults()).collect()
             }
             Self::Client(spec) => spec.faults(),
             Self::IdentityProvider(spec) => spec.faults(),
+            Self::DecisionClient(spec) => spec.faults(),
             Self::Policy(spec) => {
                 let odd = spec.cedar.contains(|c: char| c.is_control() && !matches!(c, '\n' | '\r' | '\t'));
                 let message = "must not contain control characters other than line ends and tabs";
@@ -129,6 +141,7 @@ fn only_over_http(spec: &ServerSpec) -> Vec<Fault> {
         ("spec.limits", spec.limits.is_some()),
         ("spec.breaker", spec.breaker.is_some()),
         ("spec.retry", spec.retry.is_some()),
+        ("spec.context", spec.context.is_some()),
     ];
     let message = "is for servers over HTTP, which a program is not";
     said.into_iter().filter(|(_, is_said)| *is_said).map(|(key, _)| Fault::new(key, message)).collect()
@@ -251,10 +264,11 @@ mod tests {
     #[test]
     fn what_is_for_connections_is_refused_for_programs() {
         let text = r#"{"endpoint": {"command": {"program": "/s"}, "networks": ["10.0.0.0/8"]}, "credential": {"secret": "a"},
-            "limits": {}, "breaker": {}, "retry": {"attempts": 2}}"#;
+            "limits": {}, "breaker": {}, "retry": {"attempts": 2}, "context": true}"#;
         let keys: Vec<_> =
             server_faults(&serde_json::from_str(text).unwrap()).into_iter().map(|fault| fault.key).collect();
-        assert_eq!(keys, ["spec.endpoint.networks", "spec.credential", "spec.limits", "spec.breaker", "spec.retry"]);
+        let told = ["credential", "limits", "breaker", "retry", "context"].map(|key| format!("spec.{key}"));
+        assert!(keys[0] == "spec.endpoint.networks" && keys[1..] == told, "{keys:?}");
     }
 
     #[test]

@@ -13,6 +13,7 @@ use super::{
     checks::{Fault, clip, is_http_url, timeout_ms},
     people::{PeopleSpec, SignInSpec, TITLE_BYTES_MAX, is_title},
     redirect::{self, REDIRECT_URIS_MAX},
+    signals::SignalsSpec,
     workload::{self, WorkloadSpec, WorkloadsSpec},
 };
 use crate::client;
@@ -64,12 +65,29 @@ pub struct ClientSpec {
     /// Whose tokens it may exchange for its own agent's (RFC 8693), to do what they hand on; nobody's where absent.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub exchange: Option<ExchangeSpec>,
+    /// How its tokens must be bound to a key; they need not be where absent.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub binding: Option<ClientBinding>,
     /// It registered itself (RFC 7591), and has no agent of its own: people choose one that takes such clients.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub self_registered: bool,
     /// Whether it gets tokens.
     #[serde(default = "super::active")]
     pub active: bool,
+}
+
+/// How a client's tokens must be bound to a key, so that they are of no use to who has not got it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum ClientBinding {
+    /// In any of these ways.
+    Any,
+    /// To a key of the client's own (DPoP, RFC 9449).
+    Dpop,
+    /// To a key that is given out with each token (`binding_alg`).
+    Envelope,
+    /// To the certificate that it shows (mTLS, RFC 8705).
+    Certificate,
 }
 
 /// Where a client gets tokens without a person at hand (client credentials).
@@ -138,6 +156,9 @@ pub struct IdentityProviderSpec {
     /// That its word about programs counts, which need no keys of their own here; it does not where absent.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub workloads: Option<WorkloadsSpec>,
+    /// Whose word counts about what happens to its people; nobody's where absent.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub signals: Option<SignalsSpec>,
     /// Who its people are here.
     #[serde(default)]
     pub people: PeopleSpec,
@@ -309,6 +330,13 @@ impl IdentityProviderSpec {
         self.sign_in.as_ref()?.secret.as_deref()
     }
 
+    /// All secrets of ours that its manifest names, each with the key it is named under.
+    pub fn secrets(&self) -> impl Iterator<Item = (&'static str, &str)> {
+        let poll = self.signals.as_ref().and_then(|signals| signals.poll.as_ref()).map(|poll| poll.secret.as_str());
+        let named = [("spec.sign_in.secret", self.secret()), ("spec.signals.poll.secret", poll)];
+        named.into_iter().filter_map(|(key, name)| Some((key, name?)))
+    }
+
     pub(super) fn faults(&self) -> Vec<Fault> {
         let mut faults = Vec::new();
         let urls = [("spec.issuer", Some(&self.issuer)), ("spec.jwks_url", self.jwks_url.as_ref())];
@@ -332,6 +360,7 @@ impl IdentityProviderSpec {
         faults.extend(self.sign_in.iter().flat_map(|sign_in| sign_in.faults(&self.issuer)));
         faults.extend(self.assertions.iter().flat_map(AssertionsSpec::faults));
         faults.extend(self.workloads.iter().flat_map(WorkloadsSpec::faults));
+        faults.extend(self.signals.iter().flat_map(|signals| signals.faults(&self.issuer)));
         faults
     }
 }
@@ -354,6 +383,6 @@ impl AssertionsSpec {
     }
 }
 
-fn usual_algorithms() -> BTreeSet<ProviderAlgorithm> {
+pub(super) fn usual_algorithms() -> BTreeSet<ProviderAlgorithm> {
     BTreeSet::from([ProviderAlgorithm::RS256, ProviderAlgorithm::ES256])
 }

@@ -181,6 +181,7 @@ impl ServerSpec {
             client: tls.client.as_ref().map(|client| client.secret.clone()).unwrap_or_default(),
         });
         server.credential = self.credential.as_ref().map(CredentialSpec::view);
+        server.no_context = self.context == Some(false);
     }
 
     /// What is wrong with it.
@@ -307,12 +308,13 @@ mod tests {
         let mut server = v1::Server::default();
         let said = spec(
             r#""credential": {"secret": "key"}, "limits": {"connect": "2s", "connections": 3, "waiting": 0},
-            "breaker": {"faults": 0}, "retry": {"attempts": 2}"#,
+            "breaker": {"faults": 0}, "retry": {"attempts": 2}, "context": false"#,
         );
         assert!(said.transport_faults().is_empty());
         said.view_transport(&mut server);
         assert_eq!((server.connect_timeout_ms, server.connections, server.waiting), (2_000, 3, Some(0)));
         assert_eq!((server.breaker_faults, server.retry.unwrap().attempts), (u32::MAX, 2));
+        assert!(server.no_context);
         let shown = |header: &str, scheme: &str| v1::Credential {
             secret: "key".into(),
             header: header.into(),

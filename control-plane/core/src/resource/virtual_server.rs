@@ -8,7 +8,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use bailiwick_proto::{names, v1};
+use bailiwick_proto::{Tier, names, v1};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
@@ -33,8 +33,19 @@ pub struct VirtualServerSpec {
     /// How tools are shown to clients.
     #[serde(default, skip_serializing_if = "ToolsShown::is_default")]
     pub tools: ToolsShown,
+    /// What is for tokens only that are bound to a key.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub binding: Option<BindingSpec>,
     /// The servers whose tools are shown.
     pub servers: Vec<ServerEntry>,
+}
+
+/// What is for tokens only that are bound to a key, so that whoever steals one cannot use it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct BindingSpec {
+    /// Tools of this tier and above; with `retrieval` prompts and resources, too.
+    pub from: Tier,
 }
 
 /// How tools are named towards clients.
@@ -155,7 +166,17 @@ impl VirtualServerSpec {
         let servers = self.servers.iter().map(|entry| entry.server.clone()).collect();
         let views = self.servers.iter().filter(|entry| entry.is_view()).map(ServerEntry::view).collect();
         let (naming, tools) = (self.naming.as_str().into(), self.tools.as_str().into());
-        v1::VirtualServer { name: name.into(), servers, naming, tools, views }
+        let listed = v1::VirtualServer { name: name.into(), servers, naming, tools, views, ..Default::default() };
+        match self.binding {
+            None => listed,
+            // Where older data planes do not look: they know nothing of bound tokens, and offer nothing here.
+            Some(BindingSpec { from }) => v1::VirtualServer {
+                bound_from: from.as_str().into(),
+                bound_servers: listed.servers,
+                servers: Vec::new(),
+                ..listed
+            },
+        }
     }
 
     /// Everything that is wrong with the values.
@@ -345,5 +366,21 @@ mod tests {
         {
             assert_eq!(keys(fixed(&bad)), ["spec.servers[0].tools.x.fixed.p"], "{bad}");
         }
+    }
+
+    #[test]
+    fn where_tokens_must_be_bound_older_data_planes_see_no_server() {
+        let spec = |from: Tier| VirtualServerSpec {
+            binding: Some(BindingSpec { from }),
+            servers: vec![ServerEntry { server: "a".into(), ..ServerEntry::default() }],
+            ..VirtualServerSpec::default()
+        };
+        let listed = spec(Tier::Transactional).view("finance");
+        assert_eq!((listed.bound_from.as_str(), listed.servers.len()), ("transactional", 0));
+        assert_eq!(listed.bound_servers, ["a"]);
+        let free = VirtualServerSpec { binding: None, ..spec(Tier::Retrieval) }.view("finance");
+        assert_eq!((free.bound_from.as_str(), free.servers, free.bound_servers.len()), ("", vec!["a".to_owned()], 0));
+        assert!(serde_json::from_value::<VirtualServerSpec>(json!({"servers": [], "binding": {}})).is_err());
+        assert!(serde_json::from_value::<VirtualServerSpec>(json!({"servers": [], "binding": {"from": "x"}})).is_err());
     }
 }

@@ -117,7 +117,7 @@ fn check_plan(plan: &Plan) -> Result<(), Rejection> {
 fn unstageable(state: &State, manifest: &Manifest) -> Option<Problem> {
     let name = &manifest.name;
     match &manifest.spec {
-        Spec::User(_) | Spec::Agent(_) | Spec::Client(_) | Spec::IdentityProvider(_) => {
+        Spec::User(_) | Spec::Agent(_) | Spec::Client(_) | Spec::IdentityProvider(_) | Spec::DecisionClient(_) => {
             let kind = manifest.kind();
             let article = if matches!(kind, Kind::Agent | Kind::IdentityProvider) { "an" } else { "a" };
             let message =

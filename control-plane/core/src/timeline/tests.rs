@@ -46,7 +46,8 @@ impl Log {
     }
 
     fn revoke(&mut self, consent: &str, actor: &'static str, reason: &str) {
-        let revoked = ConsentRevoked { consent: consent.into(), reason: reason.into(), by_client: false };
+        let (consent, reason) = (consent.into(), reason.into());
+        let revoked = ConsentRevoked { consent, reason, by_client: false, session_ended: false };
         self.change([(actor, revoked.into())]);
     }
 
@@ -201,8 +202,11 @@ fn what_rests_on_a_consent_that_is_here_makes_no_entry() {
 fn a_consent_that_was_replaced_in_one_change_is_told_in_its_order() {
     let mut log = Log::default();
     log.allow("c-1");
-    let narrowed = ConsentRevoked { consent: "c-1".into(), reason: "less".into(), by_client: false };
-    let at_once = ConsentRevoked { consent: "c-2".into(), reason: "gone".into(), by_client: false };
+    let ended = |consent: &str, reason: &str| {
+        let (consent, reason) = (consent.into(), reason.into());
+        ConsentRevoked { consent, reason, by_client: false, session_ended: false }
+    };
+    let (narrowed, at_once) = (ended("c-1", "less"), ended("c-2", "gone"));
     log.change([("a", narrowed.into()), ("a", granted("c-2").into()), ("a", at_once.into())]);
     let seen: Vec<_> =
         log.all().into_iter().map(|one| (one.place.to_string(), one.consent, one.reason, one.user)).collect();

@@ -43,6 +43,7 @@ fn wish(number: u64, world: &World) -> UseAssertion {
     UseAssertion {
         provider: PROVIDER.into(),
         uses: vec![used(number, world)],
+        said_at: None,
         user: "jane@example.com".into(),
         client: CLIENT.into(),
         virtual_server: "finance".into(),

@@ -31,7 +31,7 @@ pub(crate) fn example() -> World {
     world
 }
 
-fn client(more: &str) -> String {
+pub(crate) fn client(more: &str) -> String {
     let spec = format!("{{agent: {AGENT}, auth: none, redirect_uris: [\"{REDIRECT}\"]{more}}}");
     document("Client", CLIENT, &spec)
 }
@@ -41,11 +41,12 @@ fn agent(more: &str) -> String {
     document("Agent", AGENT, &spec)
 }
 
-fn grant_of(consent: &str) -> GrantConsent {
+pub(crate) fn grant_of(consent: &str) -> GrantConsent {
     GrantConsent {
         consent: consent.into(),
         user: USER.into(),
         provider: String::new(),
+        session_since: None,
         client: CLIENT.into(),
         agent: AGENT.into(),
         virtual_server: "finance".into(),
@@ -70,7 +71,7 @@ pub(crate) fn redeem_of(consent: &str) -> RedeemCode {
     }
 }
 
-fn refresh_of(consent: &str, generation: u64) -> Refresh {
+pub(crate) fn refresh_of(consent: &str, generation: u64) -> Refresh {
     Refresh {
         consent: consent.into(),
         generation,
@@ -117,8 +118,8 @@ fn redeemed() -> World {
 pub(crate) fn one_of_each(world: &mut World) {
     world.apply(crate::world::EXAMPLE).unwrap();
     world.apply(&client("")).unwrap();
-    let session =
-        SignIn { user: USER.into(), provider: String::new(), groups: None, may_join: false, session: "b-1".into() };
+    let (user, session) = (USER.into(), "b-1".into());
+    let session = SignIn { user, provider: String::new(), groups: None, may_join: false, session, said_at: None };
     ask(world, Wish::SignIn(session)).unwrap();
     let declined = DeclineConsent {
         user: USER.into(),
@@ -401,6 +402,7 @@ fn registration(name: &str) -> RegisterClient {
         headless: None,
         exchange: None,
         workload: None,
+        binding: None,
         self_registered: true,
         active: true,
     };

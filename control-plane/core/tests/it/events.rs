@@ -65,6 +65,11 @@ pub(crate) fn lived() -> Vec<(u64, Vec<Event>)> {
     crate::key_rotations::one_of_each(&mut world);
     crate::exchanges::one_of_each(&mut world);
     crate::workloads::a_token(&mut world);
+    crate::provisioning::one_of_each(&mut world);
+    crate::decision_clients::one_of_each(&mut world);
+    crate::bindings::one_of_each(&mut world);
+    crate::signals::one_of_each(&mut world);
+    crate::contexts::one_of_each(&mut world);
     world.changes
 }
 

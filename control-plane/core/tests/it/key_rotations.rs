@@ -5,9 +5,8 @@ use bailiwick_control_plane_core::{
     consent::{Revoked, TOKEN_LIFETIME_SECONDS_MAX},
     decide,
     key_rotation::{
-        AUTHORIZATION, AUTHORIZATION_KEYS_MAX, KEPT_SECONDS, KeyKind, KeyWish, KeysStay, RotateAuthorization,
-        RotateToken, SEALED_SECONDS_MAX, THE_KEY, TOKEN_SIGNING, is_due, overdue, sealer, signer, with_refresh_tokens,
-        with_tokens,
+        AUTHORIZATION, AUTHORIZATION_KEYS_MAX, KEPT_SECONDS, KeyKind, KeyWish, KeysStay, RotateSeal, RotateToken,
+        SEALED_SECONDS_MAX, THE_KEY, TOKEN_SIGNING, is_due, overdue, sealer, signer, with_refresh_tokens, with_tokens,
     },
     secret::{SealSecret, name},
     standing,
@@ -29,7 +28,7 @@ fn key(kid: &str) -> TokenKey {
 }
 
 /// Seals another edition; which.
-fn seal(world: &mut World, column: &str) -> u64 {
+pub(crate) fn seal(world: &mut World, column: &str) -> u64 {
     let known = world.state.secrets.get(&name(column, THE_KEY)).map_or(0, |known| known.edition);
     let edition = known + 1;
     let (nonce, sealed) = (format!("{edition:024x}"), "00ff".repeat(24));
@@ -47,7 +46,7 @@ fn rotate_token(world: &mut World, kid: &str, at_once: bool) -> Result<Decision,
 fn rotate_authorization(world: &mut World, id: &str, before: &str, at_once: bool) -> Result<Decision, Rejection> {
     let edition = seal(world, AUTHORIZATION);
     let (key, replaces, reason) = (id.into(), before.into(), "OPS-2".into());
-    let rotate = RotateAuthorization { key, replaces, edition, at_once, reason };
+    let rotate = RotateSeal { key, replaces, edition, at_once, reason };
     world.run(Command::Keys(KeyWish::RotateAuthorization(rotate)))
 }
 
@@ -254,10 +253,11 @@ fn a_key_that_sealed_refresh_tokens_opens_until_the_last_of_their_consents_has_e
         let mut state = world.state.clone();
         let consent = state.consents.get_mut("c-1").unwrap();
         consent.granted.expires_at = end;
-        let revocation = Revoked { reason: String::new(), changed: Changed::default(), by_client: false };
+        let revocation =
+            Revoked { reason: String::new(), changed: Changed::default(), by_client: false, session_ended: false };
         consent.revoked = revoked.then_some(revocation);
         let (key, replaces, reason) = ("a2".into(), "a1".into(), String::new());
-        let rotate = RotateAuthorization { key, replaces, edition, at_once: false, reason };
+        let rotate = RotateSeal { key, replaces, edition, at_once: false, reason };
         let wish = Command::Keys(KeyWish::RotateAuthorization(rotate));
         let decision = decide(&state, wish, &world.context()).unwrap();
         match &decision.events[0].change {

@@ -33,7 +33,8 @@ fn example(people: &str) -> World {
 
 fn sign_in(world: &mut World, user: &str, groups: Option<&[&str]>, may_join: bool) -> Result<Decision, Rejection> {
     let groups = groups.map(|groups| groups.iter().map(ToString::to_string).collect());
-    let wish = SignIn { user: user.into(), provider: "acme".into(), groups, may_join, session: "b-1".into() };
+    let wish =
+        SignIn { user: user.into(), provider: "acme".into(), groups, may_join, session: "b-1".into(), said_at: None };
     let context = Context { request_id: String::new(), actor: "identity-provider:acme".into(), ..world.context() };
     world.run_as(Command::Wish(Wish::SignIn(wish)), &context)
 }

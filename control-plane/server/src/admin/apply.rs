@@ -17,7 +17,7 @@ use super::AdminService;
 use crate::{
     config_stream::{definition, nodes::Shown},
     domain::{Caller, WriteError, Written},
-    status,
+    leavers, status,
 };
 
 /// Servers looked at for one apply; the rest are pinned when a data plane first reports them.
@@ -40,10 +40,16 @@ impl AdminService {
             Ok(manifests) => manifests,
             Err(problems) => return Ok(refused(problems)),
         };
+        let users = manifests.iter().filter(|manifest| matches!(manifest.spec, Spec::User(_)));
+        let leaving = users.map(|manifest| manifest.name.clone()).collect();
         let (discovered, left_out) = self.discover(&manifests).await;
+        let who = actor.clone();
         let command = Command::Apply { manifests, discovered };
         let caller = Caller { actor, request_id: request.request_id };
         let mut done = self.carry_out(command, caller, request.dry_run).await?;
+        if !request.dry_run {
+            leavers::finish(&self.domain, &leaving, &who).await.map_err(status::of_write)?;
+        }
         if done.problems.is_empty() {
             done.warnings.extend(left_out);
         }
@@ -117,7 +123,8 @@ impl AdminService {
                 | Spec::Agent(_)
                 | Spec::Policy(_)
                 | Spec::Client(_)
-                | Spec::IdentityProvider(_) => None,
+                | Spec::IdentityProvider(_)
+                | Spec::DecisionClient(_) => None,
             };
             manifests.iter().filter_map(unseen).take(DISCOVERIES_MAX).collect()
         });

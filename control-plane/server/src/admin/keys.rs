@@ -1,4 +1,5 @@
-//! RotateKey and ListKeys: the key that signs tokens, and the one that the authorization server seals with.
+//! RotateKey and ListKeys: the key that signs tokens, the one that the authorization server seals with, and the one that
+//! binding keys are sealed under.
 //!
 //! Carried out by the leader, in the vault (`vault::keys`). Control planes that answer are waited for: before the
 //! word, so that they open what others seal from then on, and after it, so that whoever asked for `at_once` hears who
@@ -29,6 +30,7 @@ const HEARD_WAIT_MAX: Duration = Duration::from_secs(3);
 const LOOK_EVERY: Duration = Duration::from_millis(50);
 const IN_USE: &str = "in use";
 const KEPT: &str = "kept";
+const OF_WHAT: &str = "a key is \"token-signing\", \"authorization\", \"token-binding\" or \"context-signing\"";
 
 impl AdminService {
     pub(super) async fn rotate_own_key(
@@ -37,20 +39,20 @@ impl AdminService {
         request: v1::RotateKeyRequest,
     ) -> Result<v1::RotateKeyResponse, Status> {
         let v1::RotateKeyRequest { kind, at_once, reason, request_id } = request;
-        let kind = KeyKind::of_word(&kind)
-            .ok_or_else(|| Status::invalid_argument("a key is \"token-signing\" or \"authorization\""))?;
+        let kind = KeyKind::of_word(&kind).ok_or_else(|| Status::invalid_argument(OF_WHAT))?;
         let rotation = Rotation { kind, at_once, reason };
         let heard = async |revision| drop(self.silent_at(revision).await);
         let rotated = self.vault.rotate_key(&self.domain, rotation, Caller { actor, request_id }, heard).await;
         let revision = rotated.map_err(of_vault)?;
         let silent = self.silent_at(revision).await;
-        let ids = self.vault.authorization_key_ids();
+        let ids = self.vault.seal_key_ids(kind);
         let now = clock::now_micros() / MICROS;
         Ok(self.domain.read(|state| {
             let (in_use, kept) =
                 listed(state, kind, &ids).into_iter().partition::<Vec<_>, _>(|key| key.state == IN_USE);
             let consents = match kind {
-                KeyKind::TokenSigning => key_rotation::with_tokens(state, now),
+                KeyKind::TokenSigning | KeyKind::TokenBinding => key_rotation::with_tokens(state, now),
+                KeyKind::ContextSigning => 0,
                 KeyKind::Authorization => key_rotation::with_refresh_tokens(state, now),
             };
             let key = in_use.into_iter().next().map(|key| key.id).unwrap_or_default();
@@ -59,10 +61,9 @@ impl AdminService {
     }
 
     pub(super) async fn own_keys(&self) -> Result<v1::ListKeysResponse, Status> {
-        let ids = self.vault.authorization_key_ids();
+        let ids = KeyKind::ALL.map(|kind| (kind, self.vault.seal_key_ids(kind)));
         let listed = self.domain.read_latest(|state| {
-            let keys = [KeyKind::TokenSigning, KeyKind::Authorization];
-            let keys = keys.into_iter().flat_map(|kind| listed(state, kind, &ids)).collect();
+            let keys = ids.iter().flat_map(|(kind, ids)| listed(state, *kind, ids)).collect();
             v1::ListKeysResponse { revision: state.revision, keys }
         });
         listed.await.map_err(|error| status::of_consensus(&error))
@@ -86,8 +87,8 @@ impl AdminService {
     }
 }
 
-/// The keys of a kind, the one in use first. `ids` are those of authorization keys: before the first rotation the state
-/// names none.
+/// The keys of a kind, the one in use first. `ids` are those of keys that seal: before the first rotation the state names
+/// none.
 fn listed(state: &State, kind: KeyKind, ids: &[String]) -> Vec<v1::KeyInfo> {
     let info = |id: &str, algorithm: &str, since: u64, replaced: Option<Replaced>| v1::KeyInfo {
         kind: kind.word().to_owned(),
@@ -97,18 +98,14 @@ fn listed(state: &State, kind: KeyKind, ids: &[String]) -> Vec<v1::KeyInfo> {
         state: if replaced.is_some() { KEPT } else { IN_USE }.to_owned(),
         until: replaced.map_or(0, |replaced| replaced.until),
     };
-    let mut keys: Vec<v1::KeyInfo> = match kind {
-        KeyKind::TokenSigning => state
+    let mut keys: Vec<v1::KeyInfo> = match key_rotation::seal_keys(state, kind) {
+        None => state
             .token_keys
             .values()
             .map(|one| info(&one.key.kid, &one.key.alg, one.changed.time, one.replaced))
             .collect(),
-        KeyKind::Authorization if state.authorization_keys.is_empty() => {
-            ids.last().map(|id| info(id, "", 0, None)).into_iter().collect()
-        }
-        KeyKind::Authorization => {
-            state.authorization_keys.iter().map(|(id, one)| info(id, "", one.changed.time, one.replaced)).collect()
-        }
+        Some(known) if known.is_empty() => ids.last().map(|id| info(id, "", 0, None)).into_iter().collect(),
+        Some(known) => known.iter().map(|(id, one)| info(id, "", one.changed.time, one.replaced)).collect(),
     };
     keys.sort_by_key(|key| (key.state != IN_USE, std::cmp::Reverse(key.since)));
     keys

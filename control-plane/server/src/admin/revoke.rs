@@ -26,7 +26,7 @@ use super::{AdminService, apply::change};
 use crate::{
     domain::{Caller, WriteError},
     enforcement::{Committed, until_enforced},
-    recorder, status,
+    leavers, recorder, status,
 };
 
 /// Changes that one revocation makes: all consents there may be, the deactivation, and one for a repeated request.
@@ -39,8 +39,8 @@ impl AdminService {
         request: v1::RevokeRequest,
     ) -> Result<v1::RevokeResponse, Status> {
         let v1::RevokeRequest { kind, name, reason, wait, request_id } = request;
-        let target = Target::from_words(&kind, name)
-            .ok_or_else(|| Status::invalid_argument("kind must be user, agent, client, session or consent"))?;
+        const KINDS: &str = "kind must be user, user-sessions, agent, client, session or consent";
+        let target = Target::from_words(&kind, name).ok_or_else(|| Status::invalid_argument(KINDS))?;
         let caller = Caller { actor, request_id: request_id.clone() };
         let (revision, changes) = self.take_away(Revoke { target, reason }, caller).await?;
         self.enforced(revision, changes, wait, request_id).await
@@ -109,6 +109,10 @@ impl AdminService {
             };
             changes.extend(revoked.changes.into_iter().map(change));
             if !revoked.more {
+                if let Target::User(user) = &wish.target {
+                    let users = BTreeSet::from([user.clone()]);
+                    leavers::finish(&self.domain, &users, &caller.actor).await.map_err(status::of_write)?;
+                }
                 return Ok((revoked.since.unwrap_or(written.revision), changes));
             }
             // The rest needs no id: what is taken away twice is gone as if it were once.

@@ -5,10 +5,14 @@
 
 use bailiwick_control_plane_core::{Answer, Command, command::IssueToken, resource::ADMINISTRATORS_CLIENT};
 use bailiwick_proto::{Tier, v1};
+use bailiwick_token::{
+    Thumbprint,
+    binding::{BINDING_ALG, BindingKey},
+};
 use tonic::Status;
 
 use super::{AdminService, MICROS};
-use crate::{clock, domain::Caller, minting, status};
+use crate::{binding::Binding, clock, domain::Caller, minting, status};
 
 impl AdminService {
     pub(super) async fn grant_token(
@@ -20,6 +24,7 @@ impl AdminService {
             "" => None,
             word => Some(word.parse().map_err(|error| Status::invalid_argument(format!("level: {error}")))?),
         };
+        let binding = self.binding_of(&request.binding_alg, &request.dpop_jkt)?;
         let command = Command::IssueToken(IssueToken {
             user: request.user,
             agent: request.agent,
@@ -37,8 +42,8 @@ impl AdminService {
             ));
         };
         // What it may be used for is its consent's matter.
-        let minted = minting::mint(&self.domain, &self.keys, &grant, Tier::Destructive, written.revision);
-        let minting::Minted { token, resource } = minted.map_err(|error| match error {
+        let minted = minting::mint(&self.domain, &self.keys, &grant, (Tier::Destructive, written.revision), &binding);
+        let minting::Minted { token, binding_key, resource } = minted.map_err(|error| match error {
             minting::MintingError::NotReady => Status::unavailable(error.to_string()),
             minting::MintingError::Failed => Status::internal("the token could not be minted; its consent stands"),
         })?;
@@ -51,6 +56,35 @@ impl AdminService {
             resource,
             level: grant.level.to_string(),
             revision: written.revision,
+            binding_alg: word_of(&binding).to_owned(),
+            binding_key: binding_key.as_ref().map(|key| BindingKey::expose(key).to_string()).unwrap_or_default(),
         })
+    }
+
+    /// What the token is to be bound to.
+    fn binding_of(&self, binding_alg: &str, dpop_jkt: &str) -> Result<Binding, Status> {
+        match (binding_alg, dpop_jkt) {
+            ("", "") => Ok(Binding::Nothing),
+            (BINDING_ALG, "") => {
+                let binder = self.keys.binder();
+                Ok(Binding::Envelope(binder.ok_or_else(|| Status::unavailable("no token can be bound now"))?))
+            }
+            ("", thumbprint) => {
+                let key = Thumbprint::parse(thumbprint);
+                Ok(Binding::Key(key.ok_or_else(|| Status::invalid_argument("dpop_jkt: not a SHA-256 thumbprint"))?))
+            }
+            (BINDING_ALG, _) => Err(Status::invalid_argument("a token is bound in one way: binding_alg or dpop_jkt")),
+            _ => Err(Status::invalid_argument("binding_alg: aes-256-gcm is known here")),
+        }
+    }
+}
+
+/// The word for it in the answer.
+const fn word_of(binding: &Binding) -> &'static str {
+    match binding {
+        Binding::Nothing => "",
+        Binding::Envelope(_) => BINDING_ALG,
+        Binding::Key(_) => "dpop",
+        Binding::Certificate(_) => "certificate",
     }
 }

@@ -153,12 +153,13 @@ impl Session<'_> {
                 biased;
                 () = self.service.shutdown.requested() => return Err(self.leave(Leave::Stopping).await),
                 why = leaving.asked() => return Err(self.leave(why).await),
-                Ok(()) = revisions.changed() => self.advance().await?,
+                // Keys before the revisions since which they are used.
                 Ok(()) = keys.changed(), if node.is_data_plane => {
                     if let Some(keys) = keys.frame() {
                         self.send(keys).await?;
                     }
                 }
+                Ok(()) = revisions.changed() => self.advance().await?,
                 Ok(()) = heartbeats.changed() => self.beat(node).await?,
                 Some(question) = asked.recv() => {
                     self.send(Frame::encode(config_frame::Frame::Discover(question))).await?;

@@ -10,7 +10,9 @@ use std::{
     sync::{Arc, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard},
 };
 
-use bailiwick_control_plane_core::{Event, State, checkpoint, evolve, secret, stored, timeline::Timeline, view};
+use bailiwick_control_plane_core::{
+    Event, State, agent::inventory::Activity, checkpoint, evolve, secret, stored, timeline::Timeline, view,
+};
 
 use crate::config_stream::feed::Feed;
 use bailiwick_consensus::{Applier, Change};
@@ -21,6 +23,8 @@ pub(crate) struct Committed {
     pub(crate) state: State,
     /// The consents' latest history, from the same changes.
     pub(crate) timeline: Timeline,
+    /// When agents got tokens, from the same changes.
+    pub(crate) activity: Activity,
     /// How many changes led here: what a proposal names as the version it was decided on.
     pub(crate) version: u64,
 }
@@ -68,6 +72,7 @@ impl Applier for Projection {
             committed.version += 1;
             committed.timeline.see(&committed.state, &events, change.revision);
             events.iter().for_each(|event| evolve(&mut committed.state, event, change.revision));
+            committed.activity.see(&committed.state, &events);
             return Ok(void);
         }
         let mut guard = self.shared.write();
@@ -76,6 +81,7 @@ impl Applier for Projection {
         committed.version += 1;
         committed.timeline.see(&committed.state, &events, change.revision);
         let changes = view::evolve_all(&mut committed.state, &events, change.revision);
+        committed.activity.see(&committed.state, &events);
         drop(guard);
         self.feed.advance(from, change.revision, changes);
         Ok(void)

@@ -37,15 +37,23 @@ impl Origin {
 
 /// Networks of proxies that say for whom they ask.
 #[derive(Clone, Debug, Default)]
-pub(crate) struct Proxies(Vec<Network>);
+pub(crate) struct Proxies {
+    networks: Vec<Network>,
+    pub(super) tell_certificates: bool,
+}
 
 impl Proxies {
     pub(crate) const fn new(networks: Vec<Network>) -> Self {
-        Self(networks)
+        Self { networks, tell_certificates: false }
+    }
+
+    /// The same, and whether they also say which certificate the client has shown (`client_certificate`).
+    pub(super) fn telling_certificates(self, tell_certificates: bool) -> Self {
+        Self { tell_certificates, ..self }
     }
 
     pub(crate) fn holds(&self, address: IpAddr) -> bool {
-        self.0.iter().any(|network| network.contains(address))
+        self.networks.iter().any(|network| network.contains(address))
     }
 
     /// Whom a request with these headers is from that came from `peer`.

@@ -169,8 +169,10 @@ impl Serving {
 
     async fn answer(&self, request: Request<Incoming>, peer: IpAddr) -> Response {
         let client = self.proxies.client(peer, request.headers());
+        let shown = self.proxies.certificate(peer, request.headers());
         let mut request = request.map(Body::new);
         request.extensions_mut().insert(client);
+        request.extensions_mut().insert(shown);
         let mut app = self.app.clone();
         // What a stranger sends must not end the node, if it ever finds a fault in it.
         match AssertUnwindSafe(app.call(request)).catch_unwind().await {

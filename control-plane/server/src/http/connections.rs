@@ -43,7 +43,7 @@ impl Terms {
     pub(crate) fn of(config: &ControlPlaneConfig) -> Self {
         let number = |number: u32| usize::try_from(number).unwrap_or(usize::MAX);
         Self {
-            proxies: Proxies::new(config.http_proxies()),
+            proxies: Proxies::new(config.http_proxies()).telling_certificates(config.http_client_certificates),
             connections_max: number(config.http_limits.connections),
             connections_each_max: number(config.http_limits.connections_per_address),
             patience: Patience::default(),

@@ -9,7 +9,7 @@ use aws_lc_rs::digest;
 use axum::http::{HeaderMap, header};
 use bailiwick_control_plane_core::{
     assertion::Use,
-    resource::{ClientAuth, ClientSpec},
+    resource::{ClientAuth, ClientBinding, ClientSpec},
 };
 use bailiwick_token::{
     assertion::{self, AssertionAlgorithm, AssertionKeys, Rule, TypRule, peek, replay_key},
@@ -51,6 +51,8 @@ pub(super) struct Authenticated {
     pub(super) is_public: bool,
     /// What its platform said, if that is how it proved it.
     pub(super) workload: Option<Vouched>,
+    /// How its tokens must be bound.
+    pub(super) demands: Option<ClientBinding>,
 }
 
 impl Authenticated {
@@ -94,7 +96,7 @@ pub(super) async fn authenticate(
         Presented::Signed { name, jwt } => by_signature(services, spec.as_ref(), name, jwt),
         Presented::Nothing { name } => match spec {
             Some(spec) if spec.active && spec.auth == ClientAuth::None => {
-                Ok(Authenticated { name, used: None, is_public: true, workload: None })
+                Ok(Authenticated { name, used: None, is_public: true, workload: None, demands: spec.binding })
             }
             Some(_) | None => Err(OAuthError::client("no proof of who the client is", false)),
         },
@@ -173,7 +175,13 @@ fn by_secret(
     if !fits || !spec.is_some_and(|spec| spec.active) {
         return Err(OAuthError::client("unknown client, wrong secret or not active", by_basic));
     }
-    Ok(Authenticated { name, used: None, is_public: false, workload: None })
+    Ok(Authenticated {
+        name,
+        used: None,
+        is_public: false,
+        workload: None,
+        demands: spec.and_then(|spec| spec.binding),
+    })
 }
 
 fn by_signature(
@@ -184,6 +192,7 @@ fn by_signature(
 ) -> Result<Authenticated, OAuthError> {
     let refused = |why| OAuthError::client(why, false);
     let spec = spec.filter(|spec| spec.active && spec.auth == ClientAuth::PrivateKeyJwt);
+    let demands = spec.and_then(|spec| spec.binding);
     let jwks = spec.and_then(|spec| spec.jwks.as_deref()).ok_or(refused("unknown client, or not active"))?;
     let keys = AssertionKeys::from_jwks(jwks.as_bytes(), &ALGORITHMS).map_err(|error| {
         tracing::warn!(client = %name, %error, "a client's keys cannot be used");
@@ -210,7 +219,7 @@ fn by_signature(
     let jti = assertion.jti.as_deref().ok_or(refused("the client's assertion has no jti"))?;
     let key = hex::encode(replay_key(&assertion.iss, &assertion.sub, jti));
     let until = u64::try_from(assertion.exp).map_err(|_| refused("the client's assertion has no end"))?;
-    Ok(Authenticated { name, used: Some(Use { key, until }), is_public: false, workload: None })
+    Ok(Authenticated { name, used: Some(Use { key, until }), is_public: false, workload: None, demands })
 }
 
 #[cfg(test)]

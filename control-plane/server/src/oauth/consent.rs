@@ -27,7 +27,7 @@ use super::{
     CONSENT_PATH, Services,
     clients::{self, KnownClient},
     form::Form,
-    request::{Back, Fault, Request},
+    request::{Back, Fault, Holder, Request},
 };
 use crate::{
     clock,
@@ -60,7 +60,7 @@ pub(super) struct Question {
     consent: String,
     client: String,
     back: Back,
-    challenge: String,
+    holder: Holder,
     virtual_server: String,
     wanted: Tier,
 }
@@ -90,7 +90,7 @@ impl Question {
             consent: clock::random_id("c-").ok()?,
             client: client.id.clone(),
             back,
-            challenge: asked.challenge,
+            holder: asked.holder,
             virtual_server,
             wanted: asked.wanted,
         })
@@ -261,7 +261,7 @@ async fn allow(services: &Services, issuer: &str, question: Question, form: &For
         }
     };
     let actor = question.session.actor();
-    match services.decisions.ask(&Wish::GrantConsent(wish), actor).await {
+    match services.decisions.ask(&question.holder.wish(wish), actor).await {
         Ok(Decided { what: Fulfilled::Consent(consent), .. }) => match services.keys.seal() {
             Some(seal) => leave(&question.back, question.back.url(issuer, &[("code", &seal.code(&consent))])),
             None => sign_in::not_now(),
@@ -336,6 +336,7 @@ fn wish(services: &Services, question: &Question, answered: &Answered) -> Result
         consent: question.consent.clone(),
         user: question.session.user.clone(),
         provider: question.session.provider.clone(),
+        session_since: Some(question.session.since),
         client: question.client.clone(),
         agent,
         virtual_server: question.virtual_server.clone(),
@@ -345,7 +346,7 @@ fn wish(services: &Services, question: &Question, answered: &Answered) -> Result
         reason: answered.reason.clone(),
         wanted: question.wanted,
         redirect_uri: question.back.redirect_uri.clone(),
-        challenge: question.challenge.clone(),
+        challenge: question.holder.challenge.clone(),
     })
 }
 

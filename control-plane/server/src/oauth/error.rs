@@ -12,10 +12,12 @@ use bailiwick_control_plane_core::refusal::Refusal;
 use serde_json::json;
 
 use super::limits::FailedProof;
-use crate::refusals::told;
+use crate::refusals::{told, untold};
 
 /// How our log's word begins where the description says why.
 const DECIDED: &str = "the decision was against ";
+/// RFC 9449 §8.
+const DPOP_NONCE: &str = "use_dpop_nonce";
 
 /// Why there is no token.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -70,6 +72,16 @@ impl OAuthError {
     /// A token that is not handed on (RFC 8693 §2.2.2).
     pub(crate) fn not_handed_on(sentence: String) -> Self {
         Self { description: sentence, ..Self::request("the decision was against handing it on") }
+    }
+
+    /// A proof of the client's key that does not count (RFC 9449 §5).
+    pub(crate) fn dpop(why: &'static str) -> Self {
+        Self::new(StatusCode::BAD_REQUEST, "invalid_dpop_proof", why)
+    }
+
+    /// A proof that needs a nonce, which is on the answer (RFC 9449 §8).
+    pub(crate) fn dpop_nonce() -> Self {
+        Self::new(StatusCode::BAD_REQUEST, DPOP_NONCE, "the DPoP proof needs the nonce of this answer")
     }
 
     pub(crate) fn scope() -> Self {
@@ -170,7 +182,8 @@ impl IntoResponse for OAuthError {
         if self.is_proof {
             response.extensions_mut().insert(FailedProof);
         }
-        told(response, refusal)
+        // A client that hears of its first nonce is refused nothing.
+        if self.word == DPOP_NONCE { untold(response) } else { told(response, refusal) }
     }
 }
 

@@ -12,8 +12,13 @@ use bailiwick_control_plane_core::{
 use bailiwick_proto::scope::Scopes;
 use bailiwick_token::Claims;
 
-use super::{Services, client::Authenticated, error::OAuthError, form::Form, introspect, request};
-use crate::decisions::{Decided, Undecided};
+use super::{
+    Services, binding::check_subject, client::Authenticated, error::OAuthError, form::Form, introspect, request,
+};
+use crate::{
+    binding::Binding,
+    decisions::{Decided, Undecided},
+};
 
 /// The kinds of tokens that are taken and given (RFC 8693 §3): one kind, under two names.
 const TYPES: [&str; 2] = ["urn:ietf:params:oauth:token-type:access_token", "urn:ietf:params:oauth:token-type:jwt"];
@@ -26,6 +31,7 @@ pub(super) async fn exchange(
     services: &Services,
     client: &Authenticated,
     form: &Form,
+    binding: &Binding,
 ) -> Result<(Decided<Exchanged>, &'static str), OAuthError> {
     let issued = form.one("requested_token_type")?.map_or(Ok(TYPES[0]), |asked| {
         let known = TYPES.into_iter().find(|known| *known == asked);
@@ -39,6 +45,7 @@ pub(super) async fn exchange(
         return Err(OAuthError::unauthorized("the client's manifest names no agents to take over from (`exchange`)"));
     }
     let claims = subject(services, form)?;
+    check_subject(&claims, binding)?;
     check_target(services, form, &claims)?;
     let wanted = match form.one("scope")? {
         Some(words) => Some(Scopes::parse(words).level().ok_or_else(OAuthError::scope)?),
@@ -70,8 +77,7 @@ fn subject(services: &Services, form: &Form) -> Result<Claims, OAuthError> {
         None => return Err(OAuthError::request("subject_token_type is missing")),
     }
     let claims = introspect::claims(services, token).ok_or(OAuthError::request(INVALID))?;
-    // One that is bound to a key says nothing without proof of that, which cannot be given here.
-    if claims.binding.is_some() || claims.binding_alg.is_some() || claims.act.sub != claims.agent_sub {
+    if claims.act.sub != claims.agent_sub {
         return Err(OAuthError::request(INVALID));
     }
     if claims.act.depth() >= ACT_DEPTH_MAX {

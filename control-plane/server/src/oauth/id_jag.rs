@@ -16,11 +16,13 @@ use bailiwick_token::assertion::{self, Assertion, AssertionError, Rule, TypRule,
 
 use super::{
     Services,
+    binding::check_assertion,
     client::{Authenticated, SKEW_SECONDS},
     error::OAuthError,
     form::Form,
 };
 use crate::{
+    binding::Binding,
     clock,
     decisions::{Decided, Undecided},
     minting,
@@ -34,6 +36,7 @@ pub(super) async fn exchange(
     services: &Services,
     client: &Authenticated,
     form: &Form,
+    binding: &Binding,
 ) -> Result<Decided<Exchanged>, OAuthError> {
     let jwt = form.one("assertion")?.ok_or(OAuthError::request("assertion is missing"))?;
     let peeked = peek(jwt).map_err(refused)?;
@@ -41,7 +44,8 @@ pub(super) async fn exchange(
         return Err(OAuthError::grant("the assertion is of a type that is not taken here"));
     }
     let (provider, spec) = provider(services, &peeked.iss)?;
-    let exchanged = of_provider(services, client, form, (jwt, peeked.kid.as_deref()), (&provider, &spec)).await;
+    let exchanged =
+        of_provider(services, client, (form, binding), (jwt, peeked.kid.as_deref()), (&provider, &spec)).await;
     exchanged.map_err(|error| error.with(|about| about.provider = provider))
 }
 
@@ -49,7 +53,7 @@ pub(super) async fn exchange(
 async fn of_provider(
     services: &Services,
     client: &Authenticated,
-    form: &Form,
+    (form, binding): (&Form, &Binding),
     (jwt, kid): (&str, Option<&str>),
     (provider, spec): (&str, &IdentityProviderSpec),
 ) -> Result<Decided<Exchanged>, OAuthError> {
@@ -72,15 +76,14 @@ async fn of_provider(
     if assertion.text("client_id").map_err(refused)? != Some(&client.name) {
         return Err(OAuthError::grant("the assertion was made for another client"));
     }
-    if assertion.claims.contains_key("cnf") {
-        return Err(OAuthError::grant("the assertion is bound to a key, of which no proof can be given here"));
-    }
+    check_assertion(assertion.claims.get("cnf"), binding)?;
     let user = user(&assertion, spec)?;
     let about_them = |error: OAuthError| error.with(|about| about.user.clone_from(&user));
     let virtual_server = virtual_server(&assertion, form, terms, &mcp_url).map_err(about_them)?;
     let (granted, wanted) = scopes(&assertion, form).map_err(about_them)?;
     let wish = UseAssertion {
         uses: uses(&assertion, client)?,
+        said_at: assertion.iat.and_then(|at| u64::try_from(at).ok()),
         user: user.clone(),
         client: client.name.clone(),
         virtual_server,

@@ -12,7 +12,7 @@ use axum::{
     response::{IntoResponse, Response},
 };
 use bailiwick_control_plane_core::State as Domain;
-use bailiwick_token::{Claims, Expect, TOKEN_BYTES_MAX, VerifyingKeys};
+use bailiwick_token::{Claims, Confirmation, Expect, TOKEN_BYTES_MAX, VerifyingKeys};
 use base64::{Engine as _, engine::general_purpose::URL_SAFE_NO_PAD};
 use serde_json::{Value, json};
 
@@ -85,9 +85,10 @@ fn said_audience(token: &str) -> Option<String> {
 }
 
 fn access_token(claims: &Claims) -> Value {
-    json!({
+    let is_shown_with_key = matches!(claims.cnf, Some(Confirmation::Key(_)));
+    let mut told = json!({
         "active": true,
-        "token_type": "Bearer",
+        "token_type": if is_shown_with_key { "DPoP" } else { "Bearer" },
         "iss": claims.iss,
         "aud": claims.aud,
         "sub": claims.sub,
@@ -97,7 +98,17 @@ fn access_token(claims: &Claims) -> Value {
         "iat": claims.iat,
         "jti": claims.jti,
         "act": claims.act,
-    })
+    });
+    let bound = [
+        ("cnf", claims.cnf.as_ref().map(|cnf| json!(cnf))),
+        ("binding_alg", claims.binding_alg.as_ref().map(|alg| json!(alg))),
+    ];
+    for (name, value) in bound {
+        if let (Some(value), Some(told)) = (value, told.as_object_mut()) {
+            told.insert(name.to_owned(), value);
+        }
+    }
+    told
 }
 
 fn refresh_token(state: &Domain, client: &str, consent: &str, generation: u64, now: u64) -> Option<Value> {

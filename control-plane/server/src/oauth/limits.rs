@@ -108,12 +108,33 @@ impl Limits {
         taken.map_err(|wait| self.refuse(TurnedAway::Registrations, "too many clients are registered from there", wait))
     }
 
+    /// A request of a directory begins (SCIM): not counted by its address, as one that shows its token may ask as often
+    /// as there is room; but those whose failures are used up are not heard.
+    ///
+    /// # Errors
+    /// What it is answered that is not heard.
+    pub(crate) fn directory(&self, extensions: &Extensions) -> Result<Share, OAuthError> {
+        let origin = Origin::of(address_in(extensions));
+        let seen = held(&self.0.failures).look(&origin, Instant::now());
+        seen.map_err(|wait| self.refuse(TurnedAway::Failures, "too many requests of this address failed", wait))?;
+        self.place(origin)
+    }
+
+    /// Somebody there did not prove who they are.
+    pub(crate) fn failed(&self, extensions: &Extensions) {
+        held(&self.0.failures).charge(Origin::of(address_in(extensions)), Instant::now());
+    }
+
     /// A request from there begins; it goes on while the share is held.
     fn begin(&self, origin: Origin, now: Instant) -> Result<Share, OAuthError> {
         let taken = held(&self.0.requests).take(origin, now);
         taken.map_err(|wait| self.refuse(TurnedAway::Address, "this address asks too often", wait))?;
         let seen = held(&self.0.failures).look(&origin, now);
         seen.map_err(|wait| self.refuse(TurnedAway::Failures, "too many requests of this address failed", wait))?;
+        self.place(origin)
+    }
+
+    fn place(&self, origin: Origin) -> Result<Share, OAuthError> {
         self.0.places.take(Some(origin)).map_err(|full| match full {
             Full::OfOrigin => {
                 self.refuse(TurnedAway::Share, "this address has too many requests under way", PLACE_WAIT)
@@ -150,7 +171,7 @@ fn is_of_another_site(headers: &HeaderMap) -> bool {
 
 /// On an answer: who asked did not prove who that is, although its status says something else.
 #[derive(Clone, Copy, Debug)]
-pub(super) struct FailedProof;
+pub(crate) struct FailedProof;
 
 /// The layer: `axum::middleware::from_fn_with_state(limits, limit)`.
 pub(crate) async fn limit(State(limits): State<Limits>, request: Request, next: Next) -> Response {

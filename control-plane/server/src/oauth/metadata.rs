@@ -1,8 +1,9 @@
 //! What this authorization server is (RFC 8414), from the configuration alone.
 
+use bailiwick_token::{assertion::AssertionAlgorithm, binding::BINDING_ALG, dpop::DPOP_ALGORITHMS};
 use serde::Serialize;
 
-use super::{AUTHORIZE_PATH, GRANT_TYPES, INTROSPECT_PATH, REGISTER_PATH, REVOKE_PATH, TOKEN_PATH};
+use super::{AUTHORIZE_PATH, GRANT_TYPES, INTROSPECT_PATH, REGISTER_PATH, REVOKE_PATH, Services, TOKEN_PATH};
 
 /// Enterprise-Managed Authorization (EMA §6).
 const ID_JAG_PROFILE: &str = "urn:ietf:params:oauth:grant-profile:id-jag";
@@ -11,11 +12,15 @@ const ALGORITHMS: [&str; 5] = ["ES256", "ES384", "EdDSA", "PS256", "RS256"];
 /// How clients prove who they are.
 const METHODS: [&str; 4] = ["none", "client_secret_basic", "client_secret_post", "private_key_jwt"];
 
+/// Where the keys are, below the issuer, that verify what servers are told of calls.
+pub(crate) const CONTEXT_JWKS: &str = "/.well-known/context-jwks.json";
+
 /// The document.
 #[derive(Serialize)]
 pub(crate) struct Metadata {
     issuer: String,
     jwks_uri: String,
+    bailiwick_context_jwks_uri: String,
     authorization_endpoint: String,
     token_endpoint: String,
     revocation_endpoint: String,
@@ -32,21 +37,28 @@ pub(crate) struct Metadata {
     revocation_endpoint_auth_methods_supported: [&'static str; 4],
     introspection_endpoint_auth_methods_supported: [&'static str; 3],
     code_challenge_methods_supported: [&'static str; 1],
+    dpop_signing_alg_values_supported: [&'static str; 4],
+    /// How a token is bound to a key that is given out with it: values of `binding_alg`.
+    bailiwick_binding_algs_supported: [&'static str; 1],
+    /// Tokens are bound to certificates that proxies tell (RFC 8705 §3.3).
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    tls_client_certificate_bound_access_tokens: bool,
     authorization_response_iss_parameter_supported: bool,
     client_id_metadata_document_supported: bool,
 }
 
-/// That of an issuer; `registration`: whether clients may register themselves.
-pub(crate) fn of(issuer: String, registration: bool) -> Metadata {
+/// That of an issuer, with what the operator has turned on.
+pub(crate) fn of(issuer: String, services: &Services) -> Metadata {
     let at = |path: &str| format!("{issuer}{path}");
     let [_, basic, post, signed] = METHODS;
     Metadata {
         jwks_uri: at("/.well-known/jwks.json"),
+        bailiwick_context_jwks_uri: at(CONTEXT_JWKS),
         authorization_endpoint: at(AUTHORIZE_PATH),
         token_endpoint: at(TOKEN_PATH),
         revocation_endpoint: at(REVOKE_PATH),
         introspection_endpoint: at(INTROSPECT_PATH),
-        registration_endpoint: registration.then(|| at(REGISTER_PATH)),
+        registration_endpoint: services.client_registration.then(|| at(REGISTER_PATH)),
         scopes_supported: bailiwick_proto::scope::WORDS,
         response_types_supported: ["code"],
         response_modes_supported: ["query"],
@@ -57,6 +69,9 @@ pub(crate) fn of(issuer: String, registration: bool) -> Metadata {
         revocation_endpoint_auth_methods_supported: METHODS,
         introspection_endpoint_auth_methods_supported: [basic, post, signed],
         code_challenge_methods_supported: ["S256"],
+        dpop_signing_alg_values_supported: DPOP_ALGORITHMS.map(AssertionAlgorithm::as_str),
+        bailiwick_binding_algs_supported: [BINDING_ALG],
+        tls_client_certificate_bound_access_tokens: services.client_certificates,
         authorization_response_iss_parameter_supported: true,
         client_id_metadata_document_supported: true,
         issuer,

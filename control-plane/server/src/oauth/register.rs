@@ -17,7 +17,7 @@ use axum::{
 use bailiwick_control_plane_core::{
     Wish,
     client::RegisterClient,
-    resource::{ClientAuth, ClientSpec, redirect},
+    resource::{ClientAuth, ClientBinding, ClientSpec, redirect},
 };
 use serde::{Deserialize, Serialize};
 
@@ -39,6 +39,8 @@ struct Metadata {
     grant_types: Option<BTreeSet<String>>,
     response_types: Option<BTreeSet<String>>,
     application_type: Option<String>,
+    #[serde(default)]
+    dpop_bound_access_tokens: bool,
 }
 
 /// What it is registered as (RFC 7591 §3.2.1).
@@ -58,6 +60,8 @@ struct Registered {
     grant_types: [&'static str; 2],
     response_types: [&'static str; 1],
     application_type: &'static str,
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    dpop_bound_access_tokens: bool,
 }
 
 pub(super) async fn register(State(services): State<Services>, request: Request<Body>) -> Response {
@@ -100,6 +104,7 @@ async fn registered(services: &Services, request: Request<Body>) -> Result<Regis
         headless: None,
         exchange: None,
         workload: None,
+        binding: metadata.dpop_bound_access_tokens.then_some(ClientBinding::Dpop),
         self_registered: true,
         active: true,
     };
@@ -118,6 +123,7 @@ async fn registered(services: &Services, request: Request<Body>) -> Result<Regis
         } else {
             "web"
         },
+        dpop_bound_access_tokens: spec.binding.is_some(),
     };
     let wish = RegisterClient { name: registered.client_id.clone(), spec };
     match services.decisions.ask(&Wish::RegisterClient(wish), ACTOR.to_owned()).await {

@@ -4,8 +4,14 @@
 //! ([`Asking`]). Then everything else, whose faults the client is told ([`Request`]). PKCE with S256 is not optional,
 //! and a code is for one virtual server (RFC 8707). Called by `authorize`.
 
-use bailiwick_control_plane_core::{authorization::is_challenge, resource::redirect};
+use bailiwick_control_plane_core::{
+    Wish,
+    authorization::{GrantConsent, is_challenge},
+    binding::{Bound, BoundWish},
+    resource::redirect,
+};
 use bailiwick_proto::{Tier, scope::Scopes};
+use bailiwick_token::dpop::is_thumbprint;
 use serde::{Deserialize, Serialize};
 
 use super::{
@@ -33,11 +39,32 @@ pub(super) struct Back {
     state: Option<String>,
 }
 
+/// What whoever redeems the code has to hold.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(super) struct Holder {
+    /// PKCE challenge (S256).
+    pub(super) challenge: String,
+    /// Thumbprint of a key (`dpop_jkt`, RFC 9449 §10), if the client says so.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    jkt: Option<String>,
+}
+
+impl Holder {
+    /// The wish, whose code is bound to the key.
+    pub(super) fn wish(&self, wish: GrantConsent) -> Wish {
+        let wish = Wish::GrantConsent(wish);
+        match self.jkt.clone() {
+            Some(jkt) => Wish::Bound(BoundWish { bound: Bound::Key { jkt }, proved: false, of: Box::new(wish) }),
+            None => wish,
+        }
+    }
+}
+
 /// What is asked for.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Request {
-    /// PKCE challenge (S256).
-    pub(super) challenge: String,
+    /// What its code is bound to.
+    pub(super) holder: Holder,
     /// The virtual server, if the client says which.
     pub(super) virtual_server: Option<String>,
     /// The most harmful tier of the scope.
@@ -133,7 +160,11 @@ pub(super) fn read(services: &Services, form: &Form) -> Result<Request, Fault> {
         None => Some(Tier::Transactional),
     };
     let wanted = wanted.ok_or(Fault("invalid_scope", "none of the scopes is known here"))?;
-    Ok(Request { challenge, virtual_server: virtual_server(services, form)?, wanted })
+    let jkt = form.one("dpop_jkt").map_err(twice)?.map(str::to_owned);
+    if jkt.as_deref().is_some_and(|jkt| !is_thumbprint(jkt)) {
+        return Err(invalid("dpop_jkt is not the SHA-256 thumbprint of a key"));
+    }
+    Ok(Request { holder: Holder { challenge, jkt }, virtual_server: virtual_server(services, form)?, wanted })
 }
 
 fn virtual_server(services: &Services, form: &Form) -> Result<Option<String>, Fault> {

@@ -10,7 +10,7 @@ use axum::{
     Json,
     body::Body,
     extract::State,
-    http::{HeaderMap, Request, header},
+    http::{Request, header, request::Parts},
     response::{IntoResponse, Response},
 };
 use bailiwick_control_plane_core::{
@@ -18,12 +18,14 @@ use bailiwick_control_plane_core::{
     workload::UseWorkload,
 };
 use bailiwick_proto::scope::Scopes;
+use bailiwick_token::binding::{BINDING_ALG, BindingKey};
 use base64::{Engine as _, engine::general_purpose::URL_SAFE_NO_PAD};
 use serde::Serialize;
 
 use super::{
-    Services, body_of,
+    Services, binding, body_of,
     client::{self, Authenticated},
+    dpop,
     error::OAuthError,
     exchange,
     form::Form,
@@ -31,6 +33,7 @@ use super::{
     workload::{self, NotVouched, Vouched},
 };
 use crate::{
+    binding::Binding,
     clock,
     decisions::{Decided, Undecided},
     minting,
@@ -50,6 +53,11 @@ struct TokenResponse<'a> {
     #[serde(skip_serializing_if = "Option::is_none")]
     issued_token_type: Option<&'static str>,
     token_type: &'static str,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    binding_alg: Option<&'static str>,
+    /// Told here and never again.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    binding_key: Option<&'a str>,
     expires_in: u64,
     #[serde(skip_serializing_if = "Option::is_none")]
     refresh_token: Option<String>,
@@ -57,42 +65,52 @@ struct TokenResponse<'a> {
 }
 
 pub(super) async fn token(State(services): State<Services>, request: Request<Body>) -> Response {
-    match grant(&services, request).await {
+    let shows_key = request.headers().contains_key(dpop::PROOF);
+    let mut response = match grant(&services, request).await {
         Ok(response) => response,
         Err(error) => {
             tracing::info!(error = error.word(), why = error.why(), "no token is given");
             services.metrics.token_refused(error.word());
             error.into_response()
         }
+    };
+    if let Some(nonce) = shows_key.then(|| dpop::nonce(&services)).flatten() {
+        response.headers_mut().insert(dpop::NONCE, nonce);
     }
+    response
 }
 
 async fn grant(services: &Services, request: Request<Body>) -> Result<Response, OAuthError> {
     let (parts, body) = request.into_parts();
-    let form = Form::read(&parts.headers, &body_of(body).await?)?;
+    let body = body_of(body).await?;
+    let form = Form::read(&parts.headers, &body)?;
     let grant_type = form.one("grant_type")?.ok_or(OAuthError::request("grant_type is missing"))?;
     if !super::GRANT_TYPES.contains(&grant_type) {
         return Err(OAuthError::grant_type());
     }
-    let given = given(services, &parts.headers, &form, grant_type).await;
+    let given = given(services, (&parts, &form, &body), grant_type).await;
     given.map_err(|error| error.with(|about| grant_type.clone_into(&mut about.grant)))
 }
 
 async fn given(
     services: &Services,
-    headers: &HeaderMap,
-    form: &Form,
+    (parts, form, body): (&Parts, &Form, &[u8]),
     grant_type: &str,
 ) -> Result<Response, OAuthError> {
-    let vouched = if grant_type == super::JWT_BEARER { workload::as_grant(headers, form)? } else { None };
+    let vouched = if grant_type == super::JWT_BEARER { workload::as_grant(&parts.headers, form)? } else { None };
     let (client, grant_type) = match vouched {
         Some(jwt) => {
             let client = workload::authenticate(services, jwt, form.one("client_id")?).await;
             (client.map_err(NotVouched::of_grant)?, CLIENT_CREDENTIALS)
         }
-        None => (client::authenticate(services, headers, form).await?, grant_type),
+        None => (client::authenticate(services, &parts.headers, form).await?, grant_type),
     };
-    given_to(services, &client, form, grant_type).await.map_err(|error| client.refused(error))
+    let given = async {
+        client.count(services)?;
+        let binding = binding::asked(services, &client, parts, (form, body))?;
+        given_to(services, &client, form, grant_type, &binding).await
+    };
+    given.await.map_err(|error| client.refused(error))
 }
 
 async fn given_to(
@@ -100,25 +118,30 @@ async fn given_to(
     client: &Authenticated,
     form: &Form,
     grant_type: &str,
+    binding: &Binding,
 ) -> Result<Response, OAuthError> {
-    client.count(services)?;
     let decided = match grant_type {
-        "authorization_code" => redeem(services, client, form).await?,
-        "refresh_token" => refresh(services, client, form).await?,
+        "authorization_code" => redeem(services, client, form, binding).await?,
+        "refresh_token" => refresh(services, client, form, binding).await?,
         CLIENT_CREDENTIALS => credentials(services, client, form).await?,
         _ if client.is_public => {
             return Err(OAuthError::client("this grant is for clients that prove who they are", false));
         }
         super::TOKEN_EXCHANGE => {
-            let (decided, issued) = exchange::exchange(services, client, form).await?;
-            return answer(services, &decided, Some(issued));
+            let (decided, issued) = exchange::exchange(services, client, form, binding).await?;
+            return answer(services, &decided, binding, Some(issued));
         }
-        _ => id_jag::exchange(services, client, form).await?,
+        _ => id_jag::exchange(services, client, form, binding).await?,
     };
-    answer(services, &decided, None)
+    answer(services, &decided, binding, None)
 }
 
-async fn redeem(services: &Services, client: &Authenticated, form: &Form) -> Result<Decided<Exchanged>, OAuthError> {
+async fn redeem(
+    services: &Services,
+    client: &Authenticated,
+    form: &Form,
+    binding: &Binding,
+) -> Result<Decided<Exchanged>, OAuthError> {
     let code = form.one("code")?.ok_or(OAuthError::request("code is missing"))?;
     let verifier = form.one("code_verifier")?.ok_or(OAuthError::request("code_verifier is missing"))?;
     let is_char = |byte: u8| byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'.' | b'_' | b'~');
@@ -136,7 +159,8 @@ async fn redeem(services: &Services, client: &Authenticated, form: &Form) -> Res
         challenge: URL_SAFE_NO_PAD.encode(digest::digest(&digest::SHA256, verifier.as_bytes())),
         virtual_server: virtual_server(services, form)?,
     };
-    decided(services, client, Wish::RedeemCode(wish)).await.map_err(|error| error.of_consent(&about))
+    let wish = binding::wish(client, binding, Wish::RedeemCode(wish));
+    decided(services, client, wish).await.map_err(|error| error.of_consent(&about))
 }
 
 /// A headless client's, on what it has signed itself (RFC 6749 §4.4), or its platform has.
@@ -175,7 +199,12 @@ fn only_one(headless: Option<&HeadlessSpec>) -> Option<String> {
     names.next().filter(|_| names.next().is_none()).cloned()
 }
 
-async fn refresh(services: &Services, client: &Authenticated, form: &Form) -> Result<Decided<Exchanged>, OAuthError> {
+async fn refresh(
+    services: &Services,
+    client: &Authenticated,
+    form: &Form,
+    binding: &Binding,
+) -> Result<Decided<Exchanged>, OAuthError> {
     let token = form.one("refresh_token")?.ok_or(OAuthError::request("refresh_token is missing"))?;
     let known = handles::read(services, token, Seal::read_refresh).await?;
     let (consent, generation) = known.ok_or(OAuthError::grant("the refresh token is not one of ours"))?;
@@ -191,7 +220,8 @@ async fn refresh(services: &Services, client: &Authenticated, form: &Form) -> Re
         wanted,
         virtual_server: virtual_server(services, form)?,
     };
-    decided(services, client, Wish::Refresh(wish)).await.map_err(|error| error.of_consent(&consent))
+    let wish = binding::wish(client, binding, Wish::Refresh(wish));
+    decided(services, client, wish).await.map_err(|error| error.of_consent(&consent))
 }
 
 /// What the request says the token is for; the grant has it already.
@@ -217,17 +247,21 @@ async fn decided(services: &Services, client: &Authenticated, wish: Wish) -> Res
 fn answer(
     services: &Services,
     decided: &Decided<Exchanged>,
+    binding: &Binding,
     issued_token_type: Option<&'static str>,
 ) -> Result<Response, OAuthError> {
     let Decided { what: Exchanged { grant, level, refresh }, revision } = decided;
-    let minted = minting::mint(&services.domain, &services.keys, grant, *level, *revision);
+    let minted = minting::mint(&services.domain, &services.keys, grant, (*level, *revision), binding);
     let minted = minted.map_err(|_| OAuthError::unavailable("no token can be signed now"))?;
     let refresh_token = refresh.and_then(|number| Some(services.keys.seal()?.refresh(&grant.consent, number)));
     services.metrics.token_issued();
+    let binding_key = minted.binding_key.as_ref().map(BindingKey::expose);
     let response = TokenResponse {
         access_token: minted.token.expose(),
         issued_token_type,
-        token_type: "Bearer",
+        token_type: binding.token_type(),
+        binding_alg: minted.binding_key.as_ref().map(|_| BINDING_ALG),
+        binding_key: binding_key.as_ref().map(|key| key.as_str()),
         expires_in: grant.expires_at.saturating_sub(clock::now_micros() / 1_000_000),
         refresh_token,
         scope: Scopes::of_level(*level).to_string(),

@@ -149,17 +149,18 @@ async fn client(
     }
     let found = services.domain.read(|state| {
         let (name, client) = workload::client_of(state, provider, &assertion.sub)?;
-        Some((name.to_owned(), client.spec.active, workload::of_client(&client.spec)?.clone()))
+        let spec = &client.spec;
+        Some((name.to_owned(), spec.active, workload::of_client(spec)?.clone(), spec.binding))
     });
     let is_asked_for = |name: &str| client_id.is_none_or(|asked| asked == name);
-    let (name, _, workload) = found
-        .filter(|(name, is_active, _)| *is_active && is_asked_for(name))
+    let (name, _, workload, demands) = found
+        .filter(|(name, is_active, ..)| *is_active && is_asked_for(name))
         .ok_or(NotVouched::refused("the assertion is about no client here, another one, or one that is not active"))?;
     if !workload.takes(&assertion.claims) {
         return Err(NotVouched::refused("a claim that the workload must have is missing, or has another value"));
     }
     let until = u64::try_from(assertion.exp).map_err(|_| NotVouched::refused("the assertion has no end"))?;
-    Ok(Authenticated { name, used: None, is_public: false, workload: Some(Vouched { workload, until }) })
+    Ok(Authenticated { name, used: None, is_public: false, workload: Some(Vouched { workload, until }), demands })
 }
 
 /// Who speaks for the subject, and on which terms. Which providers are known is not disclosed.

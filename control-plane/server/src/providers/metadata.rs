@@ -48,7 +48,12 @@ impl Metadata {
 
     /// Where its keys are.
     pub(super) fn keys(&self, spec: &IdentityProviderSpec) -> Result<String, ProviderUnavailable> {
-        let named = self.jwks_uri.clone().filter(|url| is_https(url) || !is_https(&spec.issuer));
+        self.keys_of(&spec.issuer)
+    }
+
+    /// The same for whoever signs as this issuer.
+    pub(super) fn keys_of(&self, issuer: &str) -> Result<String, ProviderUnavailable> {
+        let named = self.jwks_uri.clone().filter(|url| is_https(url) || !is_https(issuer));
         named.ok_or(ProviderUnavailable::NoKeys)
     }
 
@@ -89,6 +94,14 @@ pub(super) fn places(issuer: &str) -> [String; 2] {
         format!("{issuer}/.well-known/openid-configuration"),
         format!("{scheme}://{host}/.well-known/oauth-authorization-server{path}"),
     ]
+}
+
+/// The place of a transmitter's metadata: between its issuer's host and its path (OpenID SSF 1.0 §7.2).
+pub(super) fn transmitter_place(issuer: &str) -> String {
+    let issuer = issuer.strip_suffix('/').unwrap_or(issuer);
+    let (scheme, rest) = issuer.split_once("://").unwrap_or(("https", issuer));
+    let (host, path) = rest.find('/').and_then(|at| rest.split_at_checked(at)).unwrap_or((rest, ""));
+    format!("{scheme}://{host}/.well-known/ssf-configuration{path}")
 }
 
 fn is_https(url: &str) -> bool {

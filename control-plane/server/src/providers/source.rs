@@ -12,7 +12,7 @@ use bailiwick_proto::address::{Leave, Network};
 use bailiwick_token::assertion::{AssertionAlgorithm, AssertionKeys, JWKS_BYTES_MAX, KeySetError};
 use http::StatusCode;
 
-use super::metadata::{Endpoints, Metadata, is_needless, places};
+use super::metadata::{Endpoints, Metadata, is_needless, places, transmitter_place};
 use crate::outbound::{FetchError, Fetched, Fetcher, Form, Limits};
 
 /// Longest wait for one document.
@@ -117,6 +117,39 @@ pub(super) async fn look(source: &dyn Source, spec: &IdentityProviderSpec) -> Re
     Ok(Look { keys, endpoints: metadata.endpoints(spec), max_age: fetched.cache_max_age })
 }
 
+/// The same of the transmitter of a provider's signals, whose own metadata is OpenID SSF 1.0's (§7.2).
+pub(super) async fn look_at_transmitter(
+    source: &dyn Source,
+    spec: &IdentityProviderSpec,
+) -> Result<Look, ProviderUnavailable> {
+    let signals = spec.signals.as_ref().ok_or(ProviderUnavailable::NoKeys)?;
+    let (issuer, networks) = (signals.issuer(&spec.issuer), networks(spec)?);
+    let leave = Leave { manifest: &networks, node: &[] };
+    let url = match &signals.jwks_url {
+        Some(url) => url.clone(),
+        None => {
+            let fetched = source.get(&transmitter_place(issuer), leave, limits(METADATA_BYTES_MAX)).await?;
+            Metadata::read(json(&fetched)?, issuer)?.keys_of(issuer)?
+        }
+    };
+    let fetched = source.get(&url, leave, limits(JWKS_BYTES_MAX)).await?;
+    let allowed: Vec<_> = signals.algorithms.iter().copied().map(algorithm).collect();
+    let keys = AssertionKeys::from_jwks(json(&fetched)?, &allowed)?;
+    Ok(Look { keys, endpoints: Err(ProviderUnavailable::NoEndpoints), max_age: fetched.cache_max_age })
+}
+
+/// Sends something to where a manifest says, and gives what comes back, of whatever status.
+pub(super) async fn ask(
+    source: &dyn Source,
+    spec: &IdentityProviderSpec,
+    url: &str,
+    form: &Form,
+    limits: Limits,
+) -> Result<Fetched, ProviderUnavailable> {
+    let networks = networks(spec)?;
+    Ok(source.post(url, form, Leave { manifest: &networks, node: &[] }, limits).await?)
+}
+
 /// Sends a form to a provider and gives what comes back, of whatever status.
 pub(super) async fn send(
     source: &dyn Source,
@@ -124,9 +157,7 @@ pub(super) async fn send(
     url: &str,
     form: &Form,
 ) -> Result<Fetched, ProviderUnavailable> {
-    let networks = networks(spec)?;
-    let leave = Leave { manifest: &networks, node: &[] };
-    Ok(source.post(url, form, leave, limits(TOKENS_BYTES_MAX)).await?)
+    ask(source, spec, url, form, limits(TOKENS_BYTES_MAX)).await
 }
 
 fn networks(spec: &IdentityProviderSpec) -> Result<Vec<Network>, ProviderUnavailable> {

@@ -26,6 +26,7 @@ fn spec(issuer: &str) -> IdentityProviderSpec {
         assertions: None,
         sign_in: None,
         workloads: None,
+        signals: None,
         people: PeopleSpec::default(),
         active: true,
     }

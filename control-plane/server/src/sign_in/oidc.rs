@@ -170,6 +170,7 @@ async fn take(services: &Services, ticket: &Ticket, form: &Form) -> Result<Respo
         groups: people.groups_of(&assertion.claims)?,
         may_join: people.join,
         session: String::new(),
+        said_at: assertion.iat.and_then(|at| u64::try_from(at).ok()),
     };
     Ok(super::begin(services, wish, format!("identity-provider:{}", known.name), &ticket.to).await)
 }

@@ -1,4 +1,4 @@
-//! What the vault holds: four kinds of secret of the cluster's own, how each is made, and what it becomes (of two kinds
+//! What the vault holds: the kinds of secret of the cluster's own, how each is made, and what it becomes (of some kinds
 //! there may be several keys in one secret: `ring`); and the
 //! credentials that administrators set: those for servers go to data planes as they are, those for identity providers
 //! stay here.
@@ -10,7 +10,7 @@ use std::{collections::BTreeMap, fmt, sync::Arc};
 use bailiwick_control_plane_core::{
     State,
     credential::{Audience, Credential},
-    key_rotation::{self, AuthorizationKey},
+    key_rotation::{self, KeyKind, SealKey},
     secret,
 };
 use bailiwick_proto::v1;
@@ -18,8 +18,9 @@ use bailiwick_runtime::{authority::Authority, identity::NodeKey};
 use bailiwick_token::{Algorithm, SigningKey};
 use zeroize::Zeroizing;
 
-use super::{VaultError, ring};
+use super::{VaultError, contexts::ContextSecrets, ring};
 use crate::{
+    binding::Binder,
     clock,
     keys::{KeySet, sealed_at, sealing_frame},
     seal::Seal,
@@ -40,10 +41,21 @@ pub(super) enum Kind {
     SessionSealing,
     /// Seals what clients and browsers bring back to the authorization server.
     Authorization,
+    /// Binding keys are sealed under it in tokens, for data planes to open.
+    TokenBinding,
+    /// Seeds of Ed25519 keys: data planes sign with them what servers are told of calls.
+    ContextSigning,
 }
 
 impl Kind {
-    pub(super) const ALL: [Self; 4] = [Self::Authority, Self::TokenSigning, Self::SessionSealing, Self::Authorization];
+    pub(super) const ALL: [Self; 6] = [
+        Self::Authority,
+        Self::TokenSigning,
+        Self::SessionSealing,
+        Self::Authorization,
+        Self::TokenBinding,
+        Self::ContextSigning,
+    ];
 
     pub(super) const fn column(self) -> &'static str {
         match self {
@@ -51,6 +63,8 @@ impl Kind {
             Self::TokenSigning => key_rotation::TOKEN_SIGNING,
             Self::SessionSealing => "session_sealing",
             Self::Authorization => key_rotation::AUTHORIZATION,
+            Self::TokenBinding => key_rotation::TOKEN_BINDING,
+            Self::ContextSigning => key_rotation::CONTEXT_SIGNING,
         }
     }
 
@@ -77,7 +91,7 @@ impl Kind {
             Self::TokenSigning => {
                 SigningKey::generate_pkcs8(Algorithm::EdDsa).map(Some).map_err(|error| failed(&error))
             }
-            Self::SessionSealing | Self::Authorization => {
+            Self::SessionSealing | Self::Authorization | Self::TokenBinding | Self::ContextSigning => {
                 let key = Zeroizing::new(clock::random::<SEALING_KEY_BYTES>().map_err(|error| failed(&error))?);
                 Ok(Some(Zeroizing::new(key.to_vec())))
             }
@@ -91,8 +105,8 @@ pub(super) struct Contents {
     held: BTreeMap<String, (u64, Zeroizing<Vec<u8>>)>,
     /// Names of the credentials that are announced, and for whom.
     announced: BTreeMap<String, Audience>,
-    /// Which authorization keys count.
-    counting: BTreeMap<String, AuthorizationKey>,
+    /// Which authorization keys count, which that binding keys are sealed under, and which that sign contexts.
+    counting: [BTreeMap<String, SealKey>; 3],
 }
 
 impl fmt::Debug for Contents {
@@ -129,11 +143,12 @@ impl Contents {
         !same
     }
 
-    /// Says which authorization keys count; whether they are others than before.
-    pub(super) fn follow(&mut self, keys: &BTreeMap<String, AuthorizationKey>) -> bool {
-        let same = self.counting == *keys;
+    /// Says which keys count that seal; whether they are others than before.
+    pub(super) fn follow(&mut self, state: &State) -> bool {
+        let now = [&state.authorization_keys, &state.binding_keys, &state.context_keys];
+        let same = self.counting.iter().eq(now);
         if !same {
-            self.counting.clone_from(keys);
+            self.counting = now.map(BTreeMap::clone);
         }
         !same
     }
@@ -170,16 +185,38 @@ impl Contents {
             if plain.len() != SEALING_KEY_BYTES {
                 return Err(content(Kind::SessionSealing)());
             }
-            Ok(sealing_frame(ring::id(plain), plain.to_vec(), self.credentials()))
+            Ok(v1::SealingKey { id: ring::id(plain), key: plain.to_vec() })
         });
+        let sealing = sealing.transpose()?;
+        let binding = of(Kind::TokenBinding).map(|plain| {
+            let keys = ring::sealing_keys(plain).ok_or_else(content(Kind::TokenBinding));
+            keys.map(|keys| ring::in_use(&keys, state, KeyKind::TokenBinding).unwrap_or_default())
+        });
+        let binding = binding.transpose()?.unwrap_or_default();
+        let binder = Binder::new(&binding, binding_since(state)).ok().map(Arc::new);
+        let named = |key: &&[u8]| v1::SealingKey { id: ring::id(key), key: key.to_vec() };
+        let token_binding = binding.iter().map(named).collect();
+        let contexts = of(Kind::ContextSigning).map(|plain| ContextSecrets::open(plain, state));
+        let contexts = contexts.map(|opened| opened.ok_or_else(content(Kind::ContextSigning))).transpose()?;
+        let contexts = contexts.unwrap_or_default();
         let seal = of(Kind::Authorization).map(|plain| {
             let keys = ring::sealing_keys(plain).ok_or_else(content(Kind::Authorization));
-            keys.map(|keys| ring::in_use(&keys, state).and_then(|keys| Seal::new(&keys)).map(Arc::new))
+            let counting = keys.map(|keys| ring::in_use(&keys, state, KeyKind::Authorization));
+            counting.map(|keys| keys.and_then(|keys| Seal::new(&keys)).map(Arc::new))
         });
         Ok(KeySet {
             authority: authority.transpose()?,
             signing: signing.transpose()?.unwrap_or_default(),
-            sealing: sealing.transpose()?,
+            sealing: sealing.map(|session_sealing| {
+                sealing_frame(v1::Keys {
+                    session_sealing: vec![session_sealing],
+                    credentials: self.credentials(),
+                    token_binding,
+                    context_signing: contexts.delivered(),
+                })
+            }),
+            contexts: contexts.published,
+            binder,
             seal: seal.transpose()?.flatten(),
             sealed_at: sealed_at(state),
             for_providers: self
@@ -188,6 +225,13 @@ impl Contents {
                 .collect(),
         })
     }
+}
+
+/// Since when the key in use counts that binding keys are sealed under: until the first rotation, since it is there.
+fn binding_since(state: &State) -> u64 {
+    let rotated = key_rotation::in_use(&state.binding_keys).map(|(_, key)| key.changed.revision);
+    let sealed = || state.secrets.get(&Kind::TokenBinding.name()).map(|sealed| sealed.changed.revision);
+    rotated.or_else(sealed).unwrap_or_default()
 }
 
 fn authority(plain: &[u8]) -> Option<Arc<Authority>> {

@@ -10,7 +10,7 @@ use std::sync::PoisonError;
 use aws_lc_rs::constant_time::verify_slices_are_equal;
 use bailiwick_control_plane_core::{
     Command, Rejection,
-    key_rotation::{self, KeyKind, KeyWish, RotateAuthorization, RotateToken},
+    key_rotation::{self, KeyKind, KeyWish, RotateSeal, RotateToken},
 };
 use bailiwick_token::{Algorithm, SigningKey};
 use zeroize::Zeroizing;
@@ -70,13 +70,20 @@ impl Vault {
                 at_once: rotation.at_once,
                 reason: rotation.reason,
             }),
-            KeyKind::Authorization => KeyWish::RotateAuthorization(RotateAuthorization {
-                key: ring::id(&fresh),
-                replaces: needed.first().map(|key| ring::id(key)).unwrap_or_default(),
-                edition,
-                at_once: rotation.at_once,
-                reason: rotation.reason,
-            }),
+            KeyKind::Authorization | KeyKind::TokenBinding | KeyKind::ContextSigning => {
+                let wish = RotateSeal {
+                    key: ring::id(&fresh),
+                    replaces: needed.first().map(|key| ring::id(key)).unwrap_or_default(),
+                    edition,
+                    at_once: rotation.at_once,
+                    reason: rotation.reason,
+                };
+                match rotation.kind {
+                    KeyKind::TokenBinding => KeyWish::RotateBinding(wish),
+                    KeyKind::ContextSigning => KeyWish::RotateContext(wish),
+                    KeyKind::TokenSigning | KeyKind::Authorization => KeyWish::RotateAuthorization(wish),
+                }
+            }
         };
         let written = domain.write(Command::Keys(wish), asked_by).await?;
         if let Err(error) = self.trim(domain, rotation.kind).await {
@@ -99,7 +106,7 @@ impl Vault {
         }
         {
             let _turn = self.0.rotating.lock().await;
-            for kind in [KeyKind::TokenSigning, KeyKind::Authorization] {
+            for kind in KeyKind::ALL {
                 self.trim(domain, kind).await?;
             }
         }
@@ -112,10 +119,10 @@ impl Vault {
         Ok(())
     }
 
-    /// The ids of the authorization keys, the newest first.
-    pub(crate) fn authorization_key_ids(&self) -> Vec<String> {
+    /// The ids of the keys of a kind that seals, the newest first.
+    pub(crate) fn seal_key_ids(&self, kind: KeyKind) -> Vec<String> {
         let contents = self.0.contents.lock().unwrap_or_else(PoisonError::into_inner);
-        let plain = contents.plain(&Kind::Authorization.name()).unwrap_or_default();
+        let plain = contents.plain(&kind_of(kind).name()).unwrap_or_default();
         ring::sealing_keys(&plain).unwrap_or_default().into_iter().map(ring::id).collect()
     }
 
@@ -135,13 +142,14 @@ impl Vault {
                 let signs = |key: &&&[u8]| public_half(key).is_ok_and(|public| Some(public.kid) == signer);
                 Ok(owned(&keys.iter().find(signs).into_iter().copied().collect::<Vec<_>>()))
             }
-            KeyKind::Authorization => {
+            KeyKind::Authorization | KeyKind::TokenBinding | KeyKind::ContextSigning => {
                 let keys = ring::sealing_keys(&plain).ok_or_else(content)?;
                 let counting = domain.read(|state| {
-                    let counting = ring::in_use(&keys, state)?;
+                    let counting = ring::in_use(&keys, state, kind)?;
+                    let known = key_rotation::seal_keys(state, kind)?;
                     let (sealer, others) = counting.split_first()?;
                     // What is before it in the ring was never in use.
-                    let kept = others.iter().filter(|key| state.authorization_keys.contains_key(&ring::id(key)));
+                    let kept = others.iter().filter(|key| known.contains_key(&ring::id(key)));
                     Some([sealer].into_iter().chain(kept).copied().collect::<Vec<_>>())
                 });
                 Ok(owned(&counting.ok_or_else(content)?))
@@ -185,7 +193,10 @@ impl Vault {
             let sealing = self.seal(state, own.column(), own.key(), plain, None)?;
             let in_use = match (kind, in_use) {
                 (KeyKind::TokenSigning, Some(key)) => Some(public_half(key)?.kid),
-                (KeyKind::Authorization, Some(key)) => key_rotation::sealer(state).map(|_| ring::id(key)),
+                (KeyKind::Authorization | KeyKind::TokenBinding | KeyKind::ContextSigning, Some(key)) => {
+                    let known = key_rotation::seal_keys(state, kind);
+                    known.and_then(key_rotation::in_use).map(|_| ring::id(key))
+                }
                 (_, None) => None,
             };
             let edition = sealing.edition;
@@ -198,6 +209,8 @@ const fn kind_of(kind: KeyKind) -> Kind {
     match kind {
         KeyKind::TokenSigning => Kind::TokenSigning,
         KeyKind::Authorization => Kind::Authorization,
+        KeyKind::TokenBinding => Kind::TokenBinding,
+        KeyKind::ContextSigning => Kind::ContextSigning,
     }
 }
 

@@ -4,7 +4,10 @@
 //! may be there before it is in use, and those before it for as long as what they sealed counts.
 
 use aws_lc_rs::digest::{SHA256, digest};
-use bailiwick_control_plane_core::{State, key_rotation};
+use bailiwick_control_plane_core::{
+    State,
+    key_rotation::{self, KeyKind},
+};
 
 use super::contents::SEALING_KEY_BYTES;
 
@@ -43,17 +46,18 @@ pub(super) fn id(key: &[u8]) -> String {
     hex::encode(digest(&SHA256, key)).chars().take(ID_CHARS).collect()
 }
 
-/// The authorization keys that count: first the one in use, then those that open. `None` where the one in use is not
-/// there, as on a node that is catching up.
-pub(super) fn in_use<'a>(ring: &[&'a [u8]], state: &State) -> Option<Vec<&'a [u8]>> {
-    let at = match key_rotation::sealer(state) {
+/// The keys of a kind that count: first the one in use, then those that open. `None` where the one in use is not there,
+/// as on a node that is catching up.
+pub(super) fn in_use<'a>(ring: &[&'a [u8]], state: &State, kind: KeyKind) -> Option<Vec<&'a [u8]>> {
+    let known = key_rotation::seal_keys(state, kind)?;
+    let at = match key_rotation::in_use(known) {
         Some((sealer, _)) => ring.iter().position(|key| id(key) == sealer)?,
         // Nothing was rotated yet; one before it is about to be.
         None => ring.len().checked_sub(1)?,
     };
     let (newer, from) = ring.split_at_checked(at)?;
     let (sealer, older) = from.split_first()?;
-    let kept = older.iter().filter(|key| state.authorization_keys.contains_key(&id(key)));
+    let kept = older.iter().filter(|key| known.contains_key(&id(key)));
     Some([sealer].into_iter().chain(newer).chain(kept).copied().collect())
 }
 

@@ -1,5 +1,7 @@
 //! The vault over a real log on a real disk, and what a thief finds there.
 
+mod bindings;
+mod contexts;
 mod keys;
 
 use std::{fs, path::Path, time::Duration};

@@ -39,6 +39,33 @@ fn published(node: &Node) -> Vec<Value> {
     serde_json::from_str::<Value>(&body).unwrap()["keys"].as_array().unwrap().clone()
 }
 
+/// The ids in the set of those that sign contexts.
+fn of_contexts(node: &Node) -> Vec<String> {
+    let (status, body) = get(node.http(), "/.well-known/context-jwks.json");
+    assert!(status.contains("200") && !body.contains("\"d\""), "{status}");
+    let set: Value = serde_json::from_str(&body).unwrap();
+    set["keys"].as_array().unwrap().iter().map(|key| key["kid"].as_str().unwrap().to_owned()).collect()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn keys_of_contexts_are_published_alike_by_every_node_and_by_none_as_keys_of_tokens() {
+    let folder = TempDir::new().unwrap();
+    let nodes = cluster(&folder).await;
+    let first = of_contexts(&nodes[0]);
+    let rotated = rotate(&nodes[2], wish("context-signing", false, "")).await.unwrap();
+    assert_eq!((rotated.kept[0].id.as_str(), rotated.silent.len()), (first[0].as_str(), 0));
+    let both = [rotated.key.clone(), first[0].clone()];
+    for node in &nodes {
+        assert_eq!(of_contexts(node), both);
+        assert!(published(node).iter().all(|key| !both.iter().any(|kid| key["kid"] == kid.as_str())));
+    }
+    let last = rotate(&nodes[0], wish("context-signing", true, "")).await.unwrap();
+    for node in &nodes {
+        assert_eq!(of_contexts(node), std::slice::from_ref(&last.key));
+    }
+    stop(nodes).await;
+}
+
 /// What a token says to somebody who verifies it with what this node publishes.
 fn verified(node: &Node, issued: &v1::IssueTokenResponse) -> Option<Claims> {
     let set = published(node);
@@ -99,7 +126,7 @@ async fn tokens_verify_before_and_after_wherever_they_are_asked_for_and_at_once_
         let listed: Vec<_> =
             listed.iter().map(|(kind, id, state)| (kind.as_str(), id.as_str(), state.as_str())).collect();
         assert_eq!(listed[..2], expected);
-        assert_eq!((listed.len(), listed[2].0, listed[2].2), (3, "authorization", "in use"));
+        assert_eq!((listed.len(), listed[2].0, listed[2].2), (5, "authorization", "in use"));
     }
 
     let last = rotate(&nodes[1], wish("token-signing", true, "")).await.unwrap();
@@ -122,11 +149,11 @@ async fn a_node_that_was_down_comes_back_with_the_keys_there_are() {
         assert_eq!(rotated.silent, ["cp-3"], "it is named, and holds nothing up");
     }
     let before = keys(&nodes[0]).await;
-    assert_eq!(before.len(), 4);
+    assert_eq!(before.len(), 6);
     nodes[2] = Node::start(nodes[2].config.clone()).await;
     eventually("it is back", async || {
         let listed = nodes[2].admin().list_keys(v1::ListKeysRequest {}).await.ok()?.into_inner();
-        (listed.keys.len() == 4).then_some(())
+        (listed.keys.len() == 6).then_some(())
     })
     .await;
     assert_eq!(keys(&nodes[2]).await, before);
@@ -145,7 +172,7 @@ async fn a_node_that_was_down_comes_back_with_the_keys_there_are() {
         Some(listed.keys.len())
     })
     .await;
-    assert_eq!(listed, 4);
+    assert_eq!(listed, 6);
     stop(nodes).await;
 }
 

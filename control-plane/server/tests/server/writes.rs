@@ -228,5 +228,7 @@ fn wish(request_id: &str) -> v1::IssueTokenRequest {
         ttl_seconds: 600,
         reason: "test".into(),
         request_id: request_id.into(),
+        binding_alg: String::new(),
+        dpop_jkt: String::new(),
     }
 }

@@ -1,5 +1,6 @@
 //! Every reason admission can give, and that listing and calling are one rule.
 
+mod bound;
 mod handed_on;
 mod narrowed;
 

@@ -27,6 +27,7 @@ use super::{
 };
 use crate::{
     config::{Contents, ExposedTool, Offer, Tool, VirtualServer},
+    decision_clients::{DecisionClient, DecisionClients},
     header_params,
     naming::Naming,
     people::{People, is_of_people},
@@ -59,17 +60,21 @@ pub(super) fn compile(
         Some(candidate) => candidate.offer(read, overlay, previous),
         None => read.offer(previous, base(previous)),
     };
-    (contents(entries, overlay, Arc::new(offer)), refused)
+    (contents(entries, overlay, Arc::new(offer), previous), refused)
 }
 
 /// What was compiled before, with other people; just what [`compile`] would make of all, if nobody else's entries
 /// changed.
 pub(super) fn patch(entries: &Entries, overlay: &Overlay, previous: &Contents) -> Contents {
-    contents(entries, overlay, Arc::clone(&previous.offer))
+    contents(entries, overlay, Arc::clone(&previous.offer), previous)
 }
 
-fn contents(entries: &Entries, overlay: &Overlay, offer: Arc<Offer>) -> Contents {
+fn contents(entries: &Entries, overlay: &Overlay, offer: Arc<Offer>, previous: &Contents) -> Contents {
     let people = People::new(entries.clone(), overlay.denied().clone());
+    let people = match offer.decision_clients.is_empty() {
+        true => people,
+        false => people.with_consents_found(&previous.people),
+    };
     Contents { digest: entries.digest().to_vec(), people, offer }
 }
 
@@ -83,6 +88,7 @@ pub(super) struct Read {
     pub(super) pinned: Vec<v1::Tool>,
     pub(super) listed: Vec<v1::VirtualServer>,
     pub(super) policies: Vec<PolicyText>,
+    decision_clients: Vec<v1::DecisionClient>,
     staged: Staged,
     warnings: Vec<String>,
 }
@@ -111,7 +117,7 @@ impl Read {
             }
             Kind::VirtualServer(server) => {
                 belongs("virtual_server", &server.name)?;
-                self.listed.extend((!denied).then_some(server));
+                self.listed.extend((!denied).then_some(with_all_servers(server)));
             }
             Kind::Policy(policy) => {
                 belongs("policy", &policy.name)?;
@@ -125,6 +131,10 @@ impl Read {
             Kind::Issuer(issuer) => {
                 belongs("issuer", "")?;
                 self.issuer = (!denied).then_some(issuer);
+            }
+            Kind::DecisionClient(client) => {
+                belongs("decision_client", &client.name)?;
+                self.decision_clients.extend((!denied).then_some(client));
             }
             Kind::Rollout(rollout) => {
                 belongs("rollout", &rollout.id)?;
@@ -148,8 +158,36 @@ impl Read {
         let catalogue = self.policy_catalogue(&tools);
         let (policies, refused) = Policies::renew(policies, catalogue, std::mem::take(&mut self.policies));
         let (issuer, servers) = (self.issuer.take(), std::mem::take(&mut self.servers));
+        let decision_clients = self.decision_clients();
         let warnings = std::mem::take(&mut self.warnings);
-        (Offer { issuer, token_keys, servers, tools, virtual_servers, policies, warnings, staging: None }, refused)
+        let offer = Offer {
+            issuer,
+            token_keys,
+            servers,
+            tools,
+            virtual_servers,
+            policies,
+            decision_clients,
+            warnings,
+            staging: None,
+        };
+        (offer, refused)
+    }
+
+    /// Who may ask; one that cannot be read does not take the others with it.
+    fn decision_clients(&mut self) -> DecisionClients {
+        let mut clients = Vec::new();
+        for entry in std::mem::take(&mut self.decision_clients) {
+            let name = entry.name.clone();
+            match DecisionClient::of(entry) {
+                Ok(client) => clients.push(client),
+                Err(why) => self.warnings.push(format!("decision_client/{name}: {why}")),
+            }
+        }
+        DecisionClients::of(clients).unwrap_or_else(|why| {
+            self.warnings.push(format!("decision_client: {why}; nobody is answered"));
+            DecisionClients::default()
+        })
     }
 
     /// Keys that can be used; one that cannot does not take the others with it.
@@ -200,6 +238,7 @@ impl Read {
                     .map(ToString::to_string)
                     .collect(),
                 naming: Naming::of(listed.naming == "plain", &listed.servers),
+                bound_from: bound_from(listed),
             };
             servers.insert(listed.name.clone(), server);
         }
@@ -252,6 +291,19 @@ fn read_tool(pinned: &v1::Tool, warnings: &mut Vec<String>) -> Tool {
         definition,
         header_params,
     }
+}
+
+/// A virtual server that is partly for bound tokens only names its servers where older nodes do not look.
+fn with_all_servers(mut listed: v1::VirtualServer) -> v1::VirtualServer {
+    if !listed.bound_from.is_empty() {
+        listed.servers = std::mem::take(&mut listed.bound_servers);
+    }
+    listed
+}
+
+/// From an unknown word on, all of it is for bound tokens only.
+fn bound_from(listed: &v1::VirtualServer) -> Option<Tier> {
+    (!listed.bound_from.is_empty()).then(|| listed.bound_from.parse().unwrap_or(Tier::Retrieval))
 }
 
 /// An unknown word counts as destructive.

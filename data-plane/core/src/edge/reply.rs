@@ -1,8 +1,8 @@
 //! Replies to a client: results, and the one place where a refusal becomes HTTP and JSON-RPC.
 //!
 //! Used by the edge, and by the server for refusals that come later (`refuse_call`). A refusal decided by policy is
-//! HTTP 200 with a JSON-RPC error of code 403; only where a token with more scope would do, it is HTTP 403 with a
-//! challenge that names it. What is malformed is HTTP 400; an unknown tool is invalid parameters. Every refusal of ours
+//! HTTP 200 with a JSON-RPC error of code 403; only where another token would do, it is HTTP 403 (more scope) or 401 (a
+//! bound one) with a challenge that names it. What is malformed is HTTP 400; an unknown tool is invalid parameters. Every refusal of ours
 //! carries `data: {reason, requestId, policies}`, and `consent` where that is why; errors whose data the protocol
 //! defines carry that.
 
@@ -31,7 +31,7 @@ pub struct HttpReply {
     pub body: Option<Vec<u8>>,
     /// Why the request was refused; for metrics and logs.
     pub reason: Option<Reason>,
-    /// For the header `WWW-Authenticate`: a token with more scope would do.
+    /// For the header `WWW-Authenticate`: a token with more scope, or one that is bound, would do.
     pub scope_needed: Option<ScopeNeeded>,
     /// Of a list of tools, how much of it the caller may not call and so does not see, in thousandths; for metrics.
     pub hidden_thousandths: Option<u64>,
@@ -92,12 +92,14 @@ impl HttpReply {
         Self { status, session_id: None, body, reason, scope_needed: None, hidden_thousandths: None, ended }
     }
 
-    /// This refusal of a call, as one that a token with more scope would have avoided, if that is so.
+    /// This refusal of a call, as one that another token would have avoided, if that is so: one with more scope, or one
+    /// that is bound.
     #[must_use]
     pub fn needing(self, call: &Call, scope: Option<Scopes>) -> Self {
         let Some(scope) = scope else { return self };
         let virtual_server = call.virtual_server.clone();
-        Self { status: 403, scope_needed: Some(ScopeNeeded { virtual_server, scope }), ..self }
+        let status = if self.reason == Some(Reason::BindingRequired) { 401 } else { 403 };
+        Self { status, scope_needed: Some(ScopeNeeded { virtual_server, scope }), ..self }
     }
 
     pub(super) fn accepted() -> Self {

@@ -20,7 +20,7 @@ const TARGET_BYTES_MAX: usize = 8 * 1024;
 /// Longest value of a header.
 const HEADER_BYTES_MAX: usize = 4 * 1024;
 /// Headers that are HTTP's, the gateway's, a proxy's or a credential's.
-const OURS: [&str; 24] = [
+const OURS: [&str; 25] = [
     "accept",
     "accept-encoding",
     "authorization",
@@ -30,6 +30,7 @@ const OURS: [&str; 24] = [
     "content-type",
     "cookie",
     "date",
+    "dpop",
     "expect",
     "forwarded",
     "host",

@@ -148,3 +148,31 @@ fn the_largest_record_fits() {
     let bytes = written(attempt.denied(ts(), Reason::PolicyDenied, committed(&SALT, Some("\"x\""))));
     assert!(bytes.len() < RECORD_BYTES_MAX, "{}", bytes.len());
 }
+
+#[test]
+fn a_record_says_whether_the_token_was_bound_and_what_was_wrong_with_its_proof() {
+    let (bearer, bound) = (caller(), Caller { bound: true, ..caller() });
+    let call = call("query_data");
+    let decision = decided(&call);
+    let attempt =
+        |caller| Attempt { caller, call: (&call).into(), decision: &decision, request_id: "r-1", config_age_ms: 1 };
+    let args = || committed(&SALT, None);
+    for (caller, expected) in [(&bearer, Binding::NotRequired), (&bound, Binding::Bound)] {
+        assert_eq!(attempt(caller).intent(String::new(), args()).binding, Some(expected));
+        let denied = attempt(caller).denied(String::new(), Reason::PolicyDenied, args());
+        assert_eq!(denied.binding, Some(expected));
+    }
+    assert_eq!(binding_unproven(true, Reason::RequestTooLarge), None, "its proof was not looked at to the end");
+    assert_eq!(binding_unproven(false, Reason::RequestTooLarge), Some(Binding::NotRequired));
+    let denied = attempt(&bearer).denied(String::new(), Reason::BindingRequired, args());
+    assert_eq!(denied.binding, Some(Binding::Missing));
+    for (reason, expected) in [
+        (Reason::ProofMissing, Binding::Missing),
+        (Reason::ProofInvalid, Binding::Invalid),
+        (Reason::ProofStale, Binding::Stale),
+        (Reason::ProofReplayed, Binding::Replayed),
+    ] {
+        assert_eq!(binding_of(true, Some(reason)), expected);
+        assert_eq!(binding_unproven(true, reason), Some(expected));
+    }
+}

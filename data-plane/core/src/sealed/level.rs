@@ -70,7 +70,7 @@ impl WantedLevel {
 }
 
 /// No token names such a caller.
-fn nobody() -> Caller {
+pub(super) fn nobody() -> Caller {
     let none = String::new;
     Caller {
         user: none(),
@@ -83,5 +83,6 @@ fn nobody() -> Caller {
         scope_level: bailiwick_proto::Tier::Retrieval,
         virtual_server: none(),
         min_revision: 0,
+        bound: false,
     }
 }

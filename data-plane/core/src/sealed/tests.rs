@@ -116,6 +116,7 @@ fn an_envelope_is_of_no_use_to_another_user_agent_client_or_virtual_server() {
         Caller { agent: "other".into(), ..caller.clone() },
         Caller { client: "other".into(), ..caller.clone() },
         Caller { virtual_server: "hr".into(), ..caller.clone() },
+        Caller { bound: true, ..caller.clone() },
         shifted,
     ] {
         for (kind, _, text) in seal_each(&keys(&[1]), &caller) {

@@ -14,7 +14,7 @@ fn index(definitions: &[serde_json::Value]) -> Arc<SearchIndex> {
         servers: vec!["shop".into()],
         naming: "plain".into(),
         tools: "search".into(),
-        views: Vec::new(),
+        ..v1::VirtualServer::default()
     };
     let world =
         World([vec![server("shop"), entry("virtual_server/shop", Kind::VirtualServer(listed))], entries].concat());
@@ -73,7 +73,7 @@ fn what_is_searched_is_kept_as_long_as_the_tools_stay_what_they_are() {
             servers: vec!["finance".into(), "hr".into()],
             naming: "prefixed".into(),
             tools: tools.into(),
-            views: Vec::new(),
+            ..v1::VirtualServer::default()
         };
         entry("virtual_server/all", Kind::VirtualServer(listed))
     };

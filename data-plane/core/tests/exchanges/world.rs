@@ -56,6 +56,7 @@ pub(crate) fn caller() -> Caller {
         scope_level: Tier::Destructive,
         virtual_server: VIRTUAL_SERVER.into(),
         min_revision: 0,
+        bound: false,
     }
 }
 

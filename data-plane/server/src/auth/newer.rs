@@ -10,7 +10,7 @@ use base64::{Engine as _, engine::general_purpose::URL_SAFE_NO_PAD};
 use http::HeaderMap;
 use tokio::sync::{Semaphore, SemaphorePermit};
 
-use super::{Authenticator, bearer};
+use super::{Authenticator, credentials};
 
 /// Requests that wait for a key at a time: strangers can send such tokens too.
 const WAITING_MAX: usize = 64;
@@ -34,7 +34,7 @@ impl Authenticator {
 
 /// The revision that a token of ours says it needs, if its key is not known here and that revision neither.
 pub(crate) fn said_revision(config: &Config, headers: &HeaderMap) -> Option<u64> {
-    let token = bearer(headers).ok()?;
+    let (_, token) = credentials(headers).ok()?;
     if !config.token_keys.lack_key_of(token) {
         return None;
     }

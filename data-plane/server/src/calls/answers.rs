@@ -127,8 +127,8 @@ pub(crate) enum NotBrought {
 
 /// The token may have been renewed while a person thought.
 fn is_same(one: &Caller, other: &Caller) -> bool {
-    (&one.user, &one.agent, &one.client, &one.virtual_server)
-        == (&other.user, &other.agent, &other.client, &other.virtual_server)
+    (&one.user, &one.agent, &one.client, &one.virtual_server, one.bound)
+        == (&other.user, &other.agent, &other.client, &other.virtual_server, other.bound)
 }
 
 #[cfg(test)]

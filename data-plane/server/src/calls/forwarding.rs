@@ -33,7 +33,7 @@ use super::{
 };
 use crate::{
     random,
-    upstream::{Gate, Principal, UpstreamFault},
+    upstream::{Context, Gate, Principal, UpstreamFault},
 };
 
 /// Longest declaration of what a client can be asked for that a server is told. Real ones have some hundred bytes.
@@ -228,7 +228,14 @@ impl Forwarding<'_> {
     }
 
     fn way(&self) -> Way {
+        let Asked { config, caller, request_id, .. } = self.asked;
         Way {
+            context: Context {
+                config: Arc::clone(config),
+                caller: Arc::clone(caller),
+                permitted: Arc::clone(&self.permitted),
+                request_id: request_id.as_str().into(),
+            },
             upstream: Arc::clone(&self.calls.upstream),
             server: Arc::clone(self.server),
             principal: self.principal.clone(),

@@ -22,7 +22,7 @@ use bailiwick_runtime::{OnEnd, Supervisor};
 use http::HeaderValue;
 use tokio::sync::mpsc;
 
-use crate::upstream::{Aside, Gate, Heard, Principal, Upstream, UpstreamFault};
+use crate::upstream::{Aside, Context, Gate, Heard, Principal, Upstream, UpstreamFault};
 
 /// Messages of a server that wait to be heard; the server waits when there are more.
 const HEARD_MAX: usize = 16;
@@ -37,6 +37,8 @@ pub(super) struct Way {
     pub(super) server: Arc<Server>,
     pub(super) principal: Principal,
     pub(super) id: RequestId,
+    /// What the server is told of it.
+    pub(super) context: Context,
 }
 
 /// What one client's request has had so far, in all rounds of it, and since when.
@@ -81,7 +83,7 @@ impl fmt::Debug for Passage {
 impl Way {
     /// Tells the server that nobody waits any more. A modern one sees its stream close.
     pub(super) fn cancel(self, supervisor: &Supervisor) {
-        let Self { upstream, server, principal, id } = self;
+        let Self { upstream, server, principal, id, .. } = self;
         supervisor.spawn("cancellation", OnEnd::Finish, async move {
             upstream.cancel(&server, &principal, &id).await;
         });
@@ -89,9 +91,10 @@ impl Way {
 
     /// Sends the answer to what the server asked in this session.
     pub(super) fn answer(&self, body: Vec<u8>, session: Option<HeaderValue>, supervisor: &Supervisor) {
-        let Self { upstream, server, principal, .. } = self.clone();
+        let Self { upstream, server, principal, context, .. } = self.clone();
         supervisor.spawn("answer", OnEnd::Finish, async move {
-            if let Err(fault) = upstream.answer(&server, &principal, body, session.as_ref()).await {
+            let (to, answer) = ((&*server, &principal), (body, Some(&context)));
+            if let Err(fault) = upstream.answer(to, answer, session.as_ref()).await {
                 tracing::debug!(server = server.name, %fault, "a server did not take an answer");
             }
         });
@@ -106,9 +109,10 @@ impl Passage {
         let first = || Spent { relay: Relay::new(&permitted.call, patience), began: Instant::now() };
         let Spent { mut relay, began } = spent.unwrap_or_else(first);
         relay.resumed(began.elapsed());
-        let Way { upstream, server, principal, id } = way.clone();
+        let Way { upstream, server, principal, id, context } = way.clone();
         let call = Box::pin(async move {
-            let aside = Aside { gate: Some(&gate), heard: Some(&heard), ..Aside::default() };
+            let (gate, heard, context) = (Some(&gate), Some(&heard), Some(&context));
+            let aside = Aside { gate, heard, context, ..Aside::default() };
             upstream.call(&server, &principal, &permitted, &id, aside).await
         });
         Self { way, call, hearing, answer: None, relay, began }

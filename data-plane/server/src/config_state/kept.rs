@@ -74,6 +74,8 @@ impl ConfigState {
 
     fn use_sealing_keys(&self, keys: &v1::Keys) -> bool {
         self.credentials.replace(&keys.credentials);
+        self.binding_keys.replace(&keys.token_binding);
+        self.credentials.contexts.replace(&keys.context_signing);
         match SealingKeys::new(&keys.session_sealing) {
             Ok(keys) => {
                 self.set_sealing_keys(keys);

@@ -27,6 +27,8 @@ use tokio::{net::TcpListener, sync::mpsc};
 use tokio_stream::wrappers::{ReceiverStream, TcpListenerStream};
 use tonic::{Request, Response, Status, Streaming};
 
+use super::holder::{BINDING, binding_keys};
+
 /// Long, for a machine that is busy with other tests.
 const LEASE_MS: u64 = 10_000;
 
@@ -166,7 +168,7 @@ impl Shared {
             Frame::Snapshot(Snapshot { revision, entries: entries.to_vec(), last, digest })
         };
         vec![
-            Frame::Keys(Keys { session_sealing: vec![key], ..Keys::default() }),
+            Frame::Keys(Keys { session_sealing: vec![key], token_binding: binding_keys(BINDING), ..Keys::default() }),
             chunk(first, false, Vec::new()),
             chunk(rest, true, self.digest()),
             Frame::Heartbeat(Heartbeat { revision, digest: self.digest() }),

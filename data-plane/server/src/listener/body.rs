@@ -1,7 +1,7 @@
 //! A request's body: read within bounds of size, time and of the room all bodies share.
 //!
-//! Called by `endpoint` before anything is decided about a request, and to tell whether a body that could not be
-//! understood was meant as a call: refused calls are recorded, stray bytes are only counted.
+//! Called by `endpoint` and `decisions` before anything is decided about a request, and to tell whether a body that
+//! could not be understood was meant as a call: refused calls are recorded, stray bytes are only counted.
 
 use std::{
     io,
@@ -86,12 +86,23 @@ impl Body for RequestBody {
 /// piece is not copied.
 pub(super) async fn read(
     headers: &HeaderMap,
+    body: RequestBody,
+    room: &Arc<Room>,
+    whose: (CallerKey, Instant),
+) -> Result<(Bytes, Taken), Reason> {
+    read_up_to(REQUEST_BYTES_MAX, headers, body, room, whose).await
+}
+
+/// The same, of at most so many bytes.
+pub(super) async fn read_up_to(
+    bytes_max: usize,
+    headers: &HeaderMap,
     mut body: RequestBody,
     room: &Arc<Room>,
     (caller, arrived): (CallerKey, Instant),
 ) -> Result<(Bytes, Taken), Reason> {
     let length = headers.get(header::CONTENT_LENGTH).and_then(|length| length.to_str().ok()?.parse::<usize>().ok());
-    if length.is_some_and(|length| length > REQUEST_BYTES_MAX) {
+    if length.is_some_and(|length| length > bytes_max) {
         return Err(Reason::RequestTooLarge);
     }
     let (mut taken, until) = (room.enter(caller), arrived + BODY_WAIT_MAX);
@@ -99,7 +110,7 @@ pub(super) async fn read(
     while !body.is_end_stream() {
         let Some(frame) = next(&mut body, until).await? else { break };
         let Ok(data) = frame.into_data() else { continue };
-        if whole.len() + pieces.len() + data.len() > REQUEST_BYTES_MAX {
+        if whole.len() + pieces.len() + data.len() > bytes_max {
             return Err(Reason::RequestTooLarge);
         }
         taken.grow(data.len()).map_err(|_no_room| Reason::NodeOverloaded)?;

@@ -16,6 +16,8 @@ use std::{
     time::Duration,
 };
 
+use bailiwick_runtime::client_certificate;
+use bailiwick_token::Thumbprint;
 use http::{Request, Version};
 use hyper::{
     body::Incoming,
@@ -69,6 +71,15 @@ pub(super) struct Serving {
 enum Wire {
     Plain(TcpStream),
     Tls(Box<TlsStream<TcpStream>>),
+}
+
+/// Who is at the other end, as far as a connection tells.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Client {
+    /// Where it is, or where a balancer says it is.
+    pub(super) address: IpAddr,
+    /// Whose key it has shown that it holds.
+    pub(super) certificate: Option<Thumbprint>,
 }
 
 /// How a connection comes to the end of being driven.
@@ -125,7 +136,7 @@ impl Serving {
                 let Some((mut wire, mut lasting)) = speaking.await else { return };
                 let delivering = pin!(lasting.deliver(&mut wire));
                 if let Some(Err(error)) = place.control.unless_ended(delivering).await {
-                    tracing::debug!(%client, %error, "a connection ended");
+                    tracing::debug!(%client.address, %error, "a connection ended");
                 }
             }
             Err(error) => {
@@ -139,34 +150,37 @@ impl Serving {
     }
 
     /// What comes before HTTP: whom the connection is for, and TLS.
-    async fn open(&self, mut stream: TcpStream, from: IpAddr, place: &Place) -> Result<(Wire, IpAddr), NotOpened> {
-        let mut client = from;
+    async fn open(&self, mut stream: TcpStream, from: IpAddr, place: &Place) -> Result<(Wire, Client), NotOpened> {
+        let mut client = Client { address: from, certificate: None };
         if self.terms.balancers.iter().any(|network| network.contains(from))
             && let Some(address) = proxy_protocol::read(&mut stream).await?
         {
-            client = address;
+            client.address = address;
             place.is_from(address);
         }
         let Some(tls) = &self.terms.tls else { return Ok((Wire::Plain(stream), client)) };
         let stream = TlsAcceptor::from(Arc::clone(tls)).accept(stream).await?;
+        let shown = stream.get_ref().1.peer_certificates().unwrap_or_default();
+        client.certificate = client_certificate::thumbprint(shown).map(Thumbprint);
         Ok((Wire::Tls(Box::new(stream)), client))
     }
 
     /// What a connection's requests have in common.
-    pub(super) fn visit(&self, client: IpAddr, control: &Arc<Control>) -> Arc<Visit> {
+    pub(super) fn visit(&self, client: Client, control: &Arc<Control>) -> Arc<Visit> {
         Arc::new(Visit {
             gateway: Arc::clone(&self.gateway),
             places: Arc::clone(&self.places),
             control: Arc::clone(control),
             owing: Owing::default(),
             handover: Handover::default(),
-            client,
+            client: client.address,
+            certificate: client.certificate,
             alternative: self.terms.alternative.clone(),
         })
     }
 
     /// Until the connection ends, or an answer takes it over.
-    async fn speak_http(&self, wire: Wire, client: IpAddr, control: &Arc<Control>) -> Option<(Patient<Wire>, Lasting)> {
+    async fn speak_http(&self, wire: Wire, client: Client, control: &Arc<Control>) -> Option<(Patient<Wire>, Lasting)> {
         let unread_wait_max = self.gateway.unread_wait_max;
         let mut stream = Patient::new(wire, HEAD_WAIT_MAX, unread_wait_max);
         let is_http2 = tokio::select! {
@@ -175,7 +189,8 @@ impl Serving {
             _asked = control.asked_beyond(Asked::GoOn) => return None,
             said = stream.speaks_http2() => said,
         };
-        let is_http2 = is_http2.inspect_err(|error| tracing::debug!(%client, %error, "a connection ended")).ok()?;
+        let is_http2 =
+            is_http2.inspect_err(|error| tracing::debug!(%client.address, %error, "a connection ended")).ok()?;
         let (is_blocked, visit) = (stream.is_blocked(), self.visit(client, control));
         let service = service_fn(|request: Request<Incoming>| {
             let visit = Arc::clone(&visit);
@@ -188,7 +203,7 @@ impl Serving {
         let (io, overdue) = (TokioIo::new(stream), visit.owing.too_long(unread_wait_max));
         if is_http2 {
             let connection = pin!(self.http2.serve_connection(io, service));
-            self.parted(drive(connection, control, overdue, || false).await, client);
+            self.parted(drive(connection, control, overdue, || false).await, client.address);
             return None;
         }
         let mut connection = self.http1.serve_connection(io, service);
@@ -197,7 +212,7 @@ impl Serving {
         if driven == Driven::HandedOver {
             return Some((connection.into_parts().io.into_inner(), visit.handover.take()?));
         }
-        self.parted(driven, client);
+        self.parted(driven, client.address);
         None
     }
 

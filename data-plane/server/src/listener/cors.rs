@@ -9,8 +9,8 @@ use http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode, header};
 use super::answer::{self, Response};
 
 const METHODS: HeaderValue = HeaderValue::from_static("POST, GET, DELETE");
-/// What pages have to read: the session id and where to sign in.
-const EXPOSED: HeaderValue = HeaderValue::from_static("mcp-session-id, www-authenticate");
+/// What pages have to read: the session id, where to sign in, and what to make the next proof with.
+const EXPOSED: HeaderValue = HeaderValue::from_static("mcp-session-id, www-authenticate, dpop-nonce");
 /// How long a browser may remember the answer, seconds.
 const REMEMBER: HeaderValue = HeaderValue::from_static("600");
 

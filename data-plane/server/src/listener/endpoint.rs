@@ -5,6 +5,7 @@
 //! says.
 
 mod asking;
+mod proving;
 
 use std::{
     sync::Arc,
@@ -26,7 +27,10 @@ use http::{HeaderMap, HeaderValue, Method, StatusCode, Version, header};
 use serde_json::json;
 use tokio::sync::{OwnedSemaphorePermit, mpsc, oneshot};
 
-use self::asking::{ask, record_refused};
+use self::{
+    asking::{ask, record_refused},
+    proving::{prove, renew_nonce},
+};
 use super::{
     Gateway,
     answer::{self, Response},
@@ -36,6 +40,7 @@ use super::{
     visit::Visit,
 };
 use crate::{
+    auth::proofs::unix_ms,
     calls::{Asked, Calls, NotBrought, Outlet, unix_seconds},
     listening,
     metrics::{Counted, StreamKind},
@@ -64,8 +69,10 @@ impl Drop for CancelOnDrop {
 }
 
 /// The head of a request to an MCP endpoint.
+#[derive(Clone, Copy)]
 pub(super) struct Head<'a> {
     pub(super) virtual_server: &'a str,
+    pub(super) host: Option<&'a str>,
     pub(super) version: Version,
     pub(super) headers: &'a HeaderMap,
     pub(super) arrived: Instant,
@@ -74,24 +81,28 @@ pub(super) struct Head<'a> {
 pub(super) async fn handle(visit: &Visit, method: &Method, head: Head<'_>, body: RequestBody) -> Response {
     // Only legacy clients have a session, and only they listen so.
     if method == Method::GET && head.headers.contains_key(header_name::SESSION_ID) {
-        return Box::pin(get(visit, head)).await;
+        let mut answer = Box::pin(get(visit, head)).await;
+        renew_nonce(&visit.gateway, head.headers, &mut answer);
+        return answer;
     }
     if method != Method::POST {
         let mut refusal = answer::empty(StatusCode::METHOD_NOT_ALLOWED);
         refusal.headers_mut().insert(header::ALLOW, HeaderValue::from_static("POST"));
         return refusal;
     }
-    post(visit, head, body).await
+    let mut answer = post(visit, head, body).await;
+    renew_nonce(&visit.gateway, head.headers, &mut answer);
+    answer
 }
 
 async fn post(visit: &Visit, head: Head<'_>, body: RequestBody) -> Response {
     let gateway = &visit.gateway;
-    let Head { virtual_server, version, headers, arrived } = head;
+    let Head { virtual_server, version, headers, arrived, .. } = head;
     let Some(calls) = gateway.calls.get() else { return not_ready() };
     let Some(request_id) = request_id() else { return not_ready() };
     let ask = async || ask(visit, calls, virtual_server, headers, &request_id, arrived).await;
-    let asked = match ask().await {
-        Ok(asked) => asked,
+    let (asked, shown) = match ask().await {
+        Ok(known) => known,
         Err(refusal) => return Box::pin(unread(*refusal, body, version)).await,
     };
     let caller = gateway.caller_key(&asked.caller);
@@ -99,7 +110,9 @@ async fn post(visit: &Visit, head: Head<'_>, body: RequestBody) -> Response {
     let (body, _room) = match body::read(headers, body, &gateway.body_room, (caller, arrived)).await {
         Ok(read) => read,
         Err(reason) => {
-            Box::pin(record_refused(calls, &asked, virtual_server, reason)).await;
+            if shown.may_fill(gateway) {
+                Box::pin(record_refused(calls, &asked, virtual_server, reason)).await;
+            }
             gateway.metrics.refused(reason);
             return body_refused(reason, &asked.request_id, version);
         }
@@ -107,13 +120,16 @@ async fn post(visit: &Visit, head: Head<'_>, body: RequestBody) -> Response {
     // A body may come slowly; what was revoked or has expired meanwhile counts.
     let now = gateway.state.config();
     let is_in_force = now.is_some_and(|now| Arc::ptr_eq(&now.contents, &asked.config.contents));
-    let mut asked = match is_in_force && arrived.elapsed() < AT_ONCE {
-        true => asked,
+    let (mut asked, shown) = match is_in_force && arrived.elapsed() < AT_ONCE {
+        true => (asked, shown),
         false => match Box::pin(ask()).await {
-            Ok(asked) => asked,
+            Ok(known) => known,
             Err(refusal) => return *refusal,
         },
     };
+    if let Err(refusal) = prove(visit, calls, (&asked, &shown), (&Method::POST, head), &body).await {
+        return *refusal;
+    }
     let Some(nonce) = random() else { return not_ready() };
     let sealing_keys = gateway.state.sealing_keys();
     let exchange = exchange(&asked, virtual_server, &sealing_keys, nonce);
@@ -179,10 +195,13 @@ async fn get(visit: &Visit, head: Head<'_>) -> Response {
     let (gateway, Head { virtual_server, headers, arrived, .. }) = (&visit.gateway, head);
     let Some(calls) = gateway.calls.get() else { return not_ready() };
     let (Some(request_id), Some(nonce)) = (request_id(), random()) else { return not_ready() };
-    let asked = match ask(visit, calls, virtual_server, headers, &request_id, arrived).await {
-        Ok(asked) => asked,
+    let (asked, shown) = match ask(visit, calls, virtual_server, headers, &request_id, arrived).await {
+        Ok(known) => known,
         Err(refusal) => return *refusal,
     };
+    if let Err(refusal) = prove(visit, calls, (&asked, &shown), (&Method::GET, head), &[]).await {
+        return *refusal;
+    }
     let caller = gateway.caller_key(&asked.caller);
     visit.control().is_of(caller);
     let sealing_keys = gateway.state.sealing_keys();
@@ -242,14 +261,12 @@ fn finish(gateway: &Gateway, reply: HttpReply, caller: CallerKey) -> Response {
     if let Some(reason) = reply.reason {
         gateway.metrics.refused(reason);
     }
-    let challenge = reply.scope_needed.as_ref().map(|ScopeNeeded { virtual_server, scope }| {
+    let (reason, needed) = (reply.reason.unwrap_or(Reason::ScopeInsufficient), reply.scope_needed.clone());
+    let mut response = respond(reply);
+    if let Some(ScopeNeeded { virtual_server, scope }) = needed {
         let config = gateway.state.config();
         let issuer = config.as_ref().and_then(|config| config.issuer.as_ref());
-        metadata::challenge(issuer, virtual_server, Reason::ScopeInsufficient, *scope)
-    });
-    let mut response = respond(reply);
-    if let Some(challenge) = challenge {
-        metadata::send_along(&mut response, &challenge);
+        metadata::challenge_along(&mut response, (issuer, &virtual_server), (reason, None), scope);
     }
     response.body_mut().caller = caller;
     response
@@ -348,12 +365,12 @@ fn body_refused(reason: Reason, request_id: &str, version: Version) -> Response 
 }
 
 /// A refusal of a request whose body nobody has read.
-async fn unread(refusal: Response, body: RequestBody, version: Version) -> Response {
+pub(super) async fn unread(refusal: Response, body: RequestBody, version: Version) -> Response {
     if body::pass_over(body).await { refusal } else { closing(refusal, version) }
 }
 
 /// The rest of the body is not read, so the connection cannot be used again; HTTP/2 ends only the stream.
-fn closing(mut response: Response, version: Version) -> Response {
+pub(super) fn closing(mut response: Response, version: Version) -> Response {
     if version < Version::HTTP_2 {
         response.headers_mut().insert(header::CONNECTION, HeaderValue::from_static("close"));
     }
@@ -375,8 +392,13 @@ pub(super) fn no_room() -> Response {
 }
 
 fn refusal_body(rpc_code: i64, reason: Reason, request_id: &str) -> Vec<u8> {
-    let data = mcp::raw(&json!({"reason": reason.as_str(), "requestId": request_id, "policies": []}));
-    mcp::error_body(None, &RpcError { code: rpc_code, message: reason.sentence().to_owned(), data: Some(data) })
+    let mut data = json!({"reason": reason.as_str(), "requestId": request_id, "policies": []});
+    // By this a client whose clock is wrong makes its next proofs.
+    if let (Reason::ProofStale, Some(data)) = (reason, data.as_object_mut()) {
+        data.insert("serverTime".to_owned(), unix_ms().into());
+    }
+    let data = Some(mcp::raw(&data));
+    mcp::error_body(None, &RpcError { code: rpc_code, message: reason.sentence().to_owned(), data })
 }
 
 fn respond(reply: HttpReply) -> Response {
@@ -392,7 +414,7 @@ fn respond(reply: HttpReply) -> Response {
 }
 
 /// `None` without randomness: then nothing is served.
-fn request_id() -> Option<String> {
+pub(super) fn request_id() -> Option<String> {
     let mut id = [0; 2 + 2 * REQUEST_ID_BYTES];
     let (prefix, digits) = id.split_at_mut(2);
     prefix.copy_from_slice(b"r-");

@@ -2,13 +2,14 @@
 //!
 //! Called by `visit` and `endpoint`. Everything derives from the configured MCP URL, never from the request, so nobody
 //! can make a client look for its authorization server elsewhere.
-//! Specification: RFC 9728 §3 and §5.1; RFC 6750 §3; MCP 2026-07-28 authorization.
+//! Specification: RFC 9728 §3 and §5.1; RFC 6750 §3; RFC 9449 §7.1; MCP 2026-07-28 authorization.
 
 use bailiwick_proto::{
     Reason, Tier,
     scope::{self, Scopes},
     v1::Issuer,
 };
+use bailiwick_token::{assertion::AssertionAlgorithm, binding::BINDING_ALG, dpop::DPOP_ALGORITHMS};
 use http::{HeaderValue, Method, StatusCode, header};
 use serde_json::{Value, json};
 
@@ -17,7 +18,7 @@ use super::{
     answer::{self, Response},
     endpoint,
 };
-use crate::config::http_authority;
+use crate::{auth::possession::DpopFault, config::http_authority};
 
 /// Where metadata lies: between host and path of the resource.
 pub(crate) const WELL_KNOWN: &str = "/.well-known/oauth-protected-resource";
@@ -42,22 +43,30 @@ pub(super) fn answer(gateway: &Gateway, method: &Method, path: &str) -> Response
     if name.is_none() && !under.is_empty() {
         return answer::empty(StatusCode::NOT_FOUND);
     }
-    let mut response = answer::json(StatusCode::OK, document(issuer, name).to_string());
+    let bound_from = name.and_then(|name| config.virtual_servers.get(name)?.bound_from);
+    let mut response = answer::json(StatusCode::OK, document(issuer, name, bound_from).to_string());
     response.headers_mut().remove(header::CACHE_CONTROL);
     response
 }
 
 /// The metadata of a virtual server, or of all of them together for `None`.
-pub(crate) fn document(issuer: &Issuer, virtual_server: Option<&str>) -> Value {
+pub(crate) fn document(issuer: &Issuer, virtual_server: Option<&str>, bound_from: Option<Tier>) -> Value {
     let mcp_url = issuer.mcp_url.trim_end_matches('/');
     let resource = virtual_server.map_or_else(|| mcp_url.to_owned(), |name| format!("{mcp_url}/{name}"));
-    json!({
+    let mut document = json!({
         "resource": resource,
         "authorization_servers": [issuer.issuer],
         "scopes_supported": scope::WORDS,
         "bearer_methods_supported": ["header"],
         "resource_name": virtual_server.unwrap_or("Bailiwick"),
-    })
+        "dpop_signing_alg_values_supported": DPOP_ALGORITHMS.map(AssertionAlgorithm::as_str),
+        "bailiwick_binding_algs_supported": [BINDING_ALG],
+    });
+    // For clients that know no other way, which is all that the standard speaks of.
+    if let (Some(Tier::Retrieval), Some(members)) = (bound_from, document.as_object_mut()) {
+        members.insert("dpop_bound_access_tokens_required".to_owned(), true.into());
+    }
+    document
 }
 
 /// The virtual server whose metadata lies under `path` (after [`WELL_KNOWN`]), by the configured MCP URL.
@@ -85,11 +94,49 @@ pub(crate) fn challenge(issuer: Option<&Issuer>, virtual_server: &str, reason: R
     challenge
 }
 
-/// Sends a challenge along with an answer.
-pub(super) fn send_along(response: &mut Response, challenge: &str) {
-    if let Ok(challenge) = HeaderValue::from_str(challenge) {
-        response.headers_mut().insert(header::WWW_AUTHENTICATE, challenge);
+/// Sends challenges along with an answer: with a 401 for both kinds of tokens, first for the kind that the client spoke
+/// of.
+pub(super) fn challenge_along(
+    response: &mut Response,
+    (issuer, virtual_server): (Option<&Issuer>, &str),
+    (reason, fault): (Reason, Option<DpopFault>),
+    scope: Scopes,
+) {
+    let challenges = match (response.status(), fault) {
+        (StatusCode::UNAUTHORIZED, None) => {
+            [Some(challenge(issuer, virtual_server, reason, scope)), Some(format!("DPoP {}", algs()))]
+        }
+        (StatusCode::UNAUTHORIZED, Some(fault)) => [
+            Some(dpop_challenge(issuer, virtual_server, (reason, fault), scope)),
+            Some(challenge(issuer, virtual_server, Reason::TokenMissing, scope)),
+        ],
+        _ => [Some(challenge(issuer, virtual_server, reason, scope)), None],
+    };
+    for challenge in challenges.into_iter().flatten() {
+        if let Ok(challenge) = HeaderValue::try_from(challenge) {
+            response.headers_mut().append(header::WWW_AUTHENTICATE, challenge);
+        }
     }
+}
+
+fn dpop_challenge(
+    issuer: Option<&Issuer>,
+    virtual_server: &str,
+    (reason, fault): (Reason, DpopFault),
+    scope: Scopes,
+) -> String {
+    let (word, description) = (fault.word(), reason.sentence());
+    let mut challenge = format!(r#"DPoP error="{word}", error_description="{description}", {}, "#, algs());
+    if let Some(url) = issuer.and_then(|issuer| metadata_url(issuer, virtual_server)) {
+        challenge.push_str(&format!(r#"resource_metadata="{url}", "#));
+    }
+    challenge.push_str(&format!(r#"scope="{scope}""#));
+    challenge
+}
+
+/// The algorithms of DPoP proofs that are taken.
+fn algs() -> String {
+    format!(r#"algs="{}""#, DPOP_ALGORITHMS.map(AssertionAlgorithm::as_str).join(" "))
 }
 
 /// `None` for a name that has no place in a URL: such a virtual server cannot exist.
@@ -131,13 +178,13 @@ mod tests {
             let (origin, found) = url.split_once(WELL_KNOWN).unwrap();
             assert_eq!(found, path);
             assert_eq!(virtual_server_of(&issuer, found), Some("finance"));
-            assert_eq!(document(&issuer, Some("finance"))["resource"], format!("{origin}{path}"));
+            assert_eq!(document(&issuer, Some("finance"), None)["resource"], format!("{origin}{path}"));
         }
         let issuer = issuer("http://h/mcp");
         for path in ["", "/", "/mcp", "/mcp/", "/mcp/a/b", "/mcpa", "/other/a"] {
             assert_eq!(virtual_server_of(&issuer, path), None, "{path}");
         }
-        assert_eq!(document(&issuer, None)["resource"], "http://h/mcp");
+        assert_eq!(document(&issuer, None, None)["resource"], "http://h/mcp");
     }
 
     #[test]
@@ -163,7 +210,7 @@ mod tests {
             let challenge = challenge(Some(&issuer), "finance", Reason::ScopeInsufficient, scope);
             assert!(challenge.ends_with(&format!(r#", scope="{scope}""#)), "{challenge}");
         }
-        let supported = &document(&issuer, Some("finance"))["scopes_supported"];
+        let supported = &document(&issuer, Some("finance"), None)["scopes_supported"];
         assert_eq!(*supported, json!(["mcp:read", "mcp:write", "mcp:tools"]));
     }
 }

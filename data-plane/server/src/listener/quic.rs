@@ -20,7 +20,8 @@ use std::{
     time::{Duration, Instant, SystemTime},
 };
 
-use bailiwick_runtime::{OnEnd, Shutdown, Supervisor};
+use bailiwick_runtime::{OnEnd, Shutdown, Supervisor, client_certificate};
+use bailiwick_token::Thumbprint;
 use bytes::{Buf, Bytes};
 use futures::FutureExt as _;
 use h3::{
@@ -34,13 +35,14 @@ use quinn::{
     Endpoint, EndpointConfig, Incoming, TokioRuntime, TransportConfig, VarInt,
     crypto::rustls::{NoInitialCipherSuite, QuicServerConfig},
 };
+use rustls::pki_types::CertificateDer;
 use tokio::time::{MissedTickBehavior, interval, timeout};
 
 use self::streams::{Latest, Opened, Quic, Receiving, Sending};
 use super::{
     HEAD_BYTES_MAX, HEAD_WAIT_MAX, IDLE_MIN, UNTAKEN_BYTES_MAX, accept,
     body::RequestBody,
-    connection::{KEEP_ALIVE, STREAMS_MAX, Serving},
+    connection::{Client, KEEP_ALIVE, STREAMS_MAX, Serving},
     places::{Asked, Control, Place},
     visit::Visit,
 };
@@ -126,7 +128,8 @@ async fn serve(serving: Arc<Serving>, incoming: Incoming, place: Place, supervis
     let opening = async { timeout(HEAD_WAIT_MAX, incoming.accept().ok()?).await.ok()?.ok() };
     let Some(opened) = control.unless_ended(opening).await else { return };
     let Some(connection) = opened else { return metrics.parted(Parting::NotOpened) };
-    let (visit, gone) = (serving.visit(client, control), Shutdown::new());
+    let certificate = certificate(&connection);
+    let (visit, gone) = (serving.visit(Client { address: client, certificate }, control), Shutdown::new());
     let conversation = Conversation { visit: Arc::clone(&visit), supervisor, gone: gone.clone() };
     // Boxed, here and below: each future around another one keeps room for it twice.
     let ended = AssertUnwindSafe(Box::pin(conversation.hold(&connection))).catch_unwind().await;
@@ -140,6 +143,12 @@ async fn serve(serving: Arc<Serving>, incoming: Incoming, place: Place, supervis
         }
         Err(_panic) => tracing::error!(%client, "the HTTP/3 library failed; its connection is ended"),
     }
+}
+
+/// What the client has shown, by its thumbprint.
+fn certificate(connection: &quinn::Connection) -> Option<Thumbprint> {
+    let shown = connection.peer_identity()?.downcast::<Vec<CertificateDer<'static>>>().ok()?;
+    client_certificate::thumbprint(&shown).map(Thumbprint)
 }
 
 /// One connection's requests.

@@ -46,10 +46,12 @@ impl Terms {
     /// Reads the certificate; waits for the disk.
     pub(crate) fn of(config: &DataPlaneConfig) -> Result<Self, CertificateError> {
         let certificate = config.tls.clone().map(ServedCertificate::load).transpose()?;
-        let tls = certificate.as_ref().map(|served| served.server_config(&ALPN, rustls::ALL_VERSIONS)).transpose()?;
+        let asks_clients = config.client_certificates;
+        let config_of = |served: &ServedCertificate| served.server_config(&ALPN, rustls::ALL_VERSIONS, asks_clients);
+        let tls = certificate.as_ref().map(config_of).transpose()?;
         let quic = match certificate.as_ref().filter(|_| config.http3) {
             Some(served) => {
-                let tls = served.server_config(&[quic::ALPN], &[&rustls::version::TLS13])?;
+                let tls = served.server_config(&[quic::ALPN], &[&rustls::version::TLS13], asks_clients)?;
                 let unfit = |error| CertificateError::Unfit(rustls::Error::General(format!("{error}")));
                 Some(quic::server_config(tls).map_err(unfit)?)
             }

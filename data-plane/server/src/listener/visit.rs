@@ -1,13 +1,15 @@
 //! A request's way in and its answer's way out: limits, guard, routes; room for the answer, and the end of the visit.
 //!
-//! Called by `connection` for each request of any HTTP version. There are two places to go, so they are told apart here
-//! and not by a router: an MCP endpoint (`endpoint`) and the metadata of resources (`metadata`). Once the node drains,
+//! Called by `connection` for each request of any HTTP version. There are three places to go, so they are told apart
+//! here and not by a router: an MCP endpoint (`endpoint`), decisions for services (`decisions`) and the metadata of
+//! resources (`metadata`). Once the node drains,
 //! every answer tells its client to come back elsewhere.
 //! Specification: RFC 9112 §3.2 and §9.6; RFC 9113 §6.8; RFC 7838 (`Alt-Svc`).
 
 use std::{borrow::Cow, net::IpAddr, sync::Arc, time::Instant};
 
 use bailiwick_proto::Reason;
+use bailiwick_token::Thumbprint;
 use http::{HeaderMap, HeaderValue, Method, Request, StatusCode, Uri, Version, header};
 
 use super::{
@@ -15,6 +17,7 @@ use super::{
     answer::{self, Response},
     body::RequestBody,
     cors,
+    decisions::{self, Wish},
     delivery::Owing,
     endpoint::{self, Head},
     guard::Turned,
@@ -37,6 +40,8 @@ pub(super) struct Visit {
     pub(super) handover: Handover,
     /// Where the client is, as far as that is known.
     pub(super) client: IpAddr,
+    /// The certificate it has shown, by its thumbprint.
+    pub(super) certificate: Option<Thumbprint>,
     /// Where else it may ask.
     pub(super) alternative: Option<HeaderValue>,
 }
@@ -104,10 +109,18 @@ impl Visit {
                     let Some(virtual_server) = unescaped(virtual_server) else {
                         return answer::text(StatusCode::BAD_REQUEST, "the path is not UTF-8\n");
                     };
-                    let head = Head { virtual_server: &virtual_server, version, headers, arrived };
+                    let named = headers.get(header::HOST).and_then(|host| host.to_str().ok());
+                    let host = uri.authority().map(http::uri::Authority::as_str).or(named);
+                    let head = Head { virtual_server: &virtual_server, host, version, headers, arrived };
                     endpoint::handle(self, method, head, body).await
                 }
-                _ => metadata::answer(&self.gateway, method, uri.path()),
+                _ => match Wish::of(uri.path()) {
+                    Some(wish) => {
+                        let head = decisions::Head { method, path: uri.path(), version, headers, arrived };
+                        Box::pin(decisions::handle(self, wish, head, body)).await
+                    }
+                    None => metadata::answer(&self.gateway, method, uri.path()),
+                },
             },
         };
         if let Some(origin) = origin {

@@ -25,7 +25,7 @@ pub(super) mod live;
 pub(super) mod pool;
 pub(super) mod session;
 
-use super::{exchange::Heard, fault::UpstreamFault, gate::Gate};
+use super::{context::Context, exchange::Heard, fault::UpstreamFault, gate::Gate};
 
 /// Messages on their way to the writer; whoever sends more waits.
 const OUT_MAX: usize = 64;
@@ -74,6 +74,15 @@ pub(super) struct Outgoing {
     /// Of a request.
     pub(super) id: Option<RequestId>,
     pub(super) gate: Option<Gate>,
+    /// For whom it is sent, where that was decided.
+    pub(super) context: Option<Context>,
+}
+
+impl Outgoing {
+    /// What has no answer.
+    fn telling(body: Vec<u8>) -> Self {
+        Self { body: body.into(), id: None, gate: None, context: None }
+    }
 }
 
 /// A request, and what is heard beside its answer.
@@ -82,6 +91,7 @@ pub(super) struct Question<'a> {
     pub(super) id: &'a RequestId,
     pub(super) body: Vec<u8>,
     pub(super) gate: Option<&'a Gate>,
+    pub(super) context: Option<&'a Context>,
     pub(super) heard: Option<(Sort, &'a mpsc::Sender<Heard>)>,
 }
 
@@ -156,7 +166,7 @@ impl Channel {
         question: Question<'_>,
         longest: Option<Duration>,
     ) -> Result<(Response, u64), UpstreamFault> {
-        let Question { id, body, gate, heard } = question;
+        let Question { id, body, gate, context, heard } = question;
         let (answer, answered) = oneshot::channel();
         {
             let mut state = self.state();
@@ -169,7 +179,8 @@ impl Channel {
             state.waiting.insert(id.clone(), Waiting { answer, heard, is_subscription, has_left: false });
         }
         let asked = Asked { channel: self, id };
-        let outgoing = Outgoing { body: body.into(), id: Some(id.clone()), gate: gate.cloned() };
+        let (gate, context) = (gate.cloned(), context.cloned());
+        let outgoing = Outgoing { id: Some(id.clone()), gate, context, ..Outgoing::telling(body) };
         let whole = async {
             // Without a writer the channel is about to break, which says why.
             drop(self.0.out.send(outgoing).await);
@@ -188,7 +199,17 @@ impl Channel {
 
     /// Sends what has no answer.
     pub(super) async fn tell(&self, body: Vec<u8>, longest: Duration) -> Result<(), UpstreamFault> {
-        let outgoing = Outgoing { body: body.into(), id: None, gate: None };
+        self.tell_of(body, None, longest).await
+    }
+
+    /// As [`Self::tell`], for whom.
+    pub(super) async fn tell_of(
+        &self,
+        body: Vec<u8>,
+        context: Option<&Context>,
+        longest: Duration,
+    ) -> Result<(), UpstreamFault> {
+        let outgoing = Outgoing { context: context.cloned(), ..Outgoing::telling(body) };
         match tokio::time::timeout(longest, self.0.out.send(outgoing)).await {
             Ok(Ok(())) => Ok(()),
             Ok(Err(_no_writer)) => Err(UpstreamFault::SessionGone),
@@ -261,8 +282,7 @@ impl Channel {
                 self.state().listeners.retain(|listener| listener.try_send(change.clone()).is_ok());
             }
             Said::Reply(body) => {
-                let reply = Outgoing { body: body.into(), id: None, gate: None };
-                if self.0.out.try_send(reply).is_err() {
+                if self.0.out.try_send(Outgoing::telling(body)).is_err() {
                     return Err(UpstreamFault::Invalid("the server takes no answers".to_owned()));
                 }
             }
@@ -310,9 +330,8 @@ impl Drop for Asked<'_> {
             state.waiting.remove(self.id)
         };
         if given_up.is_some_and(|waiting| waiting.has_left) {
-            let body = conversation::cancelled(self.id).into();
             // A server that takes nothing is not told either.
-            drop(self.channel.0.out.try_send(Outgoing { body, id: None, gate: None }));
+            drop(self.channel.0.out.try_send(Outgoing::telling(conversation::cancelled(self.id))));
         }
     }
 }

@@ -37,6 +37,7 @@ use super::{
         live::{Seat, Use},
         pool::Pool,
     },
+    context::Context,
     credential::{Credential, Credentials},
     exchange::Bounds,
     fault::UpstreamFault,
@@ -245,12 +246,12 @@ impl Partner {
     /// Sends an answer to what the server asked, in the session it asked in.
     pub(super) async fn answer(
         &self,
-        body: Vec<u8>,
+        answer: (Vec<u8>, Option<&Context>),
         asked_in: Option<&HeaderValue>,
         longest: Duration,
     ) -> Result<(), UpstreamFault> {
         let session = self.pool.present(&self.seat).ok_or(UpstreamFault::SessionGone)?;
-        session.answer(body, asked_in, longest).await
+        session.answer(answer, asked_in, longest).await
     }
 
     /// The server's era, and what it offers to listen to.

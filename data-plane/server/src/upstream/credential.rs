@@ -2,8 +2,8 @@
 //!
 //! `config_state` puts them in, a route or a process looks one up each time it needs it. So a new value counts from
 //! the next request on, and what was deleted is gone: then nothing is sent at all. They are held in memory, and in the
-//! node's sealed snapshot; nothing here can be printed. Absent: sealing (control plane), which server needs which
-//! (manifests).
+//! node's sealed snapshot; nothing here can be printed. The key that signs what servers are told of calls comes with
+//! them (`context`). Absent: sealing (control plane), which server needs which (manifests).
 
 use std::{collections::BTreeMap, fmt, sync::Arc};
 
@@ -11,9 +11,14 @@ use arc_swap::ArcSwap;
 use bailiwick_proto::v1;
 use zeroize::Zeroizing;
 
+use super::context::Contexts;
+
 /// All secrets of the moment; one per node, shared by reference.
 #[derive(Default)]
-pub(crate) struct Credentials(ArcSwap<BTreeMap<String, Credential>>);
+pub(crate) struct Credentials {
+    named: ArcSwap<BTreeMap<String, Credential>>,
+    pub(crate) contexts: Contexts,
+}
 
 /// One value of a secret. Cheap to clone; whoever holds it keeps it.
 #[derive(Clone)]
@@ -21,7 +26,7 @@ pub(crate) struct Credential(Arc<Zeroizing<Vec<u8>>>);
 
 impl fmt::Debug for Credentials {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_set().entries(self.0.load().keys()).finish()
+        f.debug_set().entries(self.named.load().keys()).finish()
     }
 }
 
@@ -34,18 +39,18 @@ impl fmt::Debug for Credential {
 impl Credentials {
     /// The present value of a secret; `None` if there is none, or not any more.
     pub(crate) fn find(&self, name: &str) -> Option<Credential> {
-        self.0.load().get(name).cloned()
+        self.named.load().get(name).cloned()
     }
 
     /// Has these, and no others. What did not change stays the same value.
     pub(crate) fn replace(&self, delivered: &[v1::NamedSecret]) {
-        let before = self.0.load();
+        let before = self.named.load();
         let one = |named: &v1::NamedSecret| {
             let same = before.get(&named.name).filter(|known| known.as_bytes() == named.value.as_slice());
             let fresh = || Credential(Arc::new(Zeroizing::new(named.value.clone())));
             (named.name.clone(), same.cloned().unwrap_or_else(fresh))
         };
-        self.0.store(Arc::new(delivered.iter().map(one).collect()));
+        self.named.store(Arc::new(delivered.iter().map(one).collect()));
     }
 }
 

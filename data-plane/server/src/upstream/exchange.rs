@@ -16,6 +16,7 @@ use tokio::sync::mpsc;
 use super::{
     answer_stream::{AnswerStream, is_event_stream},
     attempt::is_of_proxy,
+    context::Context,
     fault::UpstreamFault,
     gate::Gate,
     reply::Reply,
@@ -37,6 +38,8 @@ pub(crate) struct Post {
     pub(crate) body: Bytes,
     /// Asked when the body could leave.
     pub(crate) gate: Option<Gate>,
+    /// For whom it is sent, where that was decided.
+    pub(crate) context: Option<Context>,
     /// The rest of an answer that ends early may be asked for.
     pub(crate) resumes: bool,
     /// Doing it twice is doing it once.
@@ -142,7 +145,9 @@ async fn once(route: &Route, post: Post, bounds: Bounds, ear: Option<&Ear>) -> (
     let resumes_with = post.resumes.then(|| post.headers.clone());
     let stream = AnswerStream { route, id: &id, bytes_max: bounds.bytes_max, ear, resumes_with };
     let headers = with_types(post.headers);
-    let (answer, has_left) = match route.send(Asking::post(headers, post.gate.as_ref(), post.body), Some(place)).await {
+    let (gate, context) = (post.gate.as_ref(), post.context.as_ref());
+    let asking = Asking { gate, context, ..Asking::post(headers, post.body) };
+    let (answer, has_left) = match route.send(asking, Some(place)).await {
         Ok(reply) => {
             attempt.is_heard = true;
             (read_answer(reply, &stream).await, true)
@@ -156,7 +161,8 @@ async fn once(route: &Route, post: Post, bounds: Bounds, ear: Option<&Ear>) -> (
 /// Sends a notification; any success is enough. It takes no place: what it is about may hold one.
 pub(crate) async fn notify(route: &Route, post: Post, timeout: Duration) -> Result<(), UpstreamFault> {
     within(timeout, async {
-        let sent = route.send(Asking::post(with_types(post.headers), None, post.body), None).await;
+        let context = post.context.as_ref();
+        let sent = route.send(Asking { context, ..Asking::post(with_types(post.headers), post.body) }, None).await;
         let status = sent.map_err(|no_reply| no_reply.fault)?.status();
         if status.is_success() { Ok(()) } else { Err(UpstreamFault::Status(status.as_u16())) }
     })

@@ -27,7 +27,6 @@ use super::{
     attempt::is_of_proxy,
     exchange::{Answer, Bounds, may_repeat, within},
     fault::UpstreamFault,
-    gate::Gate,
     peer::Aside,
     reply::Reply,
     route::{Asking, NoReply, Route},
@@ -56,7 +55,7 @@ pub(super) async fn call(
         // Nothing has left, and the model can do better.
         Err(fault) => return Ok((Response::Result(openapi::failed(&fault.to_string())), 0)),
     };
-    let Answer { response, bytes, .. } = within(bounds.timeout, persist(route, &request, bounds, aside.gate)).await?;
+    let Answer { response, bytes, .. } = within(bounds.timeout, persist(route, &request, bounds, aside)).await?;
     Ok((response, bytes))
 }
 
@@ -131,13 +130,13 @@ async fn persist(
     route: &Route,
     request: &HttpRequest,
     bounds: Bounds,
-    gate: Option<&Gate>,
+    aside: Aside<'_>,
 ) -> Result<Answer, UpstreamFault> {
     let repeats = request.method.is_idempotent();
     let mut times = 0;
     loop {
         let is_last = times + 1 >= route.retry.attempts;
-        let (answer, has_left) = once(route, request, bounds, gate).await;
+        let (answer, has_left) = once(route, request, bounds, aside).await;
         let is_repeated = match &answer {
             Ok(answer) => repeats && is_of_proxy(answer.status.as_u16()),
             Err(fault) => {
@@ -160,9 +159,9 @@ async fn once(
     route: &Route,
     request: &HttpRequest,
     bounds: Bounds,
-    gate: Option<&Gate>,
+    aside: Aside<'_>,
 ) -> (Result<Answer, UpstreamFault>, bool) {
-    let asking = match asking(route, request, gate) {
+    let asking = match asking(route, request, aside) {
         Ok(asking) => asking,
         Err(fault) => return (Err(fault), false),
     };
@@ -186,7 +185,7 @@ async fn once(
     (answer, has_left)
 }
 
-fn asking<'a>(route: &Route, request: &HttpRequest, gate: Option<&'a Gate>) -> Result<Asking<'a>, UpstreamFault> {
+fn asking<'a>(route: &Route, request: &HttpRequest, aside: Aside<'a>) -> Result<Asking<'a>, UpstreamFault> {
     let unusable = |what: &str| UpstreamFault::Unusable(what.to_owned());
     let base: Uri = route.url.parse().map_err(|_| unusable("its URL cannot be read"))?;
     let path = format!("{}{}", base.path().trim_end_matches('/'), request.target);
@@ -209,7 +208,8 @@ fn asking<'a>(route: &Route, request: &HttpRequest, gate: Option<&'a Gate>) -> R
         }
     };
     let method = Method::from_bytes(request.method.as_str().as_bytes()).map_err(|_| unusable("a method is unknown"))?;
-    Ok(Asking { method, path: Some(path), headers, gate, body })
+    let Aside { gate, context, .. } = aside;
+    Ok(Asking { method, path: Some(path), headers, gate, context, body })
 }
 
 async fn answer(reply: Reply, bytes_max: usize) -> Result<Answer, UpstreamFault> {
@@ -224,7 +224,7 @@ async fn answer(reply: Reply, bytes_max: usize) -> Result<Answer, UpstreamFault>
 async fn fetch(route: &Route, path: &str) -> Result<String, UpstreamFault> {
     let path = path.parse().map_err(|_| UpstreamFault::Unusable("the document's path cannot be read".to_owned()))?;
     let headers = HeaderMap::from_iter([(header::ACCEPT, ACCEPT_JSON)]);
-    let asking = Asking { method: Method::GET, path: Some(path), headers, gate: None, body: Bytes::new() };
+    let asking = Asking { method: Method::GET, path: Some(path), ..Asking::post(headers, Bytes::new()) };
     let reply = route.send(asking, None).await.map_err(|no_reply| no_reply.fault)?;
     if reply.status() != StatusCode::OK {
         return Err(UpstreamFault::Status(reply.status().as_u16()));

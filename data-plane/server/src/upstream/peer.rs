@@ -31,6 +31,7 @@ pub(crate) use self::listen::Notifications;
 pub(super) use self::session_stream::Room;
 use self::session_stream::{At, SessionStream};
 use super::{
+    context::Context,
     exchange::{self, Answer, Bounds, Ear, Heard, Post},
     fault::UpstreamFault,
     gate::Gate,
@@ -85,6 +86,8 @@ pub(crate) struct Aside<'a> {
     pub(crate) gate: Option<&'a Gate>,
     /// Where what the server says beside its answer goes; who listens also ends what takes too long.
     pub(crate) heard: Option<&'a mpsc::Sender<Heard>>,
+    /// For whom it is sent, where that was decided.
+    pub(crate) context: Option<&'a Context>,
     /// Doing it twice is doing it once.
     pub(crate) repeats: bool,
 }
@@ -212,7 +215,7 @@ impl Peer {
     /// Sends an answer to a request of a legacy server's, under the session it was asked in.
     pub(crate) async fn answer(
         &self,
-        body: Vec<u8>,
+        (body, context): (Vec<u8>, Option<&Context>),
         session: Option<&HeaderValue>,
         timeout: Duration,
     ) -> Result<(), UpstreamFault> {
@@ -220,7 +223,7 @@ impl Peer {
         let era = self.link.load_full().map_or(Era::Legacy(VERSION_2025_11_25), |link| link.era);
         let ServerRequest { headers, .. } = handshake::initialized_notification(era);
         let post = post(None, ServerRequest { headers, body }, session)?;
-        exchange::notify(&self.origin.route, post, timeout).await
+        exchange::notify(&self.origin.route, Post { context: context.cloned(), ..post }, timeout).await
     }
 
     /// Sends a notification to a legacy server that is linked; to any other, nothing.
@@ -242,7 +245,8 @@ impl Peer {
         let post = post(Some(id.clone()), request, link.session.as_ref())?;
         // Within a legacy session an id means one request: only what is not in one is sent again once it has left.
         let repeats = aside.repeats && link.session.is_none();
-        let post = Post { gate: aside.gate.cloned(), resumes: !link.era.is_modern(), repeats, ..post };
+        let (gate, context) = (aside.gate.cloned(), aside.context.cloned());
+        let post = Post { gate, context, resumes: !link.era.is_modern(), repeats, ..post };
         let _attending = match (aside.heard, &link.stream) {
             (Some(heard), Some(stream)) if link.session.is_some() && self.can_be_asked() => {
                 Some(stream.attend(id, heard).await)
@@ -352,7 +356,8 @@ fn post(id: Option<RequestId>, request: ServerRequest, session: Option<&HeaderVa
     if let Some(session) = session {
         headers.append(HeaderName::from_static(header_name::SESSION_ID), session.clone());
     }
-    Ok(Post { id, headers, body: Bytes::from(request.body), gate: None, resumes: false, repeats: false })
+    let body = Bytes::from(request.body);
+    Ok(Post { id, headers, body, gate: None, context: None, resumes: false, repeats: false })
 }
 
 /// Those of every request are there already.

@@ -19,6 +19,7 @@ use http::{HeaderMap, HeaderName, HeaderValue, Method, Request, Uri, Version, he
 use super::{
     attempt::Standing,
     connector::Connector,
+    context::{self, Context, Written},
     credential::Credential,
     fault::{UpstreamFault, chain},
     gate::{Gate, Leaving},
@@ -30,6 +31,7 @@ use super::{
     reply::Reply,
     tls::Tls,
 };
+use crate::calls::unix_seconds;
 
 const USER_AGENT: HeaderValue = HeaderValue::from_static(concat!("bailiwick/", env!("CARGO_PKG_VERSION")));
 /// Room for the headers of a request without growing: MCP's, the credential, and this file's.
@@ -43,6 +45,8 @@ pub(crate) struct Route {
     paths: Paths,
     host: HeaderValue,
     shown: Option<Shown>,
+    /// It is told on whose behalf it is called.
+    wants_context: bool,
     pool: Arc<Pool>,
     places: Places,
     pub(super) standing: Standing,
@@ -86,13 +90,15 @@ pub(super) struct Asking<'a> {
     pub(super) headers: HeaderMap,
     /// Asked when the body could leave.
     pub(super) gate: Option<&'a Gate>,
+    /// For whom it is sent, where that was decided.
+    pub(super) context: Option<&'a Context>,
     pub(super) body: Bytes,
 }
 
 impl<'a> Asking<'a> {
     /// Of MCP: a message.
-    pub(super) const fn post(headers: HeaderMap, gate: Option<&'a Gate>, body: Bytes) -> Self {
-        Self { method: Method::POST, path: None, headers, gate, body }
+    pub(super) const fn post(headers: HeaderMap, body: Bytes) -> Self {
+        Self { method: Method::POST, path: None, headers, gate: None, context: None, body }
     }
 }
 
@@ -150,6 +156,7 @@ impl Route {
             paths: Paths { path, whole },
             host: host_header,
             shown,
+            wants_context: !server.no_context,
             pool,
             places: Places::new(connections, waiting),
             standing: Standing::new(server, limits, metrics.clone()),
@@ -166,7 +173,7 @@ impl Route {
 
     /// Sends a request and waits for the head of its reply.
     pub(super) async fn send(&self, asking: Asking<'_>, place: Option<Place>) -> Result<Reply, NoReply> {
-        let Asking { method, path, mut headers, gate, body } = asking;
+        let Asking { method, path, mut headers, gate, context, body } = asking;
         let paths = match path {
             Some(path) => &self.paths_of(path).map_err(|fault| NoReply { fault, has_left: false })?,
             None => &self.paths,
@@ -177,7 +184,8 @@ impl Route {
             headers.insert(shown.header.clone(), value);
         }
         headers.insert(header::USER_AGENT, USER_AGENT);
-        let is_empty = body.is_empty();
+        let context = context.filter(|_| self.wants_context);
+        let (is_empty, signed) = (body.is_empty(), context.map(|_| body.clone()));
         let mut request = Request::new(Leaving::new(gate.cloned(), body));
         *request.method_mut() = method;
         *request.headers_mut() = headers;
@@ -191,6 +199,9 @@ impl Route {
                 return Err(unsent(UpstreamFault::Withheld(reason)));
             }
             self.fit(&mut request, &line, paths);
+            if let (Some(context), Some(body)) = (context, &signed) {
+                self.tell(&mut request, context, (paths, body)).map_err(unsent)?;
+            }
             let mut error = match line.send(request).await {
                 Ok(response) => {
                     let lease = Lease::new(line, Arc::clone(&self.pool));
@@ -211,9 +222,25 @@ impl Route {
         }
     }
 
+    /// Tells the server on whose behalf it is asked: signed anew each time that the request is written.
+    fn tell(
+        &self,
+        request: &mut Request<Leaving>,
+        context: &Context,
+        (paths, body): (&Paths, &Bytes),
+    ) -> Result<(), UpstreamFault> {
+        let target = paths.path.path_and_query().map_or("/", PathAndQuery::as_str);
+        let written = Written { server: &self.url, method: request.method(), target, body };
+        let contexts = &self.surroundings.credentials.contexts;
+        if let Some(value) = contexts.header(context, written, unix_seconds())? {
+            request.headers_mut().insert(context::HEADER, value);
+        }
+        Ok(())
+    }
+
     /// A GET or DELETE: nothing to read for a gate, no place taken.
     pub(super) async fn fetch(&self, method: Method, headers: HeaderMap) -> Result<Reply, UpstreamFault> {
-        let asking = Asking { method, path: None, headers, gate: None, body: Bytes::new() };
+        let asking = Asking { method, ..Asking::post(headers, Bytes::new()) };
         let sent = self.send(asking, None).await;
         sent.map_err(|no_reply| no_reply.fault)
     }

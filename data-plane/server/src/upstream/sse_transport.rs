@@ -126,8 +126,9 @@ async fn write(
 /// Sends one message. Whether the session is gone.
 async fn post(route: &Route, path: &PathAndQuery, message: Outgoing, channel: &Channel) -> bool {
     let headers = HeaderMap::from_iter([(header::CONTENT_TYPE, JSON)]);
-    let Outgoing { body, id, gate } = message;
-    let asking = Asking { method: Method::POST, path: Some(path.clone()), headers, gate: gate.as_ref(), body };
+    let Outgoing { body, id, gate, context } = message;
+    let (gate, context) = (gate.as_ref(), context.as_ref());
+    let asking = Asking { path: Some(path.clone()), gate, context, ..Asking::post(headers, body) };
     let refused = match Box::pin(route.send(asking, None)).await {
         Ok(mut reply) => {
             let status = reply.status();

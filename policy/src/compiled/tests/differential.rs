@@ -350,6 +350,7 @@ proptest! {
                 },
                 virtual_server: "finance",
                 level: asked.level,
+                bound: false,
                 wanted,
             };
             let verdict = policies.decide(&request);

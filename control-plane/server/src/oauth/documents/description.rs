@@ -7,7 +7,7 @@
 
 use std::{collections::BTreeSet, time::Duration};
 
-use bailiwick_control_plane_core::resource::{ClientAuth, ClientSpec, KEY_SET_BYTES_MAX, redirect};
+use bailiwick_control_plane_core::resource::{ClientAuth, ClientBinding, ClientSpec, KEY_SET_BYTES_MAX, redirect};
 use bailiwick_proto::address::{Leave, Network};
 use bailiwick_token::assertion::AssertionKeys;
 use http::StatusCode;
@@ -125,6 +125,8 @@ struct Metadata {
     response_types: Option<BTreeSet<String>>,
     jwks: Option<serde_json::Value>,
     jwks_uri: Option<String>,
+    #[serde(default)]
+    dpop_bound_access_tokens: bool,
     #[serde(default, rename = "client_secret", deserialize_with = "present")]
     has_secret: bool,
     #[serde(default, rename = "client_secret_expires_at", deserialize_with = "present")]
@@ -163,6 +165,7 @@ pub(super) async fn look(source: &dyn Source, url: &str, networks: &[Network]) -
         headless: None,
         exchange: None,
         workload: None,
+        binding: metadata.dpop_bound_access_tokens.then_some(ClientBinding::Dpop),
         self_registered: false,
         active: true,
     };

@@ -7,15 +7,15 @@ use crate::{seal::Seal, sign_in::SESSION_SECONDS};
 
 const DAY_MICROS: u64 = 24 * 3_600 * 1_000_000;
 
-fn rotation(kind: KeyKind, at_once: bool) -> Rotation {
+pub(super) fn rotation(kind: KeyKind, at_once: bool) -> Rotation {
     Rotation { kind, at_once, reason: "OPS-1".into() }
 }
 
-fn asked(request_id: &str) -> Caller {
+pub(super) fn asked(request_id: &str) -> Caller {
     Caller { actor: "admin".into(), request_id: request_id.into() }
 }
 
-async fn rotate(vault: &Vault, domain: &Domain, kind: KeyKind, at_once: bool) -> u64 {
+pub(super) async fn rotate(vault: &Vault, domain: &Domain, kind: KeyKind, at_once: bool) -> u64 {
     vault.rotate_key(domain, rotation(kind, at_once), asked(""), async |_| ()).await.unwrap()
 }
 
@@ -29,7 +29,7 @@ fn listed(domain: &Domain) -> Vec<String> {
 }
 
 /// How many keys lie in a secret.
-fn held(vault: &Vault, column: &str) -> usize {
+pub(super) fn held(vault: &Vault, column: &str) -> usize {
     let contents = vault.0.contents.lock().unwrap();
     let plain = contents.plain(&secret::name(column, THE_KEY)).unwrap();
     let keys = if column == TOKEN_SIGNING { ring::documents(&plain) } else { ring::sealing_keys(&plain) };
@@ -37,7 +37,7 @@ fn held(vault: &Vault, column: &str) -> usize {
 }
 
 /// A vault that has read what there is, as after a restart.
-fn restarted(domain: &Domain) -> Vault {
+pub(super) fn restarted(domain: &Domain) -> Vault {
     let vault = Vault::new(masters(OLD), Vec::new());
     domain.read(|state| vault.take_in(state)).unwrap();
     vault
@@ -47,7 +47,7 @@ fn seal_of(vault: &Vault) -> Arc<Seal> {
     vault.keys().seal().unwrap()
 }
 
-async fn on_a_cluster<R>(work: impl AsyncFnOnce(&Domain, &Vault) -> R) -> R {
+pub(super) async fn on_a_cluster<R>(work: impl AsyncFnOnce(&Domain, &Vault) -> R) -> R {
     let folder = tempfile::tempdir().unwrap();
     let vault = Vault::new(masters(OLD), Vec::new());
     on_a_node(folder.path(), async |domain, _| {

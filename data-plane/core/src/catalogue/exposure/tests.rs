@@ -30,7 +30,8 @@ fn charge() -> Value {
 
 fn seen(naming: &str, views: Vec<ServerView>) -> World {
     let (name, servers) = ("all".into(), vec!["finance".into(), "hr".into()]);
-    let listed = VirtualServer { name, servers, naming: naming.into(), tools: String::new(), views };
+    let listed =
+        VirtualServer { name, servers, naming: naming.into(), tools: String::new(), views, ..VirtualServer::default() };
     let charge = tool("finance", &charge(), "transactional");
     world().with(entry("virtual_server/all", Kind::VirtualServer(listed))).with(tool_entry(charge))
 }

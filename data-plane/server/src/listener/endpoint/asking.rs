@@ -1,11 +1,14 @@
-//! Who asks: a caller with a good token, or the refusal to send.
+//! Who asks: a caller with a good token, and what shows that it is theirs; or the refusal to send.
 //!
 //! Called by `endpoint` before a request's body is read, and once more when that took long. A token, or the key it is
 //! signed with, may be newer than this node's configuration; then it waits for a moment. Refusals of authentic tokens
 //! are recorded within a budget, because whoever holds an expired token must not be able to fill the spool; everybody
 //! else is counted and logged only. Specification: RFC 6750 §3; RFC 9728 §5.1.
 
-use std::time::{Duration, Instant};
+use std::{
+    sync::Arc,
+    time::{Duration, Instant},
+};
 
 use bailiwick_data_plane_core::Config;
 use bailiwick_proto::{Reason, mcp::code};
@@ -13,6 +16,7 @@ use http::{HeaderMap, StatusCode};
 
 use super::{
     super::{
+        Gateway,
         answer::{self, Response},
         metadata,
         visit::Visit,
@@ -20,13 +24,30 @@ use super::{
     not_ready, refusal_body,
 };
 use crate::{
-    auth::{NotAuthenticated, newer},
+    auth::{
+        Authentic, NotAuthenticated, newer,
+        possession::{DpopFault, Pending},
+    },
     calls::{Asked, Calls, RequestDenial, Who, unix_seconds},
     telemetry::Cause,
 };
 
 /// Longest wait for the configuration that a token was granted under: deltas take milliseconds.
 const CATCH_UP_WAIT_MAX: Duration = Duration::from_secs(2);
+
+/// The token that a request came with, and what its body has to be the one of.
+pub(super) struct Shown {
+    pub(super) authentic: Authentic,
+    pub(super) pending: Pending,
+}
+
+impl Shown {
+    /// Whether a refusal is to be recorded: one of somebody who has not shown yet that the token is theirs, within a
+    /// budget only.
+    pub(super) fn may_fill(&self, gateway: &Gateway) -> bool {
+        matches!(self.pending, Pending::Nothing) || gateway.attributed_denials.take(1)
+    }
+}
 
 /// Who asks, by the configuration in force now, or as soon as that is what their token was granted under; or the
 /// refusal to send.
@@ -37,10 +58,10 @@ pub(super) async fn ask(
     headers: &HeaderMap,
     request_id: &str,
     arrived: Instant,
-) -> Result<Asked, Box<Response>> {
+) -> Result<(Asked, Shown), Box<Response>> {
     let gateway = &visit.gateway;
-    let asked = match ask_now(visit, calls, virtual_server, headers, request_id, arrived).await {
-        Ok(asked) => asked,
+    let (asked, shown) = match ask_now(visit, calls, virtual_server, headers, request_id, arrived).await {
+        Ok(known) => known,
         Err(NotNow::Refused(response)) => return Err(response),
         Err(NotNow::KeyUnknown { revision }) => {
             Box::pin(until_known(visit, revision, request_id)).await?;
@@ -50,14 +71,16 @@ pub(super) async fn ask(
     };
     let min_revision = asked.caller.min_revision;
     if min_revision <= asked.config.revision {
-        return Ok(asked);
+        return Ok((asked, shown));
     }
     if Box::pin(gateway.state.reaches(min_revision, CATCH_UP_WAIT_MAX)).await {
         let again = ask_now(visit, calls, virtual_server, headers, request_id, arrived).await;
         return again.map_err(NotNow::into_response);
     }
     tracing::info!(request_id, min_revision, held = asked.config.revision, "this node is behind the token");
-    Box::pin(record_refused(calls, &asked, virtual_server, Reason::ConfigStale)).await;
+    if shown.may_fill(gateway) {
+        Box::pin(record_refused(calls, &asked, virtual_server, Reason::ConfigStale)).await;
+    }
     gateway.metrics.refused(Reason::ConfigStale);
     Err(Box::new(not_ready()))
 }
@@ -101,18 +124,31 @@ async fn ask_now(
     headers: &HeaderMap,
     request_id: &str,
     arrived: Instant,
-) -> Result<Asked, NotNow> {
+) -> Result<(Asked, Shown), NotNow> {
     let gateway = &visit.gateway;
     let Some(config) = gateway.state.config() else { return Err(NotNow::Refused(Box::new(not_ready()))) };
     let config_age_ms = gateway.state.age_ms();
-    match gateway.authenticator.authenticate(&config, virtual_server, headers, unix_seconds()) {
-        Ok(caller) => {
-            let (request_id, cause) = (request_id.to_owned(), Cause::default());
-            Ok(Asked { config, caller, request_id, config_age_ms, arrived, cause })
+    let authentic = gateway.authenticator.authenticate(&config, virtual_server, headers, unix_seconds());
+    let shown = authentic.and_then(|authentic| {
+        let pending = gateway.proofs.look(&authentic, headers, visit.certificate);
+        let pending = pending.map_err(|why| authentic.unproven(why))?;
+        Ok(Shown { authentic, pending })
+    });
+    match shown {
+        Ok(shown) => {
+            let (caller, request_id, cause) = (Arc::clone(&shown.authentic), request_id.to_owned(), Cause::default());
+            Ok((Asked { config, caller, request_id, config_age_ms, arrived, cause }, shown))
         }
         Err(refused) => {
             if refused.reason == Reason::TokenSignature
                 && let Some(revision) = newer::said_revision(&config, headers)
+            {
+                return Err(NotNow::KeyUnknown { revision });
+            }
+            // Its claims are verified: what is unknown is a key that its binding is sealed under.
+            if matches!(refused.reason, Reason::ConfigStale | Reason::TokenSignature)
+                && let Some(revision) = refused.claims.as_ref().and_then(|claims| claims.min_revision)
+                && revision > config.revision
             {
                 return Err(NotNow::KeyUnknown { revision });
             }
@@ -121,6 +157,19 @@ async fn ask_now(
             Err(NotNow::Refused(Box::new(response)))
         }
     }
+}
+
+/// The refusal to send where a request does not show what it should, recorded.
+pub(super) async fn refuse(
+    visit: &Visit,
+    calls: &Calls,
+    asked: &Asked,
+    virtual_server: &str,
+    refused: NotAuthenticated,
+) -> Response {
+    let Asked { config, request_id, config_age_ms, .. } = asked;
+    let denial = Denial { config, virtual_server, request_id, config_age_ms: *config_age_ms };
+    unauthenticated(visit, calls, &denial, refused).await
 }
 
 /// What a refusal before any message was read is recorded with.
@@ -133,11 +182,13 @@ struct Denial<'a> {
 
 async fn unauthenticated(visit: &Visit, calls: &Calls, denial: &Denial<'_>, refused: NotAuthenticated) -> Response {
     let (gateway, client) = (&visit.gateway, visit.client);
-    let NotAuthenticated { reason, claims } = refused;
+    let NotAuthenticated { reason, claims, dpop } = refused;
     gateway.metrics.refused(reason);
     let Denial { request_id, virtual_server, .. } = denial;
     tracing::info!(%reason, request_id, virtual_server, %client, "not authenticated");
-    if let Some(claims) = &claims
+    // A client that has no nonce yet asks for one in this way: counted, and nothing to be recorded.
+    if dpop != Some(DpopFault::Nonce)
+        && let Some(claims) = &claims
         && gateway.attributed_denials.take(1)
     {
         let record = RequestDenial {
@@ -158,10 +209,9 @@ async fn unauthenticated(visit: &Visit, calls: &Calls, denial: &Denial<'_>, refu
         _ => StatusCode::UNAUTHORIZED,
     };
     let issuer = denial.config.issuer.as_ref();
-    let challenge = metadata::challenge(issuer, denial.virtual_server, reason, metadata::SCOPE_OFFERED);
-    let body = refusal_body(code::DENIED, reason, denial.request_id);
-    let mut response = answer::json(status, body);
-    metadata::send_along(&mut response, &challenge);
+    let mut response = answer::json(status, refusal_body(code::DENIED, reason, denial.request_id));
+    let resource = (issuer, denial.virtual_server);
+    metadata::challenge_along(&mut response, resource, (reason, dpop), metadata::SCOPE_OFFERED);
     response
 }
 

@@ -35,6 +35,7 @@ use tokio::{sync::mpsc, time::timeout};
 
 use super::{Channel, Question};
 use crate::upstream::{
+    context::Context,
     exchange::{Bounds, Heard},
     fault::UpstreamFault,
     peer::{Aside, level_request},
@@ -125,7 +126,7 @@ impl Session {
     ) -> Result<(Era, Option<Box<RawValue>>), UpstreamFault> {
         let id = RequestId::from(0);
         let body = handshake::discover_request(&id).body;
-        let question = Question { id: &id, body, gate: None, heard: None };
+        let question = Question { id: &id, body, gate: None, context: None, heard: None };
         let mut probe = Box::pin(channel.ask(question, None));
         let probed = match timeout(PROBE_PATIENCE, &mut probe).await {
             Ok(probed) => probed,
@@ -153,7 +154,8 @@ impl Session {
     ) -> Result<(Era, Option<Box<RawValue>>), UpstreamFault> {
         let id = RequestId::Text("initialize".into());
         let body = handshake::initialize_request(&id, capabilities).body;
-        let (answer, _) = channel.ask(Question { id: &id, body, gate: None, heard: None }, None).await?;
+        let question = Question { id: &id, body, gate: None, context: None, heard: None };
+        let (answer, _) = channel.ask(question, None).await?;
         let Response::Result(result) = &answer else { return Err(invalid(method::INITIALIZE, &answer)) };
         let era = handshake::read_channel_initialize(result);
         let era = era.map_err(|fault| UpstreamFault::Invalid(fault.to_string()))?;
@@ -187,7 +189,8 @@ impl Session {
     ) -> Result<(Response, u64), UpstreamFault> {
         let heard = aside.heard.map(|heard| (Sort::Call, heard));
         let longest = heard.is_none().then_some(bounds.timeout);
-        let question = Question { id, body: request.body, gate: aside.gate, heard };
+        let Aside { gate, context, .. } = aside;
+        let question = Question { id, body: request.body, gate, context, heard };
         self.channel.ask(question, longest).await
     }
 
@@ -208,14 +211,14 @@ impl Session {
     /// Sends an answer to what the server asked in this session.
     pub(in crate::upstream) async fn answer(
         &self,
-        body: Vec<u8>,
+        (body, context): (Vec<u8>, Option<&Context>),
         asked_in: Option<&HeaderValue>,
         longest: Duration,
     ) -> Result<(), UpstreamFault> {
         if asked_in != Some(self.channel.number()) {
             return Err(UpstreamFault::SessionGone);
         }
-        self.channel.tell(body, longest).await
+        self.channel.tell_of(body, context, longest).await
     }
 
     /// What the server offers to listen to.
@@ -237,7 +240,7 @@ impl Session {
         let (channel, (refused, mut refusal)) = (self.channel.clone(), mpsc::channel(1));
         let asking = async move {
             let heard = Some((Sort::Subscription, &heard));
-            let question = Question { id: &id, body: request.body, gate: None, heard };
+            let question = Question { id: &id, body: request.body, gate: None, context: None, heard };
             if let Ok((Response::Error(error), _)) = channel.ask(question, None).await {
                 tracing::debug!(code = error.code, "a server gives no subscription");
                 _ = refused.try_send(());

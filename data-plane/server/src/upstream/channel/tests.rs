@@ -15,7 +15,8 @@ use crate::upstream::exchange::Bounds;
 const BOUNDS: Bounds = Bounds { timeout: Duration::from_secs(30), bytes_max: 1024 };
 
 fn question<'a>(id: &'a RequestId, gate: Option<&'a Gate>) -> Question<'a> {
-    Question { id, body: format!(r#"{{"jsonrpc":"2.0","id":{id},"method":"ping"}}"#).into(), gate, heard: None }
+    let body = format!(r#"{{"jsonrpc":"2.0","id":{id},"method":"ping"}}"#).into();
+    Question { id, body, gate, context: None, heard: None }
 }
 
 fn said(outgoing: &Outgoing) -> Value {

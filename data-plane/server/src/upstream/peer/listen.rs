@@ -80,7 +80,7 @@ impl Peer {
         let post = post(None, request, None).map_err(|_fault| Closed::Refused)?;
         let mut headers = post.headers;
         headers.extend([(header::ACCEPT, BOTH), (header::CONTENT_TYPE, JSON)]);
-        let sending = self.origin.route.send(Asking::post(headers, None, post.body), None);
+        let sending = self.origin.route.send(Asking::post(headers, post.body), None);
         let sent = tokio::time::timeout(bounds.timeout, Box::pin(sending)).await;
         let Ok(Ok(response)) = sent else { return Err(Closed::Broken) };
         let status = response.status();

@@ -98,7 +98,7 @@ async fn what_a_server_asks_beside_its_answer_goes_to_the_call_that_is_under_way
         let Incoming::Request(request) = message else { panic!("no request: {message:?}") };
         assert_eq!(request.method, method::ELICIT);
         let body = mcp::result_body(&request.id, &mcp::raw_object([]));
-        upstream.answer(&server, &principal, body, session.as_ref()).await.unwrap();
+        upstream.answer((&server, &principal), (body, None), session.as_ref()).await.unwrap();
     });
     assert!(matches!(called.unwrap().0, Response::Result(_)));
     assert_eq!((fake.streams(), methods(&fake, "GET")), (1, 1), "kept for the next call");
@@ -189,7 +189,7 @@ async fn a_stream_that_floods_is_given_up_and_the_call_goes_on() {
         fake.say(&"data:\n\n".repeat(10_001));
         eventually("given up, and opened anew", || methods(&fake, "GET") == 2).await;
         let body = mcp::result_body(&RequestId::Text("q-1".into()), &mcp::raw_object([]));
-        upstream.answer(&server, &principal, body, session.as_ref()).await.unwrap();
+        upstream.answer((&server, &principal), (body, None), session.as_ref()).await.unwrap();
     });
     assert!(matches!(called.unwrap().0, Response::Result(_)));
 }

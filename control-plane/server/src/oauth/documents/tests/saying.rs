@@ -31,6 +31,7 @@ async fn a_document_describes_a_client_that_can_only_ask_people() {
         headless: None,
         exchange: None,
         workload: None,
+        binding: None,
         self_registered: false,
         active: true,
     };

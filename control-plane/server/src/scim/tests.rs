@@ -1,0 +1,115 @@
+//! What a service makes of requests with a state at hand: bounds, and which version a request is about.
+
+use bailiwick_control_plane_core::{
+    Command, State, Wish,
+    command::{Context, FreshIds},
+    decide, evolve,
+    provisioning::{
+        version_of_person,
+        wish::{MembersWritten, Operation, PersonWritten, Provision},
+    },
+};
+use serde_json::{Map, Value, json};
+
+use super::{fault::Fault, listing::Search, schema, schema::Type, service};
+
+fn object(value: Value) -> Map<String, Value> {
+    value.as_object().unwrap().clone()
+}
+
+fn carried_out(state: &mut State, operations: Vec<Operation>) {
+    let context = Context {
+        now_micros: 1_000_000,
+        actor: "scim:okta".to_owned(),
+        request_id: String::new(),
+        ids: FreshIds::default(),
+    };
+    let wish = Command::Wish(Wish::Provision(Provision { operations, faults_max: None }));
+    let revision = state.revision + 1;
+    decide(state, wish, &context).unwrap().events.iter().for_each(|event| evolve(state, event, revision));
+}
+
+fn person(n: usize) -> Operation {
+    let person = PersonWritten {
+        user_name: format!("user-{n}@example.com"),
+        external_id: String::new(),
+        active: n != 0,
+        profile: "{}".to_owned(),
+    };
+    Operation::CreatePerson { id: format!("p-{n}"), person }
+}
+
+/// People, the first of them inactive, who are all in so many groups.
+fn state(people: usize, groups: usize) -> State {
+    let mut state = State::default();
+    for first in (0..people).step_by(250) {
+        carried_out(&mut state, (first..people.min(first + 250)).map(person).collect());
+    }
+    for n in 0..groups {
+        let (display, external_id) = (format!("group-{n}"), String::new());
+        let members = (0..people).map(|n| format!("p-{n}")).collect();
+        let id = format!("g-{n}");
+        carried_out(&mut state, vec![Operation::CreateGroup { id, display, external_id, members }]);
+    }
+    state
+}
+
+#[test]
+fn a_put_that_says_nothing_of_activity_is_about_the_version_it_was_made_from() {
+    let state = state(1, 0);
+    for (said, named) in [(None, true), (Some(Value::Null), true), (Some(json!(true)), false)] {
+        let mut sent = object(json!({"schemas": [schema::USER], "userName": "user-0@example.com"}));
+        sent.extend(said.map(|said| ("active".to_owned(), said)));
+        let operation = service::replaced(&state, Type::User, "p-0", &sent, None).unwrap();
+        let Operation::ReplacePerson { version, person, .. } = operation else { panic!("no replacement") };
+        assert_eq!(version, version_of_person(&state, "user-0@example.com").filter(|_| named));
+        assert_eq!(person.active, !named);
+    }
+}
+
+#[test]
+fn an_attribute_has_so_many_values_and_no_more_whichever_way_they_come() {
+    let state = state(1, 0);
+    let patched = |operations: Vec<Value>| {
+        let sent = object(json!({"schemas": [schema::PATCH], "Operations": operations}));
+        service::patched(&state, Type::User, "p-0", &sent, None)
+    };
+    let add = |from: usize, to: usize| {
+        let values: Vec<Value> = (from..to).map(|n| json!({"value": n.to_string()})).collect();
+        json!({"op": "add", "path": "roles", "value": values})
+    };
+    assert!(patched(vec![add(0, 500), add(0, 500)]).is_ok());
+    assert_eq!(patched(vec![add(0, 501)]).unwrap_err().body()["scimType"], "tooMany");
+    assert_eq!(patched(vec![add(0, 400), add(400, 501)]).unwrap_err().body()["scimType"], "tooMany");
+    let values: Vec<Value> = (0..501).map(|n| json!({"value": n.to_string()})).collect();
+    let removed = patched(vec![json!({"op": "remove", "path": "roles", "value": values})]);
+    assert_eq!(removed.unwrap_err().body()["scimType"], "tooMany");
+}
+
+#[test]
+fn members_are_looked_at_so_often_in_one_request() {
+    let state = state(3, 1);
+    let patched = |number: usize, filter: &str| {
+        let remove = json!({"op": "remove", "path": format!("members[{filter}]")});
+        let sent = object(json!({"schemas": [schema::PATCH], "Operations": vec![remove; number]}));
+        service::patched(&state, Type::Group, "g-0", &sent, None)
+    };
+    let Operation::ChangeGroup { members: MembersWritten::Changed { removed, .. }, .. } =
+        patched(16, "value sw \"p-1\"").unwrap()
+    else {
+        panic!("no change")
+    };
+    assert_eq!(removed.into_iter().collect::<Vec<_>>(), ["p-1"]);
+    assert_eq!(patched(17, "value sw \"p-1\"").unwrap_err().body()["scimType"], "tooMany");
+    assert!(patched(1_000, "value eq \"p-1\"").is_ok());
+}
+
+#[test]
+fn an_answer_shows_so_many_members() {
+    let state = state(5_001, 2);
+    let found = |said: Value| Search::parse(&[Type::Group], &object(said)).unwrap().run(&state, "");
+    assert_eq!(found(json!({})).unwrap_err(), found(json!({"filter": "displayName pr"})).unwrap_err());
+    assert_eq!(found(json!({})).map_err(|fault: Fault| fault.body()).unwrap_err()["scimType"], "tooMany");
+    assert_eq!(found(json!({"count": 1})).unwrap()["Resources"][0]["members"].as_array().unwrap().len(), 5_001);
+    assert_eq!(found(json!({"excludedAttributes": "members"})).unwrap()["itemsPerPage"], 2);
+}

@@ -96,7 +96,7 @@ mod tests {
     #[test]
     fn a_cell_tells_the_terminal_nothing() {
         let rows = [vec!["a\u{1b}[2J\r\u{202e}b".to_owned(), "é".to_owned()]];
-        assert_eq!(table(&["N", "V"], &rows), "N                   V\na\\u{1b}[2J\\r\\u{202e}b  é");
+        assert_eq!(table(&["N", "V"], &rows), "N                      V\na\\u{1b}[2J\\r\\u{202e}b  é");
     }
 
     #[test]

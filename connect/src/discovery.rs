@@ -198,7 +198,7 @@ mod tests {
     async fn a_server_that_never_answers_is_not_waited_for() {
         let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
         let url = McpUrl::parse(&format!("http://{}/mcp", listener.local_addr().unwrap())).unwrap();
-        let web = Web::that_waits(Duration::from_millis(50));
+        let web = Web::that_waits(Duration::from_millis(50)).unwrap();
         let found = timeout(Duration::from_secs(10), discover(&web, &url)).await.unwrap();
         assert!(matches!(found, Err(Fault::Unreachable { .. })), "{found:?}");
     }

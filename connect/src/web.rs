@@ -52,8 +52,8 @@ impl Web {
     }
 
     #[cfg(test)]
-    pub(crate) fn that_waits(wait_max: Duration) -> Self {
-        Self { wait_max, ..Self::new().unwrap() }
+    pub(crate) fn that_waits(wait_max: Duration) -> Result<Self, Fault> {
+        Ok(Self { wait_max, ..Self::new()? })
     }
 
     /// The client for a URL.

@@ -1,8 +1,9 @@
 //! One table in a TOML file, put at its end or taken out as text.
 //!
 //! Called by `clients`. A table of ours is written whole, under a header of its own; one that somebody wrote in another
-//! way is not touched. It ends with its last key: comments behind that are somebody else's. Invariants as for JSON: a file that is not well formed is not edited, and what comes out, read
-//! again, differs by that one table. Specification: TOML 1.0.
+//! way is not touched. It ends with its last key: comments behind that are somebody else's. Invariants as for JSON: a
+//! file that is not well formed is not edited, and what comes out, read again, differs by that one table.
+//! Specification: TOML 1.0.
 
 use serde_json::Value;
 
@@ -53,10 +54,12 @@ pub(crate) fn remove(text: &str, key: &str, name: &str) -> Result<String, Malfor
             put_behind(&mut kept, &std::mem::take(&mut behind));
             is_own = trimmed == own;
         }
-        match is_own {
-            false => kept.push_str(line),
-            true if trimmed.is_empty() || trimmed.starts_with('#') => behind.push_str(line),
-            true => behind.clear(),
+        if !is_own {
+            kept.push_str(line);
+        } else if trimmed.is_empty() || trimmed.starts_with('#') {
+            behind.push_str(line);
+        } else {
+            behind.clear();
         }
     }
     put_behind(&mut kept, &behind);

@@ -1,8 +1,9 @@
 //! How a client's file is written, and what is kept so that it can be as it was before.
 //!
-//! Called by `client setup`. Beside our other keys lie the text that was there before any of ours and the digest of what
-//! was written last, for each file and server; they count once the file is written. Invariants: a file is replaced as a whole, with its mode, where its link leads; one that
-//! somebody else wrote meanwhile is not. Backups are private: files of clients hold secrets.
+//! Called by `client setup`. Beside our other keys lie the text that was there before any of ours and the digest of
+//! what was written last, for each file and server; they count once the file is written. Invariants: a file is replaced
+//! as a whole, with its mode, where its link leads; one that somebody else wrote meanwhile is not. Backups are private:
+//! files of clients hold secrets.
 
 use std::{
     fs::{self, File, OpenOptions, Permissions},

@@ -1,7 +1,7 @@
 //! `connect`: the local MCP bridge, for one client on standard input and output or for several over HTTP.
 //!
-//! Reads what was asked for and hands over to `bailiwick_connect`. Invariant: standard output has messages of MCP alone,
-//! or nothing; what people and logs are told goes to standard error.
+//! Reads what was asked for and hands over to `bailiwick_connect`. Invariant: standard output has messages of MCP
+//! alone, or nothing; what people and logs are told goes to standard error.
 
 use std::{io::IsTerminal as _, path::PathBuf};
 

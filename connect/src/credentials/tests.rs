@@ -74,7 +74,7 @@ impl World {
         keeper.save(&kept).await.unwrap();
         let person = Person { reach: Reach { browser: false, terminal: false }, command: "sign in".to_owned() };
         let stop = Shutdown::new();
-        let web = Web::that_waits(Duration::from_secs(10));
+        let web = Web::that_waits(Duration::from_secs(10)).unwrap();
         let credentials = Credentials::new(web, wish, person, keeper, keys, Supervisor::new(stop.clone()));
         Self { folder, server, stop, credentials, kept, _task: task }
     }

@@ -36,6 +36,9 @@ async fn an_entry_is_shown_written_listed_and_taken_back() -> Result<()> {
     let zed =
         listed["items"].as_array().context("items")?.iter().find(|item| item["client"] == "zed").context("zed")?;
     ensure!(zed["servers"] == serde_json::json!(["shop"]) && zed["state"] == "set up", "{zed:#}");
+    // Once more, over what was written: what was there before all of it is what comes back.
+    let (status, text) = desk.run(&[&setup[..], &["--client-id", "it's", "--yes"]].concat()).await?;
+    ensure!(status == 0 && text.contains(r"--client-id 'it'\''s' --sign-in"), "quoted for a shell: {text}");
     let (status, text) = desk.run(&["client", "setup", "zed", "--name", "shop", "--undo", "--yes"]).await?;
     ensure!(status == 0, "{text}");
     ensure!(fs::read_to_string(&file)? == SETTINGS, "exactly as it was");

@@ -39,8 +39,9 @@ pub(super) async fn setup(args: &ClientSetupArgs) -> Result<(), Failure> {
     let wrong = |error| Failure::Refused(format!("{}: {error}", file.display()));
     let backup = backup(&file, &server);
     // What an undo is to bring back has no entry of ours, though the file was changed since the last one.
+    let is_again = backup.written().map_err(wrong)?.is_some();
     let without = match &before {
-        Some(text) if has_ours(client, text, &server) => {
+        Some(text) if is_again && has_ours(client, text, &server) => {
             Some(client.without_entry(text, &server).map_err(|malformed| left_alone(&file, &malformed))?)
         }
         _ => before.clone(),
@@ -85,7 +86,7 @@ pub(super) fn undo(args: &ClientSetupArgs) -> Result<(), Failure> {
     backup.forget().map_err(wrong)
 }
 
-/// Whether a setup wrote the entry of this name before.
+/// Whether the entry of this name starts us.
 fn has_ours(client: &Client, text: &str, server: &str) -> bool {
     client.servers(text).is_ok_and(|servers| servers.get(server).is_some_and(clients::is_ours))
 }

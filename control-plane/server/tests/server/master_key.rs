@@ -70,7 +70,7 @@ async fn the_master_key_of_three_is_rotated_while_writes_go_on_and_the_old_one_c
     };
     let (rotated, ()) = join(rotate(&nodes[1]), writing).await;
     let rotated = rotated.unwrap();
-    assert_eq!(rotated.secrets, 4);
+    assert_eq!(rotated.secrets, 6);
     for name in NAMES {
         let file = folder.path().join(name).join("keys/identity.key");
         eventually("the node's own files follow", async || {

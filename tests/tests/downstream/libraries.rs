@@ -164,6 +164,7 @@ fn payload(context: &str) -> Result<Value> {
 }
 
 /// An issuer whose URL ends with a slash, that answers at the path of its keys and at no other, and its key.
+#[expect(clippy::disallowed_methods, reason = "tests have no supervisor; the task ends with the test's runtime")]
 async fn issuer_with_a_slash() -> Result<(String, ContextKey)> {
     let seed = [5; 32];
     let pair = Ed25519KeyPair::from_seed_unchecked(&seed)?;

@@ -1,5 +1,7 @@
 //! What is on the wire between the gateway and servers, to the byte.
 
+use std::time::{SystemTime, UNIX_EPOCH};
+
 use anyhow::{Context as _, Result, ensure};
 use aws_lc_rs::digest::{SHA256, digest};
 use bailiwick_tests::{
@@ -14,7 +16,7 @@ use bailiwick_token::{
 };
 use serde_json::{Value, json};
 
-use super::{World, kid_of, now, until_signed_with};
+use super::{World, kid_of, until_signed_with};
 
 const NOT_TOLD: [&str; 6] =
     ["server/discover", "initialize", "notifications/initialized", "tools/list", "prompts/list", "resources/list"];
@@ -250,7 +252,7 @@ async fn nothing_of_the_callers_token_nor_anything_that_a_client_sends_beside_it
         let hash = TokenHash::of(&token);
         let digest = digest(&SHA256, &body).as_ref().try_into()?;
         let proven = Proven { token: &hash, method: "POST", path: "/mcp/shop", body: &digest };
-        let millis = u64::try_from(now())?.saturating_mul(1_000);
+        let millis = u64::try_from(SystemTime::now().duration_since(UNIX_EPOCH)?.as_millis())?;
         let nonce: ProofNonce = [7; 12];
         let proof = proof::prove(&key, &proven, millis, nonce).context("proof")?.to_string();
         let smuggled = [

@@ -6,10 +6,14 @@
 mod admin;
 mod cluster;
 mod commit;
+mod directory;
 mod disk;
 mod failover;
 mod figures;
 mod fresh;
+mod import;
+mod leavers;
+mod light;
 mod nodes;
 mod population;
 mod replay;
@@ -43,6 +47,8 @@ pub(crate) enum ControlPlane {
     Replay(replay::Args),
     Snapshot(snapshot::Args),
     Revocation(revocation::Args),
+    Leavers(leavers::Args),
+    Import(import::Args),
     Fresh(fresh::Args),
     Tokens(tokens::Args),
     /// One opening of a populated node, for `replay`.
@@ -68,6 +74,8 @@ pub(crate) async fn run(command: ControlPlane) -> Result<()> {
         ControlPlane::Replay(args) => replay::run(args).await,
         ControlPlane::Snapshot(args) => Box::pin(snapshot::run(args)).await,
         ControlPlane::Revocation(args) => Box::pin(revocation::run(args)).await,
+        ControlPlane::Leavers(args) => Box::pin(leavers::run(args)).await,
+        ControlPlane::Import(args) => import::run(args).await,
         ControlPlane::Fresh(args) => Box::pin(fresh::run(args)).await,
         ControlPlane::Tokens(args) => Box::pin(tokens::run(args)).await,
         ControlPlane::Opened { data } => replay::open_once(&data).await,

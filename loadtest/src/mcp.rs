@@ -6,7 +6,7 @@
 //! errors are faster than answers, and figures with errors in them mean nothing.
 
 mod check;
-mod children;
+pub(crate) mod children;
 mod connection;
 mod figures;
 pub(crate) mod idle;

@@ -1,4 +1,4 @@
-//! A gRPC client of a running control-plane cluster, for `cluster` and `failover`.
+//! A gRPC client of a running control-plane cluster.
 //!
 //! Holds several connections to each endpoint, for one carries a bounded number of calls at a time.
 
@@ -11,7 +11,9 @@ use std::{
 };
 
 use anyhow::{Context as _, Result, bail, ensure};
-use bailiwick_proto::v1::{ApplyRequest, IssueTokenRequest, ManifestFile, RevokeRequest, admin_client::AdminClient};
+use bailiwick_proto::v1::{
+    ApplyRequest, CreateScimTokenRequest, IssueTokenRequest, ManifestFile, RevokeRequest, admin_client::AdminClient,
+};
 use tonic::transport::{Channel, Endpoint};
 
 /// With 64 calls on each, a server that allows 128 at a time refuses none.
@@ -68,11 +70,33 @@ impl Admin {
         Ok(self.client()?.issue_token(request).await?.into_inner().consent_id)
     }
 
+    /// Grants a consent for somebody's agent; the token.
+    pub(crate) async fn token_for(&self, user: &str, agent: &str, virtual_server: &str) -> Result<String> {
+        let request = IssueTokenRequest {
+            user: user.into(),
+            agent: agent.into(),
+            virtual_server: virtual_server.into(),
+            ..token_request(String::new())
+        };
+        Ok(self.client()?.issue_token(request).await?.into_inner().access_token)
+    }
+
+    /// Lets a directory in; its token.
+    pub(crate) async fn scim_token(&self, name: &str) -> Result<String> {
+        let request = CreateScimTokenRequest { name: name.into(), ttl_seconds: 0, request_id: String::new() };
+        Ok(self.client()?.create_scim_token(request).await?.into_inner().token)
+    }
+
     /// Revokes a consent; the revision that did it.
     pub(crate) async fn revoke(&self, consent: &str) -> Result<u64> {
+        self.revoke_named("consent", consent).await
+    }
+
+    /// Revokes something; the revision that did it.
+    pub(crate) async fn revoke_named(&self, kind: &str, name: &str) -> Result<u64> {
         let request = RevokeRequest {
-            kind: "consent".into(),
-            name: consent.into(),
+            kind: kind.into(),
+            name: name.into(),
             reason: "load test".into(),
             wait: false,
             request_id: String::new(),

@@ -1,6 +1,7 @@
 //! What can be asked of `bailiwick`. The help texts here are also the reference in `docs/reference/cli.md`.
 
 mod agent;
+mod audit;
 mod client;
 mod cluster;
 mod connect;
@@ -10,6 +11,7 @@ mod revoke;
 mod rollout;
 mod scim;
 mod secret;
+mod signals;
 mod upstream;
 
 use std::{path::PathBuf, time::Duration};
@@ -17,12 +19,13 @@ use std::{path::PathBuf, time::Duration};
 use clap::{Args, Parser, Subcommand, ValueEnum, ValueHint};
 
 pub(crate) use self::agent::{AgentCommand, AgentListArgs, AgentStateCommand};
+pub(crate) use self::audit::{AuditArgs, AuditCommand, AuditExportArgs, AuditFilter, ExportFormat};
 pub(crate) use self::client::{ClientCommand, ClientListArgs, ClientNewSecretArgs, ClientSetupArgs, SetupScope};
 pub(crate) use self::cluster::{
     ClusterBackupArgs, ClusterCommand, ClusterEnrolArgs, ClusterInitArgs, ClusterJoinTokenArgs, ClusterOutputArgs,
     ClusterRemoveArgs, ClusterRestoreArgs, ClusterTransferArgs,
 };
-pub(crate) use self::connect::{ConnectArgs, IdentityArgs, Keys};
+pub(crate) use self::connect::{Binding, ConnectArgs, IdentityArgs, Keys};
 pub(crate) use self::explain::ExplainArgs;
 pub(crate) use self::keys::{KeysCommand, KeysListArgs, KeysRotateArgs, OwnKey};
 pub(crate) use self::revoke::RevokeArgs;
@@ -31,6 +34,9 @@ pub(crate) use self::scim::{
     ScimCommand, ScimTokenCommand, ScimTokenCreateArgs, ScimTokenListArgs, ScimTokenRevokeArgs,
 };
 pub(crate) use self::secret::{SecretCommand, SecretDeleteArgs, SecretListArgs, SecretSetArgs, ShownTo};
+pub(crate) use self::signals::{
+    SignalStreamArgs, SignalStreamCommand, SignalSubjectArgs, SignalVerifyArgs, SignalsCommand,
+};
 pub(crate) use self::upstream::{Place, Upstream};
 
 /// Longest life of an admin-issued token.
@@ -111,6 +117,9 @@ pub(crate) enum Command {
     /// Directories that provision people (SCIM 2.0).
     #[command(subcommand)]
     Scim(ScimCommand),
+    /// Signals of companies' providers (OpenID Shared Signals): streams at their transmitters.
+    #[command(subcommand)]
+    Signals(SignalsCommand),
     /// The cluster's own keys: which sign tokens and seal refresh tokens and sessions, and putting others in use.
     #[command(subcommand)]
     Keys(KeysCommand),
@@ -125,7 +134,7 @@ pub(crate) enum Command {
     Audit(AuditCommand),
     /// Say of a past call who said that this agent could do that.
     ///
-    /// From the ledger alone: who called through which agent and client, what was decided by which policies, and the
+    /// From the ledger alone: who called (or which service asked about whom) through which agent and client, what was decided by which policies, and the
     /// consent it rested on: who granted it, when, for what and why, and since when it is taken back, if it is. Says
     /// what is not found; exits 1 if the call is not.
     Explain(ExplainArgs),
@@ -330,78 +339,6 @@ pub(crate) struct TokenIssueArgs {
     pub(crate) output: Output,
 }
 
-#[derive(Debug, Subcommand)]
-pub(crate) enum AuditCommand {
-    /// Show records, newest first: one line per call, or every record with -o json.
-    Query(AuditArgs),
-    /// Write records in the order of the log.
-    Export(AuditExportArgs),
-}
-
-/// Which records.
-#[derive(Clone, Debug, Args)]
-pub(crate) struct AuditFilter {
-    /// The ledger's URL.
-    #[arg(long, env = "BAILIWICK_LEDGER", default_value = "http://127.0.0.1:8440", value_name = "URL")]
-    pub(crate) ledger: String,
-    /// On whose behalf.
-    #[arg(long)]
-    pub(crate) user: Option<String>,
-    /// Through which agent.
-    #[arg(long)]
-    pub(crate) agent: Option<String>,
-    /// Of which server.
-    #[arg(long)]
-    pub(crate) server: Option<String>,
-    /// Which tool.
-    #[arg(long)]
-    pub(crate) tool: Option<String>,
-    /// Which method of MCP, e.g. tools/call, resources/read.
-    #[arg(long)]
-    pub(crate) method: Option<String>,
-    /// Which kind of record, e.g. call.denied, control.event.
-    #[arg(long)]
-    pub(crate) kind: Option<String>,
-    /// permit or deny.
-    #[arg(long)]
-    pub(crate) decision: Option<String>,
-    /// bound, missing, invalid, stale, replayed or not_required.
-    #[arg(long)]
-    pub(crate) binding: Option<String>,
-    /// One request.
-    #[arg(long, value_name = "ID")]
-    pub(crate) request_id: Option<String>,
-    /// All that was done on one consent.
-    #[arg(long, value_name = "ID")]
-    pub(crate) consent: Option<String>,
-    /// Not before: a time (2026-07-28T12:00:00Z) or an age (15m, 24h, 7d).
-    #[arg(long, value_name = "TIME|AGE")]
-    pub(crate) since: Option<String>,
-}
-
-#[derive(Debug, Args)]
-pub(crate) struct AuditArgs {
-    #[command(flatten)]
-    pub(crate) filter: AuditFilter,
-    /// At most this many records.
-    #[arg(long, default_value_t = 100, value_parser = clap::value_parser!(u32).range(1..=1000))]
-    pub(crate) limit: u32,
-    #[arg(short, long, value_enum, default_value_t)]
-    pub(crate) output: Output,
-}
-
-#[derive(Debug, Args)]
-pub(crate) struct AuditExportArgs {
-    #[command(flatten)]
-    pub(crate) filter: AuditFilter,
-    /// csv (RFC 4180) or jsonl.
-    #[arg(long, value_enum, default_value_t)]
-    pub(crate) format: ExportFormat,
-    /// The file to write; standard output without it.
-    #[arg(long, value_name = "FILE", value_hint = ValueHint::FilePath)]
-    pub(crate) out: Option<PathBuf>,
-}
-
 /// How results look.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
 pub(crate) enum Output {
@@ -412,15 +349,6 @@ pub(crate) enum Output {
     Json,
     /// Manifests, as they can be applied again.
     Yaml,
-}
-
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
-pub(crate) enum ExportFormat {
-    /// RFC 4180, with a header line.
-    #[default]
-    Csv,
-    /// One JSON record a line, exactly as chained.
-    Jsonl,
 }
 
 fn ttl(text: &str) -> Result<Duration, String> {

@@ -17,4 +17,5 @@ pub(crate) mod role;
 pub(crate) mod rollout;
 pub(crate) mod scim;
 pub(crate) mod secret;
+pub(crate) mod signals;
 pub(crate) mod token;

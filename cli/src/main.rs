@@ -72,6 +72,7 @@ async fn dispatch(cli: Cli) -> Result<(), Failure> {
         Command::Client(command) => Box::pin(commands::client::run(command)).await,
         Command::Keys(command) => commands::keys::run(&admin, command).await,
         Command::Scim(command) => commands::scim::run(&admin, command).await,
+        Command::Signals(command) => commands::signals::run(&admin, command).await,
         Command::Secret(command) => commands::secret::run(&admin, command).await,
         Command::Cluster(command) => commands::cluster::run(&admin, command).await,
         Command::Doctor(args) => Box::pin(commands::doctor::run(&admin, args)).await,

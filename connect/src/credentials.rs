@@ -5,19 +5,20 @@
 //! refresh token that is used twice ends the consent. A renewal goes on though the request that wanted it is given up,
 //! and to its end though the process is to stop, as half of one loses the refresh token; only waiting for a person, for
 //! others and for metadata ends at a stop. Invariants: what is new is kept before it is used, in memory where it cannot
-//! be kept elsewhere; a person is not asked again right after it failed.
+//! be kept elsewhere; a person is not asked again right after it failed, and for more scope once (`step_up`).
 
+mod step_up;
 #[cfg(test)]
 mod tests;
 
 use std::{
-    path::PathBuf,
+    path::{Path, PathBuf},
     sync::Arc,
     time::{Duration, Instant},
 };
 
 use bailiwick_runtime::Supervisor;
-use bailiwick_token::{TokenHash, binding::BindingKey};
+use bailiwick_token::TokenHash;
 use tokio::{sync::Mutex, time::timeout};
 use url::Url;
 use zeroize::Zeroizing;
@@ -25,8 +26,9 @@ use zeroize::Zeroizing;
 use crate::{
     fault::Fault,
     grant::{self, Granted},
-    keeping::{Keeper, Kept, lock::Lock},
-    sign_in::{Wish, introduce, person::Person, question, sign_in},
+    keeping::{Keeper, Kept, file::private_folder, lock::Lock},
+    possession::{Asking, Binding, Bound},
+    sign_in::{Learned, Wish, introduce, person::Person, question, sign_in},
     web::Web,
 };
 
@@ -42,17 +44,19 @@ const SETTLE_WAIT_MAX: Duration = Duration::from_secs(25);
 pub(crate) struct Held {
     pub(crate) access_token: Zeroizing<String>,
     pub(crate) hash: TokenHash,
-    pub(crate) binding: Option<BindingKey>,
+    pub(crate) bound: Bound,
+    /// What it is good for, as far as anybody said.
+    scope: String,
     renew_at: Instant,
     pub(crate) ends_at: Instant,
 }
 
 impl Held {
-    fn new(granted: Granted, asked_at: Instant) -> Self {
-        let Granted { access_token, life, binding, .. } = granted;
+    fn new(granted: Granted, scope: String, asked_at: Instant) -> Self {
+        let Granted { access_token, life, bound, .. } = granted;
         let ends_at = asked_at + life;
         let renew_at = ends_at - MARGIN_MAX.min(life / 4);
-        Self { hash: TokenHash::of(&access_token), access_token, binding, renew_at, ends_at }
+        Self { hash: TokenHash::of(&access_token), access_token, bound, scope, renew_at, ends_at }
     }
 }
 
@@ -77,6 +81,20 @@ struct Present {
     /// What should have been kept, and why it is not.
     unsaved: Option<(Kept, Fault)>,
     has_warned: bool,
+    learned: Learned,
+    was_dpop_asked_for: bool,
+    /// Scopes that a person was asked for, beyond the first.
+    asked_for: step_up::AskedFor,
+}
+
+/// Where a token is to come from.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Source {
+    /// The refresh token, else the person.
+    Any,
+    /// The same, if the refresh token is good for all that is wanted by now: another bridge may have seen to that.
+    IfWide,
+    Person,
 }
 
 impl Credentials {
@@ -102,6 +120,18 @@ impl Credentials {
         self.unlike(Some(spent.hash)).await
     }
 
+    /// A token that is bound by DPoP, as the resource takes nothing else. Where one was asked for already, or must not
+    /// be, another of the same kind.
+    pub(crate) async fn proven(self: &Arc<Self>, spent: &Held) -> Result<Arc<Held>, Fault> {
+        if self.wish.binding == Binding::Auto && !matches!(spent.bound, Bound::Dpop(_)) {
+            let mut present = self.present.lock().await;
+            if !std::mem::replace(&mut present.was_dpop_asked_for, true) {
+                present.learned.must_be_dpop = true;
+            }
+        }
+        self.renewed(spent).await
+    }
+
     /// Nothing more can be had with this token; the next request gets another, or asks the person.
     pub(crate) async fn spend(&self, spent: &Held) {
         let mut present = self.present.lock().await;
@@ -121,7 +151,20 @@ impl Credentials {
         if let Some(held) = held.clone().filter(|held| Instant::now() < held.renew_at) {
             return Ok(held);
         }
-        match self.obtain(&mut present).await {
+        let is_other = present.learned.must_be_dpop
+            && held.as_ref().or(present.held.as_ref()).is_some_and(|held| !matches!(held.bound, Bound::Dpop(_)));
+        let obtained = self.obtain(&mut present, if is_other { Source::Person } else { Source::Any }).await;
+        match obtained {
+            // The server gives none, so nobody is asked for one again.
+            Ok(held) if is_other && !matches!(held.bound, Bound::Dpop(_)) => {
+                present.learned.must_be_dpop = false;
+                Ok(held)
+            }
+            // It cannot be had so, so what there is goes on to be renewed.
+            Err(fault @ (Fault::Refused { .. } | Fault::Answer { .. })) if is_other => {
+                present.learned.must_be_dpop = false;
+                Err(fault)
+            }
             // Still good, so a server that is away for a moment does no harm yet.
             Err(Fault::Unreachable { host }) => {
                 held.filter(|held| Instant::now() < held.ends_at).ok_or(Fault::Unreachable { host })
@@ -130,7 +173,7 @@ impl Credentials {
         }
     }
 
-    async fn obtain(&self, present: &mut Present) -> Result<Arc<Held>, Fault> {
+    async fn obtain(&self, present: &mut Present, from: Source) -> Result<Arc<Held>, Fault> {
         let stop = self.supervisor.shutdown();
         let _lock = Lock::take(&self.folder, self.keeper.name(), stop).await?;
         let mut kept = match &present.unsaved {
@@ -138,7 +181,14 @@ impl Credentials {
             None => stop.or_stop(self.keeper.load()).await.unwrap_or(Err(Fault::Stopping))?,
         };
         let asked_at = Instant::now();
-        let granted = match self.refresh(&mut kept, present).await? {
+        let refreshed = match from {
+            Source::Any => self.refresh(&mut kept, present).await?,
+            Source::IfWide if present.learned.is_covered_by(kept.scope.as_deref()) => {
+                self.refresh(&mut kept, present).await?
+            }
+            Source::IfWide | Source::Person => None,
+        };
+        let granted = match refreshed {
             Some(granted) => granted,
             None => self.ask(&mut kept, present).await?,
         };
@@ -146,12 +196,13 @@ impl Credentials {
         if let Some(next) = &granted.refresh_token {
             kept.refresh_token = Some(next.clone());
         }
+        kept.scope = granted.scope.clone().or(kept.scope);
         self.keep(&kept, present).await;
-        if granted.binding.is_none() && !present.has_warned {
-            present.has_warned = true;
+        if matches!(granted.bound, Bound::Nothing) && !std::mem::replace(&mut present.has_warned, true) {
             eprintln!("warning: this server gives no bound tokens; whoever steals one can use it until it ends");
         }
-        let held = Arc::new(Held::new(granted, asked_at.max(Instant::now() - MARGIN_MAX)));
+        let scope = kept.scope.unwrap_or_default();
+        let held = Arc::new(Held::new(granted, scope, asked_at.max(Instant::now() - MARGIN_MAX)));
         present.held = Some(Arc::clone(&held));
         Ok(held)
     }
@@ -179,10 +230,15 @@ impl Credentials {
             ("grant_type", "refresh_token"),
             ("client_id", kept.client_id.as_str()),
             ("refresh_token", token.as_str()),
-            ("resource", self.wish.url.resource()),
+            ("resource", kept.resource.as_str()),
         ];
-        match grant::request(&self.web, &endpoint, &form).await {
-            Ok(granted) => Ok(Some(granted)),
+        let asking = Asking::of(self.wish.binding, kept.dpop_key.as_ref().map(|key| key.as_str()))?;
+        match grant::request(&self.web, &endpoint, &form, &asking).await {
+            // What was bound once is not given without.
+            Ok(granted) if matches!((&asking, &granted.bound), (Asking::Dpop(_), Bound::Nothing)) => {
+                Err(Fault::answer(&endpoint, "the token is no longer bound to the key of the sign-in"))
+            }
+            Ok(granted) => self.admitted(&endpoint, granted).map(Some),
             Err(Fault::Refused { word, .. }) => {
                 tracing::info!(word, "the refresh token is refused; somebody has to sign in");
                 match word.as_str() {
@@ -222,11 +278,28 @@ impl Credentials {
         // Before any server hears of it.
         self.person.can_be_asked()?;
         let stop = self.supervisor.shutdown();
-        let introduced = introduce(&self.web, &self.wish, kept, stop).await?;
+        let introduced = introduce(&self.web, &self.wish, &present.learned, kept, stop).await?;
         if introduced.is_new {
             self.keep(kept, present).await;
         }
-        sign_in(&self.web, &self.wish, kept, &introduced, &self.person, stop).await
+        let granted = sign_in(&self.web, &self.wish, kept, &introduced, &self.person, stop).await?;
+        if !matches!(granted.bound, Bound::Dpop(_)) {
+            kept.dpop_key = None;
+        }
+        let is_unbound = matches!(granted.bound, Bound::Nothing);
+        if self.wish.binding == Binding::Auto && is_unbound && introduced.can_bind() {
+            let why = "it gives no bound token, and its metadata say that it can; --binding none takes one that is not";
+            return Err(Fault::answer(introduced.token_endpoint(), why));
+        }
+        self.admitted(introduced.token_endpoint(), granted)
+    }
+
+    /// What is granted, if it is bound where it has to be.
+    fn admitted(&self, endpoint: &Url, granted: Granted) -> Result<Granted, Fault> {
+        if self.wish.binding.is_demanded() && matches!(granted.bound, Bound::Nothing) {
+            return Err(Fault::answer(endpoint, "it gives no bound token, and --binding says that it must"));
+        }
+        Ok(granted)
     }
 
     /// Makes sure of a token, and that the next start needs not ask for one.
@@ -242,7 +315,11 @@ impl Credentials {
 
     /// Gives back what was granted and forgets everything. `false` if there was nothing.
     pub(crate) async fn forget(&self) -> Result<bool, Fault> {
-        let _lock = Lock::take(&self.folder, self.keeper.name(), self.supervisor.shutdown()).await?;
+        // In a folder that is not as it must be nobody else does anything.
+        let _lock = match private_folder(&self.folder) {
+            Ok(()) => Some(Lock::take(&self.folder, self.keeper.name(), self.supervisor.shutdown()).await?),
+            Err(_) => None,
+        };
         let kept = self.keeper.load().await;
         self.keeper.forget().await?;
         let kept = kept.map_err(|_unreadable| Fault::NotTakenBack)?;
@@ -253,6 +330,22 @@ impl Credentials {
             grant::revoke(&self.web, &endpoint, &kept.client_id, token).await?;
         }
         Ok(!kept.resource.is_empty())
+    }
+
+    /// Of locks.
+    pub(crate) fn folder(&self) -> &Path {
+        &self.folder
+    }
+
+    /// Makes what clients of the local HTTP endpoint have to show worth nothing. `false` if there is nothing.
+    pub(crate) async fn spend_endpoint_secret(&self) -> Result<bool, Fault> {
+        let _lock = Lock::take(&self.folder, self.keeper.name(), self.supervisor.shutdown()).await?;
+        let mut kept = self.keeper.load().await?;
+        let had_one = kept.endpoint_secret.take().is_some();
+        if had_one {
+            self.keeper.save(&kept).await?;
+        }
+        Ok(had_one)
     }
 
     /// What clients of the local HTTP endpoint have to show: made once, kept with the rest.

@@ -2,12 +2,13 @@
 //!
 //! Started by the command line with `--http`. Requests and answers pass as they are, streams too. Whoever asks shows a
 //! secret, as bearer token or as the end of the path: other users of the machine reach this port, and so does every web
-//! page. Invariants: bound to loopback alone; a foreign Host (DNS rebinding) and any Origin (web pages) are turned away
-//! before the secret is looked at; the client's own credentials and cookies go nowhere; bodies have a largest size.
+//! page. Invariants: bound to loopback alone; programs of other users are not listened to, with the secret neither,
+//! where the system says whose they are (`peer`); a foreign Host (DNS rebinding) and any Origin (web pages) are turned
+//! away before the secret is looked at; the client's own credentials and cookies go nowhere; bodies have a largest size.
 //! Connections and requests have a largest number each, an answer that still streams included, and neither a head nor a
 //! body may take its time.
 
-use std::{convert::Infallible, net::SocketAddr, sync::Arc, time::Duration};
+use std::{convert::Infallible, io, net::SocketAddr, sync::Arc, time::Duration};
 
 use axum::{
     body::{Body, to_bytes},
@@ -26,7 +27,13 @@ use tokio::{
 };
 use zeroize::Zeroizing;
 
-use crate::{caller::Caller, fault::Fault};
+use crate::{
+    caller::Caller,
+    credentials::Credentials,
+    fault::Fault,
+    keeping::lock::Lock,
+    peer::{self, Peer},
+};
 
 /// Largest request: what data planes take.
 const REQUEST_BYTES_MAX: usize = 4 * 1024 * 1024;
@@ -52,17 +59,31 @@ struct Endpoint {
     wait_max: Duration,
 }
 
-/// A listener on loopback.
+/// A listener on loopback, and what says to this person's other bridges that the port is theirs.
 ///
 /// # Errors
-/// The address is of another kind, or taken.
-pub(crate) async fn bind(address: SocketAddr) -> Result<TcpListener, Fault> {
+/// The address is of another kind, or taken. Where somebody else has taken it, clients may have shown them the secret,
+/// so that it is worth nothing from now on.
+pub(crate) async fn bind(address: SocketAddr, credentials: &Credentials) -> Result<(TcpListener, Option<Lock>), Fault> {
     if !address.ip().is_loopback() {
         return Err(Fault::Url("the local endpoint listens on this machine alone: 127.0.0.1:PORT or [::1]:PORT"));
     }
-    TcpListener::bind(address)
-        .await
-        .map_err(|error| Fault::Keeping(format!("{address} cannot be listened on: {error}")))
+    let unusable = |error: &str| Fault::Keeping(format!("{address} cannot be listened on: {error}"));
+    let lock = match address.port() {
+        // Any that is free.
+        0 => None,
+        port => match Lock::take_free(credentials.folder(), &format!("port-{port}"))? {
+            None => return Err(unusable("another bridge of yours does")),
+            lock => lock,
+        },
+    };
+    match TcpListener::bind(address).await {
+        Ok(listener) => Ok((listener, lock)),
+        Err(error) if error.kind() == io::ErrorKind::AddrInUse && credentials.spend_endpoint_secret().await? => {
+            Err(Fault::PortTaken { address: address.to_string() })
+        }
+        Err(error) => Err(unusable(&error.to_string())),
+    }
 }
 
 /// The URL of the endpoint, without its secret.
@@ -98,6 +119,10 @@ async fn accept(listener: TcpListener, endpoint: Arc<Endpoint>, supervisor: &Sup
                 continue;
             }
         };
+        if peer::of(&stream) == Peer::Other {
+            tracing::warn!("a program of another user is not listened to");
+            continue;
+        }
         let (endpoint, stop) = (Arc::clone(&endpoint), supervisor.shutdown().clone());
         supervisor.spawn("local connection", OnEnd::Finish, async move {
             stop.or_stop(Box::pin(connection(stream, endpoint))).await;

@@ -58,6 +58,23 @@ pub enum Fault {
     /// Keys that could not be read were deleted, so nobody could be told which grant ends.
     #[error("what was kept could not be read and is deleted; the server was not told, so take the consent back there")]
     NotTakenBack,
+    /// The server wants more scope, and there is none to be had.
+    #[error("the server asks for the scope `{scope}` for this, and that cannot be had: {why}")]
+    ScopeRefused {
+        /// All that was asked for.
+        scope: String,
+        /// What became of it.
+        why: String,
+    },
+    /// Somebody else listens where this endpoint's clients send their secret.
+    #[error(
+        "{address} is taken by a program that is no bridge of yours, which may have been shown the endpoint's \
+        secret; that one counts no longer. Free the port or use another, and set the clients up again"
+    )]
+    PortTaken {
+        /// Of the endpoint.
+        address: String,
+    },
     /// A right token, by its own issuer, is turned away again and again.
     #[error("the server turns away the token that its authorization server just gave: {0}")]
     TurnedAway(String),
@@ -93,6 +110,8 @@ impl Fault {
             Self::Pasted(_) => "sign_in_answer_invalid",
             Self::Keeping(_) | Self::NotTakenBack => "keys_unusable",
             Self::TurnedAway(_) => "token_turned_away",
+            Self::ScopeRefused { .. } => "scope_refused",
+            Self::PortTaken { .. } => "port_taken",
             Self::Limit(_) => "bridge_overloaded",
             Self::Stopping => "bridge_stopping",
             Self::Randomness => "no_randomness",
@@ -109,9 +128,10 @@ impl Fault {
             | Self::FailedBefore(_)
             | Self::Pasted(_)
             | Self::TurnedAway(_) => 401,
+            Self::ScopeRefused { .. } => 403,
             Self::Limit(_) => 429,
             Self::Url(_) | Self::Unreachable { .. } | Self::Answer { .. } => 502,
-            Self::Keeping(_) | Self::NotTakenBack | Self::Stopping | Self::Randomness => 503,
+            Self::Keeping(_) | Self::NotTakenBack | Self::PortTaken { .. } | Self::Stopping | Self::Randomness => 503,
         }
     }
 }

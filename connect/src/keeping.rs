@@ -2,7 +2,7 @@
 //!
 //! Read and written by `credentials`, under its lock. In the keyring of the operating system where there is one, else
 //! in a private file. Access tokens and their binding keys are kept nowhere: each start gets new ones. Invariants:
-//! nothing here can be printed; what was kept for one URL, client and scope is never used for another.
+//! nothing here can be printed; what was kept for one URL, client, scope and way of binding is never used for another.
 
 pub(crate) mod file;
 pub(crate) mod keychain;
@@ -44,6 +44,12 @@ pub(crate) struct Kept {
     /// It registered itself with the issuer.
     #[serde(default)]
     pub(crate) registered: bool,
+    /// What the tokens are good for, as far as anybody said.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) scope: Option<String>,
+    /// Of the sign-in, where its tokens are bound by DPoP.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) dpop_key: Option<Zeroizing<String>>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(crate) refresh_token: Option<Zeroizing<String>>,
     /// What clients of the local HTTP endpoint have to show.
@@ -74,10 +80,10 @@ enum Place {
 }
 
 impl Keeper {
-    /// The place for a wish.
-    pub(crate) async fn open(store: KeyStore, folder: &Path, wish: &Wish) -> Result<Self, Fault> {
+    /// The place for a wish. `to_forget` it, the place needs not to be safe to keep anything in.
+    pub(crate) async fn open(store: KeyStore, folder: &Path, wish: &Wish, to_forget: bool) -> Result<Self, Fault> {
         let name = name_of(wish);
-        let files = || Files::open(folder);
+        let files = || if to_forget { Ok(Files::open_to_forget(folder)) } else { Files::open(folder) };
         let (place, also) = match store {
             KeyStore::File => (Place::Files(files()?), None),
             KeyStore::Keyring => (keyring().await?, None),
@@ -143,10 +149,13 @@ async fn keyring() -> Result<Place, Fault> {
     SecretService::connect().await.map(Place::SecretService)
 }
 
-/// One name for each URL, client and scope that somebody asks for.
+/// One name for each URL, client, scope and way of binding that somebody asks for.
 fn name_of(wish: &Wish) -> String {
     let part = |part: &Option<String>| part.clone().unwrap_or_default();
-    let about = format!("{}\n{}\n{}", wish.url.resource(), part(&wish.client_id), part(&wish.scope));
+    let mut about = format!("{}\n{}\n{}", wish.url.resource(), part(&wish.client_id), part(&wish.scope));
+    if let Some(word) = wish.binding.word() {
+        about.extend(["\n", word]);
+    }
     let hash = digest::digest(&digest::SHA256, about.as_bytes());
     hash.as_ref().iter().take(NAME_BYTES).map(|byte| format!("{byte:02x}")).collect()
 }
@@ -154,10 +163,11 @@ fn name_of(wish: &Wish) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::target::McpUrl;
+    use crate::{possession::Binding, target::McpUrl};
 
     fn wish(url: &str, client_id: Option<&str>, scope: Option<&str>) -> Wish {
-        Wish { url: McpUrl::parse(url).unwrap(), client_id: client_id.map(Into::into), scope: scope.map(Into::into) }
+        let (client_id, scope) = (client_id.map(Into::into), scope.map(Into::into));
+        Wish { url: McpUrl::parse(url).unwrap(), client_id, scope, binding: Binding::Auto }
     }
 
     #[test]
@@ -167,11 +177,13 @@ mod tests {
             wish("https://a.example/mcp/x", None, None),
             wish("https://a.example/mcp", Some("x"), None),
             wish("https://a.example/mcp", None, Some("x")),
+            Wish { binding: Binding::Dpop, ..wish("https://a.example/mcp", None, None) },
+            Wish { binding: Binding::None, ..wish("https://a.example/mcp", None, None) },
         ]
         .iter()
         .map(name_of)
         .collect();
-        assert_eq!(names.len(), 4);
+        assert_eq!(names.len(), 6);
         let slash = wish("https://a.example/mcp/", None, None);
         assert!(names.contains(&name_of(&slash)), "a slash at the end makes no other URL");
     }
@@ -200,7 +212,8 @@ mod tests {
 
     #[test]
     fn nothing_kept_can_be_printed() {
-        let kept = Kept { refresh_token: Some(Zeroizing::new("secret".to_owned())), ..Kept::default() };
+        let secret = || Some(Zeroizing::new("secret".to_owned()));
+        let kept = Kept { refresh_token: secret(), dpop_key: secret(), ..Kept::default() };
         assert!(!format!("{kept:?}").contains("secret"));
     }
 }

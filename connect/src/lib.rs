@@ -8,12 +8,15 @@
 
 mod bridge;
 mod caller;
+mod challenge;
 mod credentials;
 mod discovery;
 mod endpoint;
 mod fault;
 mod grant;
 mod keeping;
+mod peer;
+mod possession;
 mod sign_in;
 mod sse;
 mod stdio;
@@ -34,6 +37,7 @@ use self::{
 pub use self::{
     fault::Fault,
     keeping::KeyStore,
+    possession::Binding,
     sign_in::{CLIENT_ID, REDIRECT_URI, person::Reach},
     target::McpUrl,
 };
@@ -47,10 +51,14 @@ pub struct Options {
     pub client_id: Option<String>,
     /// What to ask for, in place of what the server names.
     pub scope: Option<String>,
+    /// How tokens may be bound.
+    pub binding: Binding,
     /// Where keys are kept.
     pub key_store: KeyStore,
     /// For locks, and for keys where there is no keyring; made if missing, with mode 0700.
     pub folder: PathBuf,
+    /// Whether it is opened to sign out: the folder needs not to be safe then.
+    pub to_sign_out: bool,
     /// How the person can be reached.
     pub reach: Reach,
     /// What to run in a terminal to sign in, for those who cannot be reached.
@@ -70,11 +78,12 @@ impl Connection {
     /// # Errors
     /// Keys cannot be kept.
     pub async fn open(options: Options, stop: Shutdown) -> Result<Self, Fault> {
-        let Options { url, client_id, scope, key_store, folder, reach, sign_in_command } = options;
+        let Options { url, client_id, scope, binding, key_store, folder, to_sign_out, reach, sign_in_command } =
+            options;
         let supervisor = Supervisor::new(stop);
         let web = Web::new()?;
-        let wish = Wish { url: url.clone(), client_id, scope };
-        let keeper = Keeper::open(key_store, &folder, &wish).await?;
+        let wish = Wish { url: url.clone(), client_id, scope, binding };
+        let keeper = Keeper::open(key_store, &folder, &wish, to_sign_out).await?;
         let person = Person { reach, command: sign_in_command };
         let credentials = Credentials::new(web.clone(), wish, person, keeper, folder, supervisor.clone());
         Ok(Self { caller: Caller::new(web, url, credentials), supervisor })
@@ -88,12 +97,13 @@ impl Connection {
     /// Serves clients over HTTP; `announce` is told the endpoint's URL and the secret that they have to show.
     ///
     /// # Errors
-    /// The address is not of this machine or taken, or there is no secret.
+    /// The address is not of this machine or taken, or there is no secret. Where it is taken by somebody else, the
+    /// secret that there was is worth nothing from now on.
     pub async fn serve_http(self, address: SocketAddr, announce: impl FnOnce(&str, &str)) -> Result<(), Fault> {
-        let listener = endpoint::bind(address).await?;
-        let secret = self.caller.credentials.endpoint_secret().await?;
-        announce(&endpoint::url(listener.local_addr()?), &secret);
         let credentials = std::sync::Arc::clone(&self.caller.credentials);
+        let (listener, _lock) = endpoint::bind(address, &credentials).await?;
+        let secret = credentials.endpoint_secret().await?;
+        announce(&endpoint::url(listener.local_addr()?), &secret);
         let served = endpoint::serve(listener, self.caller, secret, &self.supervisor).await;
         credentials.settled().await;
         served

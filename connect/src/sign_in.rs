@@ -2,8 +2,8 @@
 //!
 //! Called by `credentials` where no token can be had without the person. Discovery, a client, one question
 //! (`question`), a way to the person (`person`), a listener for the answer (`callback`) or a pasted one, a grant.
-//! Invariants: each sign-in has its own verifier, state and port; an answer counts once. Specifications: OAuth 2.1
-//! §4.1; RFC 7636, 8252, 8707, 9207.
+//! Invariants: each sign-in has its own verifier, state, port and, where tokens are bound by it, key; an answer counts
+//! once. Specifications: OAuth 2.1 §4.1; RFC 7636, 8252, 8707, 9207, 9449.
 
 pub(crate) mod callback;
 pub(crate) mod person;
@@ -12,19 +12,20 @@ pub(crate) mod question;
 use std::time::Duration;
 
 use bailiwick_runtime::Shutdown;
-use tokio::{sync::mpsc, time::timeout};
+use tokio::time::timeout;
 use url::Url;
 
 use self::{
     callback::Callback,
-    person::Person,
+    person::{Asked, Person},
     question::{Answer, Question},
 };
 use crate::{
-    discovery::{self, Authority},
+    discovery::{self, Authority, OFFLINE_ACCESS},
     fault::{Fault, printable},
     grant::{self, Granted},
     keeping::Kept,
+    possession::{Asking, Binding, DpopKey, Offers},
     target::McpUrl,
     web::Web,
 };
@@ -42,11 +43,27 @@ pub(crate) struct Wish {
     pub(crate) url: McpUrl,
     pub(crate) client_id: Option<String>,
     pub(crate) scope: Option<String>,
+    pub(crate) binding: Binding,
 }
 
-/// Finds whom to ask, and as which client: `kept` says it afterwards. A registration goes on though the process is to
-/// stop.
-pub(crate) async fn introduce(web: &Web, wish: &Wish, kept: &mut Kept, stop: &Shutdown) -> Result<Introduced, Fault> {
+/// What was learned since the start, and changes what is asked for.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Learned {
+    /// More than what strangers are told to ask for.
+    pub(crate) scope: Option<String>,
+    /// The resource takes nothing but proofs by DPoP.
+    pub(crate) must_be_dpop: bool,
+}
+
+/// Finds whom to ask, and as which client, for which scope and with which key: `kept` says it afterwards. A
+/// registration goes on though the process is to stop.
+pub(crate) async fn introduce(
+    web: &Web,
+    wish: &Wish,
+    learned: &Learned,
+    kept: &mut Kept,
+    stop: &Shutdown,
+) -> Result<Introduced, Fault> {
     let found = stop.or_stop(discovery::discover(web, &wish.url)).await;
     let authority = found.unwrap_or(Err(Fault::Stopping))?;
     // A registration counts with the server that gave it, and with no other.
@@ -57,13 +74,18 @@ pub(crate) async fn introduce(web: &Web, wish: &Wish, kept: &mut Kept, stop: &Sh
         (None, Some(endpoint)) => (grant::register(web, endpoint, REDIRECT_URI).await?, true, true),
         (None, None) => (CLIENT_ID.to_owned(), false, false),
     };
+    let must_be_dpop = learned.must_be_dpop || authority.offers.must_be_dpop;
+    let by_dpop = wish.binding.by_dpop(Offers { must_be_dpop, ..authority.offers });
+    let scope = learned.scope.as_ref().map(|wider| with_renewal(wider, authority.scope.as_deref()));
     *kept = Kept {
-        resource: wish.url.resource().to_owned(),
+        resource: authority.resource.clone(),
         issuer: authority.issuer.clone(),
         token_endpoint: authority.token_endpoint.to_string(),
         revocation_endpoint: authority.revocation_endpoint.as_ref().map(Url::to_string),
         client_id,
         registered,
+        scope: scope.or_else(|| wish.scope.clone()).or_else(|| authority.scope.clone()),
+        dpop_key: by_dpop.then(DpopKey::generate).transpose()?,
         refresh_token: None,
         endpoint_secret: kept.endpoint_secret.take(),
     };
@@ -77,6 +99,17 @@ pub(crate) struct Introduced {
     pub(crate) is_new: bool,
 }
 
+impl Introduced {
+    pub(crate) const fn token_endpoint(&self) -> &Url {
+        &self.authority.token_endpoint
+    }
+
+    /// Whether the server says of itself that it binds tokens.
+    pub(crate) const fn can_bind(&self) -> bool {
+        self.authority.offers.envelope || self.authority.offers.dpop
+    }
+}
+
 /// Signs somebody in. A stop ends the waiting for them; what they answered is redeemed all the same.
 pub(crate) async fn sign_in(
     web: &Web,
@@ -86,17 +119,28 @@ pub(crate) async fn sign_in(
     person: &Person,
     stop: &Shutdown,
 ) -> Result<Granted, Fault> {
+    let asking = Asking::of(wish.binding, kept.dpop_key.as_ref().map(|key| key.as_str()))?;
+    let jkt = match &asking {
+        Asking::Dpop(key) => Some(key.thumbprint()),
+        Asking::Envelope | Asking::Nothing => None,
+    };
     let callback = Callback::bind().await?;
-    let scope = wish.scope.clone().or_else(|| authority.scope.clone());
-    let question = Question::new(authority, &kept.client_id, &wish.url, scope, &callback.redirect_uri())?;
+    let scope = kept.scope.as_deref();
+    let question = Question::new(authority, &kept.client_id, scope, jkt, &callback.redirect_uri())?;
     tell(authority, kept);
-    let pasted = person.ask(question.url())?;
-    let answer = stop.or_stop(timeout(PERSON_WAIT_MAX, answered(&question, &callback, pasted))).await;
+    let asked = person.ask(question.url(), &callback.way()?)?;
+    let answer = stop.or_stop(timeout(PERSON_WAIT_MAX, answered(&question, &callback, asked))).await;
     let answer = answer.ok_or(Fault::Stopping)?.map_err(|_elapsed| Fault::NobodySignedIn)??;
     let code = question.code(answer)?;
-    let granted = redeem(web, authority, &kept.client_id, &question, &code, &wish.url).await?;
+    let granted = redeem(web, authority, &kept.client_id, &question, &code, &asking).await?;
     eprintln!("Signed in.");
     Ok(granted)
+}
+
+/// A wider scope, with what a refresh token takes where the server wants that said.
+fn with_renewal(wider: &str, said: Option<&str>) -> String {
+    let is_said = |scope: &str| scope.split_whitespace().any(|word| word == OFFLINE_ACCESS);
+    if said.is_some_and(is_said) && !is_said(wider) { format!("{wider} {OFFLINE_ACCESS}") } else { wider.to_owned() }
 }
 
 fn tell(authority: &Authority, kept: &Kept) {
@@ -114,7 +158,7 @@ fn tell(authority: &Authority, kept: &Kept) {
 async fn answered(
     question: &Question,
     callback: &Callback,
-    mut pasted: Option<mpsc::Receiver<String>>,
+    Asked { mut pasted, is_opened }: Asked,
 ) -> Result<Answer, Fault> {
     let typed = async {
         while let Some(lines) = &mut pasted
@@ -128,7 +172,7 @@ async fn answered(
         std::future::pending().await
     };
     tokio::select! {
-        answer = callback.answer(question) => answer,
+        answer = callback.answer(question, is_opened) => answer,
         answer = typed => Ok(answer),
     }
 }
@@ -139,7 +183,7 @@ async fn redeem(
     client_id: &str,
     question: &Question,
     code: &str,
-    url: &McpUrl,
+    asking: &Asking,
 ) -> Result<Granted, Fault> {
     let form = [
         ("grant_type", "authorization_code"),
@@ -147,7 +191,24 @@ async fn redeem(
         ("code", code),
         ("code_verifier", question.verifier()),
         ("redirect_uri", question.redirect_uri()),
-        ("resource", url.resource()),
+        ("resource", &authority.resource),
     ];
-    grant::request(web, &authority.token_endpoint, &form).await
+    grant::request(web, &authority.token_endpoint, &form, asking).await
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_wider_scope_keeps_what_a_refresh_token_takes() {
+        for (wider, said, asked) in [
+            ("a b", Some("a offline_access"), "a b offline_access"),
+            ("a offline_access", Some("offline_access"), "a offline_access"),
+            ("a b", Some("a"), "a b"),
+            ("a b", None, "a b"),
+        ] {
+            assert_eq!(with_renewal(wider, said), asked);
+        }
+    }
 }

@@ -1,11 +1,14 @@
 //! Lines in and lines out: the transport towards a client that started this program.
 //!
 //! Called by `bridge`. Two threads of their own, as a read of standard input can be ended by nobody: the end of the
-//! process must not wait for one. Invariant: nothing but messages is written to standard output, each on one line.
+//! process must not wait for one. Invariant: nothing but messages is written to standard output, each on one line; what
+//! a server says that is none is read over.
 //! Specification: MCP, stdio transport.
 
 use std::io::{BufRead, BufReader, Read as _, Write as _};
 
+use bailiwick_proto::mcp::Members;
+use serde_json::value::RawValue;
 use tokio::sync::{mpsc, oneshot};
 
 /// Longest line from the client: what data planes take.
@@ -99,6 +102,9 @@ impl Out {
 
     /// One message: whatever white space it has between its words, it is one line.
     pub(crate) async fn say(&self, message: &[u8]) {
+        if !is_message(message) {
+            return tracing::warn!(bytes = message.len(), "what the server says is no message; it is left out");
+        }
         let mut line = message.trim_ascii().to_vec();
         // Within a string of JSON there is neither.
         line.iter_mut().filter(|byte| matches!(**byte, b'\n' | b'\r')).for_each(|byte| *byte = b' ');
@@ -111,6 +117,18 @@ impl Out {
         let (say, heard) = mpsc::channel(MESSAGES_MAX);
         (Self(say), heard)
     }
+}
+
+/// Whether a client can read it as a message: a request, a notification, or an answer.
+pub(crate) fn is_message(text: &[u8]) -> bool {
+    let has_form = || {
+        let value: &RawValue = serde_json::from_slice(text).ok()?;
+        let members = Members::of(value)?;
+        let is_said = members.get("jsonrpc")?.get() == r#""2.0""#;
+        let says = ["method", "result", "error"].iter().any(|name| members.get(name).is_some());
+        (is_said && says).then_some(())
+    };
+    has_form().is_some()
 }
 
 #[cfg(test)]
@@ -136,7 +154,20 @@ mod tests {
     #[tokio::test]
     async fn a_message_is_one_line() {
         let (out, mut heard) = Out::heard();
-        out.say(b"{\n  \"a\": \"b\\n\"\r\n}\n").await;
-        assert_eq!(heard.recv().await.unwrap(), b"{   \"a\": \"b\\n\"  }\n");
+        out.say(b"{\n  \"jsonrpc\":\"2.0\",\"method\": \"b\\n\"\r\n}\n").await;
+        assert_eq!(heard.recv().await.unwrap(), b"{   \"jsonrpc\":\"2.0\",\"method\": \"b\\n\"  }\n");
+    }
+
+    #[tokio::test]
+    async fn what_is_no_message_is_not_said() {
+        let (out, mut heard) = Out::heard();
+        for nonsense in
+            ["", "hello", "<html>", "{}", "[]", "null", r#"{"jsonrpc":"2.0"}"#, r#"{"jsonrpc":"1.0","method":"x"}"#]
+        {
+            out.say(nonsense.as_bytes()).await;
+        }
+        out.say(br#"{"jsonrpc":"2.0","id":1,"result":{}} {"jsonrpc":"2.0","id":2,"result":{}}"#).await;
+        out.say(br#"{"jsonrpc":"2.0","id":3,"result":{}}"#).await;
+        assert_eq!(heard.recv().await.unwrap(), b"{\"jsonrpc\":\"2.0\",\"id\":3,\"result\":{}}\n");
     }
 }

@@ -6,12 +6,12 @@
 
 use std::time::Duration;
 
-use http::StatusCode;
+use http::{HeaderMap, StatusCode};
 use reqwest::{Client, RequestBuilder, Response, redirect::Policy};
 use serde_json::Value;
 use url::Url;
 
-use crate::{fault::Fault, target::is_here};
+use crate::{fault::Fault, possession, target::is_here};
 
 const CONNECT_WAIT_MAX: Duration = Duration::from_secs(10);
 /// For what is read whole.
@@ -36,6 +36,8 @@ pub(crate) struct Document {
     pub(crate) status: StatusCode,
     /// Null where it is no JSON.
     pub(crate) body: Value,
+    /// For the next DPoP proof.
+    pub(crate) nonce: Option<String>,
 }
 
 impl Web {
@@ -76,9 +78,9 @@ impl Web {
     /// Sends, and reads the answer whole.
     pub(crate) async fn document(&self, url: &Url, request: RequestBuilder) -> Result<Document, Fault> {
         let response = Self::send(url, request.timeout(self.wait_max)).await?;
-        let status = response.status();
+        let (status, nonce) = (response.status(), possession::nonce(response.headers()));
         let bytes = read(url, response, DOCUMENT_BYTES_MAX).await?;
-        Ok(Document { status, body: serde_json::from_slice(&bytes).unwrap_or(Value::Null) })
+        Ok(Document { status, body: serde_json::from_slice(&bytes).unwrap_or(Value::Null), nonce })
     }
 
     /// Asks for a document in JSON.
@@ -89,6 +91,12 @@ impl Web {
     /// Asks for a stream, and reads no more than the head of the answer.
     pub(crate) async fn head(&self, url: &Url) -> Result<Response, Fault> {
         let request = self.of(url).get(url.clone()).header("accept", "text/event-stream");
+        Self::send(url, request.timeout(self.wait_max)).await
+    }
+
+    /// Posts a message in JSON, and reads no more than the head of the answer.
+    pub(crate) async fn post(&self, url: &Url, headers: HeaderMap, body: &Value) -> Result<Response, Fault> {
+        let request = self.of(url).post(url.clone()).headers(headers).body(body.to_string());
         Self::send(url, request.timeout(self.wait_max)).await
     }
 }

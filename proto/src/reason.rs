@@ -82,6 +82,7 @@ reasons! {
     NodeOverloaded = "node_overloaded", "This node has too many calls under way; try again in a moment.";
     SpoolPressure = "spool_pressure", "Records cannot be shipped fast enough; only retrieval goes on.";
     SpoolFull = "spool_full", "Records cannot be kept safely, so calls are refused.";
+    LedgerOutdated = "ledger_outdated", "The ledger is not known to read such records; upgrade it, or ask again once it answers.";
     LedgerUnreachable = "ledger_unreachable", "The ledger did not acknowledge the record in time, so the call is refused.";
     UpstreamUnreachable = "upstream_unreachable", "The server could not be reached.";
     UpstreamRefused = "upstream_refused", "The server refused the gateway's request.";

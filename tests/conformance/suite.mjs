@@ -22,6 +22,9 @@ import { listenInFrontOf } from './proxy.mjs';
 /** Longest run of one scenario; the suite's own default is three times as long. */
 const SCENARIO_MS_MAX = 10_000;
 
+/** Scenarios for clients that no revision may be named for. */
+const EXTENSIONS = ['auth/dpop', 'auth/dpop-nonce'];
+
 const { values: options } = parseArgs({
   options: {
     suite: { type: 'string' },
@@ -82,8 +85,9 @@ const target = options.client ? ['client', '--command', options.client] : ['serv
 const common = [...target, '-o', folder, '--timeout', String(SCENARIO_MS_MAX)];
 // A scenario of an extension belongs to no revision; asked for by name, it is run all the same.
 const forced = options.client ? [] : ['--force'];
+const versioned = (name) => (EXTENSIONS.includes(name) ? [] : ['--spec-version', options.revision]);
 const runs = options.scenario.length
-  ? options.scenario.map((name) => [...common, '--scenario', name, '--spec-version', options.revision, ...forced])
+  ? options.scenario.map((name) => [...common, '--scenario', name, ...versioned(name), ...forced])
   : [[...common, '--requirements', options.revision]];
 let said = '';
 for (const given of runs) said += await run(options.suite, given);

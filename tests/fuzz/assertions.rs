@@ -237,7 +237,7 @@ fn fits(made: &Made, assertion: &Assertion, may_lack_issuer: bool) -> Result<Map
 }
 
 /// One object, with every member once.
-fn ordinary(text: &[u8]) -> Result<Map<String, Value>, Broken> {
+pub(crate) fn ordinary(text: &[u8]) -> Result<Map<String, Value>, Broken> {
     let broken = || Broken("an ordinary reader does not read it".to_owned());
     let text = std::str::from_utf8(text).map_err(|_no_text| broken())?;
     let value: Value = serde_json::from_str(text).map_err(|_no_json| broken())?;

@@ -1,6 +1,6 @@
 //! Fuzzing of everything that reads bytes of strangers: messages, headers, event streams, envelopes, the edge,
-//! OpenAPI documents, what programs and balancers say, hosts and networks, assertions and keys, and what clients of the
-//! authorization server send.
+//! OpenAPI documents, what programs and balancers say, hosts and networks, assertions and keys, proofs, contexts and
+//! certificates, what clients of the authorization server send, and directories and transmitters of signals.
 //!
 //!   fuzz --seconds 60 [--seed N] [--target NAME]   so long, all targets in turn or one; what was tried is told
 //!   fuzz --cases 100000 [--seed N] [--target NAME] so many cases of each target
@@ -12,8 +12,13 @@
 //! wrong usage.
 
 mod assertions;
+mod certificates;
+#[path = "../../control-plane/server/src/http/client_certificate/header.rs"]
+mod client_certificate;
 mod clients;
+mod config;
 mod conversation;
+mod decisions;
 mod edge;
 mod envelopes;
 mod error;
@@ -23,10 +28,31 @@ mod mutate;
 mod openapi;
 mod oracles;
 mod places;
+mod proofs;
 mod proxy;
 #[path = "../../data-plane/server/src/listener/proxy_protocol.rs"]
 mod proxy_protocol;
+#[expect(dead_code, reason = "what reads bytes is tried, not what serves")]
+#[path = "../../control-plane/server/src/scim"]
+mod scim {
+    const MEDIA_TYPE: &str = "application/scim+json";
+
+    mod document;
+    mod fault;
+    mod filter;
+    #[path = "../../../../tests/fuzz/directories.rs"]
+    pub(crate) mod fuzzed;
+    mod patch;
+    mod schema;
+}
 mod seeds;
+#[path = "../../control-plane/server/src/signals"]
+mod signals {
+    #[path = "../../../../tests/fuzz/events.rs"]
+    pub(crate) mod fuzzed;
+    mod reading;
+}
+mod signed;
 #[path = "../../data-plane/server/src/upstream/sse.rs"]
 mod sse;
 #[path = "../../data-plane/server/src/upstream/sse_transport/address.rs"]

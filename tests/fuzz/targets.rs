@@ -13,9 +13,12 @@ use bailiwick_proto::mcp::{
 use serde_json::{Value, value::RawValue};
 
 use crate::{
-    assertions, clients, conversation, edge, envelopes,
+    assertions, certificates, clients, conversation, edge, envelopes,
     mutate::{Random, changed},
-    openapi, oracles, places, proxy, seeds,
+    openapi, oracles, places, proofs, proxy,
+    scim::fuzzed as directories,
+    seeds,
+    signals::fuzzed as events,
     sse::{Mark, SseReader},
 };
 
@@ -34,7 +37,7 @@ pub(crate) struct Target {
     pub(crate) check: fn(&[u8]) -> Checked,
 }
 
-pub(crate) const TARGETS: [Target; 18] = [
+pub(crate) const TARGETS: [Target; 25] = [
     Target { name: "json", seeds: json_or_message, check: json },
     Target { name: "message", seeds: a_message, check: message },
     Target { name: "answer", seeds: a_message, check: answer },
@@ -53,6 +56,13 @@ pub(crate) const TARGETS: [Target; 18] = [
     Target { name: "key-set", seeds: assertions::a_set, check: assertions::key_set },
     Target { name: "redirect", seeds: clients::redirects, check: clients::redirect },
     Target { name: "form", seeds: clients::a_form, check: clients::form },
+    Target { name: "filter", seeds: directories::a_filter, check: directories::filter },
+    Target { name: "patch", seeds: directories::a_patch, check: directories::check_patch },
+    Target { name: "event", seeds: events::one, check: events::check },
+    Target { name: "dpop", seeds: proofs::a_dpop_proof, check: proofs::dpop },
+    Target { name: "proof", seeds: proofs::a_proof, check: proofs::proof },
+    Target { name: "context", seeds: proofs::a_context, check: proofs::check_context },
+    Target { name: "client-cert", seeds: certificates::one, check: certificates::check },
 ];
 
 /// What a case is about.

@@ -55,6 +55,8 @@ pub enum Target<'a> {
     Gateway(&'a [String], &'a str),
     /// A gateway's side towards servers: its binary, where it is administered, and its URL up to `/mcp`.
     Client { bailiwick: &'a Path, admin: &'a str, mcp: &'a str },
+    /// The local bridge: its binary.
+    Connect { bailiwick: &'a Path },
 }
 
 /// Runs all scenarios of a revision, or only some.
@@ -73,6 +75,10 @@ pub async fn run(target: Target<'_>, revision: &str, scenarios: &[&str]) -> Resu
         Target::Client { bailiwick, admin, mcp } => {
             command.env("GATEWAY_BAILIWICK", bailiwick).env("BAILIWICK_ADMIN", admin).env("GATEWAY_MCP", mcp);
             command.args(["--client", &format!("{} tests/peers/conformance_client.mjs", peers::place("PEER_NODE")?)])
+        }
+        Target::Connect { bailiwick } => {
+            command.env("GATEWAY_BAILIWICK", bailiwick);
+            command.args(["--client", &format!("{} tests/peers/connect_client.mjs", peers::place("PEER_NODE")?)])
         }
     };
     for scenario in scenarios {

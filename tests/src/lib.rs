@@ -25,6 +25,7 @@ pub mod records;
 pub mod scripted;
 pub mod tap;
 pub mod task_server;
+pub mod tls_proxy;
 pub mod upstream;
 pub mod visitor;
 pub mod wait;
@@ -43,6 +44,7 @@ pub use namespaces::{BRIDGE, Network, within_namespaces};
 pub use scripted::{Reply, ScriptedServer};
 pub use tap::{Tap, Tapped};
 pub use task_server::TaskServer;
+pub use tls_proxy::TlsProxy;
 pub use upstream::SampleServer;
 pub use wait::eventually;
 

@@ -21,7 +21,8 @@ fn whatever_strangers_send_is_read_as_promised() {
         ["json", "message", "answer", "headers", "stream", "envelope", "wishes", "edge", "openapi", "conversation"];
     let places = ["proxy", "host", "network", "sse-address"];
     let identity = ["assertion", "key-set", "redirect", "form"];
-    for target in readers.into_iter().chain(places).chain(identity) {
+    let proofs = ["filter", "patch", "event", "dpop", "proof", "context", "client-cert"];
+    for target in readers.into_iter().chain(places).chain(identity).chain(proofs) {
         let line = said.lines().find(|line| line.starts_with(&format!("{target}: "))).unwrap();
         assert!(!line.contains(", 0 of them accepted"), "seeds that nothing accepts test nothing: {line}");
     }

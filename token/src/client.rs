@@ -3,10 +3,14 @@
 //!
 //! Assertions are made by the control plane when it exchanges a code at a company's identity provider. They are signed
 //! with the key of our access tokens, whose public half is published anyway; `typ` and `iss` keep the two apart, as an
-//! access token is `at+jwt` and of our issuer, and this is `JWT` and of a client id. Proofs are made by what measures
-//! and tests, with keys of its own.
+//! access token is `at+jwt` and of our issuer, and this is `JWT` and of a client id. Proofs are made by the
+//! local bridge, and by what measures and tests, with keys of their own.
 
-use base64::{Engine as _, engine::general_purpose::URL_SAFE_NO_PAD};
+use aws_lc_rs::digest;
+use base64::{
+    Engine as _,
+    engine::general_purpose::{STANDARD, URL_SAFE_NO_PAD},
+};
 use serde::Serialize;
 use serde_json::json;
 
@@ -58,6 +62,19 @@ pub struct DpopClaims<'a> {
 /// # Errors
 /// When the key cannot sign.
 pub fn dpop_proof(claims: &DpopClaims<'_>, key: &SigningKey) -> Result<AccessToken, KeyError> {
+    dpop_proof_over(claims, None, key)
+}
+
+/// The same, for this body and no other (`content_digest`), where one is given. Servers that know nothing of that claim
+/// pass over it.
+///
+/// # Errors
+/// When the key cannot sign.
+pub fn dpop_proof_over(
+    claims: &DpopClaims<'_>,
+    body: Option<&[u8]>,
+    key: &SigningKey,
+) -> Result<AccessToken, KeyError> {
     let PublicJwk { kty, crv, x, y, .. } = key.public_jwk();
     let mut jwk = json!({"kty": kty, "crv": crv, "x": x});
     if let (Some(y), Some(members)) = (y, jwk.as_object_mut()) {
@@ -67,7 +84,9 @@ pub fn dpop_proof(claims: &DpopClaims<'_>, key: &SigningKey) -> Result<AccessTok
     let DpopClaims { method, url, token, nonce, jti, iat } = claims;
     let mut claims = json!({"htm": method, "htu": url, "jti": jti, "iat": iat});
     let ath = token.map(|token| URL_SAFE_NO_PAD.encode(TokenHash::of(token).as_bytes()));
-    for (name, value) in [("ath", ath), ("nonce", nonce.map(str::to_owned))] {
+    let digest = body.map(|body| STANDARD.encode(digest::digest(&digest::SHA256, body)));
+    let digest = digest.map(|digest| format!("sha-256=:{digest}:"));
+    for (name, value) in [("ath", ath), ("nonce", nonce.map(str::to_owned)), ("content_digest", digest)] {
         if let (Some(value), Some(members)) = (value, claims.as_object_mut()) {
             members.insert(name.to_owned(), json!(value));
         }

@@ -9,6 +9,8 @@
 //! one JSON reading or none; nothing in a proof names a place or chooses what verifying means; time is an argument.
 //! Absent: nonces and the memory of what was used (servers). Specifications: RFC 9449 §4, 7515, 7638, 8725.
 
+mod url;
+
 use std::fmt;
 
 use aws_lc_rs::{digest, signature::ParsedPublicKey};
@@ -18,6 +20,7 @@ use base64::{
 };
 use serde_json::{Map, Value};
 
+use self::url::canonical_url;
 use crate::{
     assertion::{AssertionAlgorithm, AssertionError, KeySetError, Parts, is_plain, json_object, one_public_key},
     claims::Thumbprint,
@@ -152,6 +155,18 @@ impl DpopProof {
     /// # Errors
     /// The first of the checks that fails, in the order of this module's header.
     pub fn verify(jwt: &str, request: &DpopRequest<'_>, now_unix: i64) -> Result<Self, DpopError> {
+        Self::verified(jwt, request, now_unix, Some(request.body))
+    }
+
+    /// The same before the body is there: what is left is to ask [`is_of_body`] once it is.
+    ///
+    /// # Errors
+    /// As of [`Self::verify`], whatever the body.
+    pub fn verify_head(jwt: &str, request: &DpopRequest<'_>, now_unix: i64) -> Result<Self, DpopError> {
+        Self::verified(jwt, request, now_unix, None)
+    }
+
+    fn verified(jwt: &str, request: &DpopRequest<'_>, now_unix: i64, body: Option<&[u8]>) -> Result<Self, DpopError> {
         if jwt.len() > DPOP_BYTES_MAX {
             return Err(DpopError::TooLong);
         }
@@ -162,6 +177,9 @@ impl DpopProof {
         }
         let proof = Self::read(&json_object(parts.claims)?, jkt)?;
         proof.check(request, now_unix)?;
+        if body.is_some_and(|body| !is_of_body(proof.content_digest.as_ref(), body)) {
+            return Err(DpopError::Content);
+        }
         key.verify_sig(parts.signed.as_bytes(), &parts.signature).map_err(|_| DpopError::Signature)?;
         Ok(proof)
     }
@@ -206,11 +224,14 @@ impl DpopProof {
                 }
             }
         }
-        if self.content_digest.is_some_and(|digest| !same_secret(&digest, sha256(request.body).as_ref())) {
-            return Err(DpopError::Content);
-        }
         Ok(())
     }
+}
+
+/// Whether a proof that says this digest, or none, fits a body.
+#[must_use]
+pub fn is_of_body(content_digest: Option<&[u8; 32]>, body: &[u8]) -> bool {
+    content_digest.is_none_or(|digest| same_secret(digest, sha256(body).as_ref()))
 }
 
 /// Can this be the thumbprint of a key: SHA-256 in canonical base64url?
@@ -267,26 +288,6 @@ fn text(claims: &Map<String, Value>, name: &'static str, bytes_max: usize) -> Re
 fn content_digest(text: &str) -> Option<[u8; 32]> {
     let digest = text.strip_prefix("sha-256=:")?.strip_suffix(':')?;
     STANDARD.decode(digest).ok()?.try_into().ok()
-}
-
-/// An HTTP URL as two are compared (RFC 3986 §6.2.2.1, §6.2.3): scheme and host without case, no default port, a path,
-/// and neither query nor fragment. `None` if it is no such URL.
-fn canonical_url(url: &str) -> Option<String> {
-    let url = url.split(['?', '#']).next()?;
-    let (scheme, rest) = url.split_once("://")?;
-    let scheme = scheme.to_ascii_lowercase();
-    let default_port = match scheme.as_str() {
-        "https" => ":443",
-        "http" => ":80",
-        _ => return None,
-    };
-    let (authority, path) = rest.split_once('/').unwrap_or((rest, ""));
-    let authority = authority.to_ascii_lowercase();
-    let authority = authority.strip_suffix(default_port).unwrap_or(&authority).trim_end_matches(':');
-    if authority.is_empty() || authority.contains(['@', '\\']) {
-        return None;
-    }
-    Some(format!("{scheme}://{authority}/{path}"))
 }
 
 fn sha256(bytes: &[u8]) -> digest::Digest {

@@ -27,7 +27,7 @@ mod secret;
 mod verify;
 
 pub use claims::{ACT_DEPTH_MAX, Actor, Claims, Confirmation, Thumbprint};
-pub use client::{DpopClaims, client_assertion, dpop_proof};
+pub use client::{DpopClaims, client_assertion, dpop_proof, dpop_proof_over};
 pub use jwk::{Algorithm, PublicJwk};
 pub use key::{KeyError, SigningKey};
 pub use mint::{MintError, mint};

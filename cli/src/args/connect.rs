@@ -16,6 +16,20 @@ pub(crate) enum Keys {
     File,
 }
 
+/// How tokens may be bound, so that a thief cannot use them.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
+pub(crate) enum Binding {
+    /// As the server offers it: by an envelope, as Bailiwick does, else by DPoP, else not.
+    #[default]
+    Auto,
+    /// By a key that comes with each token, or not at all.
+    Envelope,
+    /// By DPoP with a key of the sign-in, or not at all.
+    Dpop,
+    /// Not, though the server offers it.
+    None,
+}
+
 #[derive(Debug, Args)]
 pub(crate) struct ConnectArgs {
     /// The MCP URL of a virtual server.
@@ -45,9 +59,12 @@ pub(crate) struct IdentityArgs {
     /// which an administrator registers.
     #[arg(long, value_name = "ID")]
     pub(crate) client_id: Option<String>,
-    /// What to ask for, in place of what the server names: mcp:read, mcp:write or mcp:tools.
+    /// What to ask for, and no more, in place of what the server names: mcp:read, mcp:write or mcp:tools.
     #[arg(long, value_name = "SCOPE")]
     pub(crate) scope: Option<String>,
+    /// How tokens may be bound, so that a thief cannot use them.
+    #[arg(long, value_enum, default_value_t)]
+    pub(crate) binding: Binding,
     /// Where keys are kept.
     #[arg(long, value_enum, default_value_t)]
     pub(crate) keys: Keys,

@@ -6,7 +6,8 @@ use super::Output;
 
 #[derive(Debug, Args)]
 pub(crate) struct ExplainArgs {
-    /// The call: the id that its refusal carried, and that `audit query` shows.
+    /// The call, or the decision that a service asked for: the id that the refusal or the answer carried, and that
+    /// `audit query` shows.
     pub(crate) request_id: String,
     /// The ledger's URL.
     #[arg(long, env = "BAILIWICK_LEDGER", default_value = "http://127.0.0.1:8440", value_name = "URL")]

@@ -1,6 +1,6 @@
 //! `audit query` and `audit export`: what the ledger holds, for people and for spreadsheets.
 //!
-//! A query shows one line per call: the intent and its outcome share a request id. An export walks the log in its
+//! A query shows one line per call, or decision for a service: an intent and its outcome share a request id. An export walks the log in its
 //! own order, page by page, so that it is complete and can be repeated.
 
 use std::{
@@ -23,7 +23,7 @@ const PAGE_RECORDS: usize = 1000;
 const QUERY_PAGES_MAX: usize = 50;
 
 /// Columns of the CSV: header and path in the record.
-const COLUMNS: [(&str, &str); 35] = [
+const COLUMNS: [(&str, &str); 36] = [
     ("index", "index"),
     ("leaf_hash", "leaf_hash"),
     ("kind", "kind"),
@@ -59,6 +59,7 @@ const COLUMNS: [(&str, &str); 35] = [
     ("client_name", "trace.client_name"),
     ("control_event", "control.type"),
     ("method", "trace.method"),
+    ("decision_client", "decision_client"),
 ];
 
 pub(crate) async fn run(command: AuditCommand) -> Result<(), Failure> {
@@ -107,6 +108,7 @@ fn parameters(filter: &AuditFilter) -> Vec<(&'static str, String)> {
         ("binding", &filter.binding),
         ("request_id", &filter.request_id),
         ("consent", &filter.consent),
+        ("decision_client", &filter.decision_client),
         ("since", &filter.since),
     ];
     named.into_iter().filter_map(|(key, value)| value.clone().map(|value| (key, value))).collect()
@@ -137,10 +139,14 @@ fn calls(records: &[Value]) -> String {
 
 fn row(record: &Value, outcome: Option<&Value>) -> Vec<String> {
     let kind = text(record, "kind");
+    let service = text(record, "decision_client");
     let is_call = kind.starts_with("call.");
+    let is_decided = is_call || !service.is_empty();
     let reason = text(record, "decision.reason");
     let status = outcome.map_or_else(|| text(record, "outcome.status"), |found| text(found, "outcome.status"));
     let result = match (reason.as_str(), status.as_str(), is_call) {
+        ("", ..) if !service.is_empty() => format!("told {service}"),
+        (reason, ..) if !service.is_empty() => format!("told {service} ({reason})"),
         (_, _, false) => text(record, "control.type"),
         ("", "", true) => "pending".to_owned(),
         ("", status, true) => status.to_owned(),
@@ -160,7 +166,7 @@ fn row(record: &Value, outcome: Option<&Value>) -> Vec<String> {
     };
     vec![
         text(record, "ts").chars().take(23).collect::<String>().replace('T', " "),
-        if is_call { text(record, "decision.effect") } else { kind },
+        if is_decided { text(record, "decision.effect") } else { kind },
         text(record, "user"),
         text(record, "agent"),
         used.trim_end().to_owned(),
@@ -225,6 +231,7 @@ fn matches(record: &Value, filter: &AuditFilter, not_before: Option<&str>) -> bo
         ("decision.effect", &filter.decision),
         ("binding", &filter.binding),
         ("request_id", &filter.request_id),
+        ("decision_client", &filter.decision_client),
     ];
     // As the ledger sees it: of a use the record says so itself, of a change its event does.
     let is_about = |consent: &String| ["consent", "control.consent"].iter().any(|path| text(record, path) == *consent);
@@ -319,9 +326,15 @@ mod tests {
             json!({"kind": "call.denied", "request_id": "r2", "decision": {"effect": "deny", "reason": "policy_denied"}}),
             json!({"kind": "call.denied", "request_id": "r3", "server": "finance", "trace": {"method": "resources/read"},
                    "decision": {"effect": "deny", "reason": "policy_denied"}}),
+            json!({"kind": "decision.evaluated", "request_id": "r4", "decision": {"effect": "permit"},
+                   "decision_client": "billing", "server": "finance", "tool": "create_charge"}),
+            json!({"kind": "decision.evaluated", "request_id": "r4", "decision_client": "billing",
+                   "decision": {"effect": "deny", "reason": "ceiling_exceeded"}, "tool": "drop"}),
         ];
         let shown = calls(&records);
-        assert_eq!(shown.lines().count(), 4, "{shown}");
+        assert_eq!(shown.lines().count(), 6, "{shown}");
+        assert!(shown.contains("permit") && shown.contains("told billing ") && !shown.contains("evaluated"), "{shown}");
+        assert!(shown.contains("told billing (ceiling_exceeded)"), "{shown}");
         assert!(shown.contains("finance resources/read"), "{shown}");
         assert!(shown.contains("finance/query_data") && shown.contains("ok") && shown.contains("1.5"), "{shown}");
         assert!(shown.contains("policy_denied"), "{shown}");
@@ -341,6 +354,7 @@ mod tests {
             binding: None,
             request_id: None,
             consent: None,
+            decision_client: None,
             since: None,
         };
         let asked = [("server", "finance".to_owned()), ("method", "resources/read".to_owned())];
@@ -348,6 +362,10 @@ mod tests {
         let of = |method: &str| json!({"server": "finance", "trace": {"method": method}});
         assert!(matches(&of("resources/read"), &filter, None));
         assert!(!matches(&of("tools/call"), &filter, None) && !matches(&json!({"server": "finance"}), &filter, None));
+        let filter = AuditFilter { decision_client: Some("billing".to_owned()), method: None, ..filter };
+        assert_eq!(parameters(&filter)[1], ("decision_client", "billing".to_owned()));
+        let of = |service: &str| json!({"server": "finance", "decision_client": service});
+        assert!(matches(&of("billing"), &filter, None) && !matches(&of("other"), &filter, None));
     }
 
     #[test]

@@ -5,7 +5,7 @@
 
 use std::{io::IsTerminal as _, path::PathBuf};
 
-use bailiwick_connect::{Connection, Fault, KeyStore, McpUrl, Options, Reach};
+use bailiwick_connect::{Binding, Connection, Fault, KeyStore, McpUrl, Options, Reach};
 use bailiwick_runtime::{
     config::{default_data_dir, env},
     telemetry::{self, LogFormat},
@@ -13,9 +13,9 @@ use bailiwick_runtime::{
 
 use super::role::stop_on_signal;
 use crate::{
-    args::{ConnectArgs, IdentityArgs, Keys},
+    args::{self, ConnectArgs, IdentityArgs, Keys},
     failure::Failure,
-    output::{printed, show},
+    output::printed,
 };
 
 /// Below the folder for data.
@@ -30,8 +30,10 @@ pub(crate) async fn run(args: ConnectArgs) -> Result<(), Failure> {
     let options = Options {
         client_id: args.identity.client_id.clone(),
         scope: args.identity.scope.clone(),
+        binding: binding(args.identity.binding),
         key_store: key_store(args.identity.keys),
         folder: folder(),
+        to_sign_out: args.sign_out,
         reach: Reach::of_this_machine(args.no_browser, terminal),
         sign_in_command: sign_in_command(&url, &args.identity),
         url,
@@ -52,7 +54,7 @@ pub(crate) async fn run(args: ConnectArgs) -> Result<(), Failure> {
 
 async fn sign_out(connection: &Connection) -> Result<(), Failure> {
     let said = if connection.sign_out().await.map_err(failure)? { "signed out" } else { "was not signed in" };
-    show(&format!("{said}\n"));
+    eprintln!("{said}");
     Ok(())
 }
 
@@ -101,13 +103,28 @@ pub(crate) fn check(identity: &IdentityArgs) -> Result<(), Failure> {
 /// The options that say which keys are used, as they are written.
 pub(crate) fn identity_words(identity: &IdentityArgs) -> Vec<String> {
     let given = [("--client-id", identity.client_id.clone()), ("--scope", identity.scope.clone())];
+    let binding = match identity.binding {
+        args::Binding::Auto => None,
+        args::Binding::Envelope => Some("envelope".to_owned()),
+        args::Binding::Dpop => Some("dpop".to_owned()),
+        args::Binding::None => Some("none".to_owned()),
+    };
     let keys = match identity.keys {
         Keys::Auto => None,
         Keys::Keyring => Some("keyring".to_owned()),
         Keys::File => Some("file".to_owned()),
     };
-    let all = given.into_iter().chain([("--keys", keys)]);
+    let all = given.into_iter().chain([("--binding", binding), ("--keys", keys)]);
     all.filter_map(|(name, value)| Some([name.to_owned(), value?])).flatten().collect()
+}
+
+pub(crate) const fn binding(binding: args::Binding) -> Binding {
+    match binding {
+        args::Binding::Auto => Binding::Auto,
+        args::Binding::Envelope => Binding::Envelope,
+        args::Binding::Dpop => Binding::Dpop,
+        args::Binding::None => Binding::None,
+    }
 }
 
 pub(crate) const fn key_store(keys: Keys) -> KeyStore {
@@ -136,13 +153,15 @@ mod tests {
         let identity = |client_id: &str| IdentityArgs {
             client_id: Some(client_id.to_owned()),
             scope: Some("a b".to_owned()),
+            binding: args::Binding::Dpop,
             keys: Keys::File,
         };
         let plain = "bailiwick connect https://mcp.example/mcp/shop --client-id";
         let command = sign_in_command(&url, &identity("my-client"));
-        assert_eq!(command, format!("{plain} my-client --scope 'a b' --keys file --sign-in"));
+        assert_eq!(command, format!("{plain} my-client --scope 'a b' --binding dpop --keys file --sign-in"));
         let command = sign_in_command(&url, &identity("x'; $(rm -rf ~) `y`"));
-        assert_eq!(command, format!(r"{plain} 'x'\''; $(rm -rf ~) `y`' --scope 'a b' --keys file --sign-in"));
+        let rest = "--scope 'a b' --binding dpop --keys file --sign-in";
+        assert_eq!(command, format!(r"{plain} 'x'\''; $(rm -rf ~) `y`' {rest}"));
         assert!(check(&identity("x\u{1b}[2J")).is_err() && check(&identity("x'y")).is_ok());
     }
 }

@@ -135,6 +135,7 @@ async fn serve(data: &Path, ports: Ports, args: &DevArgs, code: &str, stop: &Shu
         mcp_url: format!("http://{}/mcp", loopback(ports.mcp)),
         outbound_ca_file: outside.outbound_ca_file,
         client_document_networks: outside.client_document_networks,
+        scim_agents: outside.scim_agents,
         master_key: master_key.clone(),
         ..ControlPlaneConfig::default()
     };

@@ -1,9 +1,11 @@
 //! `explain`: who said that this agent could do that.
 //!
-//! For one call, from the ledger alone: who called, what was decided and by what, and the consent it rested on, with
-//! who granted it, why, and whether it was taken back; and where other agents handed on what it is for, the consents it
+//! For one call, or each decision of a request in which a service asked for some, from the ledger alone: who called, or
+//! who asked about whom, what was decided and by what, and the consent it rested on, with who granted it, why, and whether it was taken back; and where other agents handed on what it is for, the consents it
 //! came of, back to the person's. The control plane forgets ended consents; the ledger does not. What is not found is
 //! said. Absent: the proof that the records are in the log (`ledger verify`).
+
+use std::collections::BTreeMap;
 
 use serde_json::{Map, Value, json};
 
@@ -14,6 +16,8 @@ use crate::{
     output::{print, text},
 };
 
+/// A decision for a service.
+const EVALUATED: &str = "decision.evaluated";
 /// Records in one answer; the ledger gives no more.
 const PAGE_RECORDS: usize = 1000;
 /// Pages that are looked through for a consent's events: ten million changes of the control plane.
@@ -24,7 +28,7 @@ const PARENTS_MAX: usize = 3;
 const CONSENT_DAYS_MAX: i64 = 31;
 
 /// What the ledger has of a consent.
-#[derive(Default)]
+#[derive(Clone, Default)]
 struct Evidence {
     /// Its events, newest first, as records.
     events: Vec<Value>,
@@ -47,24 +51,33 @@ pub(crate) async fn run(args: ExplainArgs) -> Result<(), Failure> {
     if calls.is_empty() {
         return Err(Failure::Refused(nothing(&args, &records)));
     }
-    let mut explained = Vec::new();
+    let (mut explained, mut evaluated) = (Vec::new(), Vec::new());
+    // Decisions of one request mostly rest on one consent.
+    let mut known = BTreeMap::from([(String::new(), Evidence::default())]);
     for call in calls {
         let consent = text(call, "consent");
-        let evidence = match consent.as_str() {
-            "" => Evidence::default(),
-            consent => with_parents(&args.ledger, consent, &text(call, "ts")).await?,
+        let evidence = match known.get(&consent) {
+            Some(evidence) => evidence.clone(),
+            None => with_parents(&args.ledger, &consent, &text(call, "ts")).await?,
         };
         let id = text(call, "request_id");
         let ended = |record: &&Value| text(record, "kind") == "call.outcome" && text(record, "request_id") == id;
-        explained.push(explain(call, records.iter().find(ended), &evidence));
+        let told = explain(call, records.iter().find(ended), &evidence);
+        if text(call, "kind") == EVALUATED {
+            evaluated.push(told)
+        } else {
+            explained.push(told)
+        }
+        known.insert(consent, evidence);
     }
-    let answer = json!({"request_id": args.request_id, "calls": explained});
-    print(args.output, &answer, || explained.iter().map(people).collect::<Vec<_>>().join("\n\n"));
+    let answer = json!({"request_id": args.request_id, "calls": explained, "evaluations": evaluated});
+    let all = explained.iter().chain(&evaluated);
+    print(args.output, &answer, || all.map(people).collect::<Vec<_>>().join("\n\n"));
     Ok(())
 }
 
 fn is_decision(record: &Value) -> bool {
-    matches!(text(record, "kind").as_str(), "call.intent" | "call.denied")
+    matches!(text(record, "kind").as_str(), "call.intent" | "call.denied" | EVALUATED)
 }
 
 fn nothing(args: &ExplainArgs, records: &[Value]) -> String {
@@ -75,7 +88,7 @@ fn nothing(args: &ExplainArgs, records: &[Value]) -> String {
     });
     let advice = "records arrive some moments after their call";
     let changed = changed.unwrap_or_else(|| format!("; {advice}"));
-    format!("the ledger at {ledger} has no call with the request id {}{changed}", plain(request_id))
+    format!("the ledger at {ledger} has no call with the request id {}, nor a decision{changed}", plain(request_id))
 }
 
 fn items(mut answer: Value) -> Vec<Value> {
@@ -128,7 +141,8 @@ fn days_before(ts: &str) -> Option<String> {
 }
 
 fn explain(call: &Value, outcome: Option<&Value>, evidence: &Evidence) -> Value {
-    let fields = ["user", "agent", "earlier_agents", "owner", "project", "client", "session", "binding"];
+    let fields =
+        ["decision_client", "user", "agent", "earlier_agents", "owner", "project", "client", "session", "binding"];
     let records: Vec<&Value> = [Some(call), outcome].into_iter().flatten().filter_map(|one| one.get("index")).collect();
     let state = [("revision", "rev"), ("revision_age_ms", "rev_age_ms"), ("rollout", "rollout")];
     let used = ["virtual_server", "server", "tool", "tool_hash", "tier"];
@@ -223,10 +237,19 @@ fn people(call: &Value) -> String {
     let at = |path: &str| plain(&text(call, path));
     let mut lines = vec![headline(call)];
     let mut line = |name: &str, rest: &str| lines.push(format!("  {name:<10}{rest}"));
-    let [user, agent, owner, client] = ["user", "agent", "owner", "client"].map(|name| at(&format!("who.{name}")));
+    let user = at("who.user");
+    let [agent, owner, client] = ["agent", "owner", "client"].map(|name| match at(&format!("who.{name}")) {
+        unnamed if unnamed.is_empty() => "unknown".to_owned(),
+        named => named,
+    });
     match user.as_str() {
-        "" => line("who", "nobody who proved who they are"),
+        "" if at("who.decision_client").is_empty() => line("who", "nobody who proved who they are"),
+        "" => line("who", "nobody whom the node knew"),
         _ => line("who", &format!("{user}, through {agent} (owner {owner}) and client {client}")),
+    }
+    match at("who.decision_client").as_str() {
+        "" => {}
+        service => line("asked by", service),
     }
     match at("who.binding").as_str() {
         "" | "not_required" => {}
@@ -295,6 +318,10 @@ fn headline(call: &Value) -> String {
         tier => format!("({tier})"),
     };
     let ended = match (at("decision.effect").as_str(), at("outcome.status").as_str()) {
+        (effect, _) if !at("who.decision_client").is_empty() => {
+            let answer = if effect == "permit" { "permitted" } else { "refused" };
+            format!("asked by {}, told that it is {answer}", at("who.decision_client"))
+        }
         ("permit", "") => "permitted".to_owned(),
         ("permit", status) => format!("permitted, ended {status}"),
         _ => "refused".to_owned(),

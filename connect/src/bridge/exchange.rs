@@ -15,6 +15,7 @@ use crate::{
     caller::Answered,
     fault::Fault,
     sse::{EVENT_BYTES_MAX, Events},
+    stdio::is_message,
     web,
 };
 
@@ -148,7 +149,7 @@ pub(super) fn told(id: &RequestId, message: &[u8]) -> Told {
         let value: &RawValue = serde_json::from_slice(message).ok()?;
         let members = Members::of(value)?;
         let answers = members.get("method").is_none() && RequestId::read(members.get("id")?).as_ref() == Some(id);
-        answers.then_some(())
+        (answers && is_message(message)).then_some(())
     };
     if is_answer().is_some() { Told::Answer } else { Told::Other }
 }
@@ -194,6 +195,8 @@ mod tests {
             ("7", r#"{"jsonrpc":"2.0","id":7,"method":"sampling/createMessage"}"#, Told::Other),
             ("7", r#"{"jsonrpc":"2.0","method":"notifications/progress"}"#, Told::Other),
             ("7", "not json", Told::Other),
+            ("7", r#"{"id":7,"result":{}}"#, Told::Other),
+            ("7", r#"{"jsonrpc":"2.0","id":7}"#, Told::Other),
         ] {
             assert_eq!(told(&id(own), message.as_bytes()), expected, "{message}");
         }

@@ -59,9 +59,9 @@ impl World {
         task.spawn(async move { drop(axum::serve(listener, app).await) });
         let folder = tempfile::tempdir().unwrap();
         let url = McpUrl::parse(&format!("{base}/mcp")).unwrap();
-        let wish = Wish { url, client_id: None, scope: None };
+        let wish = Wish { url, client_id: None, scope: None, binding: Binding::Auto };
         let keys = folder.path().join("connect");
-        let keeper = Keeper::open(KeyStore::File, &keys, &wish).await.unwrap();
+        let keeper = Keeper::open(KeyStore::File, &keys, &wish, false).await.unwrap();
         let kept = Kept {
             resource: wish.url.resource().to_owned(),
             issuer: base.clone(),
@@ -175,4 +175,24 @@ async fn a_sign_out_deletes_what_cannot_be_read() {
     assert_eq!(world.credentials.forget().await, Err(Fault::NotTakenBack));
     assert!(!world.path("json").exists());
     assert_eq!(world.credentials.forget().await, Ok(false));
+}
+
+#[tokio::test]
+async fn more_scope_that_another_bridge_has_got_is_taken_over() {
+    let world = World::start(9).await;
+    world.grants("r-2");
+    let narrow = Kept { scope: Some("a".to_owned()), ..world.kept.clone() };
+    world.credentials.keeper.save(&narrow).await.unwrap();
+    let held = world.credentials.token().await.unwrap();
+    let refused = world.credentials.step_up(&held, "b").await.unwrap_err();
+    assert!(matches!(&refused, Fault::ScopeRefused { scope, .. } if scope == "a b"), "nobody can be asked: {refused}");
+    let wide = Kept { scope: Some("b a".to_owned()), ..world.kept.clone() };
+    world.credentials.keeper.save(&wide).await.unwrap();
+    world.says(200, &json!({"access_token": "wide", "token_type": "Bearer"}));
+    let wider = world.credentials.step_up(&held, "b").await.unwrap().expect("it is had by the refresh token");
+    assert_eq!((wider.access_token.as_str(), world.asked()), ("wide", 2));
+    // Whoever was refused with the token before gets the same, with nobody asked.
+    let same = world.credentials.step_up(&held, "b").await.unwrap().unwrap();
+    assert_eq!((same.access_token.as_str(), world.asked()), ("wide", 2));
+    assert!(world.credentials.step_up(&wider, "b").await.unwrap().is_none(), "there is no more to be had");
 }

@@ -5,8 +5,8 @@ use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 
 use super::*;
 use crate::{
-    credentials::Credentials,
     keeping::{Keeper, KeyStore},
+    possession::Binding,
     sign_in::{
         Wish,
         person::{Person, Reach},
@@ -17,8 +17,8 @@ use crate::{
 
 async fn endpoint(folder: &std::path::Path, address: SocketAddr) -> Endpoint {
     let url = McpUrl::parse("https://mcp.example/mcp").unwrap();
-    let wish = Wish { url: url.clone(), client_id: None, scope: None };
-    let keeper = Keeper::open(KeyStore::File, folder, &wish).await.unwrap();
+    let wish = Wish { url: url.clone(), client_id: None, scope: None, binding: Binding::Auto };
+    let keeper = Keeper::open(KeyStore::File, folder, &wish, false).await.unwrap();
     let person = Person { reach: Reach { browser: false, terminal: false }, command: String::new() };
     let (web, supervisor) = (Web::new().unwrap(), Supervisor::new(Shutdown::new()));
     let credentials = Credentials::new(web.clone(), wish, person, keeper, folder.to_owned(), supervisor);
@@ -30,7 +30,7 @@ async fn endpoint(folder: &std::path::Path, address: SocketAddr) -> Endpoint {
 #[tokio::test]
 async fn neither_a_head_nor_a_body_may_take_its_time() {
     let folder = tempfile::tempdir().unwrap();
-    let listener = bind("127.0.0.1:0".parse().unwrap()).await.unwrap();
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let address = listener.local_addr().unwrap();
     let (supervisor, stop) = (Supervisor::new(Shutdown::new()), Shutdown::new());
     let endpoint = Arc::new(endpoint(&folder.path().join("connect"), address).await);

@@ -24,7 +24,12 @@ pub(crate) struct Files {
 impl Files {
     pub(crate) fn open(folder: &Path) -> Result<Self, Fault> {
         private_folder(folder)?;
-        Ok(Self { folder: folder.to_owned() })
+        Ok(Self::open_to_forget(folder))
+    }
+
+    /// Whatever has become of the folder.
+    pub(crate) fn open_to_forget(folder: &Path) -> Self {
+        Self { folder: folder.to_owned() }
     }
 
     fn path(&self, name: &str) -> PathBuf {
@@ -33,6 +38,9 @@ impl Files {
 
     pub(crate) fn load(&self, name: &str) -> Result<Option<Zeroizing<Vec<u8>>>, Fault> {
         let path = self.path(name);
+        if fs::symlink_metadata(&self.folder).is_ok_and(|found| !is_own(&found) || found.mode() & 0o022 != 0) {
+            return Err(Fault::Keeping(format!("others can write to {}", self.folder.display())));
+        }
         match fs::symlink_metadata(&path) {
             Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
             Err(error) => return Err(error.into()),
@@ -110,5 +118,21 @@ mod tests {
         assert!(files.load("x").is_err(), "a link leads elsewhere");
         fs::set_permissions(&folder, fs::Permissions::from_mode(0o755)).unwrap();
         assert!(Files::open(&folder).is_err());
+    }
+
+    #[test]
+    fn what_is_to_go_goes_from_any_folder_and_is_read_where_nobody_else_could_write() {
+        let root = tempfile::tempdir().unwrap();
+        let folder = root.path().join("connect");
+        Files::open(&folder).unwrap().save("x", b"{}").unwrap();
+        for (mode, is_read) in [(0o755, true), (0o770, false), (0o707, false)] {
+            fs::set_permissions(&folder, fs::Permissions::from_mode(mode)).unwrap();
+            let files = Files::open_to_forget(&folder);
+            assert_eq!(files.load("x").is_ok(), is_read, "{mode:o}");
+        }
+        let files = Files::open_to_forget(&folder);
+        files.forget("x").unwrap();
+        assert_eq!(fs::read_dir(&folder).unwrap().count(), 0);
+        Files::open_to_forget(&root.path().join("nothing")).forget("x").unwrap();
     }
 }

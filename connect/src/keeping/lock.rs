@@ -4,7 +4,7 @@
 //! its process, whatever ends that.
 
 use std::{
-    fs::{File, OpenOptions},
+    fs::{File, OpenOptions, TryLockError},
     io,
     os::unix::fs::OpenOptionsExt as _,
     path::Path,
@@ -35,14 +35,24 @@ impl Lock {
         Self::take_within(folder, name, stop, WAIT_MAX).await
     }
 
+    /// Takes it if nobody has it; `None` if somebody does.
+    pub(crate) fn take_free(folder: &Path, name: &str) -> Result<Option<Self>, Fault> {
+        private_folder(folder)?;
+        let file = open(&folder.join(format!("{name}.lock")))?;
+        match file.try_lock() {
+            Ok(()) => Ok(Some(Self { _file: file })),
+            Err(TryLockError::WouldBlock) => Ok(None),
+            Err(TryLockError::Error(error)) => Err(error.into()),
+        }
+    }
+
     async fn take_within(folder: &Path, name: &str, stop: &Shutdown, wait_max: Duration) -> Result<Self, Fault> {
         private_folder(folder)?;
         let path = folder.join(format!("{name}.lock"));
         let (give, taken) = oneshot::channel::<io::Result<File>>();
         // A thread of its own: it may wait for as long as somebody else signs in, and must keep no process from ending.
         std::thread::spawn(move || {
-            let opened = OpenOptions::new().create(true).write(true).truncate(false).mode(0o600).open(path);
-            drop(give.send(opened.and_then(|file| file.lock().map(|()| file))));
+            drop(give.send(open(&path).and_then(|file| file.lock().map(|()| file))));
         });
         let mut taken = pin!(taken);
         let said = async {
@@ -60,6 +70,10 @@ impl Lock {
     }
 }
 
+fn open(path: &Path) -> io::Result<File> {
+    OpenOptions::new().create(true).write(true).truncate(false).mode(0o600).open(path)
+}
+
 #[cfg(test)]
 mod tests {
     use futures::FutureExt as _;
@@ -75,8 +89,10 @@ mod tests {
         let other = Lock::take(&folder, "y", &stop).await.unwrap();
         let mut second = Box::pin(Lock::take(&folder, "x", &stop));
         assert!(second.as_mut().now_or_never().is_none());
+        assert!(Lock::take_free(&folder, "x").unwrap().is_none());
         drop((first, other));
         second.await.unwrap();
+        assert!(Lock::take_free(&folder, "x").unwrap().is_some());
     }
 
     #[tokio::test]

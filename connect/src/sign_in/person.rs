@@ -1,8 +1,9 @@
 //! The way to the person: their browser, or the terminal they sit at.
 //!
 //! The command line says which ways there are ([`Reach`]); `sign_in` asks. Invariants: a program that is started for
-//! the person gets nothing but the URL, and neither standard input nor output, which may be somebody else's; where
-//! nobody can be reached, that is said at once rather than waited for.
+//! the person gets nothing but a URL of this machine that leads on (`callback`), as all its users can read what
+//! programs are started with; and neither standard input nor output, which may be somebody else's; where nobody can be
+//! reached, that is said at once rather than waited for.
 
 use std::{io::BufRead as _, process::Stdio};
 
@@ -32,6 +33,14 @@ pub(crate) struct Person {
     pub(crate) command: String,
 }
 
+/// How they were asked.
+pub(crate) struct Asked {
+    /// What they paste, where they can.
+    pub(crate) pasted: Option<mpsc::Receiver<String>>,
+    /// A browser was started for them on this machine.
+    pub(crate) is_opened: bool,
+}
+
 impl Reach {
     /// Of a process that serves a client, or that was started to sign in: is there a browser that people see?
     #[must_use]
@@ -50,21 +59,18 @@ impl Person {
         if browser || terminal { Ok(()) } else { Err(Fault::SignInFirst { command: self.command.clone() }) }
     }
 
-    /// Sends the person there. Gives what they paste, where they can.
-    pub(crate) fn ask(&self, url: &Url) -> Result<Option<mpsc::Receiver<String>>, Fault> {
+    /// Sends the person there: by `way`, whoever knows how to open it.
+    pub(crate) fn ask(&self, url: &Url, way: &Url) -> Result<Asked, Fault> {
         self.can_be_asked()?;
         let Reach { browser, terminal } = self.reach;
-        let opened = browser && open(url);
-        if opened && !terminal {
-            eprintln!("The browser should have opened. If not, go to\n\n  {url}\n");
-            return Ok(None);
-        }
-        eprintln!("Go to\n\n  {url}\n");
+        let is_opened = browser && open(way);
+        let beginning = if is_opened && !terminal { "The browser should have opened. If not, go to" } else { "Go to" };
+        eprintln!("{beginning}\n\n  {url}\n");
         if !terminal {
-            return Ok(None);
+            return Ok(Asked { pasted: None, is_opened });
         }
         eprintln!("If the browser is on another machine, paste here the address that it is sent to at the end.");
-        Ok(Some(lines()))
+        Ok(Asked { pasted: Some(lines()), is_opened })
     }
 }
 

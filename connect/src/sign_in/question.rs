@@ -13,7 +13,6 @@ use zeroize::Zeroizing;
 use crate::{
     discovery::Authority,
     fault::{Fault, printable},
-    target::McpUrl,
 };
 
 /// Bytes of randomness of a verifier and of a state.
@@ -43,8 +42,8 @@ impl Question {
     pub(crate) fn new(
         authority: &Authority,
         client_id: &str,
-        resource: &McpUrl,
-        scope: Option<String>,
+        scope: Option<&str>,
+        jkt: Option<&str>,
         redirect_uri: &str,
     ) -> Result<Self, Fault> {
         let (verifier, state) = (random()?, random()?);
@@ -57,10 +56,12 @@ impl Question {
             ("redirect_uri", redirect_uri),
             ("code_challenge", &challenge),
             ("code_challenge_method", "S256"),
-            ("resource", resource.resource()),
+            ("resource", &authority.resource),
             ("state", &state),
         ]);
         query.extend_pairs(scope.map(|scope| ("scope", scope)));
+        // RFC 9449 §10: the code is for the holder of this key.
+        query.extend_pairs(jkt.map(|jkt| ("dpop_jkt", jkt)));
         drop(query);
         let (issuer, names_itself) = (authority.issuer.clone(), authority.names_itself);
         Ok(Self { url, redirect_uri: redirect_uri.to_owned(), verifier, state, issuer, names_itself })
@@ -155,9 +156,11 @@ pub(crate) fn random() -> Result<Zeroizing<String>, Fault> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::possession::Offers;
 
     fn question(names_itself: bool) -> Question {
         let authority = Authority {
+            resource: "https://mcp.example/mcp/shop".to_owned(),
             issuer: "https://login.example".to_owned(),
             authorization_endpoint: Url::parse("https://login.example/a?tenant=1").unwrap(),
             token_endpoint: Url::parse("https://login.example/t").unwrap(),
@@ -165,9 +168,9 @@ mod tests {
             revocation_endpoint: None,
             names_itself,
             scope: None,
+            offers: Offers::default(),
         };
-        let resource = McpUrl::parse("https://mcp.example/mcp/shop").unwrap();
-        Question::new(&authority, "c", &resource, Some("mcp:read".into()), "http://127.0.0.1:1/callback").unwrap()
+        Question::new(&authority, "c", Some("mcp:read"), Some("t"), "http://127.0.0.1:1/callback").unwrap()
     }
 
     fn query(question: &Question, more: &str) -> String {
@@ -186,6 +189,7 @@ mod tests {
             ("code_challenge", &challenge),
             ("code_challenge_method", "S256"),
             ("scope", "mcp:read"),
+            ("dpop_jkt", "t"),
         ] {
             assert_eq!(asked.get(name).map(AsRef::as_ref), Some(value), "{name}");
         }

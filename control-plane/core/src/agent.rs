@@ -12,7 +12,8 @@ use std::collections::BTreeMap;
 use serde::{Deserialize, Serialize};
 
 use crate::{
-    resource::AgentSpec,
+    provisioning,
+    resource::{AgentSpec, AgentState},
     state::{Changed, State},
 };
 
@@ -26,6 +27,9 @@ pub struct Agent {
     pub spec: AgentSpec,
     /// When it was written.
     pub changed: Changed,
+    /// Who owned it has left the name that it is owned by: it acts again once somebody resumes it, or another owns it.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub owner_left: bool,
 }
 
 /// Payload of `agent_applied`.
@@ -38,6 +42,12 @@ pub struct AgentApplied {
     /// Why, where it was deactivated by a revocation.
     #[serde(default, skip_serializing_if = "String::is_empty")]
     pub reason: String,
+    /// Who owns it has left that name for good.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub owner_left: bool,
+    /// It is stopped although its directory may have stopped it already: the directory does not set it going again.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub held: bool,
 }
 
 /// Payload of `agent_deleted`.
@@ -48,10 +58,21 @@ pub struct AgentDeleted {
 }
 
 pub(crate) fn evolve_applied(state: &mut State, event: &AgentApplied, changed: Changed) {
-    state.agents.insert(event.name.clone(), Agent { spec: event.spec.clone(), changed });
+    provisioning::agents::evolve_written(state, event);
+    let AgentApplied { name, spec, .. } = event;
+    let owner_left = event.owner_left || stays_left(state, name, spec);
+    state.agents.insert(name.clone(), Agent { spec: spec.clone(), changed, owner_left });
+}
+
+/// Whether an agent that becomes so is still one whose owner has left: whoever has their name next does not answer for
+/// it by that.
+pub(crate) fn stays_left(state: &State, name: &str, spec: &AgentSpec) -> bool {
+    let is_left = |before: &Agent| before.owner_left && before.spec.owner == spec.owner;
+    spec.state != AgentState::Active && state.agents.get(name).is_some_and(is_left)
 }
 
 pub(crate) fn evolve_deleted(state: &mut State, event: &AgentDeleted) {
+    provisioning::agents::forget(state, &event.name);
     state.agents.remove(&event.name);
 }
 

@@ -88,6 +88,7 @@ pub(crate) fn apply_all(
         return Err(Rejection::Invalid(problems));
     }
     warn_of_misfits(&mut draft, manifests);
+    draft.warnings.extend(leaver::warnings(&draft.next, manifests));
     let changes = manifests.iter().map(|manifest| change(state, &draft.next, manifest.resource())).collect();
     let Draft { events, warnings, .. } = draft;
     Ok(Decision { events, answer: Answer::Changes(changes), repeated: None, warnings })
@@ -126,9 +127,10 @@ fn applied(state: &State, manifest: &Manifest, context: &Context) -> Option<Even
                 .then(|| context.event(UserApplied { name, spec: spec.clone(), reason: String::new(), held }))
         }
         Spec::Agent(spec) => {
-            let spec = leaver::resolved(state, spec);
-            (state.agents.get(&name).map(|known| &known.spec) != Some(&spec))
-                .then(|| context.event(AgentApplied { name, spec, reason: String::new() }))
+            let spec = leaver::resolved(state, &name, spec);
+            let held = !spec.acts() && provisioning::agents::may_be_held(state, &name);
+            (held || state.agents.get(&name).map(|known| &known.spec) != Some(&spec))
+                .then(|| context.event(AgentApplied { name, spec, reason: String::new(), held, owner_left: false }))
         }
         Spec::Policy(spec) => (state.policies.get(&name).map(|known| &known.spec) != Some(spec))
             .then(|| context.event(PolicyApplied { name, spec: spec.clone() })),
@@ -206,10 +208,7 @@ fn problems_of_apply(before: &State, next: &State, manifests: &[Manifest]) -> Ve
                 let message = missing(Kind::User, successor, next.users.keys());
                 problems.push(manifest.problem("spec.successor", message));
             }
-            Spec::User(spec) => {
-                let conflict = provisioning::conflict(before, &manifest.name, spec);
-                problems.extend(conflict.map(|(key, message)| manifest.problem(key, message)));
-            }
+            Spec::User(_) | Spec::Agent(_) => problems.extend(provisioning::problem(before, manifest)),
             Spec::Server(spec) => problems.extend(spec.secrets().filter_map(|(key, name)| {
                 let known = credential::is_set(next, name, credential::Audience::Servers);
                 let message = format!("no secret \"{name}\" is set; seal it first: bailiwick secret set {name}");
@@ -217,7 +216,7 @@ fn problems_of_apply(before: &State, next: &State, manifests: &[Manifest]) -> Ve
             })),
             Spec::Client(spec) => problems.extend(client_problems(next, manifest, spec)),
             Spec::IdentityProvider(spec) => problems.extend(provider_problems(next, manifest, spec)),
-            Spec::Agent(_) | Spec::Policy(_) | Spec::DecisionClient(_) => {}
+            Spec::Policy(_) | Spec::DecisionClient(_) => {}
         }
     }
     problems.extend(policy_problems(next, manifests).into_iter().chain(workload::problems(next, manifests)));

@@ -34,6 +34,22 @@ pub(crate) mod list {
     }
 }
 
+/// One that may be absent, for `#[serde(with = "crate::decimal::option")]` beside `default`.
+pub(crate) mod option {
+    use serde::{Deserializer, Serializer};
+
+    pub(crate) fn serialize<S: Serializer>(number: &Option<u64>, serializer: S) -> Result<S::Ok, S::Error> {
+        match number {
+            Some(number) => super::serialize(number, serializer),
+            None => serializer.serialize_none(),
+        }
+    }
+
+    pub(crate) fn deserialize<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<u64>, D::Error> {
+        super::deserialize(deserializer).map(Some)
+    }
+}
+
 struct Decimal;
 
 impl Visitor<'_> for Decimal {

@@ -30,6 +30,7 @@ use crate::{
     provisioning::{
         GroupDeprovisioned, GroupMembersChanged, GroupProvisioned, GroupRenamed, PersonDeprovisioned,
         PersonProvisioned, PersonRenamed,
+        agents::{AgentDeprovisioned, AgentProvisioned},
     },
     receipt::RevocationReceipted,
     refresh::TokenRefreshed,
@@ -228,6 +229,10 @@ changes! {
     GroupMembersChanged("group_members_changed"),
     /// A directory has deleted a group.
     GroupDeprovisioned("group_deprovisioned"),
+    /// A directory says that there is this agent, or what it is like.
+    AgentProvisioned("agent_provisioned"),
+    /// A directory has deleted an agent, which is retired by that.
+    AgentDeprovisioned("agent_deprovisioned"),
     /// A directory may be let in by a token.
     ScimTokenCreated("scim_token_created"),
     /// It is good no more.
@@ -267,7 +272,7 @@ pub fn recorded(event: &Event, revision: u64) -> Option<Value> {
         Change::ToolDriftObserved(_) | Change::ToolApproved(_) => {
             fields.remove("definition");
         }
-        Change::PersonProvisioned(_) => {
+        Change::PersonProvisioned(_) | Change::AgentProvisioned(_) => {
             fields.remove("profile");
         }
         Change::ServerApplied(_)
@@ -331,6 +336,7 @@ pub fn recorded(event: &Event, revision: u64) -> Option<Value> {
         | Change::GroupRenamed(_)
         | Change::GroupMembersChanged(_)
         | Change::GroupDeprovisioned(_)
+        | Change::AgentDeprovisioned(_)
         | Change::ScimTokenCreated(_)
         | Change::ScimTokenRevoked(_) => {}
     }

@@ -23,7 +23,7 @@ use crate::{
 pub struct UseCredentials {
     /// The client, which proved who it is.
     pub client: String,
-    /// What it used up by that.
+    /// What it used up by that; nothing where it has shown a certificate.
     pub uses: Vec<Use>,
     /// Where.
     pub virtual_server: String,
@@ -34,8 +34,12 @@ pub struct UseCredentials {
 
 pub(crate) fn decide_use(state: &State, wish: UseCredentials, context: &Context) -> Result<Decision, Rejection> {
     let UseCredentials { client, uses, virtual_server, wanted } = wish;
-    if state.clients.get(&client).is_some_and(|known| known.spec.auth == ClientAuth::Workload) {
+    let auth = state.clients.get(&client).map(|known| known.spec.auth);
+    if auth == Some(ClientAuth::Workload) {
         return Err(Rejection::NotItsWorkload { client });
+    }
+    if uses.is_empty() && auth.is_some_and(|auth| !auth.is_by_certificate()) {
+        return Err(Rejection::Malformed { what: "use of credentials", rule: "of one, but for a certificate" });
     }
     let (standing, project) = standing(state, &client, &virtual_server, context)?;
     let wanted = wanted.unwrap_or(standing.level);

@@ -19,7 +19,9 @@ use crate::{
     event::{Change, Event},
     evolve,
     handed_on::Ending,
-    resource::{AgentSpec, AgentState},
+    manifest::Manifest,
+    provisioning,
+    resource::{AgentSpec, AgentState, Spec},
     revocation::{REVOKED_AT_ONCE_MAX, Revoked},
 };
 
@@ -58,7 +60,9 @@ pub(crate) fn see_off(state: &State, decision: &mut Decision, context: &Context)
     }
     let (beginning, leaving): (Leavers, Leavers) =
         leavers.into_iter().partition(|(name, one)| begins(&next, name, one));
-    let mut rest = Rest::default();
+    // What has ended by itself already counts: a signal ends consents too.
+    let ended = decision.events.iter().filter(|event| matches!(event.change, Change::ConsentRevoked(_))).count();
+    let mut rest = Rest { consents: ended, ..Rest::default() };
     rest.take_agents(&next, &beginning, context);
     if !beginning.is_empty() {
         rest.take_consents(state, &decision.events, &beginning, context);
@@ -109,8 +113,30 @@ pub fn unfinished(state: &State, users: &BTreeSet<String>, now_seconds: u64) -> 
     }
     let standing = state.consents.values().filter(|one| one.is_live(now_seconds));
     let of_consents = standing.map(|one| &one.granted.user).filter(|user| leavers.contains_key(*user));
-    let passing = state.agents.values().filter(|agent| moved(state, agent, &leavers).is_some());
-    of_consents.chain(passing.map(|agent| &agent.spec.owner)).cloned().collect()
+    let passing = state.agents.iter().filter(|(name, agent)| moved(state, name, agent, &leavers).is_some());
+    of_consents.chain(passing.map(|(_, agent)| &agent.spec.owner)).cloned().collect()
+}
+
+/// Everybody of whom [`unfinished`] holds.
+#[must_use]
+pub fn all_unfinished(state: &State, now_seconds: u64) -> BTreeSet<String> {
+    let inactive = state.users.iter().filter(|(_, user)| !user.spec.active).map(|(name, _)| name.clone());
+    unfinished(state, &inactive.collect(), now_seconds)
+}
+
+/// Whether somebody may leave by an event, or an agent of a directory's be retired.
+#[must_use]
+pub const fn may_leave(event: &Event) -> bool {
+    if let Change::UserApplied(change) = &event.change {
+        !change.spec.active
+    } else if let Change::PersonProvisioned(change) = &event.change {
+        !change.active
+    } else {
+        matches!(
+            event.change,
+            Change::PersonDeprovisioned(_) | Change::PersonRenamed(_) | Change::AgentDeprovisioned(_)
+        )
+    }
 }
 
 fn is_active(state: &State, name: &str) -> bool {
@@ -183,16 +209,21 @@ fn begins(next: &State, name: &str, leaver: &Leaver) -> bool {
 
 /// An agent as it goes on without its owner: with that person under their new name, with its successor, or paused where
 /// somebody else may get the owner's name. `None`: it stays, and does not act while its owner is inactive.
-fn moved(next: &State, agent: &Agent, leavers: &Leavers) -> Option<AgentSpec> {
+fn moved(next: &State, name: &str, agent: &Agent, leavers: &Leavers) -> Option<AgentSpec> {
     let spec = &agent.spec;
     let leaver = leavers.get(&spec.owner)?;
     let has_owner = !leaver.is_departed && is_active(next, &spec.owner);
     if has_owner || spec.state == AgentState::Retired {
         return None;
     }
-    handed(next, spec, leaver.renamed.as_deref()).or_else(|| {
-        let pauses = leaver.is_departed && spec.state == AgentState::Active;
-        pauses.then(|| AgentSpec { state: AgentState::Paused, ..spec.clone() })
+    // Who comes to own it would give it tokens without being there: an administrator says who that is.
+    let is_passed_on = !provisioning::agents::acts_without_owner(next, name);
+    let handed = if is_passed_on { handed(next, spec, leaver.renamed.as_deref()) } else { None };
+    handed.or_else(|| {
+        // Also one that its directory has paused, which might set it going for whoever has the name then.
+        let stops = spec.state == AgentState::Active || provisioning::agents::may_be_held(next, name);
+        let state = if stops { AgentState::Paused } else { spec.state };
+        (leaver.is_departed && (stops || !agent.owner_left)).then(|| AgentSpec { state, ..spec.clone() })
     })
 }
 
@@ -230,7 +261,7 @@ impl Rest {
             return;
         }
         for (name, agent) in &next.agents {
-            let Some(spec) = moved(next, agent, leavers) else { continue };
+            let Some(spec) = moved(next, name, agent, leavers) else { continue };
             if self.agents >= AGENTS_AT_ONCE_MAX {
                 self.more = true;
                 return;
@@ -240,7 +271,9 @@ impl Rest {
             let why = leavers.get(owner).map(|leaver| leaver.reason.as_str()).unwrap_or_default();
             let reason = format!("its owner {owner} has left: {why}");
             let reason = reason.chars().filter(|c| !c.is_control()).take(400).collect();
-            self.events.push(context.event(AgentApplied { name: name.clone(), spec, reason }));
+            let held = spec.owner == *owner && provisioning::agents::may_be_held(next, name);
+            let owner_left = spec.owner == *owner && leavers.get(owner).is_some_and(|leaver| leaver.is_departed);
+            self.events.push(context.event(AgentApplied { name: name.clone(), spec, reason, held, owner_left }));
         }
     }
 
@@ -281,11 +314,34 @@ fn as_change(event: &Event) -> Option<ResourceChange> {
     Some(ResourceChange { resource, action, before: None, after: None })
 }
 
-/// An agent as it is written, if who should own it has left: whoever answers for it after them owns it then.
-pub(crate) fn resolved(state: &State, spec: &AgentSpec) -> AgentSpec {
-    if !state.users.contains_key(&spec.owner) || is_active(state, &spec.owner) {
-        return spec.clone();
+/// An agent as it is written, but for what its manifest does not say anew: if who should own it has left, whoever
+/// answers for it after them owns it; and it stays stopped as long as it is owned by a name that somebody left.
+pub(crate) fn resolved(state: &State, name: &str, spec: &AgentSpec) -> AgentSpec {
+    let mut spec = spec.clone();
+    if state.users.contains_key(&spec.owner) && !is_active(state, &spec.owner) {
+        let departed = state.provisioned.departed.get(&spec.owner);
+        let handed = handed(state, &spec, departed.and_then(|departed| departed.renamed.as_deref()));
+        spec = handed.unwrap_or(spec);
     }
-    let departed = state.provisioned.departed.get(&spec.owner);
-    handed(state, spec, departed.and_then(|departed| departed.renamed.as_deref())).unwrap_or_else(|| spec.clone())
+    let known = state.agents.get(name).filter(|known| known.owner_left && known.spec.owner == spec.owner);
+    if let (Some(known), AgentState::Active) = (known, spec.state) {
+        spec.state = known.spec.state;
+    }
+    spec
+}
+
+/// What whoever applied these is told of agents that stay stopped.
+pub(crate) fn warnings<'a>(state: &'a State, manifests: &'a [Manifest]) -> impl Iterator<Item = String> + use<'a> {
+    manifests.iter().filter_map(|manifest| {
+        let Spec::Agent(written) = &manifest.spec else { return None };
+        let Agent { spec, owner_left, .. } = state.agents.get(&manifest.name)?;
+        let stays = *owner_left && written.state == AgentState::Active && spec.state != AgentState::Active;
+        let (name, owner, now) = (&manifest.name, &spec.owner, spec.state.as_str());
+        stays.then(|| {
+            format!(
+                "Agent {name} stays {now}: who owned it as {owner} has left; give it another owner, or let it act for \
+                 whoever has the name now: bailiwick agent resume {name}"
+            )
+        })
+    })
 }

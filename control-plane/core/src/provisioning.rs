@@ -1,4 +1,5 @@
-//! People and groups that a company's directory provisions (SCIM): what it says of them, beside the users it makes.
+//! People and groups that a company's directory provisions (SCIM): what it says of them, beside the users it makes;
+//! and agents (`agents`).
 //!
 //! The user stays the one thing that decides (`user`): a person here is a user with an id, attributes and the
 //! directory's word on whether they are active. Called by `state` (evolving), `user`, `apply` and `sign_in`; the
@@ -6,6 +7,7 @@
 //! (`held`) is not activated by the directory; the indexes follow from the rest; each change is O(log n) for each
 //! person it touches. Absent: deciding (`decide`), what SCIM looks like (server).
 
+pub mod agents;
 pub(crate) mod decide;
 mod events;
 pub mod wish;
@@ -15,7 +17,9 @@ use std::collections::BTreeSet;
 use serde::{Deserialize, Serialize};
 
 use crate::{
-    resource::UserSpec,
+    manifest::Manifest,
+    problem::Problem,
+    resource::{Spec, UserSpec},
     state::{Changed, State},
     table::{self, Table},
     user::{User, UserApplied},
@@ -50,6 +54,9 @@ pub struct Provisioned {
     pub people: Table<String, Person>,
     /// Groups by their names on users.
     pub groups: Table<String, Group>,
+    /// Agents by their names.
+    #[serde(default, skip_serializing_if = "Table::is_empty")]
+    pub agents: Table<String, agents::ProvisionedAgent>,
     /// What an id names.
     pub ids: Table<String, Named>,
     /// Ids by what directories call them; a directory may call a person and a group alike.
@@ -109,6 +116,8 @@ pub enum Named {
     Person(String),
     /// The group of this name on users.
     Group(String),
+    /// The agent of this name.
+    Agent(String),
 }
 
 /// A person as their directory says.
@@ -152,7 +161,7 @@ impl Provisioned {
     /// Whether there is nothing.
     #[must_use]
     pub fn is_empty(&self) -> bool {
-        self.people.is_empty() && self.groups.is_empty() && self.departed.is_empty()
+        self.people.is_empty() && self.groups.is_empty() && self.agents.is_empty() && self.departed.is_empty()
     }
 
     /// The person of an id, with the name of their user.
@@ -160,7 +169,7 @@ impl Provisioned {
     pub fn person(&self, id: &str) -> Option<(&String, &Person)> {
         match self.ids.get(id)? {
             Named::Person(name) => self.people.get_key_value(name),
-            Named::Group(_) => None,
+            Named::Group(_) | Named::Agent(_) => None,
         }
     }
 
@@ -169,7 +178,7 @@ impl Provisioned {
     pub fn group(&self, id: &str) -> Option<(&String, &Group)> {
         match self.ids.get(id)? {
             Named::Group(name) => self.groups.get_key_value(name),
-            Named::Person(_) => None,
+            Named::Person(_) | Named::Agent(_) => None,
         }
     }
 
@@ -251,8 +260,23 @@ pub fn moment(text: &str) -> Option<u64> {
     u64::try_from(timestamp.as_microsecond()).ok()
 }
 
+/// What a manifest says that is the directory's to say.
+pub(crate) fn problem(before: &State, manifest: &Manifest) -> Option<Problem> {
+    let (key, message) = match &manifest.spec {
+        Spec::User(spec) => conflict(before, &manifest.name, spec)?,
+        Spec::Agent(spec) => agents::conflict(before, &manifest.name, spec)?,
+        Spec::Server(_)
+        | Spec::VirtualServer(_)
+        | Spec::Policy(_)
+        | Spec::Client(_)
+        | Spec::IdentityProvider(_)
+        | Spec::DecisionClient(_) => return None,
+    };
+    Some(manifest.problem(key, message))
+}
+
 /// What a user's manifest says of somebody whom a directory provisions and that is not the manifest's to say.
-pub(crate) fn conflict(before: &State, name: &str, spec: &UserSpec) -> Option<(&'static str, String)> {
+fn conflict(before: &State, name: &str, spec: &UserSpec) -> Option<(&'static str, String)> {
     let person = before.provisioned.people.get(name)?;
     let now = &before.users.get(name)?.spec.groups;
     let made = |group: &&String| before.provisioned.groups.contains_key(*group);

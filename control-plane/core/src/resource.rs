@@ -13,12 +13,14 @@ use serde::{Deserialize, Serialize};
 use crate::manifest::suggest;
 
 mod checks;
+pub mod client_auth;
 mod command;
 mod decision;
 mod identity;
 mod openapi;
 mod people;
 pub mod redirect;
+mod signal_stream;
 mod signals;
 mod transport;
 mod virtual_server;
@@ -32,6 +34,7 @@ pub use identity::{
 };
 pub use openapi::OpenApiSpec;
 pub use people::{GroupsSpec, Nobody, PeopleSpec, ProviderAuth, SignInSpec};
+pub use signal_stream::StreamSpec;
 pub use signals::{PollSpec, PushSpec, SignalEffect, SignalKind, SignalsSpec};
 pub use transport::{BreakerSpec, CredentialSpec, LimitsSpec, RetrySpec, SecretRef, TlsSpec};
 
@@ -394,6 +397,6 @@ const fn active() -> bool {
     true
 }
 
-const fn safest() -> Tier {
+pub(crate) const fn safest() -> Tier {
     Tier::Retrieval
 }

@@ -144,9 +144,10 @@ fn deactivation(state: &State, wish: &Revoke, context: &Context) -> Option<(Even
             Some((context.event(event), ResourceRef::new(Kind::User, name)))
         }
         Target::Agent(name) => {
-            let spec = state.agents.get(name).map(|agent| &agent.spec).filter(|spec| spec.active)?;
+            let held = provisioning::agents::may_be_held(state, name);
+            let spec = state.agents.get(name).map(|agent| &agent.spec).filter(|spec| spec.active || held)?;
             let spec = AgentSpec { active: false, ..spec.clone() };
-            let event = AgentApplied { name: name.clone(), spec, reason };
+            let event = AgentApplied { name: name.clone(), spec, reason, held, owner_left: false };
             Some((context.event(event), ResourceRef::new(Kind::Agent, name)))
         }
         Target::UserSessions(_) | Target::Client(_) | Target::Session(_) | Target::Consent(_) => None,

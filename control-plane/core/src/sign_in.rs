@@ -1,7 +1,8 @@
 //! Sign-in of people: that one has signed in is on record, and what their provider says of their groups counts.
 //!
 //! The server has looked at the provider's word, or at the local sign-in's code. Called by `wish` and `state`.
-//! Invariant: nobody signs in who is not active here. Absent: sessions of browsers, which no server keeps.
+//! Invariants: nobody signs in who is not active here; of what a provider said of groups, by sign-ins and by signals,
+//! the latest counts, whichever came last. Absent: sessions of browsers, which no server keeps.
 
 use std::collections::BTreeSet;
 
@@ -14,6 +15,7 @@ use crate::{
     provisioning, requests,
     resource::UserSpec,
     revocation::sessions,
+    signal,
     state::State,
     user::{self, UserApplied},
     wish::Fulfilled,
@@ -50,6 +52,9 @@ pub struct PersonSignedIn {
     pub provider: String,
     /// Names the browser's session.
     pub session: String,
+    /// When the provider said which groups they are in, Unix seconds, if that counts.
+    #[serde(default, skip_serializing_if = "Option::is_none", with = "crate::decimal::option")]
+    pub groups_at: Option<u64>,
 }
 
 pub(crate) fn decide(state: &State, wish: SignIn, context: &Context) -> Result<Decision, Rejection> {
@@ -79,6 +84,10 @@ pub(crate) fn decide(state: &State, wish: SignIn, context: &Context) -> Result<D
         sessions::check_word(state, &user, said_at, context)?;
     }
     let before = known.map_or_else(BTreeSet::new, |spec| spec.groups.clone());
+    // A signal may have said since then what their groups are.
+    let at = sessions::word_at(said_at, context);
+    let groups = groups.filter(|_| signal::is_latest_of_groups(state, &user, &provider, at));
+    let groups_at = groups.is_some().then_some(at);
     let groups = groups.map(|listed| provisioning::groups_beside(state, &user, listed));
     let spec = UserSpec { groups: groups.unwrap_or(before), active: true };
     let mut events = Vec::new();
@@ -86,6 +95,13 @@ pub(crate) fn decide(state: &State, wish: SignIn, context: &Context) -> Result<D
         let reason = format!("signed in at identity provider {provider}");
         events.push(context.event(UserApplied { name: user.clone(), spec, reason, held: false }));
     }
-    events.push(context.event(PersonSignedIn { user, provider, session }));
+    events.push(context.event(PersonSignedIn { user, provider, session, groups_at }));
     Ok(Decision::fulfilled(events, Fulfilled::Done))
+}
+
+/// Notes from when the groups are.
+pub(crate) fn evolve_signed_in(state: &mut State, event: &PersonSignedIn, now_seconds: u64) {
+    if let Some(at) = event.groups_at {
+        signal::date_groups(state, &event.user, &event.provider, at.min(now_seconds));
+    }
 }

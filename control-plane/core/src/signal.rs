@@ -100,6 +100,9 @@ pub struct Last {
     pub event: SignalKind,
     /// When the transmitter last showed that the stream works, microseconds since 1970; 0: never.
     pub verified: u64,
+    /// What the transmitter was asked with to show it, if it repeats that.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub state: String,
 }
 
 impl Signals {
@@ -141,6 +144,7 @@ pub(crate) fn decide_take(state: &State, wish: TakeSignal, context: &Context) ->
         outcome,
         claims: wish.claims,
         reason: wish.reason,
+        state: wish.state,
     };
     let events = [context.event(received)].into_iter().chain(events).collect();
     Ok(taken(events, outcome, more))
@@ -154,7 +158,8 @@ fn check(wish: &TakeSignal) -> Result<(), Rejection> {
     let claims_fit = wish.claims.len() <= CLAIMS_MAX && wish.claims.iter().all(|name| is_text(name, TEXT_BYTES_MAX));
     let texts_fit = is_text(&wish.jti, JTI_BYTES_MAX)
         && is_text(&wish.subject, TEXT_BYTES_MAX)
-        && is_text(&wish.reason, TEXT_BYTES_MAX);
+        && is_text(&wish.reason, TEXT_BYTES_MAX)
+        && is_text(&wish.state, TEXT_BYTES_MAX);
     let user_fits = wish.user.iter().all(is_name);
     if is_key && groups_fit && claims_fit && texts_fit && user_fits {
         return Ok(());
@@ -226,8 +231,7 @@ fn regroup(
     context: &Context,
 ) -> Option<(SignalOutcome, Option<Event>)> {
     let mut groups = wish.groups.clone()?;
-    let last = state.signals.groups_at.get(name).and_then(|said| said.get(&wish.provider));
-    if last.is_some_and(|last| wish.happened_at < *last) {
+    if !is_latest_of_groups(state, name, &wish.provider, wish.happened_at) {
         return Some((SignalOutcome::Outdated, None));
     }
     if wish.user.as_deref() != Some(name) {
@@ -240,6 +244,12 @@ fn regroup(
     }
     let applied = UserApplied { name: name.to_owned(), spec, reason: reason_of(wish), held: false };
     Some((SignalOutcome::GroupsChanged, Some(context.event(applied))))
+}
+
+/// Whether what a provider said of somebody's groups then, Unix seconds, is not older than what it said last.
+pub(crate) fn is_latest_of_groups(state: &State, user: &str, provider: &str, at: u64) -> bool {
+    let last = state.signals.groups_at.get(user).and_then(|said| said.get(provider));
+    last.is_none_or(|last| at >= *last)
 }
 
 /// Up to when a consent was granted that ends with what happened then.
@@ -288,12 +298,20 @@ pub(crate) fn evolve_received(state: &mut State, event: &SignalReceived, changed
     if has_place && event.outcome != SignalOutcome::SubjectUnknown && !event.event.is_of_stream() {
         remember(&mut state.signals, event, (now, changed.revision));
     }
-    if event.event == SignalKind::TokenClaimsChange {
-        date_groups(state, event, now);
+    let says_groups = matches!(
+        event.outcome,
+        SignalOutcome::GroupsChanged | SignalOutcome::GroupsUnchanged | SignalOutcome::SessionsEnded
+    );
+    if says_groups && event.event == SignalKind::TokenClaimsChange {
+        // A clock that is ahead does not hold later groups back.
+        date_groups(state, &event.user, &event.provider, event.happened_at.min(now));
     }
-    let before = state.signals.last.get(&event.provider).map_or(0, |last| last.verified);
-    let verified = if event.event == SignalKind::Verification { changed.time } else { before };
-    state.signals.last.insert(event.provider.clone(), Last { changed, event: event.event, verified });
+    let before = state.signals.last.get(&event.provider);
+    let before = before.map_or_else(Default::default, |last| (last.verified, last.state.clone()));
+    let is_verification = event.event == SignalKind::Verification;
+    let (verified, said) = if is_verification { (changed.time, event.state.clone()) } else { before };
+    let last = Last { changed, event: event.event, verified, state: said };
+    state.signals.last.insert(event.provider.clone(), last);
 }
 
 fn forget_one(signals: &mut Signals, past: &(u64, String)) {
@@ -327,21 +345,16 @@ fn remember(signals: &mut Signals, event: &SignalReceived, (now, revision): (u64
 }
 
 /// From when a person's groups are that a provider said last; those of providers that are gone are forgotten.
-fn date_groups(state: &mut State, event: &SignalReceived, now: u64) {
+pub(crate) fn date_groups(state: &mut State, user: &str, provider: &str, at: u64) {
     let State { signals, identity_providers, users, .. } = state;
-    let says_groups = matches!(
-        event.outcome,
-        SignalOutcome::GroupsChanged | SignalOutcome::GroupsUnchanged | SignalOutcome::SessionsEnded
-    );
-    if !says_groups || !users.contains_key(&event.user) {
+    if !users.contains_key(user) {
         return;
     }
-    let mut said = signals.groups_at.get(&event.user).cloned().unwrap_or_default();
+    let mut said = signals.groups_at.get(user).cloned().unwrap_or_default();
     said.retain(|provider, _| identity_providers.contains_key(provider));
-    // A clock that is ahead does not hold later groups back.
-    let at = said.entry(event.provider.clone()).or_default();
-    *at = event.happened_at.min(now).max(*at);
-    signals.groups_at.insert(event.user.clone(), said);
+    let last = said.entry(provider.to_owned()).or_default();
+    *last = at.max(*last);
+    signals.groups_at.insert(user.to_owned(), said);
 }
 
 /// A user is gone.
@@ -351,7 +364,7 @@ pub(crate) fn forget_user(state: &mut State, name: &str) {
 
 /// What is shown of a provider's stream: its last signal, and when it last proved to work.
 pub(crate) fn shown(state: &State, provider: &str) -> Value {
-    let Some(Last { changed, event, verified }) = state.signals.last.get(provider) else { return json!({}) };
+    let Some(Last { changed, event, verified, .. }) = state.signals.last.get(provider) else { return json!({}) };
     let mut shown = json!({"last_signal": event.as_str(), "last_signal_at": time(changed.time)});
     if let Some(members) = shown.as_object_mut().filter(|_| *verified > 0) {
         members.insert("verified_at".to_owned(), time(*verified).into());

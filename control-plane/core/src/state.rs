@@ -36,6 +36,7 @@ use crate::{
     scim_token::{self, ScimToken},
     secret::{self, Secret},
     server::{self, Server},
+    sign_in,
     signal::{self, Signals},
     standing,
     table::{self, Table},
@@ -228,15 +229,15 @@ pub fn evolve(state: &mut State, event: &Event, revision: u64) {
         Change::GroupRenamed(change) => provisioning::evolve_group_renamed(state, change, changed),
         Change::GroupMembersChanged(change) => provisioning::evolve_members(state, change, changed),
         Change::GroupDeprovisioned(change) => provisioning::evolve_group_gone(state, change, changed),
+        Change::AgentProvisioned(change) => provisioning::agents::evolve_provisioned(state, change, changed),
+        Change::AgentDeprovisioned(change) => provisioning::agents::evolve_deprovisioned(state, change, changed),
         Change::ScimTokenCreated(change) => scim_token::evolve_created(state, change, &event.actor, changed),
         Change::ScimTokenRevoked(change) => scim_token::evolve_revoked(state, change),
+        Change::PersonSignedIn(change) => sign_in::evolve_signed_in(state, change, changed.time / 1_000_000),
         Change::SignalReceived(change) => signal::evolve_received(state, change, changed),
         Change::SessionsEnded(change) => sessions::evolve_ended(state, change, changed),
         // For the ledger alone: nothing follows from it.
-        Change::RevocationReceipted(_)
-        | Change::PersonSignedIn(_)
-        | Change::ConsentDeclined(_)
-        | Change::RequestRefused(_) => {}
+        Change::RevocationReceipted(_) | Change::ConsentDeclined(_) | Change::RequestRefused(_) => {}
     }
     state.requests.remember(event, revision);
     state.revision = revision;

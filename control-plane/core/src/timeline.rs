@@ -235,6 +235,8 @@ impl Timeline {
                 | Change::GroupRenamed(_)
                 | Change::GroupMembersChanged(_)
                 | Change::GroupDeprovisioned(_)
+                | Change::AgentProvisioned(_)
+                | Change::AgentDeprovisioned(_)
                 | Change::ScimTokenCreated(_)
                 | Change::ScimTokenRevoked(_)
                 | Change::UserDeleted(_)

@@ -284,6 +284,8 @@ fn keys_of_all(before: &State, event: &Event) -> Vec<String> {
         Change::GroupDeprovisioned(change) => members_of(before, &change.name),
         Change::AgentApplied(change) => vec![format!("agent/{}", change.name)],
         Change::AgentDeleted(change) => vec![format!("agent/{}", change.name)],
+        Change::AgentProvisioned(change) => vec![format!("agent/{}", change.name)],
+        Change::AgentDeprovisioned(change) => vec![format!("agent/{}", change.name)],
         Change::PolicyApplied(change) => vec![format!("policy/{}", change.name)],
         Change::PolicyDeleted(change) => vec![format!("policy/{}", change.name)],
         Change::ConsentGranted(change) => {

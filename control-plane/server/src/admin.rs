@@ -11,6 +11,7 @@ mod revoke;
 mod rollout;
 mod scim;
 mod secrets;
+mod signals;
 mod token;
 
 use std::{collections::BTreeMap, str::FromStr as _};
@@ -26,7 +27,7 @@ use tonic::{Request, Response, Status};
 
 use crate::{
     authorisation::Who, clock, config_stream::nodes::Progress, domain::Domain, internal::Colleagues, keys::Keys,
-    metrics::Metrics, status, vault::Vault,
+    metrics::Metrics, signals::streams::Streams, status, vault::Vault,
 };
 
 const MICROS: u64 = 1_000_000;
@@ -42,6 +43,8 @@ pub(crate) struct AdminService {
     /// This control-plane node's own name.
     pub(crate) node: String,
     pub(crate) metrics: Metrics,
+    /// Asks transmitters of signals.
+    pub(crate) streams: Streams,
 }
 
 #[tonic::async_trait]
@@ -161,6 +164,13 @@ impl Admin for AdminService {
         _: Request<v1::ListScimTokensRequest>,
     ) -> Result<Response<v1::ListScimTokensResponse>, Status> {
         self.scim_tokens().await.map(Response::new)
+    }
+
+    async fn signal_stream(
+        &self,
+        request: Request<v1::SignalStreamRequest>,
+    ) -> Result<Response<v1::SignalStreamResponse>, Status> {
+        self.ask_transmitter(request.into_inner()).await.map(Response::new)
     }
 
     async fn issue_token(

@@ -90,6 +90,7 @@ pub(crate) const METHODS: &[Method] = &[
     method("/bailiwick.v1.Admin/CreateScimToken", Place::Leader, ADMINS),
     method("/bailiwick.v1.Admin/RevokeScimToken", Place::Leader, ADMINS),
     method("/bailiwick.v1.Admin/ListScimTokens", Place::Here, ADMINS),
+    method("/bailiwick.v1.Admin/SignalStream", Place::Here, ADMINS),
     method("/bailiwick.v1.Config/RegisterNode", Place::Leader, NODES),
     method("/bailiwick.v1.Config/ReserveEpoch", Place::Leader, DATA_PLANES),
     method("/bailiwick.v1.Config/BeginReserved", Place::Leader, DATA_PLANES),

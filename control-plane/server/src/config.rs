@@ -6,6 +6,7 @@
 //! address is not here: the caller connects it and passes it to `serve`.
 
 use std::{
+    collections::BTreeSet,
     fmt,
     net::{IpAddr, Ipv4Addr, SocketAddr},
     path::PathBuf,
@@ -17,9 +18,10 @@ use bailiwick_runtime::{MasterKeyConfig, config::ConfigProblems, connect::Target
 use serde::{Deserialize, Serialize};
 
 mod http_limits;
+mod scim_agents;
 
-pub(crate) use self::http_limits::AT_ONCE_MAX;
-pub use self::http_limits::HttpLimits;
+pub(crate) use self::{http_limits::AT_ONCE_MAX, scim_agents::Draft};
+pub use self::{http_limits::HttpLimits, scim_agents::ScimAgents};
 
 /// Configuration of one control-plane node. Every key has a default fit for one machine.
 /// Prints no join token.
@@ -42,6 +44,10 @@ pub struct ControlPlaneConfig {
     /// Whether those proxies say which certificate the client has shown (`Client-Cert`, RFC 9440), and pass on nobody
     /// else's word about that.
     pub http_client_certificates: bool,
+    /// Authorities (PEM) whose certificates prove who a client is (`tls_client_auth`); needs `http_client_certificates`.
+    pub http_client_ca_file: Option<PathBuf>,
+    /// The URL at which clients that show certificates reach `http_listen`, where that is another than `issuer`.
+    pub http_mtls_url: Option<String>,
     /// How much `http_listen` takes from one address or client.
     pub http_limits: HttpLimits,
     /// `/livez`, `/readyz`, `/metrics`.
@@ -72,8 +78,12 @@ pub struct ControlPlaneConfig {
     pub client_registration: bool,
     /// After how many days another key signs tokens; 0: never by itself.
     pub token_key_days: u64,
+    /// Whether directories provision agents; not where nothing is said.
+    pub scim_agents: ScimAgents,
     /// Groups whose members see everybody's consent timeline; everybody else sees their own.
     pub auditor_groups: Vec<String>,
+    /// Whether directories (SCIM) may put people into these groups.
+    pub scim_auditor_groups: bool,
     /// The operations listener is plain text without authentication: beyond loopback, anyone in reach reads metrics.
     pub danger_listen_beyond_loopback: bool,
     /// With an empty data directory: begin a cluster of this node alone. For the embedded mode; others say
@@ -107,6 +117,8 @@ impl Default for ControlPlaneConfig {
             http_listen: loopback(8430),
             http_proxies: Vec::new(),
             http_client_certificates: false,
+            http_client_ca_file: None,
+            http_mtls_url: None,
             http_limits: HttpLimits::default(),
             ops_listen: loopback(8433),
             advertise_peer: None,
@@ -121,7 +133,9 @@ impl Default for ControlPlaneConfig {
             client_document_networks: Vec::new(),
             client_registration: false,
             token_key_days: 90,
+            scim_agents: ScimAgents::default(),
             auditor_groups: Vec::new(),
+            scim_auditor_groups: false,
             danger_listen_beyond_loopback: false,
             found: false,
             local_sign_in_code: None,
@@ -224,6 +238,16 @@ impl ControlPlaneConfig {
         if self.http_client_certificates && self.http_proxies.is_empty() {
             wrong("http_client_certificates", "needs http_proxies: who is to say it?".to_owned());
         }
+        let of_certificates = [
+            ("http_client_ca_file", self.http_client_ca_file.is_some()),
+            ("http_mtls_url", self.http_mtls_url.is_some()),
+        ];
+        for (key, _) in of_certificates.into_iter().filter(|(_, is_set)| *is_set && !self.http_client_certificates) {
+            wrong(key, "needs http_client_certificates: nobody says which certificate a client has shown".to_owned());
+        }
+        if self.http_mtls_url.as_deref().is_some_and(|url| !url.starts_with("https://") || !is_base_url(url)) {
+            wrong("http_mtls_url", "must be an https URL without query and without a final slash".to_owned());
+        }
         for group in self.auditor_groups.iter().filter(|group| !names::is_person_name(group)) {
             wrong("auditor_groups", format!("`{group}` cannot be a group's name"));
         }
@@ -233,7 +257,16 @@ impl ControlPlaneConfig {
             }
         }
         self.http_limits.check(&mut problems);
+        self.scim_agents.check(&mut problems);
         problems.into_result()
+    }
+}
+
+impl ControlPlaneConfig {
+    /// Groups that no directory fills: who is in them sees what others do.
+    pub(crate) fn scim_reserved_groups(&self) -> BTreeSet<String> {
+        let reserved = self.auditor_groups.iter().filter(|_| !self.scim_auditor_groups);
+        reserved.cloned().collect()
     }
 }
 
@@ -262,6 +295,15 @@ mod tests {
     fn the_defaults_are_right() {
         assert_eq!(ControlPlaneConfig::default().check(), Ok(()));
         assert_eq!(ControlPlaneConfig::embedded("x".into()).check(), Ok(()));
+    }
+
+    #[test]
+    fn no_directory_fills_groups_of_auditors_unless_the_operator_says_so() {
+        let groups = vec!["auditors".to_owned()];
+        let mut config = ControlPlaneConfig { auditor_groups: groups.clone(), ..ControlPlaneConfig::default() };
+        assert!(config.scim_reserved_groups().into_iter().eq(groups));
+        config.scim_auditor_groups = true;
+        assert!(config.scim_reserved_groups().is_empty());
     }
 
     #[test]
@@ -315,6 +357,16 @@ mod tests {
         assert_eq!(problem.key, "http_client_certificates");
         let named = ControlPlaneConfig { http_proxies: vec!["10.0.0.0/8".into()], ..config };
         assert!(named.check().is_ok());
+        let (ca, url) = (Some("ca.pem".into()), Some("https://mtls.example".to_owned()));
+        let whole = ControlPlaneConfig { http_client_ca_file: ca, http_mtls_url: url, ..named };
+        assert!(whole.check().is_ok());
+        let untold = ControlPlaneConfig { http_client_certificates: false, ..whole.clone() };
+        let keys: Vec<_> = untold.check().unwrap_err().0.into_iter().map(|problem| problem.key).collect();
+        assert_eq!(keys, ["http_client_ca_file", "http_mtls_url"]);
+        for bad in ["http://mtls.example", "https://mtls.example/", "mtls.example"] {
+            let config = ControlPlaneConfig { http_mtls_url: Some(bad.to_owned()), ..whole.clone() };
+            assert_eq!(config.check().unwrap_err().0.remove(0).key, "http_mtls_url", "{bad}");
+        }
     }
 
     #[test]

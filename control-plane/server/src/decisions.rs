@@ -6,7 +6,7 @@
 //! once is not answered twice; but batches of refusals are, so that each counts once. Also here: the leader's side,
 //! called by `internal`.
 
-use std::time::Duration;
+use std::{collections::BTreeSet, time::Duration};
 
 use bailiwick_control_plane_core::{Answer, Command, Exchanged, Fulfilled, Rejection, Wish};
 use bailiwick_proto::v1::{
@@ -89,14 +89,22 @@ impl Decisions {
     }
 }
 
-/// Decides, on the leader.
-pub(crate) async fn decide(domain: &Domain, request: DecideRequest) -> Result<DecideResponse, Status> {
+/// Decides, on the leader. No directory fills groups that are reserved here, or at the node that was asked.
+pub(crate) async fn decide(
+    domain: &Domain,
+    reserved: &BTreeSet<String>,
+    request: DecideRequest,
+) -> Result<DecideResponse, Status> {
     let DecideRequest { wish, actor } = request;
-    let wish: Wish = serde_json::from_slice(&wish)
+    let mut wish: Wish = serde_json::from_slice(&wish)
         .map_err(|_| Status::new(Code::Unimplemented, "this control plane does not know what is asked for"))?;
+    if let Wish::Provision(provision) = &mut wish {
+        provision.reserved.extend(reserved.iter().cloned());
+    }
     let batch = if let Wish::NoteRefusals(note) = &wish { Some(note.batch.clone()) } else { None };
     let is_batch = batch.is_some();
-    let leaving = domain.read(|state| leavers::of_wish(state, &wish));
+    let (leaving, ending) =
+        domain.read(|state| (leavers::of_wish(state, &wish), leavers::agents_of_wish(state, &wish)));
     let caller = Caller { actor: actor.clone(), request_id: batch.unwrap_or_default() };
     let written = match domain.write(Command::Wish(wish), caller).await {
         Ok(written) => written,
@@ -107,6 +115,7 @@ pub(crate) async fn decide(domain: &Domain, request: DecideRequest) -> Result<De
         Err(error) => return Err(status::of_write(error)),
     };
     leavers::finish(domain, &leaving, &actor).await.map_err(status::of_write)?;
+    leavers::finish_agents(domain, &ending, &actor).await.map_err(status::of_write)?;
     let fulfilled = match &written.answer {
         Answer::Fulfilled(fulfilled) => fulfilled,
         // It was on record before.

@@ -140,6 +140,11 @@ impl Domain {
         Ok(look(&committed.state, &committed.activity))
     }
 
+    /// The revision of the last change by which somebody may have left, as far as it is applied here.
+    pub(crate) fn left_at(&self) -> u64 {
+        self.shared.read().left_at
+    }
+
     /// Carries a command out and waits until it is committed and applied here.
     pub(crate) async fn write(&self, command: Command, caller: Caller) -> Result<Written, WriteError> {
         let (reply, answer) = oneshot::channel();

@@ -43,6 +43,9 @@ pub enum ControlPlaneError {
     /// The authorities to believe when something is fetched cannot be read.
     #[error("`control_plane.outbound_ca_file`: {0}")]
     Outbound(String),
+    /// The authorities to believe of clients' certificates cannot be read.
+    #[error("`control_plane.http_client_ca_file`: {0}")]
+    ClientAuthorities(String),
     /// There is no master key, or not the right one.
     #[error(transparent)]
     MasterKey(#[from] MasterKeyError),

@@ -40,6 +40,8 @@ pub(crate) struct Colleagues {
     pub(crate) nodes: Arc<Nodes>,
     pub(crate) links: Links,
     pub(crate) master_keys: MasterKeys,
+    /// Groups that no directory fills, whichever node it asks.
+    pub(crate) scim_reserved_groups: Arc<BTreeSet<String>>,
 }
 
 #[tonic::async_trait]
@@ -65,7 +67,7 @@ impl Internal for Colleagues {
     }
 
     async fn decide(&self, request: Request<v1::DecideRequest>) -> Result<Response<v1::DecideResponse>, Status> {
-        decisions::decide(&self.domain, request.into_inner()).await.map(Response::new)
+        decisions::decide(&self.domain, &self.scim_reserved_groups, request.into_inner()).await.map(Response::new)
     }
 }
 

@@ -2,7 +2,8 @@
 //!
 //! It makes Raft's membership follow the members that the state wants, one step at a time: a new control plane first
 //! learns, and votes once it has caught up; a removed one goes; a leader that is removed hands over first. It states
-//! who signs tokens, watches what is rolled out in stages, fetches signals, and it records. Each duty may be done twice or be broken off
+//! who signs tokens, watches what is rolled out in stages, fetches signals, goes
+//! on with leavers, and it records. Each duty may be done twice or be broken off
 //! anywhere: the next leader looks at what is and goes on from there. Absent: which members are wanted
 //! (`core::member`), how a step is carried out (`consensus`), records (`recorder`), rollouts (`rollout`).
 
@@ -19,6 +20,7 @@ use crate::{
     clock,
     domain::{Caller, Domain},
     internal::Colleagues,
+    leavers,
     metrics::Metrics,
     recorder::Recorder,
     rollout::Rollouts,
@@ -70,6 +72,7 @@ impl Duties {
             }
             self.metrics.rollout(0);
             self.metrics.signal_streams(0, 0);
+            self.metrics.signal_verified(0);
         }
     }
 
@@ -81,6 +84,7 @@ impl Duties {
             self.reconcile(shutdown),
             self.rollouts.watch(shutdown),
             self.signals.run(shutdown),
+            leavers::see_off(&self.domain, &self.node, shutdown),
             self.keep_keys(shutdown),
             recorder.run(shutdown.clone())
         );

@@ -55,7 +55,7 @@ mod vault;
 
 pub use self::{
     clock::{Host, Surroundings},
-    config::{ControlPlaneConfig, HttpLimits},
+    config::{ControlPlaneConfig, HttpLimits, ScimAgents},
     config_stream::feed::REVISIONS_KEPT,
     domain::{WriteError, Written},
     error::ControlPlaneError,

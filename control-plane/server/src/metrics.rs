@@ -45,6 +45,7 @@ pub(crate) struct Metrics {
     signal_polls: Family<Labels, Counter>,
     signal_streams_failing: Gauge,
     signal_polled_at: Gauge,
+    signal_verified_at: Gauge,
 }
 
 impl Metrics {
@@ -80,6 +81,7 @@ impl Metrics {
             signal_polls: Family::default(),
             signal_streams_failing: Gauge::default(),
             signal_polled_at: Gauge::default(),
+            signal_verified_at: Gauge::default(),
         };
         let help = "Commands by what became of them: committed, unchanged, rejected or failed";
         registry.register("bailiwick_control_plane_writes", help, metrics.writes.clone());
@@ -165,6 +167,9 @@ impl Metrics {
         registry.register("bailiwick_control_plane_signal_streams_failing", help, failing);
         let help = "When the last poll was answered of the transmitter that is longest silent, Unix seconds; 0: none";
         registry.register("bailiwick_control_plane_signal_polled_at", help, self.signal_polled_at.clone());
+        let help =
+            "When the stream was verified that was so longest ago, on the leader, Unix seconds; 0: none, or never";
+        registry.register("bailiwick_control_plane_signal_verified_at", help, self.signal_verified_at.clone());
     }
 
     /// A signal came, and this became of it.
@@ -181,6 +186,11 @@ impl Metrics {
     pub(crate) fn signal_streams(&self, failing: usize, oldest: u64) {
         self.signal_streams_failing.set(i64::try_from(failing).unwrap_or(i64::MAX));
         self.signal_polled_at.set(gauge(oldest));
+    }
+
+    /// Of the streams that are set up from here, the one that was verified longest ago was so then.
+    pub(crate) fn signal_verified(&self, oldest: u64) {
+        self.signal_verified_at.set(gauge(oldest));
     }
 
     /// The rollout under way counts for so many percent.

@@ -5,7 +5,7 @@
 //! place may decide is asked of the leader (`decisions`). Invariants: nothing is kept here between two requests;
 //! nothing a client sends is logged or recorded; URLs come from the configuration, never from a request.
 
-use std::{sync::Arc, time::Duration};
+use std::{collections::BTreeSet, sync::Arc, time::Duration};
 
 use axum::{
     Router,
@@ -17,9 +17,11 @@ use axum::{
 };
 
 pub(crate) use self::dpop::Used as UsedProofs;
-use self::{documents::Documents, error::OAuthError, limits::Limits};
+use self::{certificate::ClientCertificates, documents::Documents, error::OAuthError, limits::Limits};
 use crate::{
-    audit, consents,
+    audit,
+    config::ScimAgents,
+    consents,
     decisions::Decisions,
     domain::Domain,
     keys::Keys,
@@ -33,6 +35,7 @@ use crate::{
 
 mod authorize;
 mod binding;
+pub(crate) mod certificate;
 mod client;
 mod clients;
 mod consent;
@@ -91,10 +94,14 @@ pub(crate) struct Services {
     pub(crate) local_sign_in: Option<LocalCode>,
     /// Whether clients may register themselves.
     pub(crate) client_registration: bool,
-    /// Whether proxies tell which certificate a client has shown.
-    pub(crate) client_certificates: bool,
+    /// Which certificates of clients count, and for what.
+    pub(crate) certificates: ClientCertificates,
+    /// What directories may say of agents.
+    pub(crate) scim_agents: Arc<ScimAgents>,
     /// Whose members see everybody's consent timeline.
     pub(crate) auditor_groups: Arc<[String]>,
+    /// Groups that no directory may fill.
+    pub(crate) scim_reserved_groups: Arc<BTreeSet<String>>,
 }
 
 /// What is served below the issuer.

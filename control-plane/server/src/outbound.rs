@@ -32,12 +32,12 @@ use hyper::{
 use hyper_util::rt::TokioIo;
 use tokio::time::{Instant, timeout_at};
 
-pub(crate) use self::fault::FetchError;
 use self::{
     connect::{Connection, Resolver, System},
     target::Target,
     trust::{Trust, TrustError},
 };
+pub(crate) use self::{fault::FetchError, trust::read as read_authorities};
 
 /// Largest head of an answer that is read, give or take one read, and most headers in it.
 const HEAD_BYTES_MAX: usize = 32 * 1024;
@@ -58,11 +58,12 @@ pub(crate) struct Limits {
     pub(crate) wait_max: Duration,
 }
 
-/// What is sent with POST. Cannot be printed.
+/// What is sent, usually with POST. Cannot be printed.
 pub(crate) struct Form {
     body: String,
     content_type: HeaderValue,
     authorization: Option<HeaderValue>,
+    method: Method,
 }
 
 impl Form {
@@ -73,12 +74,18 @@ impl Form {
             Some(text) => Some(sensitive(text)?),
             None => None,
         };
-        Some(Self { body, content_type: FORM, authorization })
+        Some(Self { body, content_type: FORM, authorization, method: Method::POST })
     }
 
     /// JSON instead, with an `Authorization` header; `None` for what cannot stand in one.
     pub(crate) fn json(body: String, authorization: &str) -> Option<Self> {
-        Some(Self { body, content_type: JSON, authorization: Some(sensitive(authorization)?) })
+        Self::by(Method::POST, Some(body), authorization)
+    }
+
+    /// JSON or nothing, by another method than POST.
+    pub(crate) fn by(method: Method, body: Option<String>, authorization: &str) -> Option<Self> {
+        let authorization = Some(sensitive(authorization)?);
+        Some(Self { body: body.unwrap_or_default(), content_type: JSON, authorization, method })
     }
 }
 
@@ -204,11 +211,13 @@ fn request(target: &Target, form: Option<&Form>) -> Result<Request<Full<Bytes>>,
     headers.insert(header::ACCEPT_ENCODING, IDENTITY);
     headers.insert(header::CONNECTION, CLOSE);
     if let Some(form) = form {
-        headers.insert(header::CONTENT_TYPE, form.content_type.clone());
+        if !form.body.is_empty() {
+            headers.insert(header::CONTENT_TYPE, form.content_type.clone());
+        }
         if let Some(authorization) = &form.authorization {
             headers.insert(header::AUTHORIZATION, authorization.clone());
         }
-        *request.method_mut() = Method::POST;
+        *request.method_mut() = form.method.clone();
     }
     Ok(request)
 }

@@ -16,6 +16,7 @@ mod metadata;
 mod source;
 #[cfg(test)]
 mod tests;
+mod transmitter;
 
 use std::{
     collections::BTreeMap,
@@ -34,6 +35,7 @@ use tokio::{
 pub(crate) use self::{
     metadata::Endpoints,
     source::{ProviderUnavailable, Source, algorithms},
+    transmitter::StreamEndpoints,
 };
 use crate::outbound::{Fetched, Form, Limits};
 
@@ -147,6 +149,17 @@ impl Providers {
         spec: &IdentityProviderSpec,
     ) -> Result<Endpoints, ProviderUnavailable> {
         self.found(Of::Provider, provider, spec, None).await?.endpoints.clone()
+    }
+
+    /// Where the transmitter of a provider's signals is asked for streams; asked for each time.
+    ///
+    /// # Errors
+    /// Its metadata cannot be fetched, or is not its own.
+    pub(crate) async fn stream_endpoints(
+        &self,
+        spec: &IdentityProviderSpec,
+    ) -> Result<StreamEndpoints, ProviderUnavailable> {
+        transmitter::look(&*self.source, spec).await
     }
 
     /// Sends a form to a provider, once, and gives what it answers, of whatever status.

@@ -1,4 +1,5 @@
-//! SCIM 2.0: a company's directory says which people and groups there are (RFC 7643, RFC 7644).
+//! SCIM 2.0: a company's directory says which people and groups there are (RFC 7643, RFC 7644), and, where the operator
+//! named the draft that says how, which agents (`config::ScimAgents`).
 //!
 //! Served by every control-plane node under [`PREFIX`]; what is asked for is decided by the leader (`decisions`). Each
 //! request shows a token (`core::scim_token`), which is looked at in a state that a leader has confirmed, before
@@ -7,6 +8,7 @@
 //! bounded; everything that happens is on record as `scim:<token>`; no value that was sent is logged. Absent: `/Me`, as
 //! a directory is nobody; sorting.
 
+mod agents;
 mod bulk;
 mod document;
 mod fault;
@@ -42,6 +44,7 @@ use self::{
 };
 use crate::{
     clock,
+    config::Draft,
     oauth::{Services, limits::FailedProof},
     refusals,
 };
@@ -75,15 +78,15 @@ pub(crate) fn routes(services: Services) -> Router {
     let searched = |types: Vec<Type>| {
         post(move |service, headers, body| search(types.clone(), service, headers, body)).fallback(method)
     };
-    let mut router = Router::new();
-    for of in Type::ALL {
+    let (mut router, types) = (Router::new(), Type::served(services.scim_agents.draft()));
+    for of in types.iter().copied() {
         router = router
             .route(&format!("{PREFIX}/{}", of.folder()), all(of))
             .route(&format!("{PREFIX}/{}/.search", of.folder()), searched(vec![of]))
             .route(&format!("{PREFIX}/{}/{{id}}", of.folder()), one(of));
     }
     router
-        .route(&format!("{PREFIX}/.search"), searched(Type::ALL.to_vec()))
+        .route(&format!("{PREFIX}/.search"), searched(types))
         .route(&format!("{PREFIX}/Bulk"), post(bulk).fallback(method))
         .route(&format!("{PREFIX}/ServiceProviderConfig"), get(configuration).fallback(method))
         .route(&format!("{PREFIX}/ResourceTypes"), get(resource_types).fallback(method))
@@ -222,6 +225,7 @@ async fn show(
 ) -> Result<Response, Fault> {
     let wanted = wanted(&said(query)?, of)?;
     let known = service.services.domain.read(|state| service::version(state, of, &id)).ok_or_else(Fault::missing)?;
+    service.services.domain.read(|state| listing::check_members(state, of, &id, &wanted))?;
     if Versions::parse(&headers, "if-none-match").is_some_and(|versions| versions.hold(known)) {
         return Ok(([(header::ETAG, tag(known))], StatusCode::NOT_MODIFIED).into_response());
     }
@@ -311,8 +315,12 @@ async fn bulk(Extension(service): Extension<Service>, headers: HeaderMap, body: 
 }
 
 async fn configuration(Extension(service): Extension<Service>) -> Response {
-    let described = schema::configuration(&service.base, bulk::OPERATIONS_MAX, BODY_BYTES_MAX, RESULTS_MAX);
-    answered(StatusCode::OK, described)
+    let mut described = schema::configuration(&service.base, bulk::OPERATIONS_MAX, BODY_BYTES_MAX, RESULTS_MAX);
+    if service.rules().draft() == Some(Draft::Extension) {
+        let served = json!({"supported": true, "agentsSupported": true, "agenticApplicationsSupported": false});
+        described.insert("agentExtension".to_owned(), served);
+    }
+    answered(StatusCode::OK, Value::Object(described))
 }
 
 fn listed(resources: &[Value]) -> Response {
@@ -341,20 +349,25 @@ fn unfiltered(query: Said) -> Result<(), Fault> {
 
 async fn resource_types(Extension(service): Extension<Service>, query: Said) -> Result<Response, Fault> {
     unfiltered(query)?;
-    Ok(listed(&schema::resource_types(&service.base)))
+    Ok(listed(&schema::resource_types(&service.base, service.rules().draft())))
 }
 
 async fn resource_type(Extension(service): Extension<Service>, Path(id): Path<String>) -> Result<Response, Fault> {
-    of_id(schema::resource_types(&service.base), &id)
+    of_id(schema::resource_types(&service.base, service.rules().draft()), &id)
+}
+
+fn schemas_of(service: &Service) -> Vec<Value> {
+    let rules = service.rules();
+    schema::schemas(&service.base, rules.draft(), &rules.projects)
 }
 
 async fn schemas(Extension(service): Extension<Service>, query: Said) -> Result<Response, Fault> {
     unfiltered(query)?;
-    Ok(listed(&schema::schemas(&service.base)))
+    Ok(listed(&schemas_of(&service)))
 }
 
 async fn schema_of(Extension(service): Extension<Service>, Path(id): Path<String>) -> Result<Response, Fault> {
-    of_id(schema::schemas(&service.base), &id)
+    of_id(schemas_of(&service), &id)
 }
 
 async fn missing() -> Fault {

@@ -42,13 +42,13 @@ use crate::{
     leadership::Duties,
     links::Links,
     metrics::Metrics,
-    oauth::{Services, UsedProofs, documents::Documents, limits::Limits},
+    oauth::{Services, UsedProofs, certificate::ClientCertificates, documents::Documents, limits::Limits},
     outbound::Fetcher,
     peers::Peers,
     providers::Providers,
     rollout::Rollouts,
     sign_in::LocalCode,
-    signals::{Receiver, poll::Polling},
+    signals::{Receiver, poll::Polling, streams::Streams},
 };
 
 /// Longest wait at start of a node that is alone until it leads.
@@ -240,6 +240,7 @@ async fn start(
         nodes: Arc::default(),
         links: links.clone(),
         master_keys: home.vault.masters().clone(),
+        scim_reserved_groups: Arc::new(config.scim_reserved_groups()),
     };
     let gate = Gate { domain: domain.clone(), links, metrics: metrics.clone() };
     let decisions = Decisions::new(&gate, colleagues.clone(), &config.node);
@@ -259,6 +260,7 @@ async fn start(
         vault: home.vault.clone(),
         node: config.node.clone(),
         metrics: metrics.clone(),
+        streams: Streams { domain: domain.clone(), keys: home.vault.keys(), providers: Arc::clone(&providers) },
     };
     let cluster = ClusterService {
         domain: domain.clone(),
@@ -281,8 +283,10 @@ async fn start(
         dpop: UsedProofs::new(),
         local_sign_in: config.local_sign_in_code.clone().map(LocalCode::new),
         client_registration: config.client_registration,
-        client_certificates: config.http_client_certificates,
+        certificates: ClientCertificates::of(config)?,
+        scim_agents: Arc::new(config.scim_agents.clone()),
         auditor_groups: config.auditor_groups.clone().into(),
+        scim_reserved_groups: Arc::clone(&colleagues.scim_reserved_groups),
     };
     let admin = AdminServer::new(admin)
         .max_decoding_message_size(ADMIN_MESSAGE_BYTES_MAX)

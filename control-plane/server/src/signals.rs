@@ -1,11 +1,12 @@
 //! Signals: what transmitters say of people (Shared Signals), taken here and put into effect.
 //!
-//! They are pushed to any node (`push`) or fetched by the leader (`poll`); either way a token is verified with the keys
-//! of the transmitter that the provider's manifest names, read (`reading`), and decided about by the leader. Called by
-//! `oauth` and `leadership`. Invariants: a signal is accepted only once its effect is committed, or known to have been;
-//! whoever sends one learns nothing of whether its subject is known; nothing a transmitter says is logged but words that
-//! are known here. Absent: what follows from a signal (`core::signal`), signatures (`token`).
-//! Specifications: OpenID SSF 1.0, CAEP 1.0, RFC 8417, RFC 8935, RFC 8936.
+//! They are pushed to any node (`push`) or fetched by the leader (`poll`); either way a token is verified with the
+//! keys of the transmitter that the provider's manifest names, read (`reading`), and decided about by the leader;
+//! streams are set up at transmitters from here (`streams`). Called by `oauth` and `leadership`. Invariants: a signal
+//! is accepted only once its effect is committed, or known to have been; whoever sends one learns nothing of whether
+//! its subject is known; nothing a transmitter says is logged but words that are known here. Absent: what follows
+//! from a signal (`core::signal`), signatures (`token`). Specifications: OpenID SSF 1.0, CAEP 1.0, RFC 8417, RFC
+//! 8935, RFC 8936.
 
 use std::sync::Arc;
 
@@ -28,6 +29,7 @@ use crate::{
 pub(crate) mod poll;
 pub(crate) mod push;
 mod reading;
+pub(crate) mod streams;
 
 /// How far a transmitter's clock may be ahead, in seconds.
 const SKEW_SECONDS: i64 = 30;

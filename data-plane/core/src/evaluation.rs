@@ -4,11 +4,12 @@
 //! becomes a caller and something wanted, and `admission` decides it under the same configuration as a call; no rule is
 //! written here a second time. There is no token, so its scope is not asked about: what a consent covers is the bound.
 //! Where no consent is named, all that the person gave for this agent there are tried, and one that permits is enough.
-//! Invariant: about what is not the service's to ask about it learns nothing but that. Absent: who asks
-//! (`decision_clients`). Specification: AuthZEN Authorization API 1.0 §5 to §7; COAZ-MCP binding, draft 1, for the
+//! Invariant: about what is not the service's to ask about it learns nothing but that. Each decision is on record
+//! (`recorded`) before it is told. Absent: who asks (`decision_clients`), how often. Specification: AuthZEN Authorization API 1.0 §5 to §7; COAZ-MCP binding, draft 1, for the
 //! words.
 
 pub mod question;
+mod recorded;
 
 use std::sync::Arc;
 
@@ -17,6 +18,7 @@ use bailiwick_proto::{Reason, Tier, mcp::method};
 use serde_json::{Map, Value, json};
 
 use self::question::{Question, Words};
+pub use self::recorded::Recorded;
 use crate::{
     admission::{Decision, Freshness, SpoolLevel, Wanted, What, admit, node_gate},
     caller::Caller,
@@ -48,6 +50,17 @@ pub struct Evaluated {
     pub consent: Option<String>,
     /// Why policies could not be evaluated; for logs alone.
     pub policy_error: Option<String>,
+    /// As whom, and what admission said; `None` where it was not asked.
+    pub admitted: Option<Box<Admitted>>,
+}
+
+/// Who was judged, at which place, and how.
+#[derive(Clone, Debug)]
+pub struct Admitted {
+    /// On the consent that counted.
+    pub caller: Caller,
+    /// With what the record needs.
+    pub decision: Decision,
 }
 
 impl Evaluated {
@@ -61,13 +74,14 @@ impl Evaluated {
         Self { reason: Some(reason), ..Self::default() }
     }
 
-    fn of(decision: Decision, consent: &str) -> Self {
+    fn of(mut decision: Decision, caller: Caller) -> Self {
         Self {
             reason: decision.reason,
             policies: decision.policies.to_vec(),
             tier: decision.found.as_ref().map(Found::tier),
-            consent: (!consent.is_empty()).then(|| consent.to_owned()),
-            policy_error: decision.policy_error,
+            consent: Some(&caller.consent).filter(|consent| !consent.is_empty()).cloned(),
+            policy_error: decision.policy_error.take(),
+            admitted: Some(Box::new(Admitted { caller, decision })),
         }
     }
 
@@ -81,9 +95,9 @@ impl Evaluated {
         }
     }
 
-    /// As it is answered, with the revision that decided and its age in milliseconds.
+    /// As it is answered, with the revision that decided, its age in milliseconds, and the id that is on record.
     #[must_use]
-    pub fn to_json(&self, revision: u64, config_age_ms: u64) -> Value {
+    pub fn to_json(&self, revision: u64, config_age_ms: u64, request_id: &str) -> Value {
         let mut context = Map::new();
         let mut put = |key: &str, value: Value| drop(context.insert(key.to_owned(), value));
         if let Some(reason) = self.reason {
@@ -92,6 +106,7 @@ impl Evaluated {
         }
         put("revision", revision.to_string().into());
         put("config_age_ms", config_age_ms.into());
+        put("request_id", request_id.into());
         put("policies", self.policies.iter().map(|policy| policy.name.as_str()).collect());
         self.tier.iter().for_each(|tier| put("tier", tier.as_str().into()));
         self.consent.iter().for_each(|consent| put("consent", consent.as_str().into()));
@@ -138,7 +153,7 @@ pub fn evaluate(
                 let Some(left) = tries.checked_sub(1) else { return Evaluated::refused(Reason::QuestionTooBroad) };
                 *tries = left;
             }
-            let evaluated = decide(config, &caller, (words, wanted), freshness, now_unix);
+            let evaluated = decide(config, caller, (words, wanted), freshness, now_unix);
             if evaluated.permits() {
                 return evaluated;
             }
@@ -288,12 +303,12 @@ impl<'q> Asking<'q> {
 
 fn decide(
     config: &Config,
-    caller: &Caller,
+    caller: Caller,
     (words, wanted): (&Words, Wanted<'_>),
     freshness: Freshness,
     now_unix: i64,
 ) -> Evaluated {
-    let mut decision = admit(config, caller, wanted, now_unix);
+    let mut decision = admit(config, &caller, wanted, now_unix);
     if decision.permits() {
         // As a call goes on from here: what it may not send, and whether this node may still let it go.
         decision.reason = match sets_fixed(config, wanted.virtual_server, &decision, words) {
@@ -301,7 +316,7 @@ fn decide(
             false => node_gate(decision.tier(), freshness, SpoolLevel::Free),
         };
     }
-    Evaluated::of(decision, &caller.consent)
+    Evaluated::of(decision, caller)
 }
 
 /// Whether an argument is among those that the virtual server sets itself.

@@ -145,7 +145,10 @@ impl People {
             return Arc::clone(parties);
         }
         let parties = Arc::new(self.unpack(user, agent, consent));
-        let listed = parties.consent.as_ref().and_then(|consent| Some(consent.tools.as_ref()?.len())).unwrap_or(0);
+        // Services may ask about any names: what no call can be made with takes no room.
+        let theirs = parties.consent.as_ref().filter(|known| known.user == user && known.agent == agent);
+        let Some(known) = theirs else { return parties };
+        let listed = known.tools.as_ref().map_or(0, ListedTools::len);
         let mut unpacked = unpacked();
         if unpacked.parties.len() >= UNPACKED_MAX || unpacked.listed.saturating_add(listed) > UNPACKED_LISTED_MAX {
             *unpacked = Unpacked::default();
@@ -385,7 +388,10 @@ mod tests {
         assert!(Arc::ptr_eq(&jane, &asked(&shared, "jane@example.com")), "unpacked once");
         let eve = asked(&before, "eve@example.com");
         assert!(eve.user.is_none() && eve.consent.is_some(), "the same consent, brought by somebody else");
-        assert_eq!(asked(&before, "jane@example.com"), jane);
+        let unknown = |number: usize| before.parties("jane@example.com", "coder", &format!("x-{number}"));
+        assert!((0..=UNPACKED_MAX).all(|number| unknown(number).consent.is_none()));
+        assert!(before.parties("jane@example.com", "other", "c-1").agent.is_none());
+        assert!(Arc::ptr_eq(&jane, &asked(&before, "jane@example.com")), "others' questions leave it there");
         let after = people(&world(), &["user/jane@example.com"]);
         assert!(!asked(&after, "jane@example.com").user.as_ref().unwrap().active);
     }

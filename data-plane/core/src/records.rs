@@ -137,10 +137,7 @@ impl Attempt<'_> {
     }
 
     fn decision(&self, effect: Effect, reason: Option<Reason>) -> DecisionRecord {
-        let policies = self.decision.policies.iter().take(POLICIES_MAX);
-        let policies = policies.map(|policy| PolicyRef { name: policy.name.clone(), version: policy.version });
-        let reason = reason.map(|reason| reason.as_str().to_owned());
-        DecisionRecord { effect, reason, policies: policies.collect(), would_be: None }
+        decided(&self.decision.policies, effect, reason)
     }
 
     fn record(&self, kind: Kind, ts: String) -> Record {
@@ -178,6 +175,18 @@ impl Attempt<'_> {
             ..Record::new(kind, ts)
         }
     }
+}
+
+/// What was decided, and by what.
+pub(crate) fn decided(
+    policies: &[bailiwick_policy::PolicyRef],
+    effect: Effect,
+    reason: Option<Reason>,
+) -> DecisionRecord {
+    let policies = policies.iter().take(POLICIES_MAX);
+    let policies = policies.map(|policy| PolicyRef { name: policy.name.clone(), version: policy.version });
+    let reason = reason.map(|reason| reason.as_str().to_owned());
+    DecisionRecord { effect, reason, policies: policies.collect(), would_be: None }
 }
 
 fn bounded(text: &str) -> String {

@@ -11,6 +11,7 @@ pub(crate) mod newer;
 pub(crate) mod possession;
 pub(crate) mod proofs;
 mod replay;
+mod untold;
 
 use std::{
     collections::HashMap,
@@ -24,7 +25,10 @@ use bailiwick_token::{Claims, Expect, TokenHash, binding::BindingSeal};
 use base64::{Engine as _, engine::general_purpose::URL_SAFE_NO_PAD};
 use http::HeaderMap;
 
-use self::possession::{BindingKeys, DpopFault, Possession, Scheme, Unproven, credentials};
+use self::{
+    possession::{BindingKeys, DpopFault, Possession, Scheme, Unproven, credentials, person_key},
+    replay::PersonKey,
+};
 
 /// Tokens remembered: some hundred bytes each, and more than a node has sessions at a time.
 const TOKENS_MAX: usize = 16_384;
@@ -45,6 +49,7 @@ pub(crate) struct Authentic {
     caller: Arc<Caller>,
     claims: Arc<Claims>,
     possession: Possession,
+    person: PersonKey,
     token: TokenHash,
 }
 
@@ -60,6 +65,11 @@ impl Authentic {
     /// What a request has to show beyond the token.
     pub(crate) const fn possession(&self) -> &Possession {
         &self.possession
+    }
+
+    /// Stands for the person.
+    pub(crate) const fn person(&self) -> &PersonKey {
+        &self.person
     }
 
     /// Stands for the token.
@@ -103,6 +113,7 @@ struct Verified {
     caller: Result<Arc<Caller>, Reason>,
     /// What it is bound to; or why that cannot be told.
     possession: Result<Possession, Reason>,
+    person: PersonKey,
 }
 
 impl Cache {
@@ -148,7 +159,7 @@ impl Authenticator {
                 .verify(config, issuer, virtual_server, (token, hash), now_unix)
                 .map_err(|refused| NotAuthenticated { dpop: fault_of(scheme), ..refused })?,
         };
-        let Verified { claims, caller, possession } = verified;
+        let Verified { claims, caller, possession, person } = verified;
         let of_claims = |why: Unproven| {
             let Unproven { reason, dpop } = why;
             NotAuthenticated { reason, claims: Some(Box::new(claims.as_ref().clone())), dpop }
@@ -165,7 +176,7 @@ impl Authenticator {
             _ => of_claims(reason.into()),
         })?;
         possession.fits(scheme).map_err(of_claims)?;
-        Ok(Authentic { caller, claims, possession, token: hash })
+        Ok(Authentic { caller, claims, possession, person, token: hash })
     }
 
     /// A token that is not known; from now on it is, if it is good.
@@ -186,7 +197,8 @@ impl Authenticator {
         let caller = Caller::from_claims(&claims, virtual_server).map(Arc::new);
         let seal = self.2.load();
         let possession = Possession::of(&claims, seal.as_deref());
-        let verified = Verified { claims: Arc::new(claims), caller, possession };
+        let person = person_key(&claims.sub);
+        let verified = Verified { claims: Arc::new(claims), caller, possession, person };
         let mut cache = self.cache();
         if !cache.is_of(config) || !cache.is_opened_with(seal.as_ref()) || verified.possession.is_err() {
             // Verified with what others no longer go by, or may be any moment: good for this request, and for no other.

@@ -322,7 +322,7 @@ impl Calls {
         self.commit(&asked.request_id, "args", call.recorded().as_ref().map(|recorded| recorded.get()))
     }
 
-    fn commit(&self, request_id: &str, field: &str, json: Option<&str>) -> Commitment {
+    pub(crate) fn commit(&self, request_id: &str, field: &str, json: Option<&str>) -> Commitment {
         let (node, epoch) = self.recorder.chain();
         committed(&self.commitments.salt(node, epoch, request_id, field), json)
     }

@@ -31,6 +31,7 @@ mod visit;
 
 use std::{
     hash::{BuildHasher, RandomState},
+    net::IpAddr,
     sync::{
         Arc,
         atomic::{AtomicBool, Ordering},
@@ -49,7 +50,7 @@ pub(crate) use self::{
     body::BODY_ROOM_BYTES, decisions::Shares, endpoint::ATTRIBUTED_DENIALS_PER_SECOND, guard::Guard, places::Places,
     room::Room, terms::Terms,
 };
-use self::{connection::Serving, room::CallerKey};
+use self::{connection::Serving, places::Origin, room::CallerKey};
 use crate::{
     auth::{Authenticator, proofs::Proofs},
     budget::Budget,
@@ -108,6 +109,8 @@ pub(crate) struct Gateway {
     pub(crate) abort: Shutdown,
     /// Requested when streams of changes have to end, since no connection is accepted any more.
     pub(crate) stopping: Shutdown,
+    /// Clients may show a certificate, which tokens can be bound to.
+    pub(crate) client_certificates: bool,
     pub(crate) attributed_denials: Budget,
     /// What services have asked for of decisions.
     pub(crate) shares: Shares,
@@ -150,6 +153,11 @@ impl Gateway {
     /// Stands for a caller.
     fn caller_key(&self, caller: &Caller) -> CallerKey {
         self.caller_keys.hash_one((&caller.user, &caller.agent)) | 1
+    }
+
+    /// Stands for whoever shows this caller's token there, and nothing yet that it is theirs.
+    fn unproven_key(&self, client: IpAddr, caller: &Caller) -> CallerKey {
+        self.caller_keys.hash_one((Origin::of(client), &caller.user, &caller.agent)) | 1
     }
 }
 

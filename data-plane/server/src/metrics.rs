@@ -119,6 +119,7 @@ pub(crate) struct Metrics {
     pub(crate) publish_failures: Counter,
     pub(crate) spool_bytes: Gauge<i64, AtomicI64>,
     pub(crate) records_unpublished: Gauge<i64, AtomicI64>,
+    pub(crate) oldest_open_call_seconds: Gauge<i64, AtomicI64>,
     pub(crate) config_revision: Gauge<i64, AtomicI64>,
     pub(crate) in_rollout: Gauge<i64, AtomicI64>,
     /// The rollout that counts here, and what was counted before it did.
@@ -164,6 +165,7 @@ impl Metrics {
             publish_failures: Counter::default(),
             spool_bytes: Gauge::default(),
             records_unpublished: Gauge::default(),
+            oldest_open_call_seconds: Gauge::default(),
             config_revision: Gauge::default(),
             in_rollout: Gauge::default(),
             before_rollout: Mutex::default(),
@@ -210,6 +212,9 @@ impl Metrics {
         registry.register(&named("spool_bytes"), "Bytes of records on disk", metrics.spool_bytes.clone());
         let unpublished = "Records that no published checkpoint covers yet";
         registry.register(&named("records_unpublished"), unpublished, metrics.records_unpublished.clone());
+        let oldest =
+            "Time since the oldest call without an outcome was recorded, in seconds; the spool keeps all since";
+        registry.register(&named("oldest_open_call_seconds"), oldest, metrics.oldest_open_call_seconds.clone());
         registry.register(&named("config_revision"), "Revision in force", metrics.config_revision.clone());
         let in_rollout = "1 while a change that is rolled out in stages counts for this node";
         registry.register(&named("in_rollout"), in_rollout, metrics.in_rollout.clone());

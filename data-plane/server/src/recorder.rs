@@ -1,7 +1,8 @@
 //! The recorder: the only writer of this node's chain, and the only one who knows how durable a record is.
 //!
-//! Called by `calls` for every intent, outcome and denial. One task (`owner`) owns chain and spool; everybody else
-//! holds a [`Recorder`]. What a returned `Ok` promises depends on the tier of the tool:
+//! Called by `calls` for every intent, outcome and denial, and for decisions that services ask for. One task (`owner`)
+//! owns chain and spool; everybody else holds a [`Recorder`]. What a returned `Ok` promises depends on the tier of the
+//! tool:
 //! - retrieval: the record is *written*; it survives the process.
 //! - transactional: it is *synced*; it survives the host.
 //! - destructive: it is synced and the ledger *stored* it; it survives the loss of this node.
@@ -12,6 +13,7 @@
 
 mod notices;
 mod owner;
+mod reader;
 mod recovery;
 mod shipping;
 #[cfg(test)]
@@ -19,7 +21,10 @@ mod tests;
 
 use std::{sync::Arc, time::Duration};
 
-use bailiwick_ledger_core::{key::NodeSigner, record::Record};
+use bailiwick_ledger_core::{
+    key::NodeSigner,
+    record::{Kind, Record},
+};
 use bailiwick_proto::{Reason, Tier, subjects};
 use bailiwick_runtime::{
     event_stream::EventStream,
@@ -31,6 +36,7 @@ use tokio::sync::{mpsc, oneshot, watch};
 use self::{notices::Notice, owner::Owner};
 pub(crate) use self::{
     owner::now_ts,
+    reader::Reader,
     recovery::{Recovery, RecoveryError, recover},
 };
 use crate::{
@@ -54,6 +60,9 @@ pub(crate) enum Class {
     Outcome,
     /// A refusal.
     Denied,
+    /// A decision for a service. It leaves the greater part of the spool to calls, and does not queue before them where
+    /// the ledger is slow.
+    Evaluated,
 }
 
 /// An intent in the spool.
@@ -80,6 +89,8 @@ pub(crate) struct IntentRefused {
     pub(crate) recorded: Option<Recorded>,
 }
 
+type Reply = oneshot::Receiver<Result<Written, Reason>>;
+
 /// What the owner's task receives.
 #[derive(Debug)]
 pub(crate) enum Input {
@@ -98,6 +109,7 @@ pub(crate) struct Start {
     pub(crate) spool: Spool,
     pub(crate) recovered: Vec<RecoveredEpoch>,
     pub(crate) recovery: Recovery,
+    pub(crate) reader: Arc<Reader>,
     pub(crate) stream: EventStream,
     pub(crate) metrics: Arc<Metrics>,
     pub(crate) readiness: Readiness,
@@ -110,6 +122,7 @@ pub(crate) struct Recorder {
     epoch: u64,
     inputs: mpsc::Sender<Input>,
     sync: SpoolSync,
+    reader: Arc<Reader>,
     /// One past the last record of this epoch that the ledger holds.
     stored: watch::Receiver<u64>,
 }
@@ -122,21 +135,21 @@ impl Recorder {
     pub(crate) fn start(start: Start, supervisor: &Supervisor) -> Result<Self, SpoolError> {
         let (inputs, received) = mpsc::channel(INPUTS_MAX);
         let (node, epoch, sync) = (Arc::from(start.node.as_str()), start.epoch, start.spool.sync());
-        let (stream, name) = (start.stream.clone(), start.node.clone());
+        let (stream, name, reader) = (start.stream.clone(), start.node.clone(), Arc::clone(&start.reader));
         let (checkpoints, replays) = (subjects::checkpoint(&start.region), subjects::replay(&name));
         let (stored_sender, stored) = watch::channel(0);
         let owner = Owner::open(start, stored_sender)?;
         supervisor.spawn("recorder", OnEnd::Critical, owner.run(received));
         let decode = {
-            let name = name.clone();
-            move |message: &bytes::Bytes| notices::ledger_notices(&name, message)
+            let (name, reader) = (name.clone(), Arc::clone(&reader));
+            move |message: &bytes::Bytes| notices::ledger_notices(&name, message, &reader)
         };
         let follow = notices::follow(stream.clone(), checkpoints, decode, inputs.clone());
         supervisor.spawn("recorder-notices", OnEnd::Finish, follow);
         let decode = move |message: &bytes::Bytes| notices::replay_request(&name, message);
         let follow = notices::follow(stream, replays, decode, inputs.clone());
         supervisor.spawn("recorder-replays", OnEnd::Finish, follow);
-        Ok(Self { node, epoch, inputs, sync, stored })
+        Ok(Self { node, epoch, inputs, sync, reader, stored })
     }
 
     /// The node and epoch whose chain this is.
@@ -179,6 +192,22 @@ impl Recorder {
         self.append(record, Class::Denied).await.map(|written| written.seq)
     }
 
+    /// Records decisions for a service, in this order; they may be told once all of them are written. Which of them
+    /// are on record when it fails is not said.
+    pub(crate) async fn evaluated(&self, records: impl Iterator<Item = Record>) -> Result<(), Reason> {
+        if !self.reader.knows(Kind::DecisionEvaluated) {
+            return Err(Reason::LedgerOutdated);
+        }
+        let mut answers = Vec::with_capacity(records.size_hint().0);
+        for record in records {
+            answers.push(self.hand_over(record, Class::Evaluated).await?);
+        }
+        for answer in answers {
+            answer.await.unwrap_or(Err(Reason::SpoolFull))?;
+        }
+        Ok(())
+    }
+
     /// Ends the run in good order: closes the chain and hands over what it can. Nothing is recorded afterwards.
     pub(crate) async fn close(&self) {
         let (done, closed) = oneshot::channel();
@@ -188,10 +217,15 @@ impl Recorder {
     }
 
     async fn append(&self, record: Record, class: Class) -> Result<Written, Reason> {
+        self.hand_over(record, class).await?.await.unwrap_or(Err(Reason::SpoolFull))
+    }
+
+    /// Where it stands, or why not, comes when it is written.
+    async fn hand_over(&self, record: Record, class: Class) -> Result<Reply, Reason> {
         let (reply, answer) = oneshot::channel();
         let input = Input::Append { record: Box::new(record), class, reply };
         self.inputs.send(input).await.map_err(|_closed| Reason::SpoolFull)?;
-        answer.await.unwrap_or(Err(Reason::SpoolFull))
+        Ok(answer)
     }
 
     async fn synced(&self, seq: u64) -> Result<(), Reason> {

@@ -201,7 +201,7 @@ pub async fn serve(
     let (metrics, late) = (&node.metrics, node.stages.late.clone());
     let standby =
         kept.map(|kept| kept.start(&node.config, &node.state, metrics, &supervisor, late)).unwrap_or_default();
-    node.start((mcp, terms), run, standby, control_plane, stream);
+    node.start((mcp, mcp_addr, terms), run, standby, control_plane, stream);
     let serving = node.stages.late.clone();
     let ops = ops::serve(operations, readiness.clone(), registry, serving);
     supervisor.spawn("data-plane-ops", OnEnd::Critical, async move {
@@ -264,7 +264,7 @@ struct Node {
 impl Node {
     fn start(
         &self,
-        (mcp, terms): (TcpListener, Terms),
+        (mcp, address, terms): (TcpListener, SocketAddr, Terms),
         run: Run,
         standby: Standby,
         control_plane: ControlPlane,
@@ -280,6 +280,7 @@ impl Node {
             guard: Guard {
                 allowed_origins: self.config.allowed_origins.clone(),
                 bound_to_loopback: self.config.listen.ip().is_loopback(),
+                address,
             },
             metrics: Arc::clone(&self.metrics),
             telemetry: Arc::clone(&self.telemetry),
@@ -290,6 +291,7 @@ impl Node {
             slots: Arc::clone(&self.slots),
             abort: self.stages.calls.clone(),
             stopping: self.stages.accepting.clone(),
+            client_certificates: self.config.client_certificates,
             attributed_denials: Budget::new(ATTRIBUTED_DENIALS_PER_SECOND),
             shares: Shares::default(),
             has_started: AtomicBool::new(false),
@@ -336,6 +338,7 @@ impl Node {
             spool: run.spool,
             recovered: run.recovered,
             recovery: run.recovery,
+            reader: run.reader,
             stream,
             metrics: Arc::clone(&self.metrics),
             readiness: self.readiness.clone(),

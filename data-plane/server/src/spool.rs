@@ -254,6 +254,11 @@ impl Spool {
         }
     }
 
+    /// From half of its maximum on, it takes only what calls need.
+    pub(crate) fn is_half_full(&self) -> bool {
+        self.bytes >= self.bytes_max / 2
+    }
+
     /// Bytes on disk.
     pub(crate) fn bytes(&self) -> u64 {
         self.bytes

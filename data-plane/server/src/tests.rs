@@ -13,6 +13,7 @@ mod listening;
 mod lists;
 mod narrowed;
 mod rollouts;
+mod unproven;
 
 use std::time::{Duration, Instant};
 

@@ -1,6 +1,6 @@
 //! The record: one thing that happened, as canonical JSON that is hashed exactly as stored.
 //!
-//! Written by the data plane (calls, heads, epochs), the control plane (events) and the ledger (gaps); each fills the
+//! Written by the data plane (calls, decisions for services, heads, epochs), the control plane (events) and the ledger (gaps); each fills the
 //! fields it knows with struct update over [`Record::new`], then hands the record to `chain::NodeChain`, which fills
 //! `node`, `epoch`, `seq` and `prev`. Read by the sequencer and by `verify`.
 //!
@@ -103,6 +103,9 @@ pub struct Record {
     /// What was decided.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub decision: Option<DecisionRecord>,
+    /// The service that asked for a decision.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub decision_client: Option<String>,
     /// How many records were not written.
     #[serde(default, with = "decimal::option", skip_serializing_if = "Option::is_none")]
     pub dropped: Option<u64>,
@@ -233,6 +236,7 @@ impl Record {
             virtual_server: None,
             request_id: None,
             decision: None,
+            decision_client: None,
             args: None,
             result: None,
             intent: None,
@@ -305,7 +309,8 @@ impl Record {
         spelling(parse_ts(&self.ts).is_some(), "ts")?;
         spelling(self.intent.as_deref().is_none_or(hash::is_hex), "intent")?;
         let missing = match self.kind {
-            Kind::CallIntent | Kind::CallDenied if self.decision.is_none() => "decision",
+            Kind::CallIntent | Kind::CallDenied | Kind::DecisionEvaluated if self.decision.is_none() => "decision",
+            Kind::DecisionEvaluated if self.decision_client.is_none() => "decision_client",
             Kind::CallOutcome if self.intent.is_none() => "intent",
             Kind::CallOutcome if self.outcome.is_none() => "outcome",
             Kind::NodeEpochOpen if self.epoch_open.is_none() => "epoch_open",
@@ -329,7 +334,8 @@ impl Record {
             | Kind::PrivacyShred
             | Kind::LedgerHeads
             | Kind::LedgerShardOpen
-            | Kind::LedgerShardClose => return Ok(()),
+            | Kind::LedgerShardClose
+            | Kind::DecisionEvaluated => return Ok(()),
         };
         Err(RecordError::MissingField { kind: self.kind, field: missing })
     }

@@ -21,6 +21,7 @@ use std::{
 use bailiwick_ledger_core::{
     checkpoint::{self, Checkpoint, CheckpointError},
     hash::Hash,
+    record::Kind,
     tree,
 };
 use bailiwick_proto::{
@@ -287,7 +288,7 @@ impl Publisher {
         for cursors in cursors.chunks(CURSORS_MAX) {
             let published =
                 bailiwick_proto::v1::Published { checkpoint: published.note.clone(), cursors: cursors.to_vec() };
-            let notice = LedgerNotice { notice: Some(Notice::Published(published)) };
+            let notice = LedgerNotice { notice: Some(Notice::Published(published)), kinds: Kind::known() };
             if let Err(error) = self.stream.broadcast(&subject, notice.encode_to_vec().into()).await {
                 tracing::debug!(%error, "an announcement was not sent; it will be repeated");
             }

@@ -101,6 +101,14 @@ impl Node {
         self.append(Record { user, tool, decision: Some(decision), ..record })
     }
 
+    /// A service was told that a user may.
+    pub(crate) fn evaluated(&mut self, service: &str, user: &str) -> Vec<u8> {
+        let decision = DecisionRecord { effect: Effect::Permit, reason: None, policies: vec![], would_be: None };
+        let record = self.new_record(Kind::DecisionEvaluated);
+        let (user, decision_client) = (Some(user.to_owned()), Some(service.to_owned()));
+        self.append(Record { user, decision_client, decision: Some(decision), ..record })
+    }
+
     pub(crate) fn outcome(&mut self, intent: &[u8]) -> Vec<u8> {
         let outcome = Outcome { status: Status::Ok, error_code: None, latency_us: Some(5), bytes: None, cost: None };
         let record = self.new_record(Kind::CallOutcome);

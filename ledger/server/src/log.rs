@@ -365,6 +365,7 @@ fn terms(record: &Record, bytes: &[u8]) -> Vec<(Field, String)> {
         (Field::Kind, Some(record.kind.as_str().to_owned())),
         (Field::Binding, binding),
         (Field::RequestId, record.request_id.clone()),
+        (Field::DecisionClient, record.decision_client.clone()),
         (Field::Intent, opened),
         (Field::Outcome, closed.map(|intent| call_of(&record.node, intent))),
         (Field::Place, Some(place(&record.node, record.epoch, record.seq))),

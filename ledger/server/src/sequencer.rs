@@ -15,7 +15,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use bailiwick_ledger_core::chain::LEDGER_NODE;
+use bailiwick_ledger_core::{chain::LEDGER_NODE, record::Kind};
 use bailiwick_proto::{
     subjects,
     v1::{Cursor, LedgerNotice, RecordBatch, ReplayRequest, Stored, ledger_notice::Notice},
@@ -277,7 +277,7 @@ impl Sequencer {
         if cursors.is_empty() || *self.wiring.standing.borrow() != Standing::Extends {
             return;
         }
-        let notice = LedgerNotice { notice: Some(Notice::Stored(Stored { cursors })) };
+        let notice = LedgerNotice { notice: Some(Notice::Stored(Stored { cursors })), kinds: Kind::known() };
         let subject = subjects::checkpoint(&self.wiring.region);
         if let Err(error) = self.wiring.stream.broadcast(&subject, notice.encode_to_vec().into()).await {
             tracing::debug!(%error, "nodes were not told what is stored; they send it again");

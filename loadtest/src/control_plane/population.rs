@@ -83,7 +83,7 @@ fn agent(n: u64) -> AgentApplied {
         review_by: None,
         active: true,
     };
-    AgentApplied { name: agent_name(n), spec, reason: String::new() }
+    AgentApplied { name: agent_name(n), spec, reason: String::new(), held: false, owner_left: false }
 }
 
 fn consent(n: u64, agents: u64) -> Vec<Change> {

@@ -8,10 +8,18 @@
 
 #[path = "../assertions.rs"]
 mod assertions;
+#[path = "../certificates.rs"]
+mod certificates;
+#[path = "../../../control-plane/server/src/http/client_certificate/header.rs"]
+mod client_certificate;
 #[path = "../clients.rs"]
 mod clients;
+#[path = "../config.rs"]
+mod config;
 #[path = "../conversation.rs"]
 mod conversation;
+#[path = "../decisions.rs"]
+mod decisions;
 #[path = "../edge.rs"]
 mod edge;
 #[path = "../envelopes.rs"]
@@ -28,12 +36,35 @@ mod openapi;
 mod oracles;
 #[path = "../places.rs"]
 mod places;
+#[path = "../proofs.rs"]
+mod proofs;
 #[path = "../proxy.rs"]
 mod proxy;
 #[path = "../../../data-plane/server/src/listener/proxy_protocol.rs"]
 mod proxy_protocol;
+#[expect(dead_code, reason = "what reads bytes is tried, not what serves")]
+#[path = "../../../control-plane/server/src/scim"]
+mod scim {
+    const MEDIA_TYPE: &str = "application/scim+json";
+
+    mod document;
+    mod fault;
+    mod filter;
+    #[path = "../../../../tests/fuzz/directories.rs"]
+    pub(crate) mod fuzzed;
+    mod patch;
+    mod schema;
+}
 #[path = "../seeds.rs"]
 mod seeds;
+#[path = "../../../control-plane/server/src/signals"]
+mod signals {
+    #[path = "../../../../tests/fuzz/events.rs"]
+    pub(crate) mod fuzzed;
+    mod reading;
+}
+#[path = "../signed.rs"]
+mod signed;
 #[path = "../../../data-plane/server/src/upstream/sse.rs"]
 mod sse;
 #[path = "../../../data-plane/server/src/upstream/sse_transport/address.rs"]

@@ -15,6 +15,7 @@ mod exchange;
 mod inspector;
 mod journey;
 mod keys;
+mod mutual_tls;
 mod often;
 mod openid_client;
 mod refusals;

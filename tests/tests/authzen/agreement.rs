@@ -80,6 +80,7 @@ async fn nodes_answer_alike_and_say_by_which_revision(shape: Shape) -> Result<()
         let age = context.remove("config_age_ms").context("no age")?;
         ensure!(age.as_u64().is_some_and(|age| age < 60_000), "{age}");
         context.remove("revision").context("no revision")?;
+        context.remove("request_id").context("no request id")?;
         answers.push(Value::Object(context));
     }
     let expected = json!({"policies": ["shop"], "tier": "destructive", "consent": consent});

@@ -1,7 +1,8 @@
 //! Decisions for services (AuthZEN 1.0), end to end: a service asks the data planes what a call would get.
 //!
 //! The client is written from the specification's text and examples. That the answer is the one a call gets is in
-//! `agreement`, what changes while services ask in `changes`, and what nobody honest sends in `attacks`.
+//! `agreement`, what changes while services ask in `changes`, what is on record of it in `recorded`, and what nobody
+//! honest sends in `attacks`.
 //! Specification: AuthZEN Authorization API 1.0 §5 to §7, §9 and §10, and its certification scenario.
 
 #![expect(clippy::indexing_slicing, reason = "a test that panics fails, as it should")]
@@ -10,6 +11,7 @@ mod agreement;
 mod attacks;
 mod batches;
 mod changes;
+mod recorded;
 
 use anyhow::{Context, Result, ensure};
 use aws_lc_rs::digest;
@@ -37,7 +39,11 @@ struct World {
 
 impl World {
     async fn start(shape: Shape) -> Result<Self> {
-        let deployment = Deployment::start(shape).await?;
+        Self::start_with(shape, &[]).await
+    }
+
+    async fn start_with(shape: Shape, environment: &[(&str, &str)]) -> Result<Self> {
+        let deployment = Deployment::start_with(shape, environment).await?;
         let server = ScriptedServer::start(TIERS.map(|(name, tier)| tool(name, tier)).to_vec()).await?;
         let people = person(JANE, "buyers", AGENT);
         deployment.apply(&(server.manifests("shop", "plain") + &people))?;

@@ -134,6 +134,18 @@ async fn a_dpop_token_is_its_key_s_and_its_proofs_count_once_at_all_nodes() -> R
         call(asked, &token, &key.proof("https://evil.example/mcp/shop", Some(&token), Some(&nonce))).await?,
         "proof_invalid",
     )?;
+    // A proof for whoever listens at another port of this machine, or under another name of it, is none for this node.
+    let port = asked.split(':').nth(2).and_then(|rest| rest.split('/').next()).context("a port")?;
+    for place in [
+        urls[1].clone(),
+        "http://127.0.0.1:1/mcp/shop".to_owned(),
+        "http://127.0.0.1/mcp/shop".to_owned(),
+        format!("http://127.0.0.2:{port}/mcp/shop"),
+        format!("{asked}/"),
+    ] {
+        let elsewhere = call(asked, &token, &key.proof(&place, Some(&token), Some(&nonce))).await?;
+        ensure!(refusal(&elsewhere) == (401, "proof_invalid"), "{place}: {}", elsewhere.text);
+    }
     refused(call(asked, &token, &key.proof(public, None, Some(&nonce))).await?, "proof_invalid")?;
     refused(call(asked, &token, &key.proof(public, Some("other"), Some(&nonce))).await?, "proof_invalid")?;
     let bearer = McpClient::new(&world.deployment.mcp[0], "shop", &token).call("charge", json!({})).await?;

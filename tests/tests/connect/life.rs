@@ -73,7 +73,7 @@ async fn a_client_with_sessions_is_served_too() -> Result<()> {
 }
 
 /// What the ledger says of how each call of a tool was bound, once there are so many.
-async fn bindings(world: &World, calls: usize) -> Result<Vec<Value>> {
+pub(crate) async fn bindings(world: &World, calls: usize) -> Result<Vec<Value>> {
     eventually("the calls are in the ledger", async || {
         let records = world.deployment.audit(&["--limit", "400"]).ok()?;
         let ours = records.iter().filter(|record| record["client"].as_str().is_some_and(|name| name.starts_with("r-")));

@@ -1,17 +1,22 @@
 //! `bailiwick connect` and `bailiwick client`, end to end: real processes, other people's clients, a real browser.
 //!
 //! A [`Desk`] is a person's home folder with a browser that only notes where it is sent; the test is the person. Over
-//! `bailiwick dev` in most claims (`life`, `clients`), over a server that plays tricks in `servers`; what nobody honest
-//! does is in `attacks`, configuration files are in `setup`.
+//! `bailiwick dev` in most claims (`life`, `clients`), over a server that plays tricks in `servers`, `dpop`, `scope`;
+//! what nobody honest does is in `attacks` and `local`, configuration files are in `setup`; the official suite is run
+//! in `suite`.
 
 #![expect(clippy::indexing_slicing, reason = "a test that panics fails, as it should")]
 
 mod attacks;
 mod clients;
+mod dpop;
 mod fake;
 mod life;
+mod local;
+mod scope;
 mod servers;
 mod setup;
+mod suite;
 
 use std::{fs, os::unix::fs::PermissionsExt as _, path::PathBuf, process::Stdio};
 
@@ -91,9 +96,12 @@ impl Desk {
         text.lines().map(str::to_owned).collect()
     }
 
-    /// Where the browser was sent, the first time it was after `before`.
+    /// Where the browser was led to, the first time it was opened after `before`.
     async fn visit(&self, before: usize) -> Result<String> {
-        eventually("the browser is opened", async || self.visits().get(before).cloned()).await
+        let way = eventually("the browser is opened", async || self.visits().get(before).cloned()).await?;
+        let led = visit(&way, &[]).await?;
+        ensure!(led.status == 303, "{way}: {}", led.status);
+        Ok(led.headers["location"].to_str()?.to_owned())
     }
 
     fn bridge(&self, url: &str, more: &[&str]) -> Result<Bridge> {

@@ -7,7 +7,7 @@ use serde_json::{Value, json};
 use crate::{Bridge, Desk, fake::Fake, visit};
 
 /// Answers the sign-in as an honest server's browser would.
-async fn come_back(desk: &Desk, before: usize, issuer: &str) -> Result<()> {
+pub(crate) async fn come_back(desk: &Desk, before: usize, issuer: &str) -> Result<()> {
     let url = url::Url::parse(&desk.visit(before).await?)?;
     let parameter =
         |name: &str| url.query_pairs().find(|(known, _)| known == name).map(|(_, value)| value.into_owned());
@@ -21,7 +21,7 @@ async fn come_back(desk: &Desk, before: usize, issuer: &str) -> Result<()> {
     Ok(())
 }
 
-async fn signed_in(fake: &Fake) -> Result<(Desk, Bridge, Value)> {
+pub(crate) async fn signed_in(fake: &Fake) -> Result<(Desk, Bridge, Value)> {
     let desk = Desk::new()?;
     let mut bridge = desk.bridge(&fake.url(), &[])?;
     let (called, back) = tokio::join!(bridge.call(1, "x"), come_back(&desk, 0, &fake.base));
@@ -119,11 +119,24 @@ async fn each_call_is_proven_by_the_server_s_clock() -> Result<()> {
     fake.says().binds = true;
     let (_desk, mut bridge, called) = signed_in(&fake).await?;
     ensure!(called["result"].is_object() && fake.says().proofs == (1, 0), "{called:#} {:?}", fake.says().proofs);
+    // What whoever is between says of the time changes nothing.
     fake.says().seconds_ahead = -3600;
+    fake.says().proxy_seconds_ahead = 86_400;
     ensure!(bridge.call(2, "x").await?["result"].is_object());
     ensure!(fake.says().proofs == (2, 1), "once refused, once more with the clock set: {:?}", fake.says().proofs);
     ensure!(bridge.call(3, "x").await?["result"].is_object() && fake.says().proofs == (3, 1));
     ensure!(fake.asked("POST /token") == 1, "the token was good all the time");
+    // Nor does a time that is out of all reason, or none.
+    for time in [json!(0), json!(4_000_000_000_000_u64), json!("now"), Value::Null] {
+        fake.says().seconds_ahead = 7200;
+        fake.says().server_time = Some(time.clone());
+        let (held, failed) = fake.says().proofs;
+        let refused = bridge.call(4, "x").await?;
+        ensure!(refused["error"]["data"]["reason"] == "token_turned_away", "{time}: {refused:#}");
+        ensure!(fake.says().proofs.0 == held && fake.says().proofs.1 > failed, "{time}");
+        fake.says().seconds_ahead = -3600;
+        ensure!(bridge.call(5, "x").await?["result"].is_object(), "{time}: its clock is as it was");
+    }
     Ok(())
 }
 

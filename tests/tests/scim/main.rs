@@ -5,7 +5,9 @@
 
 #![expect(clippy::indexing_slicing, reason = "a test that panics fails, as it should")]
 
+mod agents;
 mod attacks;
+mod auditors;
 mod directories;
 mod leavers;
 mod peers;

@@ -98,6 +98,16 @@ async fn without_the_secret_nothing_is_read_and_nobody_learns_who_is_there() -> 
     let form = said.push_with(&node, "acme", &format!("Bearer {PUSH_SECRET}"), "application/jwt", &jwt).await?;
     ensure!(form.status == 400 && form.body["err"] == "invalid_request", "{}", form.text);
     are_permitted(&clients).await?;
+    // Each is counted, for whoever is to be alarmed.
+    let other =
+        with(said.claims(&said.jti(), &session_revoked(), JANE, json!({})), "aud", json!("https://else.example"));
+    ensure!(said.push(&node, &said.sign(&other)?).await?.status == 400);
+    let metrics = world.deployment.metrics_of("control-plane-1").await?;
+    for (outcome, count) in [("authentication_failed", 6), ("invalid_request", 1), ("invalid_audience", 1)] {
+        let line = format!("bailiwick_control_plane_signals_total{{event=\"none\",outcome=\"{outcome}\"}} {count}");
+        ensure!(metrics.contains(&line), "{line}\n{metrics}");
+    }
+    ensure!(metrics.contains("bailiwick_control_plane_signal_verified_at 0"), "{metrics}");
     // Whoever goes on guessing waits.
     let mut turned_away = false;
     for _ in 0..200 {

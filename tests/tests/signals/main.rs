@@ -1,13 +1,15 @@
 //! Shared Signals, end to end: what a transmitter says of somebody ends what they have begun, at every data plane.
 //!
-//! The transmitter is the tests' own; it signs with another JOSE library. Pushed signals are in `push`, fetched ones in
-//! `poll`, those that nobody honest sends in `attacks`. Specifications: OpenID SSF 1.0, CAEP 1.0, RFC 8935, RFC 8936.
+//! The transmitter is the tests' own; it signs with another JOSE library. Pushed signals are in `push`, fetched ones
+//! in `poll`, streams that are set up from here in `streams`, those that nobody honest sends in `attacks`.
+//! Specifications: OpenID SSF 1.0, CAEP 1.0, RFC 8935, RFC 8936.
 
 #![expect(clippy::indexing_slicing, reason = "a test that panics fails, as it should")]
 
 mod attacks;
 mod poll;
 mod push;
+mod streams;
 mod transmitter;
 
 use anyhow::{Context, Result, ensure};

@@ -30,6 +30,8 @@ use base64::{
 };
 use jsonwebtoken::{Algorithm, EncodingKey};
 use serde_json::{Value, json};
+
+use crate::streams::{self, Asked};
 use tokio::{net::TcpListener, task::JoinHandle};
 
 pub(crate) const AUDIENCE: &str = "https://gateway.example/signals";
@@ -65,17 +67,20 @@ pub(crate) struct Said {
     pub(crate) elsewhere: usize,
 }
 
-#[derive(Debug)]
-struct Shared {
-    base: String,
+pub(crate) struct Shared {
+    pub(crate) base: String,
     keys: String,
-    said: Mutex<Said>,
+    pub(crate) said: Mutex<Said>,
     polled: Mutex<Polled>,
+    /// Where streams are made.
+    pub(crate) asked: Mutex<Asked>,
+    key: EncodingKey,
+    pub(crate) http: reqwest::Client,
 }
 
 /// See the file's header; stopped when dropped.
 pub(crate) struct Transmitter {
-    shared: Arc<Shared>,
+    pub(crate) shared: Arc<Shared>,
     key: EncodingKey,
     http: reqwest::Client,
     task: JoinHandle<()>,
@@ -88,7 +93,7 @@ impl Drop for Transmitter {
     }
 }
 
-fn held<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+pub(crate) fn held<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
@@ -107,26 +112,38 @@ fn rsa() -> Result<(EncodingKey, Value)> {
     Ok((EncodingKey::from_rsa_pem(pem.as_bytes())?, jwk))
 }
 
+impl Shared {
+    pub(crate) fn sign(&self, claims: &Value) -> Result<String> {
+        let mut header = jsonwebtoken::Header::new(Algorithm::RS256);
+        (header.typ, header.kid) = (Some("secevent+jwt".to_owned()), Some("k1".to_owned()));
+        Ok(jsonwebtoken::encode(&header, claims, &self.key)?)
+    }
+}
+
 impl Transmitter {
     #[expect(clippy::disallowed_methods, reason = "tests have no supervisor; the task ends with this value")]
     pub(crate) async fn start() -> Result<Self> {
         let (key, jwk) = rsa()?;
         let listener = TcpListener::bind("127.0.0.1:0").await?;
         let base = format!("http://{}", listener.local_addr()?);
+        let http = reqwest::Client::builder().no_proxy().build()?;
         let shared = Arc::new(Shared {
             base,
             keys: json!({"keys": [jwk]}).to_string(),
             said: Mutex::default(),
             polled: Mutex::new(Polled::Honestly),
+            asked: Mutex::default(),
+            key: key.clone(),
+            http: http.clone(),
         });
         let app = Router::new()
             .route("/.well-known/ssf-configuration/tenant", get(metadata))
             .route("/keys", get(keys))
             .route("/poll", post(poll))
             .route("/elsewhere", post(elsewhere).get(elsewhere))
+            .merge(streams::routes())
             .with_state(Arc::clone(&shared));
         let task = tokio::spawn(async move { drop(axum::serve(listener, app).await) });
-        let http = reqwest::Client::builder().no_proxy().build()?;
         Ok(Self { shared, key, http, task, number: Mutex::new(0) })
     }
 
@@ -241,20 +258,26 @@ impl Transmitter {
 
     /// Seals the secret that is shown at the polling endpoint.
     pub(crate) fn seal(deployment: &Deployment) -> Result<()> {
+        Self::seal_as(deployment, "acme-poll", POLL_SECRET)
+    }
+
+    /// Seals a secret for identity providers.
+    pub(crate) fn seal_as(deployment: &Deployment, name: &str, value: &str) -> Result<()> {
         let folder = tempfile::tempdir()?;
         let file = folder.path().join("value");
-        std::fs::write(&file, format!("{POLL_SECRET}\n"))?;
+        std::fs::write(&file, format!("{value}\n"))?;
         let file = file.display().to_string();
-        let arguments = ["secret", "set", "acme-poll", "--for", "identity-provider", "--from-file", &file];
+        let arguments = ["secret", "set", name, "--for", "identity-provider", "--from-file", &file];
         deployment.cli_ok(&arguments).map(drop)
     }
 }
 
 async fn metadata(State(shared): State<Arc<Shared>>) -> Response {
-    let metadata = json!({
+    let mut metadata = json!({
         "spec_version": "1_0", "issuer": format!("{}/tenant", shared.base), "jwks_uri": format!("{}/keys", shared.base),
         "delivery_methods_supported": ["urn:ietf:rfc:8935", "urn:ietf:rfc:8936"],
     });
+    streams::metadata(&shared, &mut metadata);
     ([(header::CONTENT_TYPE, "application/json")], metadata.to_string()).into_response()
 }
 

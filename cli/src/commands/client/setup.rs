@@ -13,7 +13,7 @@ use bailiwick_connect::{Connection, McpUrl, Options, Reach};
 use bailiwick_runtime::{Shutdown, config::default_data_dir};
 
 use crate::{
-    args::{ClientSetupArgs, IdentityArgs, SetupScope},
+    args::{Binding, ClientSetupArgs, IdentityArgs, SetupScope},
     clients::{self, Client, Entry, Malformed, difference::difference, undo},
     commands::connect,
     failure::Failure,
@@ -112,8 +112,10 @@ async fn entry(args: &ClientSetupArgs, url: &McpUrl, file: &Path) -> Result<Entr
         url: url.clone(),
         client_id: identity.client_id.clone(),
         scope: None,
+        binding: connect::binding(identity.binding),
         key_store: connect::key_store(identity.keys),
         folder: connect::folder(),
+        to_sign_out: false,
         reach: Reach { browser: false, terminal: false },
         sign_in_command: String::new(),
     };
@@ -123,7 +125,7 @@ async fn entry(args: &ClientSetupArgs, url: &McpUrl, file: &Path) -> Result<Entr
 }
 
 fn identity(args: &ClientSetupArgs) -> IdentityArgs {
-    IdentityArgs { client_id: args.client_id.clone(), scope: None, keys: args.keys }
+    IdentityArgs { client_id: args.client_id.clone(), scope: None, binding: Binding::Auto, keys: args.keys }
 }
 
 fn server_name(args: &ClientSetupArgs, url: &McpUrl) -> Result<String, Failure> {

@@ -100,6 +100,30 @@ fn a_refused_call_says_why_and_that_its_consent_stands() {
 }
 
 #[test]
+fn a_decision_says_which_service_was_told_what() {
+    let mut asked = call();
+    asked["kind"] = "decision.evaluated".into();
+    asked["decision_client"] = "billing".into();
+    assert!(is_decision(&asked) && !is_decision(&json!({"kind": "call.outcome"})));
+    let told = people(&explain(&asked, None, &evidence(Vec::new())));
+    let headline = "tools/call plain/charge (transactional) on shop: asked by billing, told that it is permitted\n";
+    assert!(told.contains(headline), "{told}");
+    assert!(told.contains("\n  asked by  billing\n"), "{told}");
+    assert!(!told.contains("not found"), "no outcome is missed: {told}");
+    asked["decision"] = json!({"effect": "deny", "reason": "user_unknown", "policies": []});
+    for name in ["agent", "owner"] {
+        asked.as_object_mut().unwrap().remove(name);
+    }
+    let told = people(&explain(&asked, None, &Evidence::default()));
+    assert!(told.contains("through unknown (owner unknown) and client editor\n"), "{told}");
+    for name in ["user", "consent"] {
+        asked.as_object_mut().unwrap().remove(name);
+    }
+    let told = people(&explain(&asked, None, &Evidence::default()));
+    assert!(told.contains("told that it is refused\n  who       nobody whom the node knew\n"), "{told}");
+}
+
+#[test]
 fn what_is_not_there_is_said() {
     let told = people(&explain(&call(), None, &Evidence::default()));
     assert!(told.contains("not found how the call ended"), "{told}");

@@ -42,6 +42,11 @@ impl Activity {
                     self.0.entry(agent.name.clone()).or_insert(fresh);
                     continue;
                 }
+                Change::AgentProvisioned(agent) => {
+                    let fresh = Seen { created: event.time, ..Seen::default() };
+                    self.0.entry(agent.name.clone()).or_insert(fresh);
+                    continue;
+                }
                 Change::AgentDeleted(agent) => {
                     self.0.remove(&agent.name);
                     continue;
@@ -108,6 +113,7 @@ impl Activity {
                 | Change::GroupRenamed(_)
                 | Change::GroupMembersChanged(_)
                 | Change::GroupDeprovisioned(_)
+                | Change::AgentDeprovisioned(_)
                 | Change::ScimTokenCreated(_)
                 | Change::ScimTokenRevoked(_)
                 | Change::BindingKeyRotated(_)

@@ -10,6 +10,8 @@ use crate::{
     agent::AgentApplied,
     command::{Action, Answer, Context, Decision, ResourceChange},
     consent,
+    problem::Problem,
+    provisioning,
     resource::{AgentSpec, AgentState},
     show,
     state::State,
@@ -38,11 +40,16 @@ pub(crate) fn decide_set(state: &State, wish: &SetAgentState, context: &Context)
     let active = spec.active || wish.state == AgentState::Active;
     let after = AgentSpec { state: wish.state, active, ..spec.clone() };
     let before = show::without_status(state, &resource);
-    if *spec == after {
+    if let Some((_, message)) = provisioning::agents::conflict(state, &wish.agent, &after) {
+        return Err(Rejection::Invalid(vec![Problem { message, ..Problem::default() }]));
+    }
+    let held = !after.acts() && provisioning::agents::may_be_held(state, &wish.agent);
+    if *spec == after && !held {
         let change = ResourceChange { resource, action: Action::Unchanged, after: before.clone(), before };
         return Ok(Decision { answer: Answer::Changes(vec![change]), ..Decision::default() });
     }
-    let applied = AgentApplied { name: wish.agent.clone(), spec: after, reason: wish.reason.clone() };
+    let (name, reason) = (wish.agent.clone(), wish.reason.clone());
+    let applied = AgentApplied { name, spec: after, reason, held, owner_left: false };
     let change = ResourceChange { resource, action: Action::Configured, before, after: None };
     let answer = Answer::Changes(vec![change]);
     Ok(Decision { events: vec![context.event(applied)], answer, ..Decision::default() })

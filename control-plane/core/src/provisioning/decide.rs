@@ -1,4 +1,4 @@
-//! Deciding what directories ask: operations on people and groups, in one change.
+//! Deciding what directories ask: operations on people and groups, and on agents (`agents`), in one change.
 //!
 //! Each operation is decided on a draft that has all before it, so that those of one request may rest on each other;
 //! one that is refused leaves the draft alone. Called by `wish`. Invariants: no operation looks at all users; a name
@@ -12,7 +12,7 @@ use bailiwick_proto::names;
 use super::{
     DISPLAY_BYTES_MAX, EXTERNAL_ID_BYTES_MAX, GROUPS_MAX, GROUPS_OF_ONE_MAX, Group, GroupDeprovisioned,
     GroupMembersChanged, GroupProvisioned, GroupRenamed, MEMBERS_AT_ONCE_MAX, PROFILE_BYTES_MAX, Person,
-    PersonDeprovisioned, PersonProvisioned, PersonRenamed, group_name, version_of_person,
+    PersonDeprovisioned, PersonProvisioned, PersonRenamed, agents, group_name, version_of_person,
     wish::{Fault, MembersWritten, OPERATIONS_MAX, Operation, Outcome, PersonWritten, Provision},
 };
 use crate::{
@@ -32,13 +32,16 @@ pub(crate) fn decide(state: &State, wish: Provision, context: &Context) -> Resul
     }
     let mut draft = state.clone();
     let (mut events, mut outcomes) = (Vec::new(), Vec::new());
-    let mut faults = 0;
+    let (mut faults, mut deleted) = (0, BTreeSet::new());
     for operation in wish.operations {
         if wish.faults_max.is_some_and(|max| faults >= max) {
             break;
         }
-        outcomes.push(match decide_one(&draft, operation) {
+        let decided = decide_one(&draft, operation);
+        let decided = decided.and_then(|done| check_reserved(&draft, &wish.reserved, done));
+        outcomes.push(match decided {
             Ok((id, changes)) => {
+                deleted.extend(changes.iter().filter_map(agents::decide::deleted));
                 let made: Vec<Event> = changes.into_iter().map(|change| context.event(change)).collect();
                 made.iter().for_each(|event| evolve(&mut draft, event, state.revision.saturating_add(1)));
                 events.extend(made);
@@ -50,6 +53,7 @@ pub(crate) fn decide(state: &State, wish: Provision, context: &Context) -> Resul
             }
         });
     }
+    events.extend(agents::decide::end_consents(state, &deleted, context));
     Ok(Decision::fulfilled(events, Fulfilled::Provisioned(outcomes)))
 }
 
@@ -81,7 +85,55 @@ fn decide_one(state: &State, operation: Operation) -> Result<(String, Vec<Change
             let gone = GroupDeprovisioned { name: name.clone(), id: id.clone() };
             Ok((id, vec![gone.into()]))
         }
+        Operation::CreateAgent { id, agent } => {
+            let changes = agents::decide::create(state, &id, agent)?;
+            Ok((id, changes))
+        }
+        Operation::ReplaceAgent { id, version, agent } => {
+            let changes = agents::decide::replace(state, &id, version, agent)?;
+            Ok((id, changes))
+        }
+        Operation::DeleteAgent { id, version } => {
+            let changes = agents::decide::delete(state, &id, version)?;
+            Ok((id, changes))
+        }
     }
+}
+
+/// Whatever an operation comes to: nobody gets into a group that is not the directory's to fill, by no other name
+/// either. Whoever is in it may leave.
+fn check_reserved(
+    state: &State,
+    reserved: &BTreeSet<String>,
+    (id, changes): (String, Vec<Change>),
+) -> Result<(String, Vec<Change>), Fault> {
+    let names = |change| filled(state, change).into_iter().chain(taken_along(state, change));
+    let found = changes.iter().flat_map(names).find(|name| reserved.contains(*name)).cloned();
+    match found {
+        Some(name) => Err(Fault::Reserved(name)),
+        None => Ok((id, changes)),
+    }
+}
+
+/// The group that a change makes, names, or puts somebody into.
+fn filled<'a>(state: &State, change: &'a Change) -> Option<&'a String> {
+    if let Change::GroupProvisioned(made) = change {
+        Some(&made.name)
+    } else if let Change::GroupRenamed(renamed) = change {
+        Some(&renamed.to)
+    } else if let Change::GroupMembersChanged(changed) = change {
+        let members = state.provisioned.members.get(&changed.group);
+        let is_in = |name| members.is_some_and(|members| members.contains(name));
+        (!changed.added.iter().all(|name| is_in(name))).then_some(&changed.group)
+    } else {
+        None
+    }
+}
+
+/// The groups that somebody has by another name from a change on.
+fn taken_along<'a>(state: &'a State, change: &Change) -> impl Iterator<Item = &'a String> {
+    let renamed = if let Change::PersonRenamed(renamed) = change { state.users.get(&renamed.from) } else { None };
+    renamed.into_iter().flat_map(|user| &user.spec.groups)
 }
 
 fn person<'a>(state: &'a State, id: &str, version: Option<u64>) -> Result<(&'a String, &'a Person), Fault> {
@@ -139,7 +191,7 @@ fn provisioned(id: &str, written: PersonWritten) -> PersonProvisioned {
     PersonProvisioned { name: user_name, id: id.to_owned(), external_id, active, profile }
 }
 
-fn check_id(state: &State, id: &str) -> Result<(), Fault> {
+pub(super) fn check_id(state: &State, id: &str) -> Result<(), Fault> {
     if !requests::is_id(id) || state.provisioned.ids.contains_key(id) {
         return Err(Fault::Value("the id is not new".to_owned()));
     }
@@ -161,7 +213,7 @@ fn check_person(written: &PersonWritten) -> Result<(), Fault> {
     Ok(())
 }
 
-fn check_external_id(external_id: &str) -> Result<(), Fault> {
+pub(super) fn check_external_id(external_id: &str) -> Result<(), Fault> {
     if external_id.len() > EXTERNAL_ID_BYTES_MAX || external_id.contains(char::is_control) {
         let rule = format!("externalId must be at most {EXTERNAL_ID_BYTES_MAX} bytes without control characters");
         return Err(Fault::Value(rule));
@@ -277,7 +329,7 @@ fn people(state: &State, group: &str, ids: &BTreeSet<String>) -> Result<BTreeSet
     Ok(people)
 }
 
-fn clip(id: &str) -> String {
+pub(super) fn clip(id: &str) -> String {
     id.chars().take(64).collect()
 }
 

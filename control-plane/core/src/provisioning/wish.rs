@@ -11,7 +11,7 @@ use serde::{Deserialize, Serialize};
 /// Most operations that are decided together: a change of some hundred KiB.
 pub const OPERATIONS_MAX: usize = 250;
 
-/// A wish that people and groups be so.
+/// A wish that people, groups and agents be so.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Provision {
     /// In order; one that is refused keeps no other from being carried out.
@@ -19,9 +19,12 @@ pub struct Provision {
     /// After so many that are refused no further one is carried out, nor has an outcome; absent: all are.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub faults_max: Option<usize>,
+    /// Names of groups, as users have them, that the directory may not make, name something by, nor put anybody into.
+    #[serde(default, skip_serializing_if = "BTreeSet::is_empty")]
+    pub reserved: BTreeSet<String>,
 }
 
-/// What should happen to one person or group.
+/// What should happen to one person, group or agent.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(tag = "operation", rename_all = "snake_case")]
 pub enum Operation {
@@ -79,6 +82,29 @@ pub enum Operation {
         /// The version that is meant; absent: whichever there is.
         version: Option<u64>,
     },
+    /// There is a new agent, of a name that no other has or had.
+    CreateAgent {
+        /// Not used before.
+        id: String,
+        /// Which.
+        agent: AgentWritten,
+    },
+    /// It is as written.
+    ReplaceAgent {
+        /// Which.
+        id: String,
+        /// The version that this was made from; absent: whichever there is.
+        version: Option<u64>,
+        /// How.
+        agent: AgentWritten,
+    },
+    /// It is retired.
+    DeleteAgent {
+        /// Which.
+        id: String,
+        /// The version that is meant; absent: whichever there is.
+        version: Option<u64>,
+    },
 }
 
 /// A person as written.
@@ -92,6 +118,47 @@ pub struct PersonWritten {
     pub active: bool,
     /// Everything else: a JSON object.
     pub profile: String,
+}
+
+/// An agent as written.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct AgentWritten {
+    /// Its name.
+    pub name: String,
+    /// What the directory calls it; empty: it does not say.
+    pub external_id: String,
+    /// Who answers for it; absent: who does now.
+    pub owner: Option<Whom>,
+    /// Who does after them.
+    pub successor: SuccessorWritten,
+    /// The project it belongs to; absent: the one it does now.
+    pub project: Option<String>,
+    /// Whether it is active.
+    pub active: bool,
+    /// What else is said: a JSON object.
+    pub profile: String,
+}
+
+/// Who answers for an agent after its owner.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum SuccessorWritten {
+    /// Who does now.
+    AsItIs,
+    /// Nobody: it stops.
+    Nobody,
+    /// This user.
+    User(Whom),
+}
+
+/// A user.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Whom {
+    /// The provisioned person of this id; else the user of this name, if no directory provisions them.
+    Said(String),
+    /// The user of this name.
+    Name(String),
 }
 
 /// Who is in a group, by ids.
@@ -113,7 +180,7 @@ pub enum MembersWritten {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Outcome {
-    /// It is so; of this person or group.
+    /// It is so; of this person, group or agent.
     Done(String),
     /// It is not.
     Refused(Fault),
@@ -123,7 +190,7 @@ pub enum Outcome {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, thiserror::Error)]
 #[serde(rename_all = "snake_case")]
 pub enum Fault {
-    /// There is nobody, or no group, of this id.
+    /// There is nobody, and no group or agent, of this id.
     #[error("there is no such resource")]
     Unknown,
     /// It was changed since.
@@ -135,6 +202,11 @@ pub enum Fault {
     /// A value cannot be that.
     #[error("{0}")]
     Value(String),
+    /// The group is not the directory's to fill, by this node's configuration.
+    #[error(
+        "group {0} makes people auditors; no directory fills it unless the operator says so: scim_auditor_groups = true"
+    )]
+    Reserved(String),
     /// There is no room.
     #[error("at most {max} {what}")]
     Full {

@@ -9,10 +9,13 @@ use bailiwick_proto::{Tier, address::Network, names};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
+pub use super::client_auth::ClientAuth;
 use super::{
     checks::{Fault, clip, is_http_url, timeout_ms},
+    client_auth::{self, CertificateSpec},
     people::{PeopleSpec, SignInSpec, TITLE_BYTES_MAX, is_title},
     redirect::{self, REDIRECT_URIS_MAX},
+    signal_stream::StreamSpec,
     signals::SignalsSpec,
     workload::{self, WorkloadSpec, WorkloadsSpec},
 };
@@ -50,12 +53,15 @@ pub struct ClientSpec {
     /// SHA-256 of the client's secret, in hexadecimal: `bailiwick client new-secret` makes both.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub secret_sha256: Option<String>,
-    /// The client's public keys: a JSON Web Key Set, as text.
+    /// The client's public keys, or with `self_signed_tls_client_auth` its certificates: a JSON Web Key Set, as text.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub jwks: Option<String>,
     /// The workload that it is.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub workload: Option<WorkloadSpec>,
+    /// Which certificates are its (RFC 8705 §2), where it proves who it is by one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub certificate: Option<Box<CertificateSpec>>,
     /// The most harmful tier the client may get tokens for; the agent's ceiling where absent.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub ceiling: Option<Tier>,
@@ -116,20 +122,6 @@ pub struct AgentClientsSpec {
     /// Clients that are described by a document at their `client_id`, which is an https URL.
     #[serde(skip_serializing_if = "BTreeSet::is_empty")]
     pub described_at: BTreeSet<String>,
-}
-
-/// How a client proves who it is (RFC 6749 §2.3, RFC 7523 §2.2).
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
-#[serde(rename_all = "snake_case")]
-pub enum ClientAuth {
-    /// By a secret, in the header or in the body.
-    ClientSecret,
-    /// By a JWT it signs.
-    PrivateKeyJwt,
-    /// By a JWT that its platform signs: Kubernetes, SPIFFE.
-    Workload,
-    /// Not at all: a program on people's machines, which can keep no secret. It can only ask people.
-    None,
 }
 
 /// A company's identity provider.
@@ -220,8 +212,8 @@ impl ClientSpec {
         faults.extend(self.redirect_faults());
         if let Some(headless) = &self.headless {
             let key = "spec.headless.virtual_servers";
-            if !matches!(self.auth, ClientAuth::PrivateKeyJwt | ClientAuth::Workload) || self.self_registered {
-                let message = "is for auth: private_key_jwt or workload, and for registered clients";
+            if matches!(self.auth, ClientAuth::ClientSecret | ClientAuth::None) || self.self_registered {
+                let message = "is for registered clients that sign who they are, or show a certificate";
                 faults.push(Fault::new("spec.headless", message));
             }
             if headless.virtual_servers.is_empty() || headless.virtual_servers.len() > VIRTUAL_SERVERS_MAX {
@@ -230,39 +222,7 @@ impl ClientSpec {
         }
         faults.extend(self.exchange.iter().flat_map(|exchange| self.exchange_faults(exchange)));
         faults.extend(workload::faults_of_client(self));
-        let is_hash = |text: &str| text.len() == 64 && text.bytes().all(|b| matches!(b, b'0'..=b'9' | b'a'..=b'f'));
-        match (self.auth, &self.secret_sha256, &self.jwks) {
-            (ClientAuth::ClientSecret, Some(hash), None) if is_hash(hash) => {}
-            (ClientAuth::ClientSecret, Some(_), None) => {
-                faults.push(Fault::new("spec.secret_sha256", "must be 64 lower-case hexadecimal digits"));
-            }
-            (ClientAuth::ClientSecret, None, _) => {
-                let message = "missing; `bailiwick client new-secret` makes a secret and this hash of it";
-                faults.push(Fault::new("spec.secret_sha256", message));
-            }
-            (ClientAuth::ClientSecret, Some(_), Some(_)) => {
-                faults.push(Fault::new("spec.jwks", "is for auth: private_key_jwt"));
-            }
-            (ClientAuth::PrivateKeyJwt, None, Some(keys)) if is_key_set(keys) => {}
-            (ClientAuth::PrivateKeyJwt, None, Some(_)) => {
-                let message = format!("must be a JSON Web Key Set of at most {KEY_SET_BYTES_MAX} bytes");
-                faults.push(Fault::new("spec.jwks", message));
-            }
-            (ClientAuth::PrivateKeyJwt, None, None) => {
-                faults.push(Fault::new("spec.jwks", "missing; write the client's public keys"));
-            }
-            (ClientAuth::PrivateKeyJwt | ClientAuth::Workload | ClientAuth::None, Some(_), _) => {
-                faults.push(Fault::new("spec.secret_sha256", "is for auth: client_secret"));
-            }
-            (ClientAuth::Workload | ClientAuth::None, None, Some(_)) => {
-                faults.push(Fault::new("spec.jwks", "is for auth: private_key_jwt"));
-            }
-            (ClientAuth::None, None, None) if self.redirect_uris.is_empty() => {
-                let message = "missing; a client without a secret can only ask people, and is told the answer there";
-                faults.push(Fault::new("spec.redirect_uris", message));
-            }
-            (ClientAuth::Workload | ClientAuth::None, None, None) => {}
-        }
+        faults.extend(client_auth::faults(self));
         faults
     }
 
@@ -334,7 +294,9 @@ impl IdentityProviderSpec {
     pub fn secrets(&self) -> impl Iterator<Item = (&'static str, &str)> {
         let poll = self.signals.as_ref().and_then(|signals| signals.poll.as_ref()).map(|poll| poll.secret.as_str());
         let named = [("spec.sign_in.secret", self.secret()), ("spec.signals.poll.secret", poll)];
-        named.into_iter().filter_map(|(key, name)| Some((key, name?)))
+        let stream = self.signals.as_ref().and_then(|signals| signals.stream.as_deref());
+        let named = named.into_iter().filter_map(|(key, name)| Some((key, name?)));
+        named.chain(stream.into_iter().flat_map(StreamSpec::secrets))
     }
 
     pub(super) fn faults(&self) -> Vec<Fault> {

@@ -15,6 +15,7 @@ use serde::{Deserialize, Serialize};
 use super::{
     checks::{Fault, RESOURCE_RULE, clip, is_http_url},
     identity::{ProviderAlgorithm, usual_algorithms},
+    signal_stream::StreamSpec,
 };
 
 /// Longest audience: a URL in practice.
@@ -52,6 +53,9 @@ pub struct SignalsSpec {
     /// They are fetched from it (RFC 8936); they are not where absent.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub poll: Option<PollSpec>,
+    /// The stream is made and changed there from here; by hand where absent.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub stream: Option<Box<StreamSpec>>,
     /// The events that count, and what follows from each; those that are not listed change nothing and are not on
     /// record. Where absent, the usual ones.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -178,6 +182,12 @@ impl SignalKind {
         Self::ALL.into_iter().find(|kind| uri.strip_prefix(kind.prefix()) == Some(kind.as_str()))
     }
 
+    /// The URI by which it is asked for.
+    #[must_use]
+    pub fn uri(self) -> String {
+        format!("{}{}", self.prefix(), self.as_str())
+    }
+
     const fn prefix(self) -> &'static str {
         match self {
             Self::AccountDisabled | Self::AccountPurged | Self::AccountEnabled | Self::CredentialCompromise => RISC,
@@ -269,9 +279,11 @@ impl SignalsSpec {
         if self.algorithms.is_empty() {
             faults.push(Fault::new("spec.signals.algorithms", "names no algorithm; leave it out for RS256 and ES256"));
         }
-        if self.push.is_none() && self.poll.is_none() {
+        // Whoever makes the stream from here learns then where it is to be polled.
+        if self.push.is_none() && self.poll.is_none() && self.stream.is_none() {
             faults.push(Fault::new("spec.signals", "gets no signals: write `push`, `poll`, or both"));
         }
+        faults.extend(self.stream.iter().flat_map(|stream| stream.faults(self.push.is_some())));
         faults.extend(self.push.iter().filter_map(PushSpec::fault));
         let named = self.poll.iter().map(|poll| &poll.secret).filter(|name| !names::is_resource_name(name));
         faults.extend(

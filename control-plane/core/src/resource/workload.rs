@@ -131,10 +131,8 @@ pub(super) fn faults_of_client(client: &ClientSpec) -> Vec<Fault> {
         (None, ClientAuth::Workload) => fault("missing; name its provider, and its subject there"),
         (Some(_), ClientAuth::Workload) if client.self_registered => fault("is for registered clients"),
         (Some(workload), ClientAuth::Workload) => workload.faults(),
-        (Some(_), ClientAuth::ClientSecret | ClientAuth::PrivateKeyJwt | ClientAuth::None) => {
-            fault("is for auth: workload")
-        }
-        (None, ClientAuth::ClientSecret | ClientAuth::PrivateKeyJwt | ClientAuth::None) => Vec::new(),
+        (Some(_), _) => fault("is for auth: workload"),
+        (None, _) => Vec::new(),
     }
 }
 

@@ -151,9 +151,14 @@ pub(crate) fn standing<'a>(
 
 /// That what a provider said of a person at this time, Unix seconds, was said after their sessions ended.
 pub(crate) fn check_word(state: &State, user: &str, said_at: Option<u64>, context: &Context) -> Result<(), Rejection> {
-    let said_at = said_at.unwrap_or_else(|| context.now_seconds().saturating_sub(WORD_SECONDS_MAX));
+    let said_at = word_at(said_at, context);
     let refused = || Rejection::SessionsEnded(ResourceRef::new(Kind::User, user));
     if have_ended(state, user, said_at) { Err(refused()) } else { Ok(()) }
+}
+
+/// When a provider's word was given, Unix seconds: at the earliest, where it does not say.
+pub(crate) fn word_at(said_at: Option<u64>, context: &Context) -> u64 {
+    said_at.unwrap_or_else(|| context.now_seconds().saturating_sub(WORD_SECONDS_MAX))
 }
 
 /// That a browser's session that began at this revision still counts; unknown: whoever asks has looked.

@@ -50,6 +50,9 @@ pub struct TakeSignal {
     pub claims: BTreeSet<String>,
     /// Why, as the transmitter says it to administrators.
     pub reason: String,
+    /// What a verification was asked for with; empty: nothing.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub state: String,
 }
 
 /// What became of a signal.
@@ -134,6 +137,9 @@ pub struct SignalReceived {
     /// Why, as the transmitter says it to administrators.
     #[serde(default, skip_serializing_if = "String::is_empty")]
     pub reason: String,
+    /// What a verification was asked for with.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub state: String,
 }
 
 impl SignalReceived {

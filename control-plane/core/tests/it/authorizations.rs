@@ -402,6 +402,7 @@ fn registration(name: &str) -> RegisterClient {
         headless: None,
         exchange: None,
         workload: None,
+        certificate: None,
         binding: None,
         self_registered: true,
         active: true,

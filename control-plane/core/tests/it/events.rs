@@ -70,6 +70,7 @@ pub(crate) fn lived() -> Vec<(u64, Vec<Event>)> {
     crate::bindings::one_of_each(&mut world);
     crate::signals::one_of_each(&mut world);
     crate::contexts::one_of_each(&mut world);
+    crate::provisioned_agents::one_of_each(&mut world);
     world.changes
 }
 

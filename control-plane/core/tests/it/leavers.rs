@@ -1,5 +1,9 @@
 //! Leavers and who comes after them: nothing of before is left to anybody, whatever else happens in the same change.
 
+mod stopped;
+
+use std::collections::BTreeSet;
+
 use bailiwick_control_plane_core::{
     Answer, Command, Decision, Kind, Rejection, Wish,
     command::IssueToken,
@@ -24,7 +28,7 @@ fn delete(id: &str) -> Operation {
 }
 
 fn bulk(operations: Vec<Operation>) -> Command {
-    Command::Wish(Wish::Provision(Provision { operations, faults_max: None }))
+    Command::Wish(Wish::Provision(Provision { operations, faults_max: None, reserved: BTreeSet::new() }))
 }
 
 fn revoke(world: &mut World) -> Decision {

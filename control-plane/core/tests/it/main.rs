@@ -7,6 +7,7 @@
 mod assertions;
 mod authorizations;
 mod bindings;
+mod certificates;
 mod checkpoints;
 mod commands;
 mod contexts;
@@ -20,6 +21,7 @@ mod longevity;
 mod manifests;
 mod members;
 mod properties;
+mod provisioned_agents;
 mod provisioning;
 mod refusals;
 mod reserves;

@@ -1,5 +1,7 @@
 //! What directories provision, who leaves by it or otherwise, and what of that manifests may say.
 
+mod reserved;
+
 use std::collections::BTreeSet;
 
 use bailiwick_control_plane_core::{
@@ -49,7 +51,9 @@ fn joins(id: &str, added: &[&str], removed: &[&str]) -> Operation {
 
 impl World {
     pub(crate) fn provision_all(&mut self, operations: Vec<Operation>) -> (Decision, Vec<Outcome>) {
-        let decision = self.run(Command::Wish(Wish::Provision(Provision { operations, faults_max: None }))).unwrap();
+        let decision = self
+            .run(Command::Wish(Wish::Provision(Provision { operations, faults_max: None, reserved: BTreeSet::new() })))
+            .unwrap();
         self.invariant_members_are_those_who_are_in_the_group();
         let Answer::Fulfilled(Fulfilled::Provisioned(outcomes)) = &decision.answer else { panic!("no outcomes") };
         let outcomes = outcomes.clone();
@@ -88,7 +92,7 @@ impl World {
         }
         let indexed = own.members.iter().map(|(_, members)| members.len()).sum::<usize>();
         assert_eq!(indexed, seen.len(), "nobody else is in the index");
-        assert_eq!(own.ids.len(), own.people.len() + own.groups.len());
+        assert_eq!(own.ids.len(), own.people.len() + own.groups.len() + own.agents.len());
         for (id, external_ids) in own.people.values().map(|one| (&one.id, &one.external_id)) {
             assert!(external_ids.is_empty() || own.external_ids.get(external_ids).unwrap().contains(id));
         }

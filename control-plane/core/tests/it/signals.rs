@@ -1,5 +1,6 @@
 //! Signals: what each has for an effect, that it has it once, and what it cannot do.
 
+mod groups;
 mod memory;
 
 use std::collections::BTreeSet;
@@ -61,6 +62,7 @@ fn signal(world: &World, number: u64, event: SignalKind) -> TakeSignal {
         groups: None,
         claims: BTreeSet::new(),
         reason: "signed out everywhere".into(),
+        state: String::new(),
     }
 }
 
@@ -462,6 +464,11 @@ fn manifests_of_signals_are_checked() {
         (poll.replace("https://acme", "http://acme"), "spec.signals.poll.url"),
         (poll.replace("acme-poll", "Not A Name"), "spec.signals.poll.secret"),
         (poll.to_owned(), ""),
+        ("audience: a, stream: {secret: acme-api}".to_owned(), ""),
+        (pushed(", stream: {secret: acme-api, push_secret: acme-push}"), ""),
+        (pushed(", stream: {secret: \"Not A Name\"}"), "spec.signals.stream.secret"),
+        (pushed(", stream: {secret: acme-api, push_secret: \"\"}"), "spec.signals.stream.push_secret"),
+        (format!("{poll}, stream: {{secret: acme-api, push_secret: acme-push}}"), "spec.signals.stream.push_secret"),
     ];
     for (signals, key) in cases {
         let found = match parse(&provider(&signals)) {
@@ -473,5 +480,9 @@ fn manifests_of_signals_are_checked() {
     let mut world = World::example();
     let Err(Rejection::Invalid(problems)) = world.apply(&provider(poll)) else { panic!("applied") };
     let found = lines(&problems).join("\n");
+    let stream = "audience: a, stream: {secret: acme-api}";
+    let Err(Rejection::Invalid(unsealed)) = world.apply(&provider(stream)) else { panic!("applied") };
+    let unsealed = lines(&unsealed).join("\n");
+    assert!(unsealed.contains("bailiwick secret set acme-api --for identity-provider"), "{unsealed}");
     assert!(found.contains("spec.signals.poll.secret") && found.contains("bailiwick secret set acme-poll"), "{found}");
 }

@@ -11,7 +11,7 @@ use std::{
 };
 
 use bailiwick_control_plane_core::{
-    Event, State, agent::inventory::Activity, checkpoint, evolve, secret, stored, timeline::Timeline, view,
+    Event, State, agent::inventory::Activity, checkpoint, evolve, leaver, secret, stored, timeline::Timeline, view,
 };
 
 use crate::config_stream::feed::Feed;
@@ -25,8 +25,18 @@ pub(crate) struct Committed {
     pub(crate) timeline: Timeline,
     /// When agents got tokens, from the same changes.
     pub(crate) activity: Activity,
+    /// The revision of the last change by which somebody may have left.
+    pub(crate) left_at: u64,
     /// How many changes led here: what a proposal names as the version it was decided on.
     pub(crate) version: u64,
+}
+
+impl Committed {
+    fn note_leavers(&mut self, events: &[Event], revision: u64) {
+        if events.iter().any(leaver::may_leave) {
+            self.left_at = revision;
+        }
+    }
 }
 
 /// The committed state, shared by its one writer and all readers. Locks are held for moments, never across waiting.
@@ -73,6 +83,7 @@ impl Applier for Projection {
             committed.timeline.see(&committed.state, &events, change.revision);
             events.iter().for_each(|event| evolve(&mut committed.state, event, change.revision));
             committed.activity.see(&committed.state, &events);
+            committed.note_leavers(&events, change.revision);
             return Ok(void);
         }
         let mut guard = self.shared.write();
@@ -82,6 +93,7 @@ impl Applier for Projection {
         committed.timeline.see(&committed.state, &events, change.revision);
         let changes = view::evolve_all(&mut committed.state, &events, change.revision);
         committed.activity.see(&committed.state, &events);
+        committed.note_leavers(&events, change.revision);
         drop(guard);
         self.feed.advance(from, change.revision, changes);
         Ok(void)

@@ -45,8 +45,9 @@ pub(super) fn asked(
 
 /// The certificate that is shown, of a client whose tokens are bound to it: a client may show one for other reasons.
 fn certificate(client: &Authenticated, parts: &Parts) -> Option<Thumbprint> {
-    let ShownCertificate(shown) = *parts.extensions.get()?;
-    shown.filter(|_| matches!(client.demands, Some(ClientBinding::Any | ClientBinding::Certificate)))
+    let ShownCertificate(shown) = parts.extensions.get()?;
+    let is_bound = matches!(client.demands, Some(ClientBinding::Any | ClientBinding::Certificate));
+    shown.as_ref().filter(|_| is_bound).map(|certificate| certificate.thumbprint)
 }
 
 /// That a client whose tokens must be bound gets no other (RFC 9449 §5.2).

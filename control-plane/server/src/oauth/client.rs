@@ -1,12 +1,12 @@
-//! How a client proves who it is: by its secret, in the header or the body (RFC 6749 §2.3.1), or by a JWT that it
-//! signs (RFC 7523 §2.2) or its platform does (`workload`). Exactly one way, and the one it is registered for. A public
-//! client proves nothing, and gets only what a person was asked for.
+//! How a client proves who it is: by its secret, in the header or the body (RFC 6749 §2.3.1), by a JWT that it signs
+//! (RFC 7523 §2.2) or its platform does (`workload`), or by the certificate of its connection (`certificate`). Exactly
+//! one way, and the one it is registered for. A public client proves nothing, and gets only what a person was asked for.
 //!
 //! Whoever fails learns that it failed and nothing else; a client that does not exist takes the same time as one whose
 //! secret is wrong. What a client signed is good once; its use is part of the decision it leads to.
 
 use aws_lc_rs::digest;
-use axum::http::{HeaderMap, header};
+use axum::http::{HeaderMap, header, request::Parts};
 use bailiwick_control_plane_core::{
     assertion::Use,
     resource::{ClientAuth, ClientBinding, ClientSpec},
@@ -18,13 +18,15 @@ use bailiwick_token::{
 use base64::{Engine as _, engine::general_purpose::STANDARD};
 
 use super::{
-    Services, TOKEN_PATH, clients,
+    Services, TOKEN_PATH, certificate, clients,
     error::OAuthError,
     form::Form,
     workload::{self, NotVouched, Vouched},
 };
 use crate::{clock, minting};
 
+/// The same for who is no client, shows nothing, or shows what proves nothing.
+pub(super) const NO_PROOF: &str = "no proof of who the client is";
 /// RFC 7523 §2.2.
 const ASSERTION_TYPE: &str = "urn:ietf:params:oauth:client-assertion-type:jwt-bearer";
 /// Longest life of what a client signs, in seconds: it is made for one request.
@@ -49,6 +51,8 @@ pub(super) struct Authenticated {
     pub(super) used: Option<Use>,
     /// It said its name and proved nothing.
     pub(super) is_public: bool,
+    /// It has shown a certificate that is its.
+    pub(super) by_certificate: bool,
     /// What its platform said, if that is how it proved it.
     pub(super) workload: Option<Vouched>,
     /// How its tokens must be bound.
@@ -78,11 +82,8 @@ enum Presented<'a> {
 }
 
 /// Who the client is.
-pub(super) async fn authenticate(
-    services: &Services,
-    headers: &HeaderMap,
-    form: &Form,
-) -> Result<Authenticated, OAuthError> {
+pub(super) async fn authenticate(services: &Services, parts: &Parts, form: &Form) -> Result<Authenticated, OAuthError> {
+    let headers = &parts.headers;
     if let Some(jwt) = workload::as_client(headers, form, ASSERTION_TYPE)? {
         let client_id = form.one("client_id")?;
         return workload::authenticate(services, jwt, client_id).await.map_err(NotVouched::of_client);
@@ -96,9 +97,14 @@ pub(super) async fn authenticate(
         Presented::Signed { name, jwt } => by_signature(services, spec.as_ref(), name, jwt),
         Presented::Nothing { name } => match spec {
             Some(spec) if spec.active && spec.auth == ClientAuth::None => {
-                Ok(Authenticated { name, used: None, is_public: true, workload: None, demands: spec.binding })
+                let demands = spec.binding;
+                Ok(Authenticated { name, used: None, is_public: true, by_certificate: false, workload: None, demands })
             }
-            Some(_) | None => Err(OAuthError::client("no proof of who the client is", false)),
+            // Nothing in the request itself.
+            Some(spec) if spec.active && spec.auth.is_by_certificate() => {
+                certificate::authenticate(services, &spec, name, &parts.extensions)
+            }
+            Some(_) | None => Err(OAuthError::client(NO_PROOF, false)),
         },
     };
     // A name that nobody has is a stranger's text.
@@ -134,7 +140,7 @@ fn presented<'a>(headers: &HeaderMap, form: &'a Form) -> Result<Presented<'a>, O
         }
         (None, None, Some(_)) => Err(OAuthError::request("client_assertion_type is missing or another one")),
         (None, None, None) => {
-            let name = name.ok_or(OAuthError::client("no proof of who the client is", false))?.to_owned();
+            let name = name.ok_or(OAuthError::client(NO_PROOF, false))?.to_owned();
             Ok(Presented::Nothing { name })
         }
         _ => Err(OAuthError::request("the client authenticates in more than one way")),
@@ -179,6 +185,7 @@ fn by_secret(
         name,
         used: None,
         is_public: false,
+        by_certificate: false,
         workload: None,
         demands: spec.and_then(|spec| spec.binding),
     })
@@ -219,7 +226,8 @@ fn by_signature(
     let jti = assertion.jti.as_deref().ok_or(refused("the client's assertion has no jti"))?;
     let key = hex::encode(replay_key(&assertion.iss, &assertion.sub, jti));
     let until = u64::try_from(assertion.exp).map_err(|_| refused("the client's assertion has no end"))?;
-    Ok(Authenticated { name, used: Some(Use { key, until }), is_public: false, workload: None, demands })
+    let used = Some(Use { key, until });
+    Ok(Authenticated { name, used, is_public: false, by_certificate: false, workload: None, demands })
 }
 
 #[cfg(test)]

@@ -39,7 +39,7 @@ async fn introspected(services: &Services, request: Request<Body>) -> Result<Val
     let (parts, body) = request.into_parts();
     let form = Form::read(&parts.headers, &body_of(body).await?)?;
     let token = form.one("token")?.ok_or(OAuthError::request("token is missing"))?;
-    let client = client::authenticate(services, &parts.headers, &form).await?;
+    let client = client::authenticate(services, &parts, &form).await?;
     told(services, &client, token).await.map_err(|error| client.refused(error))
 }
 

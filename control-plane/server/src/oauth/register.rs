@@ -41,6 +41,8 @@ struct Metadata {
     application_type: Option<String>,
     #[serde(default)]
     dpop_bound_access_tokens: bool,
+    #[serde(default)]
+    tls_client_certificate_bound_access_tokens: bool,
 }
 
 /// What it is registered as (RFC 7591 §3.2.1).
@@ -62,6 +64,8 @@ struct Registered {
     application_type: &'static str,
     #[serde(skip_serializing_if = "std::ops::Not::not")]
     dpop_bound_access_tokens: bool,
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    tls_client_certificate_bound_access_tokens: bool,
 }
 
 pub(super) async fn register(State(services): State<Services>, request: Request<Body>) -> Response {
@@ -89,6 +93,12 @@ async fn registered(services: &Services, request: Request<Body>) -> Result<Regis
     let metadata: Metadata = serde_json::from_slice(&body)
         .map_err(|_| OAuthError::metadata("the body is not an object of client metadata in JSON"))?;
     let (method, auth) = check(&metadata)?;
+    let wanted = [metadata.dpop_bound_access_tokens, metadata.tls_client_certificate_bound_access_tokens];
+    let binding =
+        binding(wanted).ok_or(OAuthError::metadata("tokens are bound to a key or to a certificate, not both"))?;
+    if binding == Some(ClientBinding::Certificate) && !services.certificates.are_told() {
+        return Err(OAuthError::metadata("no client can show a certificate here"));
+    }
     let fresh = |prefix| clock::random_id(prefix).map_err(|_| OAuthError::unavailable("there is no randomness"));
     let client_secret = if auth == ClientAuth::ClientSecret { Some(fresh("bws-")?) } else { None };
     let hash = |secret: &String| hex::encode(digest::digest(&digest::SHA256, secret.as_bytes()));
@@ -104,7 +114,8 @@ async fn registered(services: &Services, request: Request<Body>) -> Result<Regis
         headless: None,
         exchange: None,
         workload: None,
-        binding: metadata.dpop_bound_access_tokens.then_some(ClientBinding::Dpop),
+        certificate: None,
+        binding,
         self_registered: true,
         active: true,
     };
@@ -123,13 +134,25 @@ async fn registered(services: &Services, request: Request<Body>) -> Result<Regis
         } else {
             "web"
         },
-        dpop_bound_access_tokens: spec.binding.is_some(),
+        dpop_bound_access_tokens: binding == Some(ClientBinding::Dpop),
+        tls_client_certificate_bound_access_tokens: binding == Some(ClientBinding::Certificate),
     };
     let wish = RegisterClient { name: registered.client_id.clone(), spec };
     match services.decisions.ask(&Wish::RegisterClient(wish), ACTOR.to_owned()).await {
         Ok(_) => Ok(registered),
         Err(Undecided::Refused(_)) => Err(OAuthError::metadata("the client cannot be registered like this")),
         Err(Undecided::Unavailable) => Err(OAuthError::unavailable("clients cannot be registered now")),
+    }
+}
+
+/// How the tokens of a client must be bound that wants them bound to its key, or to its certificate (RFC 9449 §5.2,
+/// RFC 8705 §3.4); `None` where it wants both, which no token is.
+pub(super) const fn binding(wanted: [bool; 2]) -> Option<Option<ClientBinding>> {
+    match wanted {
+        [false, false] => Some(None),
+        [true, false] => Some(Some(ClientBinding::Dpop)),
+        [false, true] => Some(Some(ClientBinding::Certificate)),
+        [true, true] => None,
     }
 }
 

@@ -103,7 +103,7 @@ async fn given(
             let client = workload::authenticate(services, jwt, form.one("client_id")?).await;
             (client.map_err(NotVouched::of_grant)?, CLIENT_CREDENTIALS)
         }
-        None => (client::authenticate(services, &parts.headers, form).await?, grant_type),
+        None => (client::authenticate(services, parts, form).await?, grant_type),
     };
     let given = async {
         client.count(services)?;
@@ -169,8 +169,9 @@ async fn credentials(
     client: &Authenticated,
     form: &Form,
 ) -> Result<Decided<Exchanged>, OAuthError> {
-    if client.used.is_none() && client.workload.is_none() {
-        return Err(OAuthError::unauthorized("clients without a person sign who they are (private_key_jwt, workload)"));
+    if client.used.is_none() && client.workload.is_none() && !client.by_certificate {
+        let why = "clients without a person sign who they are, or show a certificate (private_key_jwt, workload, mTLS)";
+        return Err(OAuthError::unauthorized(why));
     }
     let named = match virtual_server(services, form)? {
         Some(name) => Some(name),

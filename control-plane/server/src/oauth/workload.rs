@@ -160,7 +160,8 @@ async fn client(
         return Err(NotVouched::refused("a claim that the workload must have is missing, or has another value"));
     }
     let until = u64::try_from(assertion.exp).map_err(|_| NotVouched::refused("the assertion has no end"))?;
-    Ok(Authenticated { name, used: None, is_public: false, workload: Some(Vouched { workload, until }), demands })
+    let workload = Some(Vouched { workload, until });
+    Ok(Authenticated { name, used: None, is_public: false, by_certificate: false, workload, demands })
 }
 
 /// Who speaks for the subject, and on which terms. Which providers are known is not disclosed.

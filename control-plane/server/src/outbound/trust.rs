@@ -88,7 +88,11 @@ pub(super) fn name(host: &Host) -> Result<ServerName<'static>, FetchError> {
     }
 }
 
-fn read(path: &Path) -> Result<RootCertStore, TrustError> {
+/// The authorities of a file in PEM.
+///
+/// # Errors
+/// It cannot be read, holds none, or something else.
+pub(crate) fn read(path: &Path) -> Result<RootCertStore, TrustError> {
     let bad = |fault| TrustError { path: path.to_owned(), fault };
     let certificates = CertificateDer::pem_file_iter(path).map_err(|_| bad(TrustFault::Unreadable))?;
     let mut roots = RootCertStore::empty();

@@ -10,6 +10,7 @@ use std::{fmt, pin::Pin, time::Duration};
 use bailiwick_control_plane_core::resource::{IdentityProviderSpec, ProviderAlgorithm};
 use bailiwick_proto::address::{Leave, Network};
 use bailiwick_token::assertion::{AssertionAlgorithm, AssertionKeys, JWKS_BYTES_MAX, KeySetError};
+use bytes::Bytes;
 use http::StatusCode;
 
 use super::metadata::{Endpoints, Metadata, is_needless, places, transmitter_place};
@@ -127,15 +128,25 @@ pub(super) async fn look_at_transmitter(
     let leave = Leave { manifest: &networks, node: &[] };
     let url = match &signals.jwks_url {
         Some(url) => url.clone(),
-        None => {
-            let fetched = source.get(&transmitter_place(issuer), leave, limits(METADATA_BYTES_MAX)).await?;
-            Metadata::read(json(&fetched)?, issuer)?.keys_of(issuer)?
-        }
+        None => Metadata::read(&transmitter_metadata(source, spec, issuer).await?, issuer)?.keys_of(issuer)?,
     };
     let fetched = source.get(&url, leave, limits(JWKS_BYTES_MAX)).await?;
     let allowed: Vec<_> = signals.algorithms.iter().copied().map(algorithm).collect();
     let keys = AssertionKeys::from_jwks(json(&fetched)?, &allowed)?;
     Ok(Look { keys, endpoints: Err(ProviderUnavailable::NoEndpoints), max_age: fetched.cache_max_age })
+}
+
+/// The metadata of a transmitter of this issuer, as sent.
+pub(super) async fn transmitter_metadata(
+    source: &dyn Source,
+    spec: &IdentityProviderSpec,
+    issuer: &str,
+) -> Result<Bytes, ProviderUnavailable> {
+    let networks = networks(spec)?;
+    let leave = Leave { manifest: &networks, node: &[] };
+    let fetched = source.get(&transmitter_place(issuer), leave, limits(METADATA_BYTES_MAX)).await?;
+    json(&fetched)?;
+    Ok(fetched.body)
 }
 
 /// Sends something to where a manifest says, and gives what comes back, of whatever status.

@@ -75,9 +75,10 @@ pub(super) async fn carry_out(service: &Service, sent: &Map<String, Value>) -> R
             Some(usize::try_from(number).unwrap_or(usize::MAX))
         }
     };
+    let types = Type::served(service.rules().draft());
     let mut read: Vec<(Value, Result<Item, Fault>)> = Vec::with_capacity(operations.len());
     for operation in operations {
-        read.push((told_of(operation), item(operation)));
+        read.push((told_of(operation), item(operation, &types)));
     }
     resolve(&mut read);
     let order = order(&mut read);
@@ -111,7 +112,7 @@ fn told_of(operation: &Value) -> Value {
     Value::Object(told)
 }
 
-fn item(operation: &Value) -> Result<Item, Fault> {
+fn item(operation: &Value, types: &[Type]) -> Result<Item, Fault> {
     let operation = operation.as_object().ok_or_else(|| Fault::syntax("an operation must be an object"))?;
     let text = |key: &str| member(operation, key).and_then(Value::as_str);
     let method = [Method::Post, Method::Put, Method::Patch, Method::Delete];
@@ -120,8 +121,8 @@ fn item(operation: &Value) -> Result<Item, Fault> {
     let method = method.ok_or_else(|| Fault::syntax("`method` must be POST, PUT, PATCH or DELETE"))?;
     let mut parts = text("path").unwrap_or_default().strip_prefix('/').unwrap_or_default().splitn(2, '/');
     let (folder, named) = (parts.next().unwrap_or_default(), parts.next());
-    let of = Type::ALL.into_iter().find(|of| of.folder() == folder);
-    let of = of.ok_or_else(|| Fault::path("`path` must begin with /Users or /Groups"))?;
+    let of = types.iter().copied().find(|of| of.folder() == folder);
+    let of = of.ok_or_else(|| Fault::path("`path` must begin with /Users, /Groups or another type's endpoint"))?;
     let id = match (method, named) {
         (Method::Post, None) => service::fresh_id()?,
         (Method::Put | Method::Patch | Method::Delete, Some(id)) if !id.is_empty() => id.to_owned(),
@@ -173,11 +174,11 @@ fn resolve(read: &mut [(Value, Result<Item, Fault>)]) {
             item.id = id;
             item.needs.insert(bulk_id);
         }
-        let is_group = item.of == Type::Group;
+        let is_person = item.of == Type::User;
         for value in item.data.values_mut() {
             put_ids(value, &mut resolved, &mut |bulk_id| {
                 // A manager may come later: nothing is looked up by it.
-                if is_group {
+                if !is_person {
                     item.needs.insert(bulk_id);
                 }
             });
@@ -304,9 +305,9 @@ impl Run<'_> {
 
     async fn operation(&self, item: &Item) -> Result<Operation, Fault> {
         if item.method == Method::Post {
-            return service::created(item.of, item.id.clone(), &item.data);
+            return service::created(item.of, item.id.clone(), &item.data, &self.service.rules());
         }
-        let Item { method, of, id, versions, data, .. } = item.clone();
+        let (Item { method, of, id, versions, data, .. }, rules) = (item.clone(), self.service.rules());
         let make = move |state: &_| {
             let now = service::version(state, of, &id).ok_or_else(Fault::missing)?;
             if !versions.hold(now) {
@@ -314,8 +315,8 @@ impl Run<'_> {
             }
             let version = (versions != Versions::Any).then_some(now);
             match method {
-                Method::Put => service::replaced(state, of, &id, &data, version),
-                Method::Patch => service::patched(state, of, &id, &data, version),
+                Method::Put => service::replaced(state, of, &id, &data, version, &rules),
+                Method::Patch => service::patched(state, of, &id, &data, version, &rules),
                 Method::Post | Method::Delete => Ok(service::deleted(of, &id, version)),
             }
         };

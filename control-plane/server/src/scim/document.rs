@@ -10,7 +10,7 @@ use serde_json::{Map, Value};
 use super::{
     fault::Fault,
     filter::member,
-    schema::{self, Attribute, Kind, Mutability, Type},
+    schema::{Attribute, Kind, Mutability, Type},
 };
 
 /// What is written, in the order and the case of the table.
@@ -144,15 +144,15 @@ pub(super) fn written(user_name: &str, external_id: &str, active: bool, profile:
 
 /// The schemas that a resource has values of.
 pub(super) fn schemas(document: &Map<String, Value>, of: Type) -> Vec<&'static str> {
-    let extended = document.contains_key(schema::ENTERPRISE);
-    [of.schema()].into_iter().chain(extended.then_some(schema::ENTERPRISE)).collect()
+    let extension = of.extension().map(|(schema, _)| schema).filter(|schema| document.contains_key(*schema));
+    [of.schema()].into_iter().chain(extension).collect()
 }
 
 #[cfg(test)]
 mod tests {
     use serde_json::json;
 
-    use super::*;
+    use super::{super::schema, *};
 
     fn read_user(value: Value) -> Result<Value, Fault> {
         read(value.as_object().unwrap(), Type::User).map(Value::Object)

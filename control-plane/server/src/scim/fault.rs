@@ -118,6 +118,7 @@ impl From<Decided> for Fault {
             Decided::Version => Self::version(),
             Decided::Taken(detail) => Self::new(StatusCode::CONFLICT, "uniqueness", detail),
             Decided::Value(detail) => Self::value(detail),
+            Decided::Reserved(_) => Self::mutability(fault.to_string()),
             Decided::Full { .. } => Self::too_many(fault.to_string()),
         }
     }

@@ -95,7 +95,7 @@ impl Path {
     /// What is there, with what is under `value` for those of several that have it.
     pub(super) fn values<'a>(&self, resource: &'a Map<String, Value>) -> Vec<&'a Value> {
         let resource = match self.extension {
-            true => resource.get(schema::ENTERPRISE).and_then(Value::as_object),
+            true => schema::EXTENSIONS.iter().find_map(|extension| resource.get(*extension)?.as_object()),
             false => Some(resource),
         };
         let Some(value) = resource.and_then(|resource| member(resource, &self.name)) else { return Vec::new() };
@@ -180,7 +180,7 @@ impl Path {
     /// Those of several that have parts.
     fn elements<'a>(&self, resource: &'a Map<String, Value>) -> Vec<&'a Map<String, Value>> {
         let resource = match self.extension {
-            true => resource.get(schema::ENTERPRISE).and_then(Value::as_object),
+            true => schema::EXTENSIONS.iter().find_map(|extension| resource.get(*extension)?.as_object()),
             false => Some(resource),
         };
         match resource.and_then(|resource| member(resource, &self.name)) {

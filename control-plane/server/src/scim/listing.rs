@@ -2,7 +2,7 @@
 //!
 //! Invariants: where the filter says what a name or id must equal, only those of that name are looked at; otherwise
 //! everybody is, on a copy of the tables that costs nothing, away from the tasks that serve others; a page is found
-//! without looking at what others show. The order is that of names here, people before groups.
+//! without looking at what others show. The order is that of names here, people before groups, and those before agents.
 
 use std::borrow::Cow;
 
@@ -13,6 +13,7 @@ use bailiwick_control_plane_core::{
 use serde_json::{Map, Value, json};
 
 use super::{
+    agents,
     fault::Fault,
     filter::{Filter, member},
     resource::{self, Wanted},
@@ -82,8 +83,7 @@ impl Search {
                 members += state.provisioned.members.get(name).map_or(0, provisioning::Members::len);
             }
             if members > MEMBERS_MAX {
-                let detail = format!("an answer shows at most {MEMBERS_MAX} members: use excludedAttributes=members");
-                return Err(Fault::too_many(detail));
+                return Err(many_members());
             }
             Ok(show(state, of, name, base, wanted))
         };
@@ -126,6 +126,17 @@ impl Search {
     }
 }
 
+/// That one resource of this id, as it is wanted, has no more members than an answer may.
+pub(super) fn check_members(state: &State, of: Type, id: &str, wanted: &Wanted) -> Result<(), Fault> {
+    let name = state.provisioned.group(id).filter(|_| of == Type::Group && wanted.has("members"));
+    let members = name.and_then(|(name, _)| state.provisioned.members.get(name));
+    if members.map_or(0, provisioning::Members::len) > MEMBERS_MAX { Err(many_members()) } else { Ok(()) }
+}
+
+fn many_members() -> Fault {
+    Fault::too_many(format!("an answer shows at most {MEMBERS_MAX} members: use excludedAttributes=members"))
+}
+
 /// Names of attributes: a list, or one text with commas.
 fn names<'a>(said: &'a Map<String, Value>, key: &str) -> Result<Vec<Cow<'a, str>>, Fault> {
     match member(said, key) {
@@ -143,6 +154,7 @@ fn number(state: &State, of: Type) -> usize {
     match of {
         Type::User => state.provisioned.people.len(),
         Type::Group => state.provisioned.groups.len(),
+        Type::Agent(_) => state.provisioned.agents.len(),
     }
 }
 
@@ -150,6 +162,7 @@ fn all_names(state: &State, of: Type) -> Box<dyn Iterator<Item = &String> + '_> 
     match of {
         Type::User => Box::new(state.provisioned.people.keys()),
         Type::Group => Box::new(state.provisioned.groups.keys()),
+        Type::Agent(_) => Box::new(state.provisioned.agents.keys()),
     }
 }
 
@@ -157,8 +170,10 @@ fn all_names(state: &State, of: Type) -> Box<dyn Iterator<Item = &String> + '_> 
 fn candidates<'a>(state: &'a State, of: Type, filter: &Filter) -> Box<dyn Iterator<Item = Cow<'a, String>> + 'a> {
     let own = &state.provisioned;
     let of_id = move |id: &String| match (of, own.ids.get(id)?) {
-        (Type::User, Named::Person(name)) | (Type::Group, Named::Group(name)) => Some(Cow::Borrowed(name)),
-        (Type::User, Named::Group(_)) | (Type::Group, Named::Person(_)) => None,
+        (Type::User, Named::Person(name))
+        | (Type::Group, Named::Group(name))
+        | (Type::Agent(_), Named::Agent(name)) => Some(Cow::Borrowed(name)),
+        (Type::User | Type::Group | Type::Agent(_), Named::Person(_) | Named::Group(_) | Named::Agent(_)) => None,
     };
     if let Some(id) = filter.wants("id") {
         return Box::new(of_id(&id.to_owned()).into_iter());
@@ -170,6 +185,13 @@ fn candidates<'a>(state: &'a State, of: Type, filter: &Filter) -> Box<dyn Iterat
         && let Some(name) = filter.wants("userName")
     {
         return Box::new(provisioning::people_called(state, name).into_iter().map(Cow::Owned));
+    }
+    if let Type::Agent(draft) = of
+        && let Some(name) = filter.wants(agents::name_of(draft))
+    {
+        // Names have no capitals.
+        let found = own.agents.get_key_value(&name.to_lowercase());
+        return Box::new(found.map(|(name, _)| Cow::Borrowed(name)).into_iter());
     }
     if of == Type::Group
         && let Some(display) = filter.wants("displayName")
@@ -185,6 +207,7 @@ fn whole(state: &State, of: Type, name: &str, base: &str, with_members: bool) ->
     Some(match of {
         Type::User => resource::person(state, name, state.provisioned.people.get(name)?, base),
         Type::Group => resource::group(state, name, state.provisioned.groups.get(name)?, base, with_members),
+        Type::Agent(draft) => agents::shown(state, draft, name, state.provisioned.agents.get(name)?, base)?,
     })
 }
 

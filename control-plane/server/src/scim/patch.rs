@@ -4,6 +4,7 @@
 //! Called by `people` with what is written of a person, and by `groups` for the reading alone. All operations or none:
 //! the caller keeps the document only if all could be applied. Absent: whether the outcome may be so (`document`).
 
+use bailiwick_control_plane_core::provisioning::PROFILE_BYTES_MAX;
 use serde_json::{Map, Value};
 
 use super::{
@@ -145,7 +146,7 @@ fn apply_one(
     if op == Op::Remove && attribute.required && part.is_none() {
         return Err(Fault::mutability(format!("{} cannot be removed", attribute.name)));
     }
-    let document = if path.extension { extension(document)? } else { document };
+    let document = if path.extension { extension(document, of)? } else { document };
     let value = value.filter(|value| !value.is_null());
     if let Some(Value::Array(values)) = &value {
         check_number(values, attribute)?;
@@ -167,15 +168,16 @@ fn check_number(values: &[Value], attribute: &'static Attribute) -> Result<(), F
     if values.len() > VALUES_MAX { Err(is_too_many()) } else { Ok(()) }
 }
 
-fn extension(document: &mut Map<String, Value>) -> Result<&mut Map<String, Value>, Fault> {
-    let extension = document.entry(schema::ENTERPRISE).or_insert_with(|| Value::Object(Map::new()));
+fn extension(document: &mut Map<String, Value>, of: Type) -> Result<&mut Map<String, Value>, Fault> {
+    let (schema, _) = of.extension().ok_or_else(|| Fault::path("there is no such attribute"))?;
+    let extension = document.entry(schema).or_insert_with(|| Value::Object(Map::new()));
     extension.as_object_mut().ok_or_else(|| Fault::value("the extension must be an object"))
 }
 
 fn apply_extension(document: &mut Map<String, Value>, op: Op, value: Option<Value>, of: Type) -> Result<(), Fault> {
     match (op, value) {
         (Op::Remove, _) => {
-            document.remove(schema::ENTERPRISE);
+            of.extension().and_then(|(schema, _)| document.remove(schema));
         }
         (Op::Add | Op::Replace, Some(Value::Object(members))) => {
             for (name, value) in members {
@@ -243,6 +245,10 @@ fn put_several(
             }
         }
         return Ok(());
+    }
+    // Written into each of them it must not become so much that nothing is left for others.
+    if value.to_string().len() > PROFILE_BYTES_MAX {
+        return Err(Fault::too_many(format!("a value of {} has at most {PROFILE_BYTES_MAX} bytes", attribute.name)));
     }
     let mut put = false;
     if let (Some(part), Value::Bool(true)) = (part, &value)

@@ -30,7 +30,7 @@ pub(super) fn location(base: &str, of: Type, id: &str) -> String {
     format!("{base}/{}/{id}", of.folder())
 }
 
-fn meta(base: &str, of: Type, id: &str, created: u64, changed: u64, version: u64) -> Value {
+pub(super) fn meta(base: &str, of: Type, id: &str, created: u64, changed: u64, version: u64) -> Value {
     json!({
         "resourceType": of.name(),
         "created": show::time(created),
@@ -129,14 +129,13 @@ impl Wanted {
         if self.only.is_empty() && self.without.is_empty() {
             return shown;
         }
-        let extension = super::schema::ENTERPRISE;
         let mut left = Map::new();
         for (name, value) in shown {
             if name == "id" || name == "schemas" {
                 left.insert(name, value);
                 continue;
             }
-            if name == extension
+            if super::schema::EXTENSIONS.contains(&name.as_str())
                 && let Value::Object(members) = value
             {
                 let members: Map<String, Value> = members

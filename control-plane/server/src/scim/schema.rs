@@ -1,10 +1,15 @@
-//! Which attributes people and groups have, as one table: schemas, resource types and the service's description are
-//! told from it (RFC 7643 §4, §6, §7; RFC 7644 §4), and what is sent is read by it.
+//! Which attributes people, groups and agents (`agents`) have, as one table: schemas, resource types and the service's
+//! description are told from it (RFC 7643 §4, §6, §7; RFC 7644 §4), and what is sent is read by it.
 //!
 //! Invariant: what is not in the table is not kept. Absent: `photos`, `ims`, `x509Certificates` and other attributes
 //! that say nothing here.
 
+mod agents;
+
 use serde_json::{Map, Value, json};
+
+pub(super) use self::agents::{AGENT, AGENT_EXTENSION};
+use crate::config::Draft;
 
 pub(super) const USER: &str = "urn:ietf:params:scim:schemas:core:2.0:User";
 pub(super) const ENTERPRISE: &str = "urn:ietf:params:scim:schemas:extension:enterprise:2.0:User";
@@ -15,6 +20,8 @@ pub(super) const SEARCH: &str = "urn:ietf:params:scim:api:messages:2.0:SearchReq
 pub(super) const PATCH: &str = "urn:ietf:params:scim:api:messages:2.0:PatchOp";
 pub(super) const BULK: &str = "urn:ietf:params:scim:api:messages:2.0:BulkRequest";
 pub(super) const BULK_RESPONSE: &str = "urn:ietf:params:scim:api:messages:2.0:BulkResponse";
+/// Of which a resource has one at most.
+pub(super) const EXTENSIONS: [&str; 2] = [ENTERPRISE, AGENT_EXTENSION];
 const CONFIG: &str = "urn:ietf:params:scim:schemas:core:2.0:ServiceProviderConfig";
 const RESOURCE_TYPE: &str = "urn:ietf:params:scim:schemas:core:2.0:ResourceType";
 const SCHEMA: &str = "urn:ietf:params:scim:schemas:core:2.0:Schema";
@@ -212,15 +219,20 @@ const GROUP_ATTRIBUTES: &[Attribute] = &[
 pub(super) enum Type {
     User,
     Group,
+    Agent(Draft),
 }
 
 impl Type {
-    pub(super) const ALL: [Self; 2] = [Self::User, Self::Group];
+    /// Those that are served, with agents by the draft that the operator named, if any.
+    pub(super) fn served(agents: Option<Draft>) -> Vec<Self> {
+        [Self::User, Self::Group].into_iter().chain(agents.map(Self::Agent)).collect()
+    }
 
     pub(super) const fn name(self) -> &'static str {
         match self {
             Self::User => "User",
             Self::Group => "Group",
+            Self::Agent(_) => "Agent",
         }
     }
 
@@ -229,6 +241,7 @@ impl Type {
         match self {
             Self::User => "Users",
             Self::Group => "Groups",
+            Self::Agent(_) => "Agents",
         }
     }
 
@@ -236,6 +249,7 @@ impl Type {
         match self {
             Self::User => USER,
             Self::Group => GROUP,
+            Self::Agent(_) => AGENT,
         }
     }
 
@@ -243,6 +257,8 @@ impl Type {
         match self {
             Self::User => USER_ATTRIBUTES,
             Self::Group => GROUP_ATTRIBUTES,
+            Self::Agent(Draft::Resource) => agents::OF_RESOURCE_DRAFT,
+            Self::Agent(Draft::Extension) => agents::OF_EXTENSION_DRAFT,
         }
     }
 
@@ -251,6 +267,7 @@ impl Type {
         match self {
             Self::User => Some((ENTERPRISE, ENTERPRISE_ATTRIBUTES)),
             Self::Group => None,
+            Self::Agent(_) => Some((AGENT_EXTENSION, agents::EXTENDED)),
         }
     }
 
@@ -265,6 +282,7 @@ impl Type {
             "description": match self {
                 Self::User => "People on whose behalf agents act",
                 Self::Group => "Groups of people, which policies name",
+                Self::Agent(_) => "Agents, each with a user who answers for it",
             },
             "schema": self.schema(),
             "schemaExtensions": self.extension().map(extension).unwrap_or_default(),
@@ -278,19 +296,24 @@ pub(super) fn is_exact(name: &str, part: Option<&str>) -> bool {
     if ["id", "externalId"].iter().any(|exact| exact.eq_ignore_ascii_case(name)) {
         return true;
     }
-    let all = [USER_ATTRIBUTES, ENTERPRISE_ATTRIBUTES, GROUP_ATTRIBUTES];
+    let agents = [agents::OF_RESOURCE_DRAFT, agents::OF_EXTENSION_DRAFT, agents::EXTENDED];
+    let all = [USER_ATTRIBUTES, ENTERPRISE_ATTRIBUTES, GROUP_ATTRIBUTES].into_iter().chain(agents);
     let Some(attribute) = all.into_iter().find_map(|attributes| find(attributes, name)) else { return false };
     let part = if attribute.kind == Kind::Complex { Some(part.unwrap_or("value")) } else { part };
     part.map_or(attribute.exact, |part| attribute.part(part).is_some_and(|part| part.exact))
 }
 
 /// All resource types, or the one of a name.
-pub(super) fn resource_types(base: &str) -> Vec<Value> {
-    Type::ALL.into_iter().map(|one| one.resource_type(base)).collect()
+pub(super) fn resource_types(base: &str, agents: Option<Draft>) -> Vec<Value> {
+    Type::served(agents).into_iter().map(|one| one.resource_type(base)).collect()
 }
 
-/// All schemas.
-pub(super) fn schemas(base: &str) -> Vec<Value> {
+/// All schemas; agents may be put into these projects.
+pub(super) fn schemas(base: &str, agents: Option<Draft>, projects: &[String]) -> Vec<Value> {
+    let of_agents = agents.into_iter().flat_map(|draft| {
+        let own = (AGENT, "Agent", "Agents", Type::Agent(draft).attributes());
+        [own, (AGENT_EXTENSION, "BailiwickAgent", "What decides about agents here", agents::EXTENDED)]
+    });
     let all = [
         (USER, "User", "People on whose behalf agents act", USER_ATTRIBUTES),
         (GROUP, "Group", "Groups of people", GROUP_ATTRIBUTES),
@@ -306,7 +329,9 @@ pub(super) fn schemas(base: &str) -> Vec<Value> {
             "meta": {"resourceType": "Schema", "location": format!("{base}/Schemas/{id}")},
         })
     };
-    all.into_iter().map(schema).collect()
+    let mut schemas: Vec<Value> = all.into_iter().chain(of_agents).map(schema).collect();
+    schemas.iter_mut().for_each(|schema| agents::name_projects(schema, projects));
+    schemas
 }
 
 fn described(attribute: &Attribute) -> Value {
@@ -351,8 +376,8 @@ fn described(attribute: &Attribute) -> Value {
 }
 
 /// What the service can do.
-pub(super) fn configuration(base: &str, operations: usize, bytes: usize, results: usize) -> Value {
-    json!({
+pub(super) fn configuration(base: &str, operations: usize, bytes: usize, results: usize) -> Map<String, Value> {
+    let described = json!({
         "schemas": [CONFIG],
         "patch": {"supported": true},
         "bulk": {"supported": true, "maxOperations": operations, "maxPayloadSize": bytes},
@@ -368,5 +393,6 @@ pub(super) fn configuration(base: &str, operations: usize, bytes: usize, results
             "primary": true,
         }],
         "meta": {"resourceType": "ServiceProviderConfig", "location": format!("{base}/ServiceProviderConfig")},
-    })
+    });
+    if let Value::Object(described) = described { described } else { Map::new() }
 }

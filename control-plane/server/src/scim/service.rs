@@ -1,4 +1,5 @@
-//! Requests about single people and groups: reading them, and asking for them to be otherwise (RFC 7644 §3.3–§3.6).
+//! Requests about single people, groups and agents: reading them, and asking for them to be otherwise (RFC 7644
+//! §3.3–§3.6).
 //!
 //! What is written is made from the state at hand and names its version, so that nothing that happened meanwhile is
 //! lost: if it did, it is made again. Called by `scim` and `bulk`. Absent: HTTP (`scim`).
@@ -9,6 +10,7 @@ use axum::http::HeaderMap;
 use bailiwick_control_plane_core::{
     Fulfilled, State, Wish,
     provisioning::{
+        agents::version_of_agent,
         version_of_person,
         wish::{MembersWritten, Operation, Outcome, Provision},
     },
@@ -16,14 +18,14 @@ use bailiwick_control_plane_core::{
 use serde_json::{Map, Value};
 
 use super::{
-    document,
+    agents, document,
     fault::Fault,
     filter::member,
     groups, patch,
     resource::{self, Wanted},
     schema::Type,
 };
-use crate::{clock, decisions::Undecided, minting, oauth::Services};
+use crate::{clock, config::ScimAgents, decisions::Undecided, minting, oauth::Services};
 
 /// How often something is made again after others were faster.
 const TRIES_MAX: usize = 8;
@@ -86,6 +88,7 @@ pub(super) fn version(state: &State, of: Type, id: &str) -> Option<u64> {
     match of {
         Type::User => version_of_person(state, state.provisioned.person(id)?.0),
         Type::Group => Some(state.provisioned.group(id)?.1.changed.revision),
+        Type::Agent(_) => version_of_agent(state, state.provisioned.agent(id)?.0),
     }
 }
 
@@ -109,6 +112,10 @@ impl Service {
                     let (name, group) = state.provisioned.group(id)?;
                     resource::group(state, name, group, &self.base, wanted.has("members"))
                 }
+                Type::Agent(draft) => {
+                    let (name, known) = state.provisioned.agent(id)?;
+                    agents::shown(state, draft, name, known, &self.base)?
+                }
             };
             Some((shown, version))
         });
@@ -116,10 +123,15 @@ impl Service {
         Ok((wanted.of(shown), version))
     }
 
+    /// What directories may say of agents.
+    pub(super) fn rules(&self) -> Arc<ScimAgents> {
+        Arc::clone(&self.services.scim_agents)
+    }
+
     /// Has a new person or group made; its id.
     pub(super) async fn create(&self, of: Type, sent: &Map<String, Value>) -> Result<String, Fault> {
         let id = fresh_id()?;
-        let operation = created(of, id, sent)?;
+        let operation = created(of, id, sent, &self.rules())?;
         self.one(operation).await
     }
 
@@ -131,8 +143,8 @@ impl Service {
         sent: &Map<String, Value>,
         versions: &Versions,
     ) -> Result<(), Fault> {
-        let (named, sent) = (id.to_owned(), sent.clone());
-        let make = move |state: &State, version| replaced(state, of, &named, &sent, version);
+        let (named, sent, rules) = (id.to_owned(), sent.clone(), self.rules());
+        let make = move |state: &State, version| replaced(state, of, &named, &sent, version, &rules);
         self.changed(versions, Arc::new(make), of, id).await
     }
 
@@ -144,8 +156,8 @@ impl Service {
         sent: &Map<String, Value>,
         versions: &Versions,
     ) -> Result<(), Fault> {
-        let (named, sent) = (id.to_owned(), sent.clone());
-        let make = move |state: &State, version| patched(state, of, &named, &sent, version);
+        let (named, sent, rules) = (id.to_owned(), sent.clone(), self.rules());
+        let make = move |state: &State, version| patched(state, of, &named, &sent, version, &rules);
         self.changed(versions, Arc::new(make), of, id).await
     }
 
@@ -158,7 +170,7 @@ impl Service {
 
     /// Whether a group is small enough to be shown after each of many changes.
     pub(super) fn is_small(&self, of: Type, id: &str) -> bool {
-        of == Type::User
+        of != Type::Group
             || self.services.domain.read(|state| {
                 let name = state.provisioned.group(id).map(|(name, _)| name);
                 let members = name.and_then(|name| state.provisioned.members.get(name));
@@ -211,7 +223,8 @@ impl Service {
         operations: Vec<Operation>,
         faults_max: Option<usize>,
     ) -> Result<Vec<Outcome>, Fault> {
-        let wish = Wish::Provision(Provision { operations, faults_max });
+        let reserved = self.services.scim_reserved_groups.as_ref().clone();
+        let wish = Wish::Provision(Provision { operations, faults_max, reserved });
         let decided = self.services.decisions.ask(&wish, self.actor.clone()).await?;
         let Fulfilled::Provisioned(outcomes) = decided.what else { return Err(Fault::unavailable()) };
         self.services.domain.read_latest(|_| ()).await.map_err(|error| {
@@ -230,7 +243,7 @@ pub(super) fn fresh_id() -> Result<String, Fault> {
 }
 
 /// What makes a new person or group.
-pub(super) fn created(of: Type, id: String, sent: &Map<String, Value>) -> Result<Operation, Fault> {
+pub(super) fn created(of: Type, id: String, sent: &Map<String, Value>, rules: &ScimAgents) -> Result<Operation, Fault> {
     document::check_schemas(sent, of.schema())?;
     let mut read = document::read(sent, of)?;
     Ok(match of {
@@ -240,6 +253,7 @@ pub(super) fn created(of: Type, id: String, sent: &Map<String, Value>) -> Result
             let display = text(&read, "displayName").ok_or_else(|| Fault::value("displayName is missing"))?;
             Operation::CreateGroup { id, display, external_id: text(&read, "externalId").unwrap_or_default(), members }
         }
+        Type::Agent(draft) => agents::created(draft, id, read, rules)?,
     })
 }
 
@@ -250,6 +264,7 @@ pub(super) fn replaced(
     id: &str,
     sent: &Map<String, Value>,
     version: Option<u64>,
+    rules: &ScimAgents,
 ) -> Result<Operation, Fault> {
     document::check_schemas(sent, of.schema())?;
     if member(sent, "id").is_some_and(|said| said.as_str() != Some(id)) {
@@ -270,6 +285,7 @@ pub(super) fn replaced(
             let external_id = Some(text(&read, "externalId").unwrap_or_default());
             Operation::ChangeGroup { id, version, display: Some(display), external_id, members }
         }
+        Type::Agent(draft) => agents::replaced(state, draft, &id, read, version, rules)?,
     })
 }
 
@@ -280,10 +296,13 @@ pub(super) fn patched(
     id: &str,
     sent: &Map<String, Value>,
     version: Option<u64>,
+    rules: &ScimAgents,
 ) -> Result<Operation, Fault> {
     let operations = patch::read(sent, of)?;
-    if of == Type::Group {
-        return groups::patched(state, id, operations, version);
+    match of {
+        Type::User => {}
+        Type::Group => return groups::patched(state, id, operations, version),
+        Type::Agent(draft) => return agents::patched(state, draft, id, operations, rules),
     }
     let (name, known) = state.provisioned.person(id).ok_or_else(Fault::missing)?;
     let mut document = document::written(name, &known.external_id, known.active, &known.profile);
@@ -297,6 +316,7 @@ pub(super) fn deleted(of: Type, id: &str, version: Option<u64>) -> Operation {
     match of {
         Type::User => Operation::DeletePerson { id, version },
         Type::Group => Operation::DeleteGroup { id, version },
+        Type::Agent(_) => Operation::DeleteAgent { id, version },
     }
 }
 

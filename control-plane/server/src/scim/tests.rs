@@ -11,7 +11,15 @@ use bailiwick_control_plane_core::{
 };
 use serde_json::{Map, Value, json};
 
-use super::{fault::Fault, listing::Search, schema, schema::Type, service};
+use super::{
+    fault::Fault,
+    listing::{self, Search},
+    resource::Wanted,
+    schema,
+    schema::Type,
+    service,
+};
+use crate::config::ScimAgents;
 
 fn object(value: Value) -> Map<String, Value> {
     value.as_object().unwrap().clone()
@@ -24,7 +32,11 @@ fn carried_out(state: &mut State, operations: Vec<Operation>) {
         request_id: String::new(),
         ids: FreshIds::default(),
     };
-    let wish = Command::Wish(Wish::Provision(Provision { operations, faults_max: None }));
+    let wish = Command::Wish(Wish::Provision(Provision {
+        operations,
+        faults_max: None,
+        reserved: std::collections::BTreeSet::new(),
+    }));
     let revision = state.revision + 1;
     decide(state, wish, &context).unwrap().events.iter().for_each(|event| evolve(state, event, revision));
 }
@@ -60,7 +72,7 @@ fn a_put_that_says_nothing_of_activity_is_about_the_version_it_was_made_from() {
     for (said, named) in [(None, true), (Some(Value::Null), true), (Some(json!(true)), false)] {
         let mut sent = object(json!({"schemas": [schema::USER], "userName": "user-0@example.com"}));
         sent.extend(said.map(|said| ("active".to_owned(), said)));
-        let operation = service::replaced(&state, Type::User, "p-0", &sent, None).unwrap();
+        let operation = service::replaced(&state, Type::User, "p-0", &sent, None, &ScimAgents::default()).unwrap();
         let Operation::ReplacePerson { version, person, .. } = operation else { panic!("no replacement") };
         assert_eq!(version, version_of_person(&state, "user-0@example.com").filter(|_| named));
         assert_eq!(person.active, !named);
@@ -72,7 +84,7 @@ fn an_attribute_has_so_many_values_and_no_more_whichever_way_they_come() {
     let state = state(1, 0);
     let patched = |operations: Vec<Value>| {
         let sent = object(json!({"schemas": [schema::PATCH], "Operations": operations}));
-        service::patched(&state, Type::User, "p-0", &sent, None)
+        service::patched(&state, Type::User, "p-0", &sent, None, &ScimAgents::default())
     };
     let add = |from: usize, to: usize| {
         let values: Vec<Value> = (from..to).map(|n| json!({"value": n.to_string()})).collect();
@@ -92,7 +104,7 @@ fn members_are_looked_at_so_often_in_one_request() {
     let patched = |number: usize, filter: &str| {
         let remove = json!({"op": "remove", "path": format!("members[{filter}]")});
         let sent = object(json!({"schemas": [schema::PATCH], "Operations": vec![remove; number]}));
-        service::patched(&state, Type::Group, "g-0", &sent, None)
+        service::patched(&state, Type::Group, "g-0", &sent, None, &ScimAgents::default())
     };
     let Operation::ChangeGroup { members: MembersWritten::Changed { removed, .. }, .. } =
         patched(16, "value sw \"p-1\"").unwrap()
@@ -102,6 +114,23 @@ fn members_are_looked_at_so_often_in_one_request() {
     assert_eq!(removed.into_iter().collect::<Vec<_>>(), ["p-1"]);
     assert_eq!(patched(17, "value sw \"p-1\"").unwrap_err().body()["scimType"], "tooMany");
     assert!(patched(1_000, "value eq \"p-1\"").is_ok());
+}
+
+#[test]
+fn one_group_shows_so_many_members_too() {
+    let mut large = state(10_000, 1);
+    let wanted = |without: &str| Wanted::parse("".split(','), without.split(','), Type::Group).unwrap();
+    let check = |state: &State, without: &str| listing::check_members(state, Type::Group, "g-0", &wanted(without));
+    assert_eq!(check(&large, ""), Ok(()));
+    carried_out(&mut large, vec![person(10_000)]);
+    let (added, removed) = (["p-10000".to_owned()].into(), std::collections::BTreeSet::new());
+    let members = MembersWritten::Changed { added, removed };
+    let (id, version) = ("g-0".to_owned(), None);
+    carried_out(&mut large, vec![Operation::ChangeGroup { id, version, display: None, external_id: None, members }]);
+    let refused = check(&large, "").unwrap_err().body();
+    assert_eq!((&refused["scimType"], &refused["status"]), (&json!("tooMany"), &json!("400")));
+    assert!(refused["detail"].as_str().unwrap().contains("excludedAttributes=members"));
+    assert_eq!(check(&large, "members"), Ok(()));
 }
 
 #[test]

@@ -13,7 +13,7 @@ use std::{
     time::Duration,
 };
 
-use bailiwick_control_plane_core::{resource::IdentityProviderSpec, signal::Delivery};
+use bailiwick_control_plane_core::{State, resource::IdentityProviderSpec, signal::Delivery};
 use bailiwick_proto::mcp::check_json;
 use bailiwick_runtime::Shutdown;
 use futures::{
@@ -240,11 +240,7 @@ impl Polling {
         let mut all = self.health();
         let unknown = Health { answered: 0, failing_since: None, alarmed_at: None };
         let health = all.entry(name.to_owned()).or_insert(unknown);
-        let since = *health.failing_since.get_or_insert(now);
-        let is_due = health.alarmed_at.is_none_or(|at| now >= at + ALARM_EVERY);
-        if now >= since + ALARM_AFTER && is_due {
-            health.alarmed_at = Some(now);
-            let seconds = (now - since).as_secs();
+        if let Some(seconds) = health.fail(now).map(|since| since.as_secs()) {
             tracing::error!(provider = name, reason, seconds, "ALARM: signals of a transmitter do not arrive by poll");
         }
     }
@@ -253,15 +249,43 @@ impl Polling {
     fn tell(&self, polled: &[String]) {
         let mut all = self.health();
         all.retain(|name, _| polled.contains(name));
-        let is_failing = |health: &&Health| health.failing_since.is_some_and(|since| since.elapsed() >= ALARM_AFTER);
-        let failing = all.values().filter(is_failing).count();
+        let now = Instant::now();
+        let failing = all.values().filter(|health| health.is_failing(now)).count();
         let oldest = all.values().map(|health| health.answered).min().unwrap_or_default();
         drop(all);
         self.receiver.metrics.signal_streams(failing, oldest);
+        self.receiver.metrics.signal_verified(self.domain.read(verified_at));
     }
 
     fn health(&self) -> std::sync::MutexGuard<'_, BTreeMap<String, Health>> {
         self.health.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// When the stream was verified that was so longest ago, of those that are set up from here, Unix seconds.
+fn verified_at(state: &State) -> u64 {
+    let is_ours = |spec: &IdentityProviderSpec| {
+        spec.active && spec.signals.as_ref().is_some_and(|signals| signals.stream.is_some())
+    };
+    let ours = state.identity_providers.iter().filter(|(_, known)| is_ours(&known.spec));
+    let verified = ours.map(|(name, _)| state.signals.last.get(name).map_or(0, |last| last.verified / 1_000_000));
+    verified.min().unwrap_or_default()
+}
+
+impl Health {
+    /// It has failed now; for how long it does, if an alarm is due.
+    fn fail(&mut self, now: Instant) -> Option<Duration> {
+        let since = *self.failing_since.get_or_insert(now);
+        let is_due = self.alarmed_at.is_none_or(|at| now >= at + ALARM_EVERY);
+        let is_alarm = now >= since + ALARM_AFTER && is_due;
+        if is_alarm {
+            self.alarmed_at = Some(now);
+        }
+        is_alarm.then(|| now - since)
+    }
+
+    fn is_failing(&self, now: Instant) -> bool {
+        self.failing_since.is_some_and(|since| now >= since + ALARM_AFTER)
     }
 }
 
@@ -292,4 +316,24 @@ fn read(fetched: &Fetched) -> Result<Answer, PollFault> {
     let answer: Answer = serde_json::from_str(text).map_err(|_| PollFault::Answer)?;
     let is_name = |jti: &String| !jti.is_empty() && jti.len() <= JTI_BYTES_MAX && !jti.contains(char::is_control);
     if answer.sets.keys().all(is_name) { Ok(answer) } else { Err(PollFault::Answer) }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_transmitter_that_stays_away_raises_an_alarm_and_another_each_hour() {
+        let mut health = Health { answered: 1, failing_since: None, alarmed_at: None };
+        let begun = Instant::now();
+        let minutes = |number: u64| begun + Duration::from_secs(60 * number);
+        for early in 0..5 {
+            assert_eq!(health.fail(minutes(early)), None, "{early}");
+            assert!(!health.is_failing(minutes(early)));
+        }
+        assert_eq!(health.fail(minutes(5)), Some(Duration::from_secs(300)));
+        assert!(health.is_failing(minutes(5)));
+        assert_eq!(health.fail(minutes(64)), None, "once an hour");
+        assert_eq!(health.fail(minutes(65)), Some(Duration::from_secs(65 * 60)));
+    }
 }

@@ -29,7 +29,7 @@ use crate::{
 };
 
 /// Below the issuer, with the provider's name behind it.
-const PATH: &str = "/ssf/events";
+pub(super) const PATH: &str = "/ssf/events";
 /// RFC 8417 §2.3.
 const MEDIA_TYPE: &str = "application/secevent+jwt";
 /// When a transmitter is to try again, in seconds.
@@ -58,6 +58,9 @@ async fn push(
     match pushed(&services, &provider, &headers, &body).await {
         Ok(()) => (StatusCode::ACCEPTED, [(header::CACHE_CONTROL, "no-store")]).into_response(),
         Err(refused) => {
+            if !matches!(refused, Refused::Signal(_)) {
+                services.metrics.signal("none", refused.word());
+            }
             let is_known = services.domain.read(|state| state.identity_providers.contains_key(&provider));
             refused.answer(if is_known { provider } else { String::new() })
         }
@@ -89,6 +92,13 @@ fn sender(spec: Option<IdentityProviderSpec>, headers: &HeaderMap) -> Option<Ide
     knows.then_some(spec)
 }
 
+/// Whether a header with this text would be let in.
+pub(super) fn is_known(push: &PushSpec, header: &str) -> bool {
+    let shown = header.split_once(' ').map(|(_, secret)| hex::encode(digest(&SHA256, secret.trim().as_bytes())));
+    let is_it = |known: &String, shown: &String| same_secret(known.as_bytes(), shown.as_bytes());
+    shown.is_some_and(|shown| push.secrets_sha256.iter().any(|known| is_it(known, &shown)))
+}
+
 /// The one bearer secret of a request (RFC 6750 §2.1).
 fn bearer(headers: &HeaderMap) -> Option<&str> {
     let mut all = headers.get_all(header::AUTHORIZATION).iter();
@@ -97,17 +107,25 @@ fn bearer(headers: &HeaderMap) -> Option<&str> {
 }
 
 impl Refused {
+    /// The word of RFC 8935 §2.4.
+    const fn word(&self) -> &'static str {
+        match self {
+            Self::Sender => "authentication_failed",
+            Self::Request(_) => "invalid_request",
+            Self::Signal(fault) => fault.word(),
+        }
+    }
+
     fn answer(self, provider: String) -> Response {
-        let (status, word, sentence) = match &self {
+        let word = self.word();
+        let (status, sentence) = match &self {
             Self::Sender => {
                 let sentence = "the sender is not known, or did not prove who it is".to_owned();
-                (StatusCode::BAD_REQUEST, "authentication_failed", sentence)
+                (StatusCode::BAD_REQUEST, sentence)
             }
-            Self::Request(sentence) => (StatusCode::BAD_REQUEST, "invalid_request", (*sentence).to_owned()),
-            Self::Signal(fault) if fault.may_pass() => {
-                (StatusCode::SERVICE_UNAVAILABLE, fault.word(), fault.sentence())
-            }
-            Self::Signal(fault) => (StatusCode::BAD_REQUEST, fault.word(), fault.sentence()),
+            Self::Request(sentence) => (StatusCode::BAD_REQUEST, (*sentence).to_owned()),
+            Self::Signal(fault) if fault.may_pass() => (StatusCode::SERVICE_UNAVAILABLE, fault.sentence()),
+            Self::Signal(fault) => (StatusCode::BAD_REQUEST, fault.sentence()),
         };
         let refusal = Refusal { error: word.to_owned(), why: sentence.clone(), provider, ..Refusal::default() };
         let headers = [(header::CACHE_CONTROL, "no-store"), (header::CONTENT_LANGUAGE, "en")];

@@ -51,7 +51,14 @@ pub(super) fn wish(
         groups: groups.and_then(Result::ok),
         claims: claims.map(|claims| other_claims(&spec.people, claims)).unwrap_or_default(),
         reason: clip(&reason(&said.event), TEXT_BYTES_MAX),
+        state: state(event, &said.event),
     })
+}
+
+/// What a verification repeats of what it was asked for with.
+fn state(event: SignalKind, said: &Map<String, Value>) -> String {
+    let text = said.get("state").and_then(Value::as_str).filter(|_| event == SignalKind::Verification);
+    clip(text.unwrap_or_default(), TEXT_BYTES_MAX)
 }
 
 fn happened_at(event: &Map<String, Value>, toe: Option<i64>, iat: i64) -> i64 {

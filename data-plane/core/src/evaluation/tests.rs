@@ -1,7 +1,8 @@
 //! Decisions for services: the same as calls get, about what is theirs to ask about, and nothing else. How questions
-//! are read is in `reading`.
+//! are read is in `reading`, what is on record of them in `recorded`.
 
 mod reading;
+mod recorded;
 
 use aws_lc_rs::digest;
 use bailiwick_proto::v1::{self, resource::Resource as Kind};
@@ -305,20 +306,20 @@ fn an_argument_that_the_virtual_server_sets_is_refused_as_in_a_call() {
 
 #[test]
 fn an_answer_says_what_decided_and_no_more() {
-    let permitted = evaluated(&example(), &call("query_data")).to_json(7, 12);
+    let permitted = evaluated(&example(), &call("query_data")).to_json(7, 12, "r-1");
     assert_eq!(
         permitted,
         json!({"decision": true, "context": {
-            "revision": "7", "config_age_ms": 12, "policies": ["finance"], "tier": "retrieval", "consent": "c-1",
+            "revision": "7", "config_age_ms": 12, "request_id": "r-1", "policies": ["finance"], "tier": "retrieval", "consent": "c-1",
         }})
     );
     let foreign = with(call("query_data"), "/resource/properties/virtual_server", "all".into());
-    let denied = evaluated(&example(), &foreign).to_json(7, 12);
+    let denied = evaluated(&example(), &foreign).to_json(7, 12, "r-1");
     assert_eq!(
         denied,
         json!({"decision": false, "context": {
             "reason": "decision_not_for_client", "sentence": Reason::DecisionNotForClient.sentence(),
-            "revision": "7", "config_age_ms": 12, "policies": [],
+            "revision": "7", "config_age_ms": 12, "request_id": "r-1", "policies": [],
         }})
     );
 }

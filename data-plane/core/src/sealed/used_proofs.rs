@@ -17,7 +17,7 @@ const PROOF_BYTES: usize = 1 + PROOF_ID_BYTES + 8;
 
 const KIND: Kind = Kind { word: "u1", seconds_max: NOTE_SECONDS_MAX, text_bytes_max: NOTE_BYTES_MAX };
 
-/// Bytes of [`UsedProof::id`].
+/// Bytes of [`UsedProof::id`]: eight of whose it is, twelve of which one.
 pub const PROOF_ID_BYTES: usize = 20;
 
 /// A proof that was used.

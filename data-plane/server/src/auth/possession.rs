@@ -3,26 +3,30 @@
 //! Called by `auth` when a token is verified, by `endpoint::asking` before a request's body is read, and by `endpoint`
 //! once it is there. A token is bound by a key sealed into it, by the thumbprint of a key (DPoP) or of a certificate
 //! (mTLS), or not at all. Invariants: a bound token without its proof is refused, and so is one that is presented as if
-//! it were bound in another way; a proof is looked at for form and time before anything is read, and for what it is of
-//! once the body is there, byte for byte as it came. Deliberately absent: that each counts once (`proofs`, `replay`).
+//! it were bound in another way; of a proof all is looked at before anything is read that a request's head tells, and what
+//! it says of the body once that is there, byte for byte as it came. Deliberately absent: that each counts once
+//! (`proofs`, `replay`).
 //! Specifications: `docs/security/binding.md`; RFC 9449 §4.3 and §7, RFC 8705 §3, RFC 7800 §3.
 
-use std::sync::Arc;
+use std::{net::SocketAddr, sync::Arc};
 
 use arc_swap::ArcSwapOption;
-use bailiwick_data_plane_core::sealed::{SealingKeys, proof_nonce::ProofNonce};
+use bailiwick_data_plane_core::sealed::{SealingKeys, proof_nonce::ProofNonce, used_proofs::PROOF_ID_BYTES};
 use bailiwick_proto::{Reason, v1};
 use bailiwick_token::{
-    Claims, Confirmation, Thumbprint, TokenHash,
+    Claims, Confirmation, Thumbprint,
     binding::{BindingError, BindingKey, BindingSeal},
-    dpop::{DPOP_BYTES_MAX, DpopError, DpopProof, DpopRequest},
+    dpop::{DPOP_BYTES_MAX, DpopError, DpopProof, DpopRequest, is_of_body},
     proof::{PROOF_HEADER, Proof, Proven},
 };
 use base64::{Engine as _, engine::general_purpose::URL_SAFE_NO_PAD};
 use http::{HeaderMap, HeaderName, header};
 use serde::Deserialize;
 
-use super::Authentic;
+use super::{
+    Authentic,
+    replay::{PERSON_BYTES, PersonKey, ProofId},
+};
 
 /// The header of a DPoP proof (RFC 9449 §4.1).
 pub(crate) const DPOP: HeaderName = HeaderName::from_static("dpop");
@@ -159,7 +163,7 @@ impl DpopFault {
 }
 
 impl Unproven {
-    const fn of_dpop(reason: Reason, fault: DpopFault) -> Self {
+    pub(super) const fn of_dpop(reason: Reason, fault: DpopFault) -> Self {
         Self { reason, dpop: Some(fault) }
     }
 
@@ -183,44 +187,89 @@ impl From<Reason> for Unproven {
 pub(crate) enum Pending {
     /// All has been shown.
     Nothing,
-    Tag(Arc<BindingKey>, Proof),
-    Dpop(Thumbprint, ProofNonce),
+    /// The tag, which is over the body too.
+    Tag { key: Arc<BindingKey>, proof: Proof, id: ProofId },
+    /// The signature has been verified. What it says of the body, if anything; and the time of its nonce.
+    Dpop { content_digest: Option<[u8; 32]>, unix_ms: u64, id: ProofId },
+}
+
+impl Pending {
+    /// Whether the sender holds what the token is bound to, as far as one request can tell.
+    pub(crate) const fn is_proven(&self) -> bool {
+        match self {
+            Self::Nothing | Self::Dpop { .. } => true,
+            Self::Tag { .. } => false,
+        }
+    }
+}
+
+/// The head of a request as it came.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct SentHead<'a> {
+    pub(crate) method: &'a str,
+    pub(crate) headers: &'a HeaderMap,
+    /// The certificate that the client has shown.
+    pub(crate) certificate: Option<Thumbprint>,
+    /// Where this node listens, if only this machine reaches it there.
+    pub(crate) own: Option<SocketAddr>,
 }
 
 /// What shows that a request's sender holds what its token is bound to, as far as a request's head tells.
 pub(super) fn look(
-    possession: &Possession,
-    headers: &HeaderMap,
-    certificate: Option<Thumbprint>,
+    authentic: &Authentic,
+    sent: &SentHead<'_>,
     keys: &SealingKeys,
     now_ms: u64,
 ) -> Result<Pending, Unproven> {
-    match possession {
+    match authentic.possession() {
         Possession::Nothing => Ok(Pending::Nothing),
         Possession::Key(key) => {
-            let proof = Proof::parse(one(headers, &PROOF, &DPOP)?).ok_or(Reason::ProofInvalid)?;
+            let proof = Proof::parse(one(sent.headers, &PROOF, &DPOP)?).ok_or(Reason::ProofInvalid)?;
             let (oldest, latest) = (now_ms.saturating_sub(PROOF_AGE_MS_MAX), now_ms.saturating_add(PROOF_AHEAD_MS_MAX));
             if !(oldest..=latest).contains(&proof.unix_ms) {
                 return Err(Reason::ProofStale.into());
             }
-            Ok(Pending::Tag(Arc::clone(key), proof))
+            let id = id_of(authentic.person(), &[authentic.token().as_bytes(), &proof.nonce]);
+            Ok(Pending::Tag { key: Arc::clone(key), proof, id })
         }
         Possession::Dpop(thumbprint) => {
             let of_proof = |reason| Unproven::of_dpop(reason, DpopFault::Proof);
-            let proof = one(headers, &DPOP, &PROOF).map_err(of_proof)?;
+            let proof = one(sent.headers, &DPOP, &PROOF).map_err(of_proof)?;
             if proof.len() > DPOP_BYTES_MAX {
                 return Err(of_proof(Reason::ProofInvalid));
             }
-            let nonce = said_nonce(proof).ok_or(of_proof(Reason::ProofInvalid))?;
-            let nonce = nonce.and_then(|nonce| open_nonce(keys, &nonce, now_ms)).ok_or(Unproven::nonce())?;
-            Ok(Pending::Dpop(*thumbprint, nonce))
+            let said = said_nonce(proof).ok_or(of_proof(Reason::ProofInvalid))?.ok_or(Unproven::nonce())?;
+            let nonce = open_nonce(keys, &said, now_ms).ok_or(Unproven::nonce())?;
+            let proof = sent.dpop_proof(proof, thumbprint, authentic, now_ms).map_err(|error| match error {
+                DpopError::Stale | DpopError::Future => of_proof(Reason::ProofStale),
+                _ => of_proof(Reason::ProofInvalid),
+            })?;
+            if proof.nonce != Some(said) {
+                return Err(of_proof(Reason::ProofInvalid));
+            }
+            let id = id_of(authentic.person(), &[&thumbprint.0, proof.jti.as_bytes()]);
+            Ok(Pending::Dpop { content_digest: proof.content_digest, unix_ms: nonce.unix_ms, id })
         }
-        Possession::Certificate(thumbprint) => match certificate {
+        Possession::Certificate(thumbprint) => match sent.certificate {
             Some(shown) if shown == *thumbprint => Ok(Pending::Nothing),
             Some(_) => Err(Reason::ProofInvalid.into()),
             None => Err(Reason::ProofMissing.into()),
         },
     }
+}
+
+/// Whose proof, by which key, and which one: nobody else can use it up before them.
+fn id_of(person: &PersonKey, which: &[&[u8]]) -> ProofId {
+    let mut id = [0; PROOF_ID_BYTES];
+    let (whose, rest) = id.split_at_mut(PERSON_BYTES);
+    whose.copy_from_slice(person);
+    rest.iter_mut().zip(sha256(which)).for_each(|(place, byte)| *place = byte);
+    id
+}
+
+/// Stands for a person, whatever tokens they have.
+pub(super) fn person_key(user: &str) -> PersonKey {
+    sha256(&[b"bailiwick-person-v1\n", user.as_bytes()]).first_chunk().copied().unwrap_or_default()
 }
 
 /// The one value of a header, where there is none of the other one.
@@ -248,54 +297,56 @@ pub(super) fn open_nonce(keys: &SealingKeys, nonce: &str, now_ms: u64) -> Option
     (opened.unix_ms <= now_ms.saturating_add(NONCE_AHEAD_MS_MAX)).then_some(opened)
 }
 
-/// A request as it came.
+/// A request with its body, as both came.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Sent<'a> {
     pub(crate) method: &'a str,
-    pub(crate) headers: &'a HeaderMap,
     pub(crate) body: &'a [u8],
-    /// The host that was asked, where that can only be this machine.
-    pub(crate) local_host: Option<&'a str>,
 }
 
 impl Sent<'_> {
-    /// Whether the tag is one over this request, by the holder of the key.
-    pub(super) fn is_of_tag(&self, key: &BindingKey, proof: &Proof, (token, audience): (&TokenHash, &str)) -> bool {
-        let body = sha256(&[self.body]);
-        proof.is_of(key, &Proven { token, method: self.method, path: path_of(audience), body: &body })
+    /// Whether what was left to be looked at is of this request.
+    pub(super) fn is_of(&self, pending: &Pending, authentic: &Authentic) -> bool {
+        match pending {
+            Pending::Nothing => true,
+            Pending::Tag { key, proof, .. } => {
+                let (token, path) = (authentic.token(), path_of(authentic.audience()));
+                proof.is_of(key, &Proven { token, method: self.method, path, body: &sha256(&[self.body]) })
+            }
+            Pending::Dpop { content_digest, .. } => is_of_body(content_digest.as_ref(), self.body),
+        }
     }
+}
 
-    /// The DPoP proof of this request, where its key is that of the thumbprint.
-    pub(super) fn dpop_proof(
+impl SentHead<'_> {
+    /// The DPoP proof of a request with this head, where its key is that of the thumbprint.
+    fn dpop_proof(
         &self,
-        thumbprint: Thumbprint,
+        jwt: &str,
+        thumbprint: &Thumbprint,
         authentic: &Authentic,
         now_ms: u64,
-    ) -> Result<DpopProof, Unproven> {
-        let of_proof = |reason| Unproven::of_dpop(reason, DpopFault::Proof);
-        let (_, token) = credentials(self.headers)?;
-        let jwt = one(self.headers, &DPOP, &PROOF).map_err(of_proof)?;
+    ) -> Result<DpopProof, DpopError> {
+        let token = credentials(self.headers).ok().map(|(_, token)| token);
         let now_unix = i64::try_from(now_ms / 1000).unwrap_or(i64::MAX);
-        let proof = self.urls(authentic.audience()).map(|url| {
-            let (method, body, key) = (self.method, self.body, Some(&thumbprint));
-            let request = DpopRequest { method, url: &url, access_token: Some(token), body, key };
-            DpopProof::verify(jwt, &request, now_unix)
-        });
-        // It is for one of them, or the last one says why not.
-        let proof = proof.reduce(|tried, next| if matches!(tried, Err(DpopError::Url)) { next } else { tried });
-        proof.unwrap_or(Err(DpopError::Url)).map_err(|error| match error {
-            DpopError::Stale | DpopError::Future => of_proof(Reason::ProofStale),
-            _ => of_proof(Reason::ProofInvalid),
+        let verify = |url: &str| {
+            let (method, access_token, key) = (self.method, token, Some(thumbprint));
+            let request = DpopRequest { method, url, access_token, body: &[], key };
+            DpopProof::verify_head(jwt, &request, now_unix)
+        };
+        let public = verify(authentic.audience());
+        self.own_urls(authentic.audience()).fold(public, |tried, url| match tried {
+            Err(DpopError::Url) => verify(&url),
+            known => known,
         })
     }
 
-    /// The URLs that a client may have asked for: the public one; and at an address of this machine only that one, so
-    /// that nobody who was sent a proof for a place of theirs can have it count here by naming that place.
-    fn urls(&self, audience: &str) -> impl Iterator<Item = String> {
-        let (host, path) = (self.local_host, path_of(audience).to_owned());
-        let urls = move |host: &str| ["http", "https"].map(|scheme| format!("{scheme}://{host}{path}"));
-        let local = host.into_iter().flat_map(urls);
-        std::iter::once(audience.to_owned()).chain(local)
+    /// Beside the public URL, that of this very listener, where only this machine reaches it: its own address and port,
+    /// whatever host the request names, so that a proof for whoever listens at another port is none for this one.
+    fn own_urls(&self, audience: &str) -> impl Iterator<Item = String> {
+        let path = path_of(audience).to_owned();
+        let urls = move |own: SocketAddr| ["http", "https"].map(|scheme| format!("{scheme}://{own}{path}"));
+        self.own.filter(|own| own.ip().is_loopback()).into_iter().flat_map(urls)
     }
 }
 

@@ -1,9 +1,9 @@
 //! Proofs of possession that count once, at all nodes.
 //!
 //! Called by `listener::endpoint`: [`Proofs::look`] before a body is read, [`Proofs::use_up`] once it is there. What was
-//! used here the other nodes are told within some 50 ms, sealed with the keys they share, and only where there is
-//! something to tell; until they have heard it, a proof that was captured could count at one of them once more. What
-//! cannot be told at the moment is told again later, within a bound. Deliberately absent: what a proof is of
+//! used here the other nodes are told, at once where a node is quiet and within some 50 ms where it is not, sealed with
+//! the keys they share; until they have heard it, a proof that was captured could count at one of them once more. What
+//! cannot be told at the moment is told again later, within a bound (`untold`). Deliberately absent: what a proof is of
 //! (`possession`), how long one is remembered (`replay`).
 
 use std::{
@@ -13,25 +13,25 @@ use std::{
 
 use bailiwick_data_plane_core::sealed::{
     proof_nonce::{PROOF_NONCE_SECONDS_MAX, ProofNonce},
-    used_proofs::{PROOF_ID_BYTES, USED_MAX, UsedProof, UsedProofs},
+    used_proofs::{USED_MAX, UsedProof, UsedProofs},
 };
 use bailiwick_proto::{Reason, subjects};
 use bailiwick_runtime::EventStream;
-use bailiwick_token::Thumbprint;
 use bytes::Bytes;
-use http::HeaderMap;
 use tokio::sync::Notify;
 
 use super::{
     Authentic,
-    possession::{self, PROOF_AGE_MS_MAX, Pending, Sent, Unproven},
-    replay::{Memory, ProofId, Unusable},
+    possession::{self, DpopFault, PROOF_AGE_MS_MAX, Pending, Sent, SentHead, Unproven},
+    replay::{Memory, PROOFS_MAX, Unusable},
+    untold::Untold,
 };
 use crate::{config_state::ConfigState, metrics::Metrics, random};
 
 /// From when the head of a request is there until its proof is used up: its body takes no longer.
 const BODY_WAIT_MAX: Duration = Duration::from_secs(40);
-/// What was used is told so soon after the first of it: together, so that a busy node does not send a message a call.
+/// What was used is told at once, and what follows within this together, so that a busy node does not send a message a
+/// call.
 const TOLD_AFTER: Duration = Duration::from_millis(25);
 /// Proofs that wait to be told, some forty bytes each: of ten seconds at ten thousand a second.
 const UNTOLD_MAX: usize = 100_000;
@@ -47,7 +47,7 @@ pub(crate) struct Proofs {
     metrics: Arc<Metrics>,
     tags: Memory,
     dpop: Memory,
-    untold: Mutex<Vec<UsedProof>>,
+    untold: Mutex<Untold>,
     wake: Notify,
     /// Tells this run's own notes from others'.
     run: u64,
@@ -56,59 +56,52 @@ pub(crate) struct Proofs {
 impl Proofs {
     /// Of a node that starts now.
     pub(crate) fn new(state: Arc<ConfigState>, metrics: Arc<Metrics>) -> Arc<Self> {
+        Self::of_size(state, metrics, PROOFS_MAX)
+    }
+
+    fn of_size(state: Arc<ConfigState>, metrics: Arc<Metrics>, proofs_max: usize) -> Arc<Self> {
         let (start, nonce_life) = (unix_ms(), Duration::from_secs(PROOF_NONCE_SECONDS_MAX.unsigned_abs()));
-        let tags = Memory::new(start, Duration::from_millis(PROOF_AGE_MS_MAX) + BODY_WAIT_MAX);
-        let dpop = Memory::new(start, nonce_life + BODY_WAIT_MAX);
+        let tags = Memory::of_size(start, Duration::from_millis(PROOF_AGE_MS_MAX) + BODY_WAIT_MAX, proofs_max);
+        let dpop = Memory::of_size(start, nonce_life + BODY_WAIT_MAX, proofs_max);
         let run = random().map_or(0, u64::from_be_bytes);
-        Arc::new(Self { state, metrics, tags, dpop, untold: Mutex::default(), wake: Notify::new(), run })
+        let untold = Mutex::new(Untold::new(UNTOLD_MAX));
+        Arc::new(Self { state, metrics, tags, dpop, untold, wake: Notify::new(), run })
     }
 
     /// What is left to be shown once the body is there, if a request's head shows what can be shown before.
-    pub(crate) fn look(
-        &self,
-        authentic: &Authentic,
-        headers: &HeaderMap,
-        certificate: Option<Thumbprint>,
-    ) -> Result<Pending, Unproven> {
+    pub(crate) fn look(&self, authentic: &Authentic, sent: &SentHead<'_>) -> Result<Pending, Unproven> {
         let (keys, now_ms) = (self.state.sealing_keys(), unix_ms());
-        let pending = possession::look(authentic.possession(), headers, certificate, &keys, now_ms)?;
+        let pending = possession::look(authentic, sent, &keys, now_ms)?;
         match &pending {
-            Pending::Tag(_, proof) if self.tags.is_stale(proof.unix_ms) => Err(Reason::ProofStale.into()),
-            Pending::Dpop(_, nonce) if self.dpop.is_stale(nonce.unix_ms) => Err(Unproven::nonce()),
-            _ => Ok(pending),
-        }
+            Pending::Nothing => Ok(()),
+            Pending::Tag { proof, id, .. } => self.tags.check(id, proof.unix_ms).map_err(of_tag),
+            Pending::Dpop { unix_ms, id, .. } => self.dpop.check(id, *unix_ms).map_err(of_dpop),
+        }?;
+        Ok(pending)
     }
 
     /// Whether the request is what its proof is of, for the first time. Told to the other nodes.
     pub(crate) fn use_up(&self, pending: &Pending, authentic: &Authentic, sent: &Sent<'_>) -> Result<(), Unproven> {
-        let now_ms = unix_ms();
+        let is_of = sent.is_of(pending, authentic);
         match pending {
             Pending::Nothing => Ok(()),
-            Pending::Tag(key, proof) => {
-                let token = authentic.token();
-                if !sent.is_of_tag(key, proof, (token, authentic.audience())) {
-                    return Err(Reason::ProofInvalid.into());
-                }
-                let id = id_of(token.as_bytes(), &proof.nonce);
-                let used = self.tags.use_up(id, proof.unix_ms, now_ms);
-                used.map_err(|unusable| Unproven::from(reason_of(unusable)))?;
-                self.tell(UsedProof { dpop: false, id, unix_ms: proof.unix_ms });
-                Ok(())
+            Pending::Tag { .. } if !is_of => Err(Reason::ProofInvalid.into()),
+            Pending::Dpop { .. } if !is_of => Err(Unproven::of_dpop(Reason::ProofInvalid, DpopFault::Proof)),
+            Pending::Tag { proof, id, .. } => {
+                self.count(UsedProof { dpop: false, id: *id, unix_ms: proof.unix_ms }).map_err(of_tag)
             }
-            Pending::Dpop(thumbprint, _) => {
-                let proof = sent.dpop_proof(*thumbprint, authentic, now_ms)?;
-                let keys = self.state.sealing_keys();
-                let nonce = proof.nonce.and_then(|nonce| possession::open_nonce(&keys, &nonce, now_ms));
-                let nonce = nonce.ok_or(Unproven::nonce())?;
-                let id = id_of(&thumbprint.0, &possession::sha256(&[proof.jti.as_bytes()]));
-                self.dpop.use_up(id, nonce.unix_ms, now_ms).map_err(|unusable| match unusable {
-                    Unusable::Stale => Unproven::nonce(),
-                    Unusable::Replayed { .. } => Unproven::replayed(),
-                })?;
-                self.tell(UsedProof { dpop: true, id, unix_ms: nonce.unix_ms });
-                Ok(())
+            Pending::Dpop { unix_ms, id, .. } => {
+                self.count(UsedProof { dpop: true, id: *id, unix_ms: *unix_ms }).map_err(of_dpop)
             }
         }
+    }
+
+    /// Counts a proof, the first time only.
+    fn count(&self, used: UsedProof) -> Result<(), Unusable> {
+        let memory = if used.dpop { &self.dpop } else { &self.tags };
+        memory.use_up(used.id, used.unix_ms, unix_ms())?;
+        self.tell(used);
+        Ok(())
     }
 
     /// A nonce for a client's next proofs; none without a key.
@@ -125,13 +118,7 @@ impl Proofs {
     }
 
     fn tell(&self, used: UsedProof) {
-        let mut untold = self.untold();
-        if untold.len() >= UNTOLD_MAX {
-            // The oldest ones are the first that do not count any more anyway.
-            untold.drain(..USED_MAX);
-        }
-        untold.push(used);
-        drop(untold);
+        self.untold().push(used);
         self.wake.notify_one();
     }
 
@@ -139,14 +126,14 @@ impl Proofs {
     pub(crate) async fn tell_others(self: Arc<Self>, stream: EventStream) {
         loop {
             self.wake.notified().await;
-            tokio::time::sleep(TOLD_AFTER).await;
             while let Some(batch) = self.batch() {
                 if let Err(fault) = self.send(&stream, &batch).await {
                     tracing::warn!(fault, "other nodes cannot be told which proofs were used; trying again");
-                    self.keep(batch);
+                    self.untold().keep(batch);
                     tokio::time::sleep(AGAIN_AFTER).await;
                 }
             }
+            tokio::time::sleep(TOLD_AFTER).await;
         }
     }
 
@@ -159,18 +146,8 @@ impl Proofs {
     }
 
     fn batch(&self) -> Option<Vec<UsedProof>> {
-        let mut untold = self.untold();
-        let rest = untold.len().min(USED_MAX);
-        let batch: Vec<_> = untold.drain(..rest).collect();
+        let batch = self.untold().batch(USED_MAX);
         (!batch.is_empty()).then_some(batch)
-    }
-
-    /// What could not be told, before what came since; the latest, where that is too much.
-    fn keep(&self, mut batch: Vec<UsedProof>) {
-        let mut untold = self.untold();
-        batch.append(&mut untold);
-        let over = batch.len().saturating_sub(UNTOLD_MAX);
-        *untold = batch.split_off(over);
     }
 
     /// Takes what other nodes used, for ever.
@@ -213,24 +190,23 @@ impl Proofs {
         }
     }
 
-    fn untold(&self) -> MutexGuard<'_, Vec<UsedProof>> {
+    fn untold(&self) -> MutexGuard<'_, Untold> {
         self.untold.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
-const fn reason_of(unusable: Unusable) -> Reason {
+fn of_tag(unusable: Unusable) -> Unproven {
     match unusable {
-        Unusable::Stale => Reason::ProofStale,
-        Unusable::Replayed { .. } => Reason::ProofReplayed,
+        Unusable::Stale => Reason::ProofStale.into(),
+        Unusable::Replayed { .. } => Reason::ProofReplayed.into(),
     }
 }
 
-/// Of whom a proof is, and which of theirs: nobody else can use it up before them.
-fn id_of(whose: &[u8; 32], which: &[u8]) -> ProofId {
-    let mut id = [0; PROOF_ID_BYTES];
-    let bytes = whose.iter().take(PROOF_ID_BYTES - 12).chain(which.iter().take(12));
-    id.iter_mut().zip(bytes).for_each(|(place, byte)| *place = *byte);
-    id
+const fn of_dpop(unusable: Unusable) -> Unproven {
+    match unusable {
+        Unusable::Stale => Unproven::nonce(),
+        Unusable::Replayed { .. } => Unproven::replayed(),
+    }
 }
 
 /// Milliseconds since 1970 by the wall clock.

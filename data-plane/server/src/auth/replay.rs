@@ -3,12 +3,13 @@
 //! Called by `proofs`, for those used here and those that other nodes tell of. Exact: a proof is remembered by its id,
 //! whatever time it says, for as long as it could be taken; what is forgotten moves a floor up, and what lies below that
 //! is stale, whatever the clock says by then. So a clock that is set forward and back again lets
-//! nothing count twice, and a node takes nothing from before its start. Bounded: where more proofs come than there is
-//! room for, the oldest second goes, and proofs have to be younger than they had to be before; never a proof without a
-//! memory. Deliberately absent: what makes a proof good (`possession`), the clock.
+//! nothing count twice, and a node takes nothing from before its start. Bounded, and fair: a person's proofs, of all their
+//! tokens, may take up a share of the room and no more than is left for others; beyond it the oldest second of their own
+//! goes, and their own floor moves, nobody else's. Never a proof without a memory. Deliberately absent: what makes a
+//! proof good (`possession`), the clock.
 
 use std::{
-    collections::{BTreeMap, HashMap},
+    collections::{BTreeMap, BTreeSet, HashMap, VecDeque},
     sync::{Mutex, MutexGuard, PoisonError},
     time::Duration,
 };
@@ -16,13 +17,26 @@ use std::{
 use bailiwick_data_plane_core::sealed::used_proofs::PROOF_ID_BYTES;
 
 /// Proofs remembered: of ten thousand bound calls a second in the whole cluster for as long as they could be taken. Each
-/// takes 40 to 80 bytes, so all of them at most 80 MiB.
+/// takes some 80 bytes where a person has many in a second, and 300 where each is somebody else's.
 pub(super) const PROOFS_MAX: usize = 1 << 20;
+/// One person's proofs take up such a part of them at most: six hundred bound calls a second for as long as they could
+/// be taken, and more where they come young.
+const SHARES: usize = 16;
 
 const SECOND_MS: u64 = 1000;
+/// Bytes of [`PersonKey`].
+pub(super) const PERSON_BYTES: usize = 8;
 
-/// What tells a proof from all others.
+/// Stands for a person, at all nodes.
+pub(crate) type PersonKey = [u8; PERSON_BYTES];
+
+/// What tells a proof from all others; it begins with whose it is.
 pub(crate) type ProofId = [u8; PROOF_ID_BYTES];
+
+/// Whose proof it is.
+pub(super) fn person_of(id: &ProofId) -> PersonKey {
+    id.first_chunk().copied().unwrap_or_default()
+}
 
 /// A proof does not count.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -47,18 +61,33 @@ struct Kept {
     floor_ms: u64,
     /// Whether they were used here.
     proofs: HashMap<ProofId, bool>,
-    /// By the second that they say.
-    seconds: BTreeMap<u64, Vec<ProofId>>,
+    people: HashMap<PersonKey, Share>,
+    /// Who has, or had, proofs that say a second, each once: what goes first.
+    seconds: BTreeMap<u64, Vec<PersonKey>>,
+    /// The floors of those who have one of their own. Each counts as a proof, of which it takes the place.
+    floors: BTreeSet<(u64, PersonKey)>,
+}
+
+/// What one person has used.
+#[derive(Debug, Default)]
+struct Share {
+    /// What says a time before this one is stale if it is theirs.
+    floor_ms: u64,
+    held: usize,
+    /// By the second that they say, in order.
+    seconds: VecDeque<(u64, Vec<ProofId>)>,
 }
 
 impl Memory {
     /// Of a node that starts now; a proof is remembered for so long from the time that it says.
-    pub(super) fn new(start_ms: u64, keep: Duration) -> Self {
-        Self::of_size(start_ms, keep, PROOFS_MAX)
-    }
-
-    fn of_size(start_ms: u64, keep: Duration, proofs_max: usize) -> Self {
-        let kept = Kept { floor_ms: start_ms, proofs: HashMap::new(), seconds: BTreeMap::new() };
+    pub(super) fn of_size(start_ms: u64, keep: Duration, proofs_max: usize) -> Self {
+        let kept = Kept {
+            floor_ms: start_ms,
+            proofs: HashMap::new(),
+            people: HashMap::new(),
+            seconds: BTreeMap::new(),
+            floors: BTreeSet::new(),
+        };
         let keep_ms = u64::try_from(keep.as_millis()).unwrap_or(u64::MAX);
         Self { kept: Mutex::new(kept), keep_ms, proofs_max }
     }
@@ -80,31 +109,35 @@ impl Memory {
     }
 
     fn note(&self, id: ProofId, (time_ms, now_ms): (u64, u64), here: bool) -> Result<(), Unusable> {
-        let mut kept = self.kept();
-        if time_ms < kept.floor_ms {
-            return Err(Unusable::Stale);
-        }
-        if let Some(here) = kept.proofs.get(&id) {
-            return Err(Unusable::Replayed { here: *here });
-        }
+        let (person, mut kept) = (person_of(&id), self.kept());
+        kept.check(&id, time_ms)?;
         kept.forget_before(now_ms.saturating_sub(self.keep_ms));
-        while kept.proofs.len() >= self.proofs_max {
-            // What says now, or a time to come, stays: whoever fills that up shuts out themselves, and not all others.
-            if kept.seconds.first_key_value().is_none_or(|(second, _)| after(*second) > now_ms) {
+        let mut has_forgotten = false;
+        while !kept.has_room_for(&person, self.proofs_max) {
+            // What says now, or a time to come, stays: whoever fills that up shuts out themselves.
+            if !kept.make_room_for(person, now_ms) {
+                if !here {
+                    // It was used there, and cannot be remembered here: then nothing of theirs from that time counts.
+                    kept.raise(person, after(time_ms / SECOND_MS));
+                }
                 return Err(Unusable::Stale);
             }
-            kept.forget_oldest();
+            has_forgotten = true;
         }
         // Its own second may have had to go.
-        if time_ms < kept.floor_ms {
+        if has_forgotten && kept.is_stale(&person, time_ms) {
             return Err(Unusable::Stale);
         }
-        kept.seconds.entry(time_ms / SECOND_MS).or_default().push(id);
-        kept.proofs.insert(id, here);
+        kept.remember(id, time_ms, here);
         Ok(())
     }
 
-    /// Whether a proof that says `time_ms` is too old to be known.
+    /// Why a proof that says `time_ms` cannot be used, as far as is known before it is.
+    pub(super) fn check(&self, id: &ProofId, time_ms: u64) -> Result<(), Unusable> {
+        self.kept().check(id, time_ms)
+    }
+
+    /// Whether nobody's proof that says `time_ms` is known any more.
     pub(super) fn is_stale(&self, time_ms: u64) -> bool {
         time_ms < self.kept().floor_ms
     }
@@ -120,19 +153,106 @@ impl Memory {
 }
 
 impl Kept {
-    fn forget_before(&mut self, time_ms: u64) {
-        while self.seconds.first_key_value().is_some_and(|(second, _)| after(*second) <= time_ms) {
-            self.forget_oldest();
+    fn check(&self, id: &ProofId, time_ms: u64) -> Result<(), Unusable> {
+        if self.is_stale(&person_of(id), time_ms) {
+            return Err(Unusable::Stale);
+        }
+        self.proofs.get(id).map_or(Ok(()), |here| Err(Unusable::Replayed { here: *here }))
+    }
+
+    fn is_stale(&self, person: &PersonKey, time_ms: u64) -> bool {
+        time_ms < self.floor_ms || self.people.get(person).is_some_and(|share| time_ms < share.floor_ms)
+    }
+
+    /// Whether one more of theirs leaves others as much as they have, and is within their share.
+    fn has_room_for(&self, person: &PersonKey, proofs_max: usize) -> bool {
+        let left = proofs_max.saturating_sub(self.proofs.len() + self.floors.len());
+        let held = self.people.get(person).map_or(0, |share| share.held);
+        held < left.min((proofs_max / SHARES).max(1))
+    }
+
+    /// Forgets what has to go first for a proof of theirs, unless that says now or a time to come.
+    fn make_room_for(&mut self, person: PersonKey, now_ms: u64) -> bool {
+        if let Some(second) =
+            self.people.get(&person).and_then(|share| share.seconds.front()).map(|(second, _)| *second)
+        {
+            let is_over = after(second) <= now_ms;
+            if is_over {
+                self.raise(person, after(second));
+                self.forget(second, person);
+            }
+            return is_over;
+        }
+        // So many people have used proofs that nothing is left for one more.
+        let Some(oldest) = self.oldest().filter(|second| after(*second) <= now_ms) else { return false };
+        self.forget_before(after(oldest));
+        true
+    }
+
+    /// Nothing of theirs from before this time counts.
+    fn raise(&mut self, person: PersonKey, floor_ms: u64) {
+        let share = self.people.entry(person).or_default();
+        if floor_ms > share.floor_ms {
+            self.floors.remove(&(share.floor_ms, person));
+            self.floors.insert((floor_ms, person));
+            share.floor_ms = floor_ms;
         }
     }
 
-    fn forget_oldest(&mut self) {
-        if let Some((second, ids)) = self.seconds.pop_first() {
-            for id in &ids {
-                self.proofs.remove(id);
-            }
+    /// Forgets everybody's seconds and floors that end at this time.
+    fn forget_before(&mut self, time_ms: u64) {
+        while let Some(second) = self.oldest().filter(|second| after(*second) <= time_ms) {
             self.floor_ms = self.floor_ms.max(after(second));
+            for person in self.seconds.remove(&second).unwrap_or_default() {
+                self.forget(second, person);
+            }
         }
+        while let Some((floor_ms, person)) = self.floors.first().copied().filter(|(floor_ms, _)| *floor_ms <= time_ms) {
+            self.floor_ms = self.floor_ms.max(floor_ms);
+            self.floors.pop_first();
+            if let Some(share) = self.people.get_mut(&person) {
+                share.floor_ms = 0;
+            }
+            self.leave(person);
+        }
+    }
+
+    fn oldest(&self) -> Option<u64> {
+        self.seconds.first_key_value().map(|(second, _)| *second)
+    }
+
+    /// Forgets a person's second, where that is the first of theirs; else it has had to go already.
+    fn forget(&mut self, second: u64, person: PersonKey) {
+        let Some(share) = self.people.get_mut(&person) else { return };
+        let Some((_, ids)) = share.seconds.pop_front_if(|(first, _)| *first == second) else { return };
+        share.held = share.held.saturating_sub(ids.len());
+        for id in &ids {
+            self.proofs.remove(id);
+        }
+        self.leave(person);
+    }
+
+    /// Whoever has nothing here is not kept.
+    fn leave(&mut self, person: PersonKey) {
+        if self.people.get(&person).is_some_and(|share| share.held == 0 && share.floor_ms == 0) {
+            self.people.remove(&person);
+        }
+    }
+
+    fn remember(&mut self, id: ProofId, time_ms: u64, here: bool) {
+        let (person, second) = (person_of(&id), time_ms / SECOND_MS);
+        let share = self.people.entry(person).or_default();
+        share.held += 1;
+        // Nearly always the last one.
+        let at = share.seconds.iter().rposition(|(held, _)| *held <= second);
+        match at.and_then(|at| share.seconds.get_mut(at)).filter(|(held, _)| *held == second) {
+            Some((_, ids)) => ids.push(id),
+            None => {
+                share.seconds.insert(at.map_or(0, |at| at + 1), (second, vec![id]));
+                self.seconds.entry(second).or_default().push(person);
+            }
+        }
+        self.proofs.insert(id, here);
     }
 }
 
@@ -142,98 +262,4 @@ const fn after(second: u64) -> u64 {
 }
 
 #[cfg(test)]
-mod tests {
-    use std::collections::HashSet;
-
-    use proptest::prelude::*;
-
-    use super::*;
-
-    const START: u64 = 1_800_000_000_500;
-    const REPLAYED: Unusable = Unusable::Replayed { here: true };
-    const KEEP: Duration = Duration::from_secs(100);
-
-    fn id(n: u64) -> ProofId {
-        let mut id = [0; PROOF_ID_BYTES];
-        id[..8].copy_from_slice(&n.to_be_bytes());
-        id
-    }
-
-    #[test]
-    fn a_proof_counts_once_and_nothing_from_before_the_start_does() {
-        let memory = Memory::new(START, KEEP);
-        assert_eq!(memory.use_up(id(1), START, START), Ok(()));
-        for later in [0, 1, 99_000] {
-            assert_eq!(memory.use_up(id(1), START, START + later), Err(REPLAYED));
-        }
-        assert_eq!(memory.use_up(id(1), START + 5_000, START), Err(REPLAYED), "whatever time it says");
-        assert_eq!(memory.use_up(id(2), START, START), Ok(()), "another one of the same time");
-        assert_eq!(memory.use_up(id(3), START - 1, START), Err(Unusable::Stale));
-        assert!(memory.is_stale(START - 1) && !memory.is_stale(START));
-    }
-
-    #[test]
-    fn what_another_node_used_counts_no_more_here() {
-        let memory = Memory::new(START, KEEP);
-        assert_eq!(memory.learn(id(1), START, START), Ok(()));
-        assert_eq!(memory.use_up(id(1), START, START), Err(Unusable::Replayed { here: false }));
-        assert_eq!(memory.use_up(id(2), START, START), Ok(()));
-        assert_eq!(memory.learn(id(2), START, START), Err(REPLAYED), "it was used at both");
-        assert_eq!(memory.learn(id(3), START - 1, START), Err(Unusable::Stale));
-    }
-
-    #[test]
-    fn what_is_forgotten_is_stale_from_then_on_also_when_the_clock_goes_back() {
-        let memory = Memory::new(START, KEEP);
-        memory.use_up(id(1), START, START).unwrap();
-        let jumped = START + 3_600_000;
-        memory.use_up(id(2), jumped, jumped).unwrap();
-        assert_eq!(memory.use_up(id(1), START, jumped), Err(Unusable::Stale));
-        assert_eq!(memory.use_up(id(1), START, START), Err(Unusable::Stale), "the clock is set back");
-        assert_eq!(memory.use_up(id(3), START + 2_000, START + 2_000), Ok(()), "what is new goes on");
-        assert_eq!(memory.use_up(id(2), jumped, START), Err(REPLAYED));
-    }
-
-    #[test]
-    fn a_full_memory_refuses_older_proofs_and_never_takes_one_twice() {
-        let memory = Memory::of_size(START, KEEP, 10);
-        for n in 0..10 {
-            memory.use_up(id(n), START + n * SECOND_MS, START).unwrap();
-        }
-        memory.use_up(id(10), START + 9 * SECOND_MS, START + 9 * SECOND_MS).unwrap();
-        assert_eq!(memory.use_up(id(0), START, START), Err(Unusable::Stale));
-        assert_eq!(memory.use_up(id(1), START + SECOND_MS, START), Err(REPLAYED));
-        // All of one second, which is not over: there is no room for more of it, and it stays known.
-        let memory = Memory::of_size(START, KEEP, 2);
-        assert_eq!(memory.use_up(id(1), START, START), Ok(()));
-        assert_eq!(memory.use_up(id(2), START + 5_000, START), Ok(()));
-        assert_eq!(memory.use_up(id(3), START, START), Err(Unusable::Stale));
-        assert_eq!(
-            memory.use_up(id(4), START + 5_000, START),
-            Err(Unusable::Stale),
-            "nobody is shut out by the future"
-        );
-        assert_eq!(memory.use_up(id(1), START, START), Err(REPLAYED));
-        assert_eq!(memory.use_up(id(5), START + 2_000, START + 2_000), Ok(()), "once it is over");
-        assert_eq!(memory.use_up(id(1), START, START + 2_000), Err(Unusable::Stale));
-    }
-
-    proptest! {
-        /// Whatever the clock does and however much comes, no proof is taken twice, and memory stays bounded.
-        #[test]
-        fn nothing_counts_twice(uses in proptest::collection::vec((0_u64..40, 0_u64..200_000, 0_u64..400_000), 1..200)) {
-            let memory = Memory::of_size(START, Duration::from_secs(60), 16);
-            let mut taken = HashSet::new();
-            for (n, says, now) in uses {
-                // A proof's time belongs to it.
-                let time = START + (says + n * 7_919) % 200_000;
-                if memory.use_up(id(n * 1_000_000 + time % 1_000_000), time, START + now).is_ok() {
-                    prop_assert!(taken.insert((n, time)));
-                }
-                let kept = memory.kept();
-                prop_assert!(kept.proofs.len() <= 16);
-                prop_assert_eq!(kept.proofs.len(), kept.seconds.values().map(Vec::len).sum::<usize>());
-            }
-        }
-    }
-}
+mod tests;

@@ -54,6 +54,7 @@ impl Scene {
             spool,
             recovered,
             recovery: Recovery::default(),
+            reader: Arc::new(recorder::Reader::open(dir.join("ledger-kinds"))),
             stream: EventStream::in_process(),
             metrics: Arc::clone(&metrics),
             readiness: Readiness::new(),

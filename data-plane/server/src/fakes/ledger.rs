@@ -42,7 +42,7 @@ impl FakeLedger {
                 let cursors = vec![Cursor { node: batch.node, epoch: batch.epoch, seq: last }];
                 let published = Published { checkpoint: String::new(), cursors: cursors.clone() };
                 for notice in [Notice::Stored(Stored { cursors }), Notice::Published(published)] {
-                    let notice = LedgerNotice { notice: Some(notice) }.encode_to_vec();
+                    let notice = LedgerNotice { notice: Some(notice), kinds: Kind::known() }.encode_to_vec();
                     stream.broadcast(&subjects::checkpoint(subjects::DEFAULT_REGION), notice.into()).await.unwrap();
                 }
                 message.ack().await;

@@ -3,30 +3,26 @@
 //! Called by `visit`. A service shows its secret as a bearer token before anything of its body is read, and again, so
 //! to speak, once the body is there: what was taken back meanwhile counts. What a question leads to, the core says
 //! (`evaluation`), by the same rule and configuration as for calls. Whoever shows no good secret learns nothing but
-//! that. How often one service may ask is bounded. Decisions are counted and denials logged, but no records: a record
-//! of a permitted use needs an outcome, and what became of it only the service knows (`docs/reference/authzen.md`).
-//! Specification: AuthZEN Authorization API 1.0 §9, §10; RFC 6750 §2.1 and §3.
+//! that, and leaves no record. How often services may ask is bounded (`shares`), and each decision is on record before
+//! it is told (`round`). Specification: AuthZEN Authorization API 1.0 §9, §10; RFC 6750 §2.1 and §3.
 
-use std::{
-    collections::HashMap,
-    hash::BuildHasher as _,
-    sync::{Arc, Mutex, PoisonError},
-    time::Instant,
-};
+mod round;
+mod shares;
+
+use std::{hash::BuildHasher as _, sync::Arc, time::Instant};
 
 use bailiwick_data_plane_core::{
     Config,
     admission::Freshness,
     decision_clients::DecisionClient,
-    evaluation::{
-        Evaluated, TRIES_MAX, evaluate,
-        question::{Asked, BODY_BYTES_MAX, Malformed, Question, read},
-    },
+    evaluation::question::{BODY_BYTES_MAX, Malformed, read},
 };
 use bailiwick_proto::{Reason, v1::Issuer};
 use http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode, Version, header};
 use serde_json::{Value, json};
 
+use self::round::{Round, Unanswered};
+pub(crate) use self::shares::Shares;
 use super::{
     Gateway,
     answer::{self, Response},
@@ -34,41 +30,15 @@ use super::{
     endpoint::{closing, not_ready, request_id, unread},
     visit::Visit,
 };
-use crate::{budget::Budget, calls::unix_seconds};
-
 /// One question.
 const EVALUATION: &str = "/access/v1/evaluation";
 /// Several.
 const EVALUATIONS: &str = "/access/v1/evaluations";
 /// Where metadata lies: between host and path of the base URL.
 const WELL_KNOWN: &str = "/.well-known/authzen-configuration";
-/// Questions that one service may ask of one node in a second: as many as a core decides in a tenth of it.
-const PER_SECOND_MAX: u64 = 5_000;
 /// Longest request id of a service that it gets back.
 const REQUEST_ID_BYTES_MAX: usize = 1_024;
 const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
-
-/// How much of its share each service has used. There are as many as there may be services, so few.
-#[derive(Debug, Default)]
-pub(crate) struct Shares(Mutex<HashMap<String, Arc<Budget>>>);
-
-impl Shares {
-    /// Takes so many questions of a service's share, if they are left.
-    fn take(&self, service: &str, questions: u64, config: &Config) -> bool {
-        let mut shares = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        let share = match shares.get(service) {
-            Some(share) => Arc::clone(share),
-            None => {
-                shares.retain(|known, _| config.decision_clients.knows(known));
-                let share = Arc::new(Budget::new(PER_SECOND_MAX));
-                shares.insert(service.to_owned(), Arc::clone(&share));
-                share
-            }
-        };
-        drop(shares);
-        share.take(questions)
-    }
-}
 
 /// What is asked for, by its path.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -121,6 +91,7 @@ async fn decide(visit: &Visit, several: bool, head: &Head<'_>, body: RequestBody
         return unread(refusal, body, head.version).await;
     }
     let Some(config) = gateway.state.config() else { return not_ready() };
+    let Some(calls) = gateway.calls.get() else { return not_ready() };
     let service = match who_asks(gateway, &config, head.headers) {
         Ok(service) => service,
         Err(refusal) => return unread(*refusal, body, head.version).await,
@@ -157,79 +128,24 @@ async fn decide(visit: &Visit, several: bool, head: &Head<'_>, body: RequestBody
         Err(fault) => return malformed(gateway, fault),
     };
     let Some(request_id) = request_id() else { return not_ready() };
-    let round = Round { gateway, config: &config, service: &service, freshness, request_id };
-    round.answer(&asked).await.unwrap_or_else(|| {
-        let mut refusal =
-            refused(gateway, StatusCode::TOO_MANY_REQUESTS, Reason::AskedTooOften, Reason::AskedTooOften.sentence());
-        refusal.headers_mut().insert(header::RETRY_AFTER, HeaderValue::from_static("1"));
-        refusal
-    })
-}
-
-/// The questions of one request.
-struct Round<'a> {
-    gateway: &'a Gateway,
-    config: &'a Config,
-    service: &'a DecisionClient,
-    freshness: Freshness,
-    request_id: String,
-}
-
-impl Round<'_> {
-    /// `None`: more was asked than one service may.
-    async fn answer(&self, asked: &Asked) -> Option<Response> {
-        let mut tries = TRIES_MAX;
-        let answer = match asked {
-            Asked::One(question) => self.takes(1)?.one(question, &mut tries)?.1,
-            Asked::Several { questions, semantic } => {
-                self.takes(questions.len() as u64)?;
-                let mut answers = Vec::with_capacity(questions.len());
-                for question in questions {
-                    let (permitted, answer) = self.one(question, &mut tries)?;
-                    answers.push(answer);
-                    if semantic.ends_with(permitted) {
-                        break;
-                    }
-                    // Others wait for this worker.
-                    tokio::task::yield_now().await;
-                }
-                json!({"evaluations": answers})
-            }
-        };
-        Some(answer::json(StatusCode::OK, answer.to_string()))
-    }
-
-    fn takes(&self, questions: u64) -> Option<&Self> {
-        self.gateway.shares.take(&self.service.name, questions, self.config).then_some(self)
-    }
-
-    /// Whether one is permitted, and its answer. What it took beyond the first try is taken of the share.
-    fn one(&self, question: &Question, tries: &mut usize) -> Option<(bool, Value)> {
-        let before = *tries;
-        let at = (self.freshness, unix_seconds());
-        let evaluated = evaluate(self.config, self.service, question, at, tries);
-        self.takes(before.saturating_sub(*tries).saturating_sub(1) as u64)?;
-        self.gateway.metrics.evaluated(evaluated.reason);
-        self.tell(question, &evaluated);
-        let answer = evaluated.to_json(self.config.revision, self.gateway.state.age_ms());
-        Some((evaluated.permits(), answer))
-    }
-
-    fn tell(&self, question: &Question, evaluated: &Evaluated) {
-        if let Some(error) = &evaluated.policy_error {
-            tracing::warn!(error, request_id = self.request_id, "a policy could not be evaluated");
+    let round = Round { gateway, calls, config: &config, service: &service, freshness, request_id };
+    match round.answer(&asked, &body).await {
+        Ok(told) => answer::json(StatusCode::OK, told.to_string()),
+        Err(Unanswered::TooOften) => {
+            let reason = Reason::AskedTooOften;
+            again(refused(gateway, StatusCode::TOO_MANY_REQUESTS, reason, reason.sentence()))
         }
-        let (Some(reason), Question::Read(words)) = (evaluated.reason, question) else { return };
-        tracing::info!(
-            request_id = self.request_id,
-            service = self.service.name,
-            user = words.user,
-            agent = words.agent,
-            method = words.action,
-            %reason,
-            "decision denied"
-        );
+        Err(Unanswered::Unrecorded(reason)) => {
+            let sentence = "The decision cannot be put on record, so it is not given; ask again, or another node.";
+            again(refused(gateway, StatusCode::SERVICE_UNAVAILABLE, reason, sentence))
+        }
     }
+}
+
+/// It may be otherwise in a moment.
+fn again(mut refusal: Response) -> Response {
+    refusal.headers_mut().insert(header::RETRY_AFTER, HeaderValue::from_static("1"));
+    refusal
 }
 
 /// The service whose secret this is; or the refusal to send.
@@ -358,12 +274,5 @@ mod tests {
         ] {
             assert_eq!(bearer(value.as_bytes()), expected.map(str::as_bytes), "{value}");
         }
-    }
-
-    #[test]
-    fn each_service_has_a_share_of_its_own() {
-        let (shares, config) = (Shares::default(), Config::default());
-        assert!(shares.take("a", PER_SECOND_MAX, &config) && !shares.take("a", 1, &config));
-        assert!(shares.take("b", 1, &config));
     }
 }

@@ -29,7 +29,7 @@ use tokio::sync::{OwnedSemaphorePermit, mpsc, oneshot};
 
 use self::{
     asking::{ask, record_refused},
-    proving::{prove, renew_nonce},
+    proving::{TakenIn, prove, renew_nonce, take_in},
 };
 use super::{
     Gateway,
@@ -50,8 +50,6 @@ use crate::{
 
 /// Longest wait for a slot when too many calls are under way.
 const SLOT_WAIT_MAX: Duration = Duration::from_secs(2);
-/// A body that is there so soon came with its head: under the same configuration, nothing that counts has changed.
-const AT_ONCE: Duration = Duration::from_millis(20);
 /// Random bytes of a request's id: nobody guesses the id of a request of somebody else.
 const REQUEST_ID_BYTES: usize = 16;
 /// Messages before an answer that wait to be sent; the server waits when there are more.
@@ -72,7 +70,6 @@ impl Drop for CancelOnDrop {
 #[derive(Clone, Copy)]
 pub(super) struct Head<'a> {
     pub(super) virtual_server: &'a str,
-    pub(super) host: Option<&'a str>,
     pub(super) version: Version,
     pub(super) headers: &'a HeaderMap,
     pub(super) arrived: Instant,
@@ -100,36 +97,11 @@ async fn post(visit: &Visit, head: Head<'_>, body: RequestBody) -> Response {
     let Head { virtual_server, version, headers, arrived, .. } = head;
     let Some(calls) = gateway.calls.get() else { return not_ready() };
     let Some(request_id) = request_id() else { return not_ready() };
-    let ask = async || ask(visit, calls, virtual_server, headers, &request_id, arrived).await;
-    let (asked, shown) = match ask().await {
-        Ok(known) => known,
-        Err(refusal) => return Box::pin(unread(*refusal, body, version)).await,
+    let taken_in = match take_in(visit, calls, head, &request_id, body).await {
+        Ok(taken_in) => taken_in,
+        Err(refusal) => return *refusal,
     };
-    let caller = gateway.caller_key(&asked.caller);
-    visit.control().is_of(caller);
-    let (body, _room) = match body::read(headers, body, &gateway.body_room, (caller, arrived)).await {
-        Ok(read) => read,
-        Err(reason) => {
-            if shown.may_fill(gateway) {
-                Box::pin(record_refused(calls, &asked, virtual_server, reason)).await;
-            }
-            gateway.metrics.refused(reason);
-            return body_refused(reason, &asked.request_id, version);
-        }
-    };
-    // A body may come slowly; what was revoked or has expired meanwhile counts.
-    let now = gateway.state.config();
-    let is_in_force = now.is_some_and(|now| Arc::ptr_eq(&now.contents, &asked.config.contents));
-    let (mut asked, shown) = match is_in_force && arrived.elapsed() < AT_ONCE {
-        true => (asked, shown),
-        false => match Box::pin(ask()).await {
-            Ok(known) => known,
-            Err(refusal) => return *refusal,
-        },
-    };
-    if let Err(refusal) = prove(visit, calls, (&asked, &shown), (&Method::POST, head), &body).await {
-        return *refusal;
-    }
+    let TakenIn { mut asked, caller, body, room: _room } = taken_in;
     let Some(nonce) = random() else { return not_ready() };
     let sealing_keys = gateway.state.sealing_keys();
     let exchange = exchange(&asked, virtual_server, &sealing_keys, nonce);
@@ -192,10 +164,10 @@ fn exchange<'a>(
 
 /// A legacy client's GET.
 async fn get(visit: &Visit, head: Head<'_>) -> Response {
-    let (gateway, Head { virtual_server, headers, arrived, .. }) = (&visit.gateway, head);
+    let (gateway, Head { virtual_server, headers, .. }) = (&visit.gateway, head);
     let Some(calls) = gateway.calls.get() else { return not_ready() };
     let (Some(request_id), Some(nonce)) = (request_id(), random()) else { return not_ready() };
-    let (asked, shown) = match ask(visit, calls, virtual_server, headers, &request_id, arrived).await {
+    let (asked, shown) = match ask(visit, calls, (&Method::GET, head), &request_id).await {
         Ok(known) => known,
         Err(refusal) => return *refusal,
     };

@@ -5,7 +5,7 @@
 //! name that resolves to loopback (DNS rebinding) is refused. Pure. Specification: MCP 2026-07-28 Streamable HTTP,
 //! "Security"; RFC 6454.
 
-use std::net::IpAddr;
+use std::net::{IpAddr, SocketAddr};
 
 use crate::config::http_authority;
 
@@ -21,9 +21,16 @@ pub(crate) enum Turned {
 pub(crate) struct Guard {
     pub(crate) allowed_origins: Vec<String>,
     pub(crate) bound_to_loopback: bool,
+    /// Where the node listens.
+    pub(crate) address: SocketAddr,
 }
 
 impl Guard {
+    /// Where the node listens, if only this machine reaches it there.
+    pub(crate) fn loopback(&self) -> Option<SocketAddr> {
+        Some(self.address).filter(|_| self.bound_to_loopback)
+    }
+
     /// Checks a request's `Origin` and host (of the `Host` header or the URI's authority). `mcp_url` is the configured
     /// external URL, where it is known.
     pub(crate) fn check(&self, origin: Option<&[u8]>, host: Option<&str>, mcp_url: Option<&str>) -> Result<(), Turned> {
@@ -59,7 +66,11 @@ mod tests {
     use super::*;
 
     fn guard(bound_to_loopback: bool) -> Guard {
-        Guard { allowed_origins: vec!["https://app.example".into()], bound_to_loopback }
+        Guard {
+            allowed_origins: vec!["https://app.example".into()],
+            bound_to_loopback,
+            address: ([127, 0, 0, 1], 8420).into(),
+        }
     }
 
     #[test]

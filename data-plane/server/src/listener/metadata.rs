@@ -44,13 +44,23 @@ pub(super) fn answer(gateway: &Gateway, method: &Method, path: &str) -> Response
         return answer::empty(StatusCode::NOT_FOUND);
     }
     let bound_from = name.and_then(|name| config.virtual_servers.get(name)?.bound_from);
-    let mut response = answer::json(StatusCode::OK, document(issuer, name, bound_from).to_string());
+    let bound = Bound { from: bound_from, by_certificates: gateway.client_certificates };
+    let mut response = answer::json(StatusCode::OK, document(issuer, name, bound).to_string());
     response.headers_mut().remove(header::CACHE_CONTROL);
     response
 }
 
+/// How tokens are bound at a resource.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct Bound {
+    /// Everything of this tier and above is for bound tokens only.
+    pub(crate) from: Option<Tier>,
+    /// Tokens may be bound to certificates: clients are asked for one here.
+    pub(crate) by_certificates: bool,
+}
+
 /// The metadata of a virtual server, or of all of them together for `None`.
-pub(crate) fn document(issuer: &Issuer, virtual_server: Option<&str>, bound_from: Option<Tier>) -> Value {
+pub(crate) fn document(issuer: &Issuer, virtual_server: Option<&str>, bound: Bound) -> Value {
     let mcp_url = issuer.mcp_url.trim_end_matches('/');
     let resource = virtual_server.map_or_else(|| mcp_url.to_owned(), |name| format!("{mcp_url}/{name}"));
     let mut document = json!({
@@ -60,11 +70,13 @@ pub(crate) fn document(issuer: &Issuer, virtual_server: Option<&str>, bound_from
         "bearer_methods_supported": ["header"],
         "resource_name": virtual_server.unwrap_or("Bailiwick"),
         "dpop_signing_alg_values_supported": DPOP_ALGORITHMS.map(AssertionAlgorithm::as_str),
+        // True where nothing is to be had by a client that goes by the standards and does not speak DPoP.
+        "dpop_bound_access_tokens_required": bound.from == Some(Tier::Retrieval) && !bound.by_certificates,
+        "tls_client_certificate_bound_access_tokens": bound.by_certificates,
         "bailiwick_binding_algs_supported": [BINDING_ALG],
     });
-    // For clients that know no other way, which is all that the standard speaks of.
-    if let (Some(Tier::Retrieval), Some(members)) = (bound_from, document.as_object_mut()) {
-        members.insert("dpop_bound_access_tokens_required".to_owned(), true.into());
+    if let (Some(tier), Some(members)) = (bound.from, document.as_object_mut()) {
+        members.insert("bailiwick_binding_required_from".to_owned(), tier.as_str().into());
     }
     document
 }
@@ -178,13 +190,13 @@ mod tests {
             let (origin, found) = url.split_once(WELL_KNOWN).unwrap();
             assert_eq!(found, path);
             assert_eq!(virtual_server_of(&issuer, found), Some("finance"));
-            assert_eq!(document(&issuer, Some("finance"), None)["resource"], format!("{origin}{path}"));
+            assert_eq!(document(&issuer, Some("finance"), Bound::default())["resource"], format!("{origin}{path}"));
         }
         let issuer = issuer("http://h/mcp");
         for path in ["", "/", "/mcp", "/mcp/", "/mcp/a/b", "/mcpa", "/other/a"] {
             assert_eq!(virtual_server_of(&issuer, path), None, "{path}");
         }
-        assert_eq!(document(&issuer, None, None)["resource"], "http://h/mcp");
+        assert_eq!(document(&issuer, None, Bound::default())["resource"], "http://h/mcp");
     }
 
     #[test]
@@ -210,7 +222,26 @@ mod tests {
             let challenge = challenge(Some(&issuer), "finance", Reason::ScopeInsufficient, scope);
             assert!(challenge.ends_with(&format!(r#", scope="{scope}""#)), "{challenge}");
         }
-        let supported = &document(&issuer, Some("finance"), None)["scopes_supported"];
+        let supported = &document(&issuer, Some("finance"), Bound::default())["scopes_supported"];
         assert_eq!(*supported, json!(["mcp:read", "mcp:write", "mcp:tools"]));
+    }
+
+    #[test]
+    fn metadata_says_which_bound_tokens_are_supported_and_whether_others_are_of_any_use() {
+        let (issuer, retrieval) = (issuer("http://h/mcp"), Some(Tier::Retrieval));
+        for (from, by_certificates, is_required) in [
+            (None, false, false),
+            (None, true, false),
+            (Some(Tier::Transactional), false, false),
+            (Some(Tier::Destructive), true, false),
+            (retrieval, false, true),
+            (retrieval, true, false),
+        ] {
+            let said = document(&issuer, Some("finance"), Bound { from, by_certificates });
+            assert_eq!(said["dpop_bound_access_tokens_required"], is_required, "{said}");
+            assert_eq!(said["tls_client_certificate_bound_access_tokens"], by_certificates, "{said}");
+            assert_eq!(said["dpop_signing_alg_values_supported"], json!(["ES256", "EdDSA", "PS256", "RS256"]));
+            assert_eq!(said.get("bailiwick_binding_required_from").and_then(Value::as_str), from.map(Tier::as_str));
+        }
     }
 }

@@ -85,18 +85,36 @@ impl Taken {
         self.bytes = total;
         Ok(())
     }
+
+    /// It is another caller's from now on, and counts among theirs.
+    pub(crate) fn pass_to(&mut self, caller: CallerKey) -> Result<(), NoRoom> {
+        if self.is_large && caller != self.caller {
+            let mut shares = self.room.shares();
+            let share = shares.get(&caller).copied().unwrap_or_default();
+            if share + self.bytes > self.room.left.load(Ordering::Relaxed) {
+                return Err(NoRoom);
+            }
+            give_back(&mut shares, self.caller, self.bytes);
+            *shares.entry(caller).or_default() += self.bytes;
+        }
+        self.caller = caller;
+        Ok(())
+    }
+}
+
+fn give_back(shares: &mut HashMap<CallerKey, usize>, caller: CallerKey, bytes: usize) {
+    if let Some(share) = shares.get_mut(&caller) {
+        *share = share.saturating_sub(bytes);
+        if *share == 0 {
+            shares.remove(&caller);
+        }
+    }
 }
 
 impl Drop for Taken {
     fn drop(&mut self) {
         if self.is_large {
-            let mut shares = self.room.shares();
-            if let Some(share) = shares.get_mut(&self.caller) {
-                *share = share.saturating_sub(self.bytes);
-                if *share == 0 {
-                    shares.remove(&self.caller);
-                }
-            }
+            give_back(&mut self.room.shares(), self.caller, self.bytes);
         }
         self.room.left.fetch_add(self.bytes, Ordering::Relaxed);
     }
@@ -137,6 +155,21 @@ mod tests {
         assert!(take(&room, 1, LARGE).is_ok());
         drop(second);
         assert!(room.shares().is_empty() && left(&room) == LARGE * 100);
+    }
+
+    #[test]
+    fn what_is_passed_on_counts_among_the_other_s_and_within_their_share() {
+        let room = Room::new(LARGE * 100);
+        let mut all: Vec<_> = (0..60).map_while(|from| take(&room, 100 + from % 2, LARGE).ok()).collect();
+        let passed = all.iter_mut().map_while(|taken| taken.pass_to(1).ok()).count();
+        assert_eq!((passed, room.shares().get(&1)), (40, Some(&(LARGE * 40))), "no more than is left");
+        drop(all);
+        assert!(room.shares().is_empty() && left(&room) == LARGE * 100);
+        let mut small = take(&room, 2, 100).unwrap();
+        small.pass_to(1).unwrap();
+        assert!(room.shares().is_empty(), "what is small only counts towards the whole");
+        small.grow(LARGE).unwrap();
+        assert_eq!(room.shares().get(&1), Some(&(LARGE + 100)), "and grows as the other's");
     }
 
     #[test]

@@ -109,9 +109,7 @@ impl Visit {
                     let Some(virtual_server) = unescaped(virtual_server) else {
                         return answer::text(StatusCode::BAD_REQUEST, "the path is not UTF-8\n");
                     };
-                    let named = headers.get(header::HOST).and_then(|host| host.to_str().ok());
-                    let host = uri.authority().map(http::uri::Authority::as_str).or(named);
-                    let head = Head { virtual_server: &virtual_server, host, version, headers, arrived };
+                    let head = Head { virtual_server: &virtual_server, version, headers, arrived };
                     endpoint::handle(self, method, head, body).await
                 }
                 _ => match Wish::of(uri.path()) {

@@ -12,7 +12,7 @@ use bytes::Bytes;
 use prost::Message;
 use tokio::sync::mpsc;
 
-use super::Input;
+use super::{Input, Reader};
 
 /// Pause before listening again after the stream went away.
 const LISTEN_PAUSE: Duration = Duration::from_millis(500);
@@ -58,10 +58,12 @@ pub(crate) async fn follow(
     }
 }
 
-/// Notices about `node` in a message on the checkpoint subject.
-pub(crate) fn ledger_notices(node: &str, message: &[u8]) -> Vec<Notice> {
+/// Notices about `node` in a message on the checkpoint subject; each tells what the ledger reads, whomever it is about.
+pub(crate) fn ledger_notices(node: &str, message: &[u8], reader: &Reader) -> Vec<Notice> {
     let about_node = |cursor: &bailiwick_proto::v1::Cursor| cursor.node == node;
-    match LedgerNotice::decode(message).ok().and_then(|notice| notice.notice) {
+    let Ok(LedgerNotice { notice, kinds }) = LedgerNotice::decode(message) else { return Vec::new() };
+    reader.heard(kinds);
+    match notice {
         Some(ledger_notice::Notice::Stored(stored)) => {
             let cursors = stored.cursors.into_iter().filter(about_node);
             cursors.map(|cursor| Notice::Stored { epoch: cursor.epoch, seq: cursor.seq }).collect()

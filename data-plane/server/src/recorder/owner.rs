@@ -6,9 +6,10 @@
 //! says is safe. A write that fails puts the chain back to where it was, so that no number is lost and no refused
 //! record is ever chained. Until `epoch_open` and the findings of recovery are written, nothing else is accepted.
 
+mod open_intents;
 mod publishing;
 
-use std::{collections::BTreeMap, future::poll_fn, pin::pin, task::Poll, time::Duration};
+use std::{future::poll_fn, pin::pin, task::Poll, time::Duration};
 
 use bailiwick_ledger_core::{
     chain::NodeChain,
@@ -23,7 +24,10 @@ use tokio::{
     time::{Instant, MissedTickBehavior, sleep_until},
 };
 
-use self::publishing::{Gathering, Published};
+use self::{
+    open_intents::OpenIntents,
+    publishing::{Gathering, Published},
+};
 use super::{Class, FLUSH_WAIT_MAX, Input, Start, Written, shipping::Shipping};
 use crate::{
     metrics::{Metrics, gauge_value},
@@ -45,6 +49,9 @@ const STALL_MIN: Duration = Duration::from_secs(5);
 const STALL_MAX: Duration = Duration::from_secs(60);
 /// Records sent again in one go to a silent ledger: a sign of life, not the whole spool.
 const STALL_RECORDS: u64 = 512;
+/// Records of this run that may wait to be stored while decisions for services are taken. The ledger takes them in
+/// order, so a destructive call waits for all before it, 5 s at most: a ledger that stores 2,000 a second is in time.
+const UNSTORED_FOR_DECISIONS_MAX: u64 = 8_192;
 
 /// Chain, spool and plan of one run.
 pub(super) struct Owner {
@@ -61,8 +68,7 @@ pub(super) struct Owner {
     readiness: Readiness,
     /// First records of the run that are not written yet.
     opening: Vec<Record>,
-    /// Intents of this run without an outcome: id to sequence number.
-    open_intents: BTreeMap<String, u64>,
+    open_intents: OpenIntents,
     shipping: Shipping,
     in_flight: FuturesUnordered<BoxFuture<'static, Published>>,
     repeats: u64,
@@ -88,7 +94,8 @@ struct Append {
 
 impl Owner {
     pub(super) fn open(start: Start, stored: watch::Sender<u64>) -> Result<Self, SpoolError> {
-        let Start { node, region, epoch, signer, mut spool, recovered, recovery, stream, metrics, readiness } = start;
+        let Start { node, region, epoch, signer, mut spool, recovered, recovery, stream, metrics, readiness, .. } =
+            start;
         spool.begin(epoch)?;
         let mut shipping = Shipping::default();
         for found in &recovered {
@@ -112,7 +119,7 @@ impl Owner {
             stored,
             metrics,
             readiness,
-            open_intents: BTreeMap::new(),
+            open_intents: OpenIntents::default(),
             shipping,
             in_flight: FuturesUnordered::new(),
             repeats: 0,
@@ -217,9 +224,9 @@ impl Owner {
                     }
                 }
                 Class::Outcome => {
-                    intent.and_then(|intent| self.open_intents.remove(&intent));
+                    intent.into_iter().for_each(|intent| self.open_intents.remove(&intent));
                 }
-                Class::Denied => {}
+                Class::Denied | Class::Evaluated => {}
             }
             drop(reply.send(Ok(Written { seq, id })));
         }
@@ -234,11 +241,16 @@ impl Owner {
             return Some(Reason::SpoolFull);
         }
         match (class, self.spool.fill()) {
+            (Class::Evaluated, Fill::Room | Fill::Pressure) => {
+                let waiting = self.shipping.unstored(self.epoch);
+                let is_much = self.spool.is_half_full() || waiting >= UNSTORED_FOR_DECISIONS_MAX;
+                is_much.then_some(Reason::SpoolPressure)
+            }
             (Class::Outcome, _)
             | (_, Fill::Room)
             | (Class::Intent(Tier::Retrieval) | Class::Denied, Fill::Pressure) => None,
             (Class::Intent(Tier::Transactional | Tier::Destructive), Fill::Pressure) => Some(Reason::SpoolPressure),
-            (Class::Intent(_) | Class::Denied, Fill::Full) => Some(Reason::SpoolFull),
+            (Class::Intent(_) | Class::Denied | Class::Evaluated, Fill::Full) => Some(Reason::SpoolFull),
         }
     }
 
@@ -306,6 +318,7 @@ impl Owner {
             self.write_opening();
             return;
         }
+        self.metrics.oldest_open_call_seconds.set(gauge_value(self.open_intents.oldest_seconds()));
         let idle_room = self.spool.fill() != Fill::Full;
         let age = self.last_head.elapsed();
         if (self.since_head > 0 && age >= HEAD_BUSY) || (age >= HEAD_IDLE && idle_room) {

@@ -141,6 +141,11 @@ impl Shipping {
         self.next_job().is_none()
     }
 
+    /// Records of `epoch` that the ledger is not known to hold.
+    pub(crate) fn unstored(&self, epoch: u64) -> u64 {
+        self.lanes.get(&epoch).map_or(0, |lane| lane.end - lane.stored)
+    }
+
     /// Records not covered by a published checkpoint.
     pub(crate) fn unpublished(&self) -> u64 {
         self.lanes.values().map(|lane| lane.end - lane.published).sum()
@@ -182,6 +187,7 @@ mod tests {
         assert_eq!(plan.next_job(), job(7, 20, 50, true));
         plan.took(&plan.next_job().unwrap(), 35);
         assert!(plan.stored(7, 39));
+        assert_eq!((plan.unstored(7), plan.unstored(9), plan.unpublished()), (60, 0, 100));
         assert_eq!(plan.next_job(), job(7, 40, 50, true));
         assert!(plan.stored(7, 49));
         assert_eq!(plan.next_job(), job(7, 50, 100, false), "what the ledger holds is not sent again");

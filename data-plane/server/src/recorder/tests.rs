@@ -1,5 +1,8 @@
 //! The recorder against an in-process event stream and a ledger played by the test.
 
+mod evaluated;
+mod open;
+
 use std::{path::Path, sync::atomic::Ordering};
 
 use bailiwick_ledger_core::{
@@ -22,6 +25,7 @@ const REGION: &str = "local";
 struct Run {
     recorder: Recorder,
     supervisor: Supervisor,
+    metrics: Arc<Metrics>,
 }
 
 impl Run {
@@ -32,7 +36,7 @@ impl Run {
     fn start_on(disk: Arc<dyn Disk>, dir: &Path, epoch: u64, stream: &EventStream, bytes_max: u64) -> Self {
         let (spool, recovered) = Spool::open(disk, dir, bytes_max).unwrap();
         let recovery = recover(&spool, NODE, &recovered, &owner::now_ts()).unwrap();
-        let supervisor = Supervisor::new(Shutdown::new());
+        let (supervisor, metrics) = (Supervisor::new(Shutdown::new()), Arc::new(Metrics::new(&Registry::new())));
         let start = Start {
             node: NODE.into(),
             region: REGION.into(),
@@ -41,11 +45,12 @@ impl Run {
             spool,
             recovered,
             recovery,
+            reader: Arc::new(Reader::open(dir.join("ledger-kinds"))),
             stream: stream.clone(),
-            metrics: Arc::new(Metrics::new(&Registry::new())),
+            metrics: Arc::clone(&metrics),
             readiness: Readiness::new(),
         };
-        Self { recorder: Recorder::start(start, &supervisor).unwrap(), supervisor }
+        Self { recorder: Recorder::start(start, &supervisor).unwrap(), supervisor, metrics }
     }
 
     async fn close(self) {
@@ -80,12 +85,15 @@ struct FakeLedger {
     consumer: Consumer,
     records: Vec<(u64, Record)>,
     prev: std::collections::BTreeMap<u64, (u64, [u8; 32])>,
+    /// How many kinds it says that it knows.
+    kinds: u32,
 }
 
 impl FakeLedger {
     async fn new(stream: &EventStream) -> Self {
         let consumer = stream.consume(&[subjects::RECORDS], "ledger").await.unwrap();
-        Self { stream: stream.clone(), consumer, records: Vec::new(), prev: Default::default() }
+        let (records, prev, kinds) = (Vec::new(), Default::default(), Kind::known());
+        Self { stream: stream.clone(), consumer, records, prev, kinds }
     }
 
     async fn receive(&mut self) -> RecordBatch {
@@ -118,7 +126,7 @@ impl FakeLedger {
         } else {
             ledger_notice::Notice::Stored(Stored { cursors })
         };
-        let notice = LedgerNotice { notice: Some(notice) }.encode_to_vec();
+        let notice = LedgerNotice { notice: Some(notice), kinds: self.kinds }.encode_to_vec();
         self.stream.broadcast(&subjects::checkpoint(REGION), notice.into()).await.unwrap();
     }
 
@@ -307,7 +315,9 @@ async fn only_a_published_checkpoint_frees_the_spool_and_never_an_open_intent() 
         last = run.recorder.denied(big).await.unwrap();
     }
     ledger.receive_until(|record| record.seq >= last).await;
-    let files = || std::fs::read_dir(dir.path()).unwrap().count();
+    let is_segment = |path: &Path| path.extension().is_some_and(|extension| extension == "seg");
+    let files =
+        || std::fs::read_dir(dir.path()).unwrap().filter(|entry| is_segment(&entry.as_ref().unwrap().path())).count();
     let before = files();
     assert!(before > 3);
     ledger.announce(false, 7, last).await;

@@ -18,7 +18,7 @@ use super::DataPlaneError;
 use crate::{
     commitments::CommitmentKey,
     config::DataPlaneConfig,
-    recorder::{self, Recovery, RecoveryError},
+    recorder::{self, Reader, Recovery, RecoveryError},
     snapshot,
     spool::{RecoveredEpoch, Spool, disk::RealDisk},
 };
@@ -35,6 +35,7 @@ pub(super) struct Run {
     pub(super) spool: Spool,
     pub(super) recovered: Vec<RecoveredEpoch>,
     pub(super) recovery: Recovery,
+    pub(super) reader: Arc<Reader>,
     pub(super) commitments: CommitmentKey,
     pub(super) signer: NodeSigner,
 }
@@ -55,7 +56,8 @@ pub(super) fn open(config: &DataPlaneConfig) -> Result<Opened, DataPlaneError> {
     let mut seed = [0; 32];
     aws_lc_rs::rand::fill(&mut seed).map_err(|_| DataPlaneError::Crypto("no randomness".to_owned()))?;
     let signer = NodeSigner::from_seed(&seed).map_err(|error| DataPlaneError::Crypto(error.to_string()))?;
-    Ok(Opened { lock, run: Run { spool, recovered, recovery, commitments, signer }, master_keys })
+    let reader = Arc::new(Reader::open(config.data_dir.join("ledger-kinds")));
+    Ok(Opened { lock, run: Run { spool, recovered, recovery, reader, commitments, signer }, master_keys })
 }
 
 fn commitment_key(config: &DataPlaneConfig) -> PathBuf {

@@ -329,6 +329,23 @@ async fn where_binding_is_required_a_bearer_token_neither_sees_nor_calls() {
 }
 
 #[tokio::test]
+async fn metadata_says_what_a_virtual_server_requires_and_supports() {
+    let world = World::start(Speaks::Modern, PERMIT_ALL).await;
+    let url = format!("{}/.well-known/oauth-protected-resource/mcp/finance", world.node.url);
+    let said = async || json_of(Client::new().get(&url).send().await.unwrap()).await.1;
+    for (from, expected) in [(None, None), (Some("transactional"), Some(false)), (Some("retrieval"), Some(true))] {
+        if let Some(from) = from {
+            require(&world, from).await;
+        }
+        let said = said().await;
+        assert_eq!(said["dpop_bound_access_tokens_required"], expected.unwrap_or(false), "{said}");
+        assert_eq!(said["tls_client_certificate_bound_access_tokens"], false, "clients are asked for none here");
+        assert_eq!(said["bailiwick_binding_required_from"].as_str(), from);
+        assert_eq!(said["dpop_signing_alg_values_supported"], serde_json::json!(["ES256", "EdDSA", "PS256", "RS256"]));
+    }
+}
+
+#[tokio::test]
 async fn policies_see_whether_a_token_is_bound() {
     const CEDAR: &str = r#"permit (principal, action in Action::"call_tool", resource) when { context.bound };"#;
     let world = World::start(Speaks::Modern, CEDAR).await;

@@ -259,7 +259,8 @@ impl ChainVerifier {
             | Kind::PrivacyShred
             | Kind::LedgerHeads
             | Kind::LedgerShardOpen
-            | Kind::LedgerShardClose => Ok(None),
+            | Kind::LedgerShardClose
+            | Kind::DecisionEvaluated => Ok(None),
         }
     }
 }
@@ -390,6 +391,8 @@ fn check_writer(record: &Record) -> Result<(), ChainFault> {
         | Kind::ConfigApplied
         | Kind::RevocationReceipt
         | Kind::PrivacyShred => record.node != LEDGER_NODE,
+        // Only data planes decide.
+        Kind::DecisionEvaluated => record.node != LEDGER_NODE && record.node != CONTROL_NODE,
     };
     if allowed { Ok(()) } else { Err(ChainFault::KindNotAllowed) }
 }

@@ -1,6 +1,8 @@
-//! What a record says happened, as one word. Words are only ever added.
+//! What a record says happened, as one word. Words are only ever added, at the end.
 //!
-//! Called by everybody who writes or reads records. Which parts each kind must carry is checked in `record`.
+//! Called by everybody who writes or reads records. Which parts each kind must carry is checked in `record`. A reader
+//! refuses a kind that it does not know, and with it everything later of that chain; so it says how many it knows, and
+//! who writes asks ([`Kind::is_known_to`]) before it writes one that was added.
 
 use std::{fmt, str::FromStr};
 
@@ -45,6 +47,26 @@ kinds! {
     LedgerHeads = "ledger.heads", "How far each registered node is complete.";
     LedgerShardOpen = "ledger.shard_open", "The log begins a shard.";
     LedgerShardClose = "ledger.shard_close", "The log ends a shard.";
+    DecisionEvaluated = "decision.evaluated", "A service asked whether a call would be permitted, and was told.";
+}
+
+/// How many kinds every reader knows, also one that does not say how many.
+const KINDS_AT_FIRST: u32 = 17;
+
+impl Kind {
+    /// Whether a reader knows this kind that says it knows so many: as many of [`Kind::ALL`], from the first. One that
+    /// says nothing (0) knows those from before readers said so.
+    #[must_use]
+    pub const fn is_known_to(self, kinds_of_reader: u32) -> bool {
+        let known = if kinds_of_reader < KINDS_AT_FIRST { KINDS_AT_FIRST } else { kinds_of_reader };
+        (self as u32) < known
+    }
+
+    /// How many kinds this version knows, for those who write.
+    #[must_use]
+    pub fn known() -> u32 {
+        u32::try_from(Self::ALL.len()).unwrap_or(u32::MAX)
+    }
 }
 
 impl fmt::Display for Kind {

@@ -183,6 +183,18 @@ pub(crate) fn denied(ts: String) -> Record {
     }
 }
 
+/// A service was told that Jane's agent may not.
+pub(crate) fn evaluated(ts: String) -> Record {
+    Record {
+        decision_client: Some("billing".into()),
+        args: Some(commitment::commitment(&[5; 32], b"question", "object: 3 members (3 objects)".into())),
+        binding: None,
+        session: None,
+        trace: Some(Trace { method: Some("tools/call".into()), ..Trace::default() }),
+        ..Record { kind: Kind::DecisionEvaluated, ..denied(ts) }
+    }
+}
+
 pub(crate) fn outcome(ts: String, intent: &str) -> Record {
     Record {
         intent: Some(intent.into()),

@@ -11,7 +11,7 @@ use bailiwick_ledger_core::{
 use proptest::prelude::*;
 use serde_json::json;
 
-use crate::fixture::{denied, intent, outcome, signer, ts};
+use crate::fixture::{denied, evaluated, intent, outcome, signer, ts};
 
 const GOLDEN: &str = include_str!("../golden/records.jsonl");
 
@@ -40,6 +40,7 @@ fn sample(kind: Kind, ts: String, last: &str) -> Record {
         Kind::CallIntent => intent(ts),
         Kind::CallOutcome => outcome(ts, last),
         Kind::CallDenied => denied(ts),
+        Kind::DecisionEvaluated => evaluated(ts),
         Kind::NodeEpochOpen => {
             let recovered = RecoveredEpoch { epoch: 5, next_seq: 13, chain: "cd".repeat(32), open_intents: 1 };
             let open = EpochOpen { public_key: signer(1).public_key_hex(), recovered: vec![recovered] };
@@ -139,6 +140,7 @@ fn full(text: &str) -> Record {
         consent: Some(text()),
         control: None,
         decision: Some(decision),
+        decision_client: Some(text()),
         dropped: Some(1),
         epoch: 7,
         epoch_open: Some(EpochOpen { public_key: text(), recovered: vec![recovered] }),
@@ -199,6 +201,7 @@ fn every_kind_says_which_fields_it_needs() {
     for (kind, field) in [
         (Kind::CallIntent, "decision"),
         (Kind::CallDenied, "decision"),
+        (Kind::DecisionEvaluated, "decision"),
         (Kind::CallOutcome, "intent"),
         (Kind::NodeEpochOpen, "epoch_open"),
         (Kind::NodeHead, "head"),

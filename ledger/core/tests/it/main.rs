@@ -7,6 +7,8 @@ mod attacks;
 #[cfg(test)]
 mod damage;
 #[cfg(test)]
+mod decisions;
+#[cfg(test)]
 mod fixture;
 #[cfg(test)]
 mod fuzz;

@@ -53,7 +53,7 @@ pub(super) struct Events {
     pub(super) wait_seconds: u64,
 }
 
-const TERMS: [(&str, Field); 8] = [
+const TERMS: [(&str, Field); 9] = [
     ("user", Field::User),
     ("agent", Field::Agent),
     ("server", Field::Server),
@@ -62,6 +62,7 @@ const TERMS: [(&str, Field); 8] = [
     ("decision", Field::Decision),
     ("binding", Field::Binding),
     ("request_id", Field::RequestId),
+    ("decision_client", Field::DecisionClient),
 ];
 
 const BINDINGS: [&str; 6] = ["bound", "missing", "invalid", "stale", "replayed", "not_required"];
@@ -190,6 +191,7 @@ mod tests {
         let query = [
             ("user", "jane@example.com"),
             ("decision", "deny"),
+            ("decision_client", "billing"),
             ("method", "resources/read"),
             ("consent", "c-1"),
             ("since", "10m"),
@@ -197,8 +199,8 @@ mod tests {
             ("before", "9"),
         ];
         let search = search(pairs(&query), 1_000_000_000).unwrap();
-        let terms = [(Field::User, "jane@example.com".to_owned()), (Field::Decision, "deny".to_owned())];
-        assert_eq!(search.filter.terms, terms);
+        let terms = [(Field::User, "jane@example.com"), (Field::Decision, "deny"), (Field::DecisionClient, "billing")];
+        assert_eq!(search.filter.terms, terms.map(|(field, value)| (field, value.to_owned())));
         assert_eq!(search.filter.method.as_deref(), Some("resources/read"));
         assert_eq!(search.filter.consent.as_deref(), Some("c-1"));
         assert_eq!((search.filter.since_us, search.before, search.limit), (Some(400_000_000), 9, 7));

@@ -92,7 +92,9 @@ impl Bench {
         let hear = async {
             let mut otherwise = 0;
             loop {
-                let notice = LedgerNotice::decode(self.notices.next().await.unwrap()).unwrap().notice.unwrap();
+                let notice = LedgerNotice::decode(self.notices.next().await.unwrap()).unwrap();
+                assert_eq!(notice.kinds, bailiwick_ledger_core::record::Kind::known(), "each notice says what is read");
+                let notice = notice.notice.unwrap();
                 let (cursors, of_checkpoint) = match notice {
                     Notice::Stored(stored) => (stored.cursors, false),
                     Notice::Published(published) => (published.cursors, true),

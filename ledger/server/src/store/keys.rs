@@ -42,6 +42,8 @@ pub enum Field {
     Outcome = 10,
     /// Node, epoch and sequence number: one record.
     Place = 11,
+    /// The service that asked for a decision.
+    DecisionClient = 12,
 }
 
 pub(super) fn chain(node: &str, epoch: u64) -> Vec<u8> {

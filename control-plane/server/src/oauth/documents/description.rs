@@ -7,14 +7,14 @@
 
 use std::{collections::BTreeSet, time::Duration};
 
-use bailiwick_control_plane_core::resource::{ClientAuth, ClientBinding, ClientSpec, KEY_SET_BYTES_MAX, redirect};
+use bailiwick_control_plane_core::resource::{ClientAuth, ClientSpec, KEY_SET_BYTES_MAX, redirect};
 use bailiwick_proto::address::{Leave, Network};
 use bailiwick_token::assertion::AssertionKeys;
 use http::StatusCode;
 use serde::{Deserialize, Deserializer, de::IgnoredAny};
 
 use crate::{
-    oauth::client::ALGORITHMS,
+    oauth::{client::ALGORITHMS, register},
     outbound::{FetchError, Fetched, Limits},
     pages::shown,
     providers::Source,
@@ -52,6 +52,8 @@ pub(crate) enum DocumentFault {
     KeysElsewhere,
     RedirectUris,
     NoCodes,
+    /// Its tokens cannot be bound to a key and to a certificate.
+    Binding,
     Late,
     Busy,
     Stopped,
@@ -74,6 +76,9 @@ impl DocumentFault {
             Self::KeysElsewhere => "the client's description cannot be read: its jwks_uri is of another host",
             Self::RedirectUris => {
                 "the client's description cannot be read: redirect_uris are missing, too many, or not all acceptable"
+            }
+            Self::Binding => {
+                "the client's description cannot be read: its tokens cannot be bound to a key and to a certificate"
             }
             Self::NoCodes => "the client's description cannot be read: it does not want authorization codes",
             Self::Late => "the client's description cannot be read: it does not come in time",
@@ -127,6 +132,8 @@ struct Metadata {
     jwks_uri: Option<String>,
     #[serde(default)]
     dpop_bound_access_tokens: bool,
+    #[serde(default)]
+    tls_client_certificate_bound_access_tokens: bool,
     #[serde(default, rename = "client_secret", deserialize_with = "present")]
     has_secret: bool,
     #[serde(default, rename = "client_secret_expires_at", deserialize_with = "present")]
@@ -142,6 +149,8 @@ pub(super) async fn look(source: &dyn Source, url: &str, networks: &[Network]) -
     let fetched = get(source, url, networks, DOCUMENT_BYTES_MAX).await?;
     let metadata: Metadata = serde_json::from_slice(&fetched.body).map_err(|_| DocumentFault::Unreadable)?;
     let auth = check(&metadata, url)?;
+    let binding = [metadata.dpop_bound_access_tokens, metadata.tls_client_certificate_bound_access_tokens];
+    let binding = register::binding(binding).ok_or(DocumentFault::Binding)?;
     let (jwks, max_age) = match (auth, metadata.jwks, metadata.jwks_uri) {
         (ClientAuth::PrivateKeyJwt, Some(jwks), None) => (Some(usable(jwks.to_string())?), fetched.cache_max_age),
         (ClientAuth::PrivateKeyJwt, None, Some(place)) => {
@@ -152,7 +161,14 @@ pub(super) async fn look(source: &dyn Source, url: &str, networks: &[Network]) -
             (Some(usable(jwks)?), max_age)
         }
         (ClientAuth::PrivateKeyJwt, ..) => return Err(DocumentFault::Keys),
-        (ClientAuth::ClientSecret | ClientAuth::Workload | ClientAuth::None, ..) => (None, fetched.cache_max_age),
+        (
+            ClientAuth::ClientSecret
+            | ClientAuth::Workload
+            | ClientAuth::TlsClientAuth
+            | ClientAuth::SelfSignedTlsClientAuth
+            | ClientAuth::None,
+            ..,
+        ) => (None, fetched.cache_max_age),
     };
     let spec = ClientSpec {
         title: metadata.client_name.as_deref().map(title).filter(|name| !name.is_empty()),
@@ -165,7 +181,8 @@ pub(super) async fn look(source: &dyn Source, url: &str, networks: &[Network]) -
         headless: None,
         exchange: None,
         workload: None,
-        binding: metadata.dpop_bound_access_tokens.then_some(ClientBinding::Dpop),
+        certificate: None,
+        binding,
         self_registered: false,
         active: true,
     };

@@ -144,6 +144,18 @@ fn what_cannot_be_done_says_why() {
     assert_eq!(read(sent.as_object().unwrap(), Type::User).unwrap_err().body()["scimType"], "invalidSyntax");
 }
 
+#[test]
+fn what_is_written_into_each_of_many_values_is_no_more_than_one_person_may_have() {
+    let many: Vec<Value> = (0..400).map(|number| json!({"value": format!("{number}@example.com")})).collect();
+    let into_all = |length: usize| {
+        json!([{"op": "add", "path": "emails", "value": many},
+            {"op": "replace", "path": "emails.display", "value": "x".repeat(length)}])
+    };
+    assert_eq!(patched(into_all(900_000)).unwrap_err().body()["scimType"], "tooMany");
+    assert_eq!(patched(into_all(PROFILE_BYTES_MAX)).unwrap_err().body()["scimType"], "tooMany");
+    assert!(patched(into_all(PROFILE_BYTES_MAX - 2)).is_ok(), "with its quotes");
+}
+
 fn any_value() -> impl Strategy<Value = Value> {
     let leaf = prop_oneof![
         Just(Value::Null),

@@ -1,6 +1,6 @@
 //! What tokens are bound to, and what shows it.
 
-use bailiwick_token::{Confirmation, proof::prove};
+use bailiwick_token::{Confirmation, TokenHash, proof::prove};
 use http::HeaderValue;
 
 use super::*;
@@ -22,6 +22,26 @@ fn headers(pairs: &[(&'static str, &str)]) -> HeaderMap {
         headers.append(*name, HeaderValue::from_str(value).unwrap());
     }
     headers
+}
+
+/// A token, `token`, that is bound so, at the public URL of its resource.
+fn authentic(possession: Possession, aud: &str) -> Authentic {
+    let claims = Claims { aud: aud.into(), ..auth::claims() };
+    Authentic {
+        caller: Arc::new(bailiwick_data_plane_core::Caller::from_claims(&claims, "finance").unwrap()),
+        person: person_key(&claims.sub),
+        claims: Arc::new(claims),
+        possession,
+        token: TokenHash::of("token"),
+    }
+}
+
+const URL: &str = "http://gateway.test/mcp/finance";
+
+/// A look at a POST's head.
+fn look_at(possession: &Possession, headers: &HeaderMap, certificate: Option<Thumbprint>) -> Result<Pending, Unproven> {
+    let sent = SentHead { method: "POST", headers, certificate, own: None };
+    look(&authentic(possession.clone(), URL), &sent, &keys(), NOW_MS)
 }
 
 fn bound(change: impl FnOnce(&mut Claims)) -> Claims {
@@ -81,9 +101,7 @@ fn a_tag_is_refused_by_its_form_and_time_before_a_body_is_read() {
         prove(&key, &proven, unix_ms, [1; 12]).unwrap().to_string()
     };
     let good = proof(NOW_MS);
-    let look = |pairs: &[(&'static str, &str)]| {
-        look(&possession, &headers(pairs), None, &keys(), NOW_MS).err().map(|why| why.reason)
-    };
+    let look = |pairs: &[(&'static str, &str)]| look_at(&possession, &headers(pairs), None).err().map(|why| why.reason);
     assert_eq!(look(&[(PROOF_HEADER, &good)]), None);
     for (pairs, expected) in [
         (vec![], Reason::ProofMissing),
@@ -113,7 +131,7 @@ fn a_certificate_is_the_connection_s_or_the_token_is_refused() {
         (Some(Thumbprint([2; 32])), Some(Reason::ProofInvalid)),
         (None, Some(Reason::ProofMissing)),
     ] {
-        let looked = look(&possession, &HeaderMap::new(), shown, &keys(), NOW_MS);
+        let looked = look_at(&possession, &HeaderMap::new(), shown);
         assert_eq!(looked.err().map(|why| why.reason), expected);
     }
 }
@@ -124,42 +142,107 @@ fn a_dpop_proof_needs_a_nonce_of_ours_that_is_young_and_not_from_the_future() {
     let possession = Possession::Dpop(key.thumbprint());
     let nonce = |unix_ms| ProofNonce::seal(&keys(), unix_ms, [2; 24]).unwrap();
     let look = |nonce: Option<&str>| {
-        let proof = key.sign(&key.claims("t", nonce));
-        look(&possession, &headers(&[("dpop", &proof)]), None, &keys(), NOW_MS).err()
+        let mut claims = key.claims("token", nonce);
+        claims["iat"] = NOW.into();
+        let headers = headers(&[("authorization", "DPoP token"), ("dpop", &key.sign(&claims))]);
+        look_at(&possession, &headers, None).err()
     };
     assert_eq!(look(Some(&nonce(NOW_MS - 299_000))), None);
     for bad in [None, Some("x".to_owned()), Some(nonce(NOW_MS - 300_000)), Some(nonce(NOW_MS + 6_000))] {
         assert_eq!(look(bad.as_deref()), Some(Unproven::nonce()), "{bad:?}");
     }
-    let looked = super::look(&possession, &headers(&[("dpop", "no.jwt")]), None, &keys(), NOW_MS);
+    let looked = look_at(&possession, &headers(&[("dpop", "no.jwt")]), None);
     assert_eq!(looked.err(), Some(Unproven::of_dpop(Reason::ProofInvalid, DpopFault::Proof)));
+}
+
+#[test]
+fn all_of_a_dpop_proof_but_what_it_says_of_the_body_is_looked_at_before_that_is_there() {
+    let (key, thief) = (DpopKey::new(1), DpopKey::new(2));
+    let authentic = authentic(Possession::Dpop(key.thumbprint()), URL);
+    let nonce = ProofNonce::seal(&keys(), NOW_MS, [2; 24]).unwrap();
+    let digest = "sha-256=:47DEQpj8HBSa+/TImW+5JCeuQeRkm5NMpJWZG3hSuFU=:";
+    let look = |signer: &DpopKey, name: &str, value: serde_json::Value| {
+        let mut claims = key.claims("token", Some(&nonce));
+        claims["iat"] = NOW.into();
+        claims[name] = value;
+        let headers = headers(&[("authorization", "DPoP token"), ("dpop", &signer.sign(&claims))]);
+        let sent = SentHead { method: "POST", headers: &headers, certificate: None, own: None };
+        super::look(&authentic, &sent, &keys(), NOW_MS)
+    };
+    let is_of = |pending: Pending, body| Sent { method: "POST", body }.is_of(&pending, &authentic);
+    let plain = look(&key, "x", 1.into()).unwrap();
+    assert!(plain.is_proven() && is_of(plain, b"anything"), "its sender is known before the body is there");
+    for (name, value, reason) in [
+        ("htm", "GET".into(), Reason::ProofInvalid),
+        ("htu", "http://gateway.test/mcp/hr".into(), Reason::ProofInvalid),
+        ("htu", "http://gateway.test/mcp/finance/".into(), Reason::ProofInvalid),
+        ("ath", "x".into(), Reason::ProofInvalid),
+        ("iat", (NOW - 301).into(), Reason::ProofStale),
+        ("content_digest", "sha-256=:x:".into(), Reason::ProofInvalid),
+    ] {
+        assert_eq!(look(&key, name, value).err(), Some(Unproven::of_dpop(reason, DpopFault::Proof)), "{name}");
+    }
+    assert_eq!(look(&thief, "x", 1.into()).err().map(|why| why.reason), Some(Reason::ProofInvalid));
+    assert!(is_of(look(&key, "content_digest", digest.into()).unwrap(), b""));
+    assert!(!is_of(look(&key, "content_digest", digest.into()).unwrap(), b"{}"), "which is another body");
+    let tag = Possession::Key(Arc::new(BindingKey::new([7; 32])));
+    let proof = format!("v1.{NOW_MS}.{}.{}", "A".repeat(16), "A".repeat(22));
+    let pending = look_at(&tag, &headers(&[(PROOF_HEADER, &proof)]), None).unwrap();
+    assert!(!pending.is_proven(), "whoever has the token can write such a header");
 }
 
 #[test]
 fn a_proof_for_a_place_of_somebody_else_never_counts_here() {
     let key = DpopKey::new(1);
-    let audience = "https://gateway.example/mcp/finance";
-    let claims = Claims { aud: audience.into(), cnf: Some(Confirmation::Key(key.thumbprint())), ..auth::claims() };
-    let authentic = Authentic {
-        caller: Arc::new(bailiwick_data_plane_core::Caller::from_claims(&claims, "finance").unwrap()),
-        claims: Arc::new(claims),
-        possession: Possession::Dpop(key.thumbprint()),
-        token: TokenHash::of("token"),
-    };
-    let check = |htu: &str, local_host: Option<&str>| {
-        let mut claims = key.claims("token", None);
+    let nonce = ProofNonce::seal(&keys(), NOW_MS, [2; 24]).unwrap();
+    let check = |audience: &str, htu: &str, own: Option<&str>| {
+        let mut claims = key.claims("token", Some(&nonce));
         (claims["htu"], claims["iat"]) = (htu.into(), NOW.into());
         let headers = headers(&[("authorization", "DPoP token"), ("dpop", &key.sign(&claims))]);
-        let sent = Sent { method: "POST", headers: &headers, body: b"", local_host };
-        sent.dpop_proof(key.thumbprint(), &authentic, NOW_MS).is_ok()
+        let own = own.map(|own| own.parse().unwrap());
+        let sent = SentHead { method: "POST", headers: &headers, certificate: None, own };
+        look(&authentic(Possession::Dpop(key.thumbprint()), audience), &sent, &keys(), NOW_MS).is_ok()
     };
-    assert!(check(audience, None) && check("https://gateway.example:443/mcp/finance?x", None));
-    assert!(check("http://127.0.0.1:8420/mcp/finance", Some("127.0.0.1:8420")), "asked by its own address");
-    for htu in ["https://evil.example/mcp/finance", "https://gateway.example/mcp/hr", "http://127.0.0.1:1/mcp/finance"]
-    {
-        assert!(!check(htu, Some("127.0.0.1:8420")) && !check(htu, None), "{htu}");
+    let public = "https://gateway.example/mcp/finance";
+    let own = Some("127.0.0.1:8420");
+    for htu in [public, "https://gateway.example:443/mcp/finance?x", "HTTPS://Gateway.Example/mcp/%66inance#y"] {
+        assert!(check(public, htu, None) && check(public, htu, own), "{htu}");
     }
-    assert!(!check("http://127.0.0.1:8420/mcp/finance", None), "not where others could have been asked");
+    assert!(check(public, "http://127.0.0.1:8420/mcp/finance", own), "asked by its own address");
+    assert!(check(public, "http://[::1]:8420/mcp/finance", Some("[::1]:8420")));
+    for htu in [
+        "https://evil.example/mcp/finance",
+        "http://gateway.example/mcp/finance",
+        "https://gateway.example:8420/mcp/finance",
+        "https://gateway.example/mcp/hr",
+        "https://gateway.example/mcp/finance/",
+        "http://127.0.0.1/mcp/finance",
+        "http://127.0.0.1:1/mcp/finance",
+        "http://127.0.0.1:8421/mcp/finance",
+        "http://127.0.0.2:8420/mcp/finance",
+        "http://localhost:8420/mcp/finance",
+        "http://[::1]:8420/mcp/finance",
+        "http://127.0.0.1:8420/mcp/hr",
+    ] {
+        assert!(!check(public, htu, own) && !check(public, htu, None), "{htu}");
+    }
+    assert!(!check(public, "http://127.0.0.1:8420/mcp/finance", None), "not where others could have been asked");
+    let reached = Some("192.0.2.1:8420");
+    assert!(!check(public, "http://192.0.2.1:8420/mcp/finance", reached), "nor at an address that others may have");
+    let local = "http://localhost:8420/mcp/finance";
+    assert!(check(local, local, own), "where the public URL says so, that counts");
+}
+
+#[test]
+fn whose_a_proof_is_says_the_person_and_which_the_key() {
+    let id = |user: &str, key: u8, which: &[u8]| id_of(&person_key(user), &[&[key; 32], which]);
+    let (jane, joe) = ("jane@example.com", "joe@example.com");
+    assert_eq!(id(jane, 1, b"n"), id(jane, 1, b"n"));
+    for other in [id(joe, 1, b"n"), id(jane, 2, b"n"), id(jane, 1, b"m")] {
+        assert_ne!(id(jane, 1, b"n"), other);
+    }
+    assert_eq!(id(jane, 1, b"n")[..PERSON_BYTES], id(jane, 2, b"m")[..PERSON_BYTES], "many tokens, one person");
+    assert_ne!(person_key(jane), person_key(joe));
 }
 
 #[test]

@@ -2,7 +2,7 @@
 
 use std::time::Duration as Span;
 
-use bailiwick_data_plane_core::sealed::SealingKeys;
+use bailiwick_data_plane_core::sealed::{SealingKeys, used_proofs::PROOF_ID_BYTES};
 use bailiwick_proto::v1;
 use bailiwick_runtime::{OnEnd, Shutdown, Supervisor, metrics::Registry};
 
@@ -29,7 +29,10 @@ fn knows(proofs: &Proofs, used: &UsedProof) -> bool {
 }
 
 async fn node(stream: &EventStream, seed: u8) -> Arc<Proofs> {
-    let proofs = Proofs::new(state(seed), metrics());
+    follow(stream, Proofs::new(state(seed), metrics())).await
+}
+
+async fn follow(stream: &EventStream, proofs: Arc<Proofs>) -> Arc<Proofs> {
     let tasks = Supervisor::new(Shutdown::new());
     tasks.spawn("told", OnEnd::Finish, Arc::clone(&proofs).tell_others(stream.clone()));
     tasks.spawn("heard", OnEnd::Finish, Arc::clone(&proofs).follow(stream.clone()));
@@ -46,7 +49,7 @@ async fn what_one_node_used_all_others_know_and_nodes_of_other_clusters_do_not()
     eventually("told", || proofs.iter().all(|used| knows(&other, used))).await;
     assert!(!proofs.iter().any(|used| knows(&stranger, used)));
     assert!(!proofs.iter().any(|used| knows(&one, used)), "its own note says nothing new to the node itself");
-    assert!(one.untold().is_empty() && other.untold().is_empty(), "what is heard is not told again");
+    assert!(one.untold().held() == 0 && other.untold().held() == 0, "what is heard is not told again");
 }
 
 #[tokio::test]
@@ -79,21 +82,72 @@ async fn what_cannot_be_told_now_is_kept_within_a_bound_and_told_before_the_rest
     let batch = proofs.batch().unwrap();
     assert!(proofs.send(&EventStream::in_process(), &batch).await.is_err(), "without keys nothing is told");
     proofs.tell(used(9));
-    proofs.keep(batch);
-    let ids: Vec<u8> = proofs.untold().iter().map(|used| used.id[0]).collect();
+    proofs.untold().keep(batch);
+    let ids: Vec<u8> = proofs.batch().unwrap().iter().map(|used| used.id[0]).collect();
     assert_eq!(ids, [0, 1, 2, 3, 4, 9]);
-    (0..UNTOLD_MAX).for_each(|_| proofs.tell(used(7)));
-    assert!(proofs.untold().len() <= UNTOLD_MAX && proofs.untold().iter().all(|used| used.id[0] == 7), "the latest");
+    proofs.tell(used(6));
+    (0..2 * UNTOLD_MAX).for_each(|_| proofs.tell(used(7)));
+    assert!(proofs.untold().held() <= UNTOLD_MAX);
     let batch = proofs.batch().unwrap();
-    assert_eq!(batch.len(), USED_MAX);
-    (0..USED_MAX).for_each(|_| proofs.tell(used(8)));
-    proofs.keep(batch);
-    assert!(proofs.untold().len() <= UNTOLD_MAX);
+    assert_eq!((batch.len(), batch[0].id[0]), (USED_MAX, 6), "somebody else's is told first");
 }
 
-#[test]
-fn nobody_else_can_use_a_proof_up() {
-    let (mine, theirs) = ([1; 32], [2; 32]);
-    assert_ne!(id_of(&mine, &[3; 12]), id_of(&theirs, &[3; 12]));
-    assert_ne!(id_of(&mine, &[3; 12]), id_of(&mine, &[4; 12]));
+#[tokio::test(start_paused = true)]
+async fn a_quiet_node_tells_at_once_and_a_busy_one_gathers() {
+    let stream = EventStream::in_process();
+    let (one, other) = (node(&stream, 1).await, node(&stream, 1).await);
+    let began = tokio::time::Instant::now();
+    for (n, waits) in [(0, false), (2, true)] {
+        one.tell(used(n));
+        // Time stands still as long as there is something to do.
+        for _ in 0..100 {
+            tokio::task::yield_now().await;
+        }
+        assert_eq!((knows(&other, &used(n)), began.elapsed()), (!waits, Span::ZERO), "{n}");
+    }
+    tokio::time::sleep(TOLD_AFTER + Span::from_millis(1)).await;
+    assert!(knows(&other, &used(2)));
+}
+
+/// The n-th proof of a person.
+fn of(person: u8, n: u64, unix_ms: u64) -> UsedProof {
+    let mut id = [person; PROOF_ID_BYTES];
+    id[8..16].copy_from_slice(&n.to_be_bytes());
+    UsedProof { dpop: n % 2 == 1, id, unix_ms }
+}
+
+#[tokio::test]
+async fn a_flood_by_one_person_changes_nothing_for_another_at_any_node() {
+    const ROOM: usize = 320;
+    let stream = EventStream::in_process();
+    let (one, other) = (small_node(&stream, ROOM).await, small_node(&stream, ROOM).await);
+    let (jane, eve) = (1, 2);
+    // From when both listen, and a time that is over when the flood comes.
+    let start = unix_ms() + 1;
+    eventually("the time is over", || unix_ms() > start + 1_000).await;
+    let hers = of(jane, 0, start);
+    one.count(hers).unwrap();
+    for n in 0..5_000 {
+        // Of all times that there are, the youngest last.
+        let _full = one.count(of(eve, n, start + n / 4));
+    }
+    one.count(of(jane, 2, start)).unwrap();
+    eventually("told", || knows(&other, &of(jane, 2, start))).await;
+    eventually("the flood has come", || other.tags.check(&of(eve, 9_998, start).id, start).is_err()).await;
+    for node in [&one, &other] {
+        for n in 0..5_000 {
+            assert!(node.count(of(eve, n, start + n / 4)).is_err(), "nothing of the flood counts twice: {n}");
+        }
+        assert_eq!(node.count(of(eve, 9_998, start)), Err(Unusable::Stale), "eve's floor has moved");
+        assert!(matches!(node.count(hers), Err(Unusable::Replayed { .. })));
+        assert!(!node.tags.is_stale(start) && !node.dpop.is_stale(start));
+    }
+    // Jane's that were not used yet count, once at one of the nodes each.
+    one.count(of(jane, 4, start)).unwrap();
+    other.count(of(jane, 6, start)).unwrap();
+    other.count(of(jane, 7, start)).unwrap();
+}
+
+async fn small_node(stream: &EventStream, room: usize) -> Arc<Proofs> {
+    follow(stream, Proofs::of_size(state(1), metrics(), room)).await
 }

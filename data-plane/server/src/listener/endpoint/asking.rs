@@ -5,14 +5,11 @@
 //! are recorded within a budget, because whoever holds an expired token must not be able to fill the spool; everybody
 //! else is counted and logged only. Specification: RFC 6750 §3; RFC 9728 §5.1.
 
-use std::{
-    sync::Arc,
-    time::{Duration, Instant},
-};
+use std::{sync::Arc, time::Duration};
 
 use bailiwick_data_plane_core::Config;
 use bailiwick_proto::{Reason, mcp::code};
-use http::{HeaderMap, StatusCode};
+use http::{Method, StatusCode};
 
 use super::{
     super::{
@@ -21,12 +18,12 @@ use super::{
         metadata,
         visit::Visit,
     },
-    not_ready, refusal_body,
+    Head, not_ready, refusal_body,
 };
 use crate::{
     auth::{
         Authentic, NotAuthenticated, newer,
-        possession::{DpopFault, Pending},
+        possession::{DpopFault, Pending, SentHead},
     },
     calls::{Asked, Calls, RequestDenial, Who, unix_seconds},
     telemetry::Cause,
@@ -42,6 +39,11 @@ pub(super) struct Shown {
 }
 
 impl Shown {
+    /// Whether the sender has shown already that the token is theirs.
+    pub(super) const fn is_proven(&self) -> bool {
+        self.pending.is_proven()
+    }
+
     /// Whether a refusal is to be recorded: one of somebody who has not shown yet that the token is theirs, within a
     /// budget only.
     pub(super) fn may_fill(&self, gateway: &Gateway) -> bool {
@@ -54,18 +56,16 @@ impl Shown {
 pub(super) async fn ask(
     visit: &Visit,
     calls: &Calls,
-    virtual_server: &str,
-    headers: &HeaderMap,
+    (method, head): (&Method, Head<'_>),
     request_id: &str,
-    arrived: Instant,
 ) -> Result<(Asked, Shown), Box<Response>> {
-    let gateway = &visit.gateway;
-    let (asked, shown) = match ask_now(visit, calls, virtual_server, headers, request_id, arrived).await {
+    let (gateway, virtual_server) = (&visit.gateway, head.virtual_server);
+    let (asked, shown) = match ask_now(visit, calls, (method, head), request_id).await {
         Ok(known) => known,
         Err(NotNow::Refused(response)) => return Err(response),
         Err(NotNow::KeyUnknown { revision }) => {
             Box::pin(until_known(visit, revision, request_id)).await?;
-            let again = ask_now(visit, calls, virtual_server, headers, request_id, arrived).await;
+            let again = ask_now(visit, calls, (method, head), request_id).await;
             again.map_err(NotNow::into_response)?
         }
     };
@@ -74,7 +74,7 @@ pub(super) async fn ask(
         return Ok((asked, shown));
     }
     if Box::pin(gateway.state.reaches(min_revision, CATCH_UP_WAIT_MAX)).await {
-        let again = ask_now(visit, calls, virtual_server, headers, request_id, arrived).await;
+        let again = ask_now(visit, calls, (method, head), request_id).await;
         return again.map_err(NotNow::into_response);
     }
     tracing::info!(request_id, min_revision, held = asked.config.revision, "this node is behind the token");
@@ -120,17 +120,17 @@ async fn until_known(visit: &Visit, revision: u64, request_id: &str) -> Result<(
 async fn ask_now(
     visit: &Visit,
     calls: &Calls,
-    virtual_server: &str,
-    headers: &HeaderMap,
+    (method, head): (&Method, Head<'_>),
     request_id: &str,
-    arrived: Instant,
 ) -> Result<(Asked, Shown), NotNow> {
-    let gateway = &visit.gateway;
+    let (gateway, Head { virtual_server, headers, arrived, .. }) = (&visit.gateway, head);
     let Some(config) = gateway.state.config() else { return Err(NotNow::Refused(Box::new(not_ready()))) };
     let config_age_ms = gateway.state.age_ms();
     let authentic = gateway.authenticator.authenticate(&config, virtual_server, headers, unix_seconds());
     let shown = authentic.and_then(|authentic| {
-        let pending = gateway.proofs.look(&authentic, headers, visit.certificate);
+        let (method, certificate) = (method.as_str(), visit.certificate);
+        let sent = SentHead { method, headers, certificate, own: gateway.guard.loopback() };
+        let pending = gateway.proofs.look(&authentic, &sent);
         let pending = pending.map_err(|why| authentic.unproven(why))?;
         Ok(Shown { authentic, pending })
     });

@@ -91,7 +91,7 @@ impl Owner {
 
     /// Intents stay until their outcome is recorded, so that a crash still finds them open.
     fn free(&mut self, epoch: u64, through: u64) {
-        let open = self.open_intents.values().min().filter(|_| epoch == self.epoch);
+        let open = self.open_intents.first().filter(|_| epoch == self.epoch);
         let through = match open {
             Some(0) => return,
             Some(first) => through.min(first - 1),

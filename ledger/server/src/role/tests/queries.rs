@@ -51,6 +51,39 @@ async fn records_are_found_newest_first_with_their_own_fields() {
 }
 
 #[tokio::test]
+async fn decisions_for_services_are_found_by_who_asked_and_wait_for_no_outcome() {
+    let mut bench = filled().await;
+    let mut node = Node::run("dp-9", 9);
+    let mut control = Node::control();
+    control.batch(|control| vec![control.register(&Node::run("dp-1", 7)), control.register(&Node::run("dp-2", 8))]);
+    let registration = control.batch(|control| vec![control.register(&node)]);
+    let told = node.batch(|node| {
+        let mut records = vec![node.open()];
+        for (service, user) in
+            [("billing", "jane@example.com"), ("billing", "joe@example.com"), ("stock", "jane@example.com")]
+        {
+            records.push(node.evaluated(service, user));
+        }
+        records.push(node.head());
+        records
+    });
+    bench.send(&registration).await;
+    bench.stored(&registration).await;
+    bench.send(&told).await;
+    bench.published(&told).await;
+    for (query, found) in [
+        ("kind=decision.evaluated", 3),
+        ("decision_client=billing", 2),
+        ("decision_client=billing&user=jane@example.com&decision=permit", 1),
+        ("decision_client=nobody", 0),
+    ] {
+        let answer = bench.json(&format!("/v1/records?{query}")).await;
+        assert_eq!(indexes(&answer).len(), found, "{query}");
+    }
+    bench.stop().await;
+}
+
+#[tokio::test]
 async fn events_resume_where_a_reader_stopped() {
     let mut bench = filled().await;
     let (mut seen, mut path) = (Vec::new(), "/v1/events?limit=8".to_owned());

@@ -10,7 +10,7 @@ fn seconds(seconds: u64) -> Duration {
 
 fn agent(state: &mut State, name: &str, spec: Value) {
     let spec = serde_json::from_value(spec).unwrap();
-    state.agents.insert(name.to_owned(), Agent { spec, changed: Changed { revision: 1, time: 1 } });
+    state.agents.insert(name.to_owned(), Agent { spec, changed: Changed { revision: 1, time: 1 }, owner_left: false });
 }
 
 #[test]

@@ -1,6 +1,7 @@
 //! What a document says, and what makes it describe nobody.
 
 use aws_lc_rs::signature::{Ed25519KeyPair, KeyPair as _};
+use bailiwick_control_plane_core::resource::ClientBinding;
 use base64::{Engine as _, engine::general_purpose::URL_SAFE_NO_PAD};
 
 use super::*;
@@ -31,6 +32,7 @@ async fn a_document_describes_a_client_that_can_only_ask_people() {
         headless: None,
         exchange: None,
         workload: None,
+        certificate: None,
         binding: None,
         self_registered: false,
         active: true,
@@ -39,6 +41,13 @@ async fn a_document_describes_a_client_that_can_only_ask_people() {
     assert_eq!(*host.written.asked.lock().unwrap(), [URL], "neither logo nor anything else");
     let little = json!({"client_id": URL, "redirect_uris": [CALLBACK]});
     assert_eq!(reading(&little).await, Ok(ClientSpec { title: None, ..expected.clone() }));
+    for (member, binding) in [
+        ("tls_client_certificate_bound_access_tokens", ClientBinding::Certificate),
+        ("dpop_bound_access_tokens", ClientBinding::Dpop),
+    ] {
+        let bound = reading(&but(json!({member: true}))).await;
+        assert_eq!(bound, Ok(ClientSpec { binding: Some(binding), ..expected.clone() }), "{member}");
+    }
     let sly = but(json!({"agent": "assistant", "ceiling": "destructive", "headless": {"virtual_servers": ["shop"]}}));
     assert_eq!(reading(&sly).await, Ok(expected), "nobody chooses an agent or a ceiling for themselves");
     assert_eq!(Named(URL.to_owned()).origin(), "https://editor.example");
@@ -101,6 +110,11 @@ async fn a_document_with_one_wrong_word_describes_nobody() {
         (json!({"grant_types": ["client_credentials"]}), DocumentFault::NoCodes),
         (json!({"grant_types": []}), DocumentFault::NoCodes),
         (json!({"response_types": ["token"]}), DocumentFault::NoCodes),
+        (
+            json!({"dpop_bound_access_tokens": true, "tls_client_certificate_bound_access_tokens": true}),
+            DocumentFault::Binding,
+        ),
+        (json!({"tls_client_certificate_bound_access_tokens": "true"}), DocumentFault::Unreadable),
     ] {
         assert_eq!(reading(&but(members.clone())).await, Err(fault), "{members}");
     }

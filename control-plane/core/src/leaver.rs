@@ -113,7 +113,9 @@ pub fn unfinished(state: &State, users: &BTreeSet<String>, now_seconds: u64) -> 
     }
     let standing = state.consents.values().filter(|one| one.is_live(now_seconds));
     let of_consents = standing.map(|one| &one.granted.user).filter(|user| leavers.contains_key(*user));
-    let passing = state.agents.iter().filter(|(name, agent)| moved(state, name, agent, &leavers).is_some());
+    let headless = provisioning::agents::all_without_owner(state);
+    let passing =
+        state.agents.iter().filter(|(name, agent)| moved(state, (name, agent), &leavers, &headless).is_some());
     of_consents.chain(passing.map(|(_, agent)| &agent.spec.owner)).cloned().collect()
 }
 
@@ -209,7 +211,12 @@ fn begins(next: &State, name: &str, leaver: &Leaver) -> bool {
 
 /// An agent as it goes on without its owner: with that person under their new name, with its successor, or paused where
 /// somebody else may get the owner's name. `None`: it stays, and does not act while its owner is inactive.
-fn moved(next: &State, name: &str, agent: &Agent, leavers: &Leavers) -> Option<AgentSpec> {
+fn moved(
+    next: &State,
+    (name, agent): (&str, &Agent),
+    leavers: &Leavers,
+    headless: &BTreeSet<&str>,
+) -> Option<AgentSpec> {
     let spec = &agent.spec;
     let leaver = leavers.get(&spec.owner)?;
     let has_owner = !leaver.is_departed && is_active(next, &spec.owner);
@@ -217,8 +224,7 @@ fn moved(next: &State, name: &str, agent: &Agent, leavers: &Leavers) -> Option<A
         return None;
     }
     // Who comes to own it would give it tokens without being there: an administrator says who that is.
-    let is_passed_on = !provisioning::agents::acts_without_owner(next, name);
-    let handed = if is_passed_on { handed(next, spec, leaver.renamed.as_deref()) } else { None };
+    let handed = if headless.contains(name) { None } else { handed(next, spec, leaver.renamed.as_deref()) };
     handed.or_else(|| {
         // Also one that its directory has paused, which might set it going for whoever has the name then.
         let stops = spec.state == AgentState::Active || provisioning::agents::may_be_held(next, name);
@@ -260,8 +266,9 @@ impl Rest {
         if leavers.is_empty() {
             return;
         }
+        let headless = provisioning::agents::all_without_owner(next);
         for (name, agent) in &next.agents {
-            let Some(spec) = moved(next, name, agent, leavers) else { continue };
+            let Some(spec) = moved(next, (name, agent), leavers, &headless) else { continue };
             if self.agents >= AGENTS_AT_ONCE_MAX {
                 self.more = true;
                 return;
@@ -315,10 +322,12 @@ fn as_change(event: &Event) -> Option<ResourceChange> {
 }
 
 /// An agent as it is written, but for what its manifest does not say anew: if who should own it has left, whoever
-/// answers for it after them owns it; and it stays stopped as long as it is owned by a name that somebody left.
+/// answers for it after them owns it, unless it acts without them there; and it stays stopped as long as it is owned by
+/// a name that somebody left.
 pub(crate) fn resolved(state: &State, name: &str, spec: &AgentSpec) -> AgentSpec {
     let mut spec = spec.clone();
-    if state.users.contains_key(&spec.owner) && !is_active(state, &spec.owner) {
+    let has_left = state.users.contains_key(&spec.owner) && !is_active(state, &spec.owner);
+    if has_left && !provisioning::agents::acts_without_owner(state, name) {
         let departed = state.provisioned.departed.get(&spec.owner);
         let handed = handed(state, &spec, departed.and_then(|departed| departed.renamed.as_deref()));
         spec = handed.unwrap_or(spec);

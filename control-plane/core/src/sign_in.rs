@@ -86,7 +86,8 @@ pub(crate) fn decide(state: &State, wish: SignIn, context: &Context) -> Result<D
     let before = known.map_or_else(BTreeSet::new, |spec| spec.groups.clone());
     // A signal may have said since then what their groups are.
     let at = sessions::word_at(said_at, context);
-    let groups = groups.filter(|_| signal::is_latest_of_groups(state, &user, &provider, at));
+    let (by_signal, by_sign_in) = signal::groups_dated(state, &user, &provider);
+    let groups = groups.filter(|_| at >= by_signal.max(by_sign_in));
     let groups_at = groups.is_some().then_some(at);
     let groups = groups.map(|listed| provisioning::groups_beside(state, &user, listed));
     let spec = UserSpec { groups: groups.unwrap_or(before), active: true };
@@ -102,6 +103,6 @@ pub(crate) fn decide(state: &State, wish: SignIn, context: &Context) -> Result<D
 /// Notes from when the groups are.
 pub(crate) fn evolve_signed_in(state: &mut State, event: &PersonSignedIn, now_seconds: u64) {
     if let Some(at) = event.groups_at {
-        signal::date_groups(state, &event.user, &event.provider, at.min(now_seconds));
+        signal::date_groups_at_sign_in(state, &event.user, &event.provider, at.min(now_seconds));
     }
 }

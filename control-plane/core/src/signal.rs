@@ -65,8 +65,11 @@ pub struct Signals {
     expiries: Table<(u64, String), ()>,
     /// How many of each provider's are in `seen`.
     held: BTreeMap<String, usize>,
-    /// By user and provider: when the last groups were so that were taken, Unix seconds.
+    /// By user and provider: when the last groups were so that a signal said, Unix seconds.
     groups_at: Table<String, BTreeMap<String, u64>>,
+    /// The same of those that a sign-in said.
+    #[serde(default, skip_serializing_if = "Table::is_empty")]
+    groups_at_sign_in: Table<String, BTreeMap<String, u64>>,
     /// The last one of each provider.
     pub last: BTreeMap<String, Last>,
 }
@@ -109,7 +112,7 @@ impl Signals {
     /// Whether there is nothing.
     #[must_use]
     pub fn is_empty(&self) -> bool {
-        self.seen.is_empty() && self.last.is_empty() && self.groups_at.is_empty()
+        self.seen.is_empty() && self.last.is_empty() && self.groups_at.is_empty() && self.groups_at_sign_in.is_empty()
     }
 }
 
@@ -222,8 +225,8 @@ fn follow(
     }
 }
 
-/// What becomes of the groups that a signal lists, if it does. Whoever's name is only almost the one that is said may
-/// lose groups by it, and gets none.
+/// What becomes of the groups that a signal lists, if it does. It only takes away where the name is but almost the one
+/// that is said, and where a sign-in was so little later that it may have said groups from before.
 fn regroup(
     state: &State,
     wish: &TakeSignal,
@@ -231,10 +234,11 @@ fn regroup(
     context: &Context,
 ) -> Option<(SignalOutcome, Option<Event>)> {
     let mut groups = wish.groups.clone()?;
-    if !is_latest_of_groups(state, name, &wish.provider, wish.happened_at) {
+    let (by_signal, by_sign_in) = groups_dated(state, name, &wish.provider);
+    if wish.happened_at < by_signal || wish.happened_at.saturating_add(SKEW_SECONDS) < by_sign_in {
         return Some((SignalOutcome::Outdated, None));
     }
-    if wish.user.as_deref() != Some(name) {
+    if wish.user.as_deref() != Some(name) || wish.happened_at < by_sign_in {
         groups.retain(|group| known.spec.groups.contains(group));
     }
     let groups = provisioning::groups_beside(state, name, groups);
@@ -246,10 +250,12 @@ fn regroup(
     Some((SignalOutcome::GroupsChanged, Some(context.event(applied))))
 }
 
-/// Whether what a provider said of somebody's groups then, Unix seconds, is not older than what it said last.
-pub(crate) fn is_latest_of_groups(state: &State, user: &str, provider: &str, at: u64) -> bool {
-    let last = state.signals.groups_at.get(user).and_then(|said| said.get(provider));
-    last.is_none_or(|last| at >= *last)
+/// When the groups were so that a provider said last of somebody, by a signal and at a sign-in: Unix seconds; 0: never.
+pub(crate) fn groups_dated(state: &State, user: &str, provider: &str) -> (u64, u64) {
+    let Signals { groups_at, groups_at_sign_in, .. } = &state.signals;
+    let [by_signal, by_sign_in] = [groups_at, groups_at_sign_in]
+        .map(|dated| dated.get(user).and_then(|said| said.get(provider)).copied().unwrap_or_default());
+    (by_signal, by_sign_in)
 }
 
 /// Up to when a consent was granted that ends with what happened then.
@@ -304,7 +310,7 @@ pub(crate) fn evolve_received(state: &mut State, event: &SignalReceived, changed
     );
     if says_groups && event.event == SignalKind::TokenClaimsChange {
         // A clock that is ahead does not hold later groups back.
-        date_groups(state, &event.user, &event.provider, event.happened_at.min(now));
+        date(state, |signals| &mut signals.groups_at, (&event.user, &event.provider), event.happened_at.min(now));
     }
     let before = state.signals.last.get(&event.provider);
     let before = before.map_or_else(Default::default, |last| (last.verified, last.state.clone()));
@@ -344,22 +350,34 @@ fn remember(signals: &mut Signals, event: &SignalReceived, (now, revision): (u64
     signals.seen.insert(key, Seen { until, provider, ends });
 }
 
-/// From when a person's groups are that a provider said last; those of providers that are gone are forgotten.
-pub(crate) fn date_groups(state: &mut State, user: &str, provider: &str, at: u64) {
+/// Notes from when the groups are that a provider said at a sign-in, Unix seconds.
+pub(crate) fn date_groups_at_sign_in(state: &mut State, user: &str, provider: &str, at: u64) {
+    date(state, |signals| &mut signals.groups_at_sign_in, (user, provider), at);
+}
+
+/// Moves on when a provider (second) said something of a user (first); what is kept of providers that are gone goes.
+fn date(
+    state: &mut State,
+    kept: fn(&mut Signals) -> &mut Table<String, BTreeMap<String, u64>>,
+    (user, provider): (&str, &str),
+    at: u64,
+) {
     let State { signals, identity_providers, users, .. } = state;
     if !users.contains_key(user) {
         return;
     }
-    let mut said = signals.groups_at.get(user).cloned().unwrap_or_default();
+    let dated = kept(signals);
+    let mut said = dated.get(user).cloned().unwrap_or_default();
     said.retain(|provider, _| identity_providers.contains_key(provider));
     let last = said.entry(provider.to_owned()).or_default();
     *last = at.max(*last);
-    signals.groups_at.insert(user.to_owned(), said);
+    dated.insert(user.to_owned(), said);
 }
 
 /// A user is gone.
 pub(crate) fn forget_user(state: &mut State, name: &str) {
     state.signals.groups_at.remove(name);
+    state.signals.groups_at_sign_in.remove(name);
 }
 
 /// What is shown of a provider's stream: its last signal, and when it last proved to work.

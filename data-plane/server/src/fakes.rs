@@ -8,7 +8,9 @@ pub(crate) mod server;
 pub(crate) mod teller;
 pub(crate) mod world;
 
-use std::time::Duration;
+use std::{net::SocketAddr, time::Duration};
+
+use tokio::net::TcpSocket;
 
 use crate::config::UpstreamConfig;
 
@@ -26,4 +28,11 @@ pub(crate) async fn eventually(what: &str, mut done: impl FnMut() -> bool) {
 /// Servers of tests are on this machine.
 pub(crate) fn loopback() -> UpstreamConfig {
     UpstreamConfig { allowed_networks: vec!["127.0.0.0/8".into()], ..UpstreamConfig::default() }
+}
+
+/// An address that refuses connections. It is held, so that no other test listens there, as long as the socket lives.
+pub(crate) fn closed() -> (SocketAddr, TcpSocket) {
+    let socket = TcpSocket::new_v4().unwrap();
+    socket.bind(([127, 0, 0, 1], 0).into()).unwrap();
+    (socket.local_addr().unwrap(), socket)
 }

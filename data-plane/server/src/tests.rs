@@ -27,6 +27,7 @@ use crate::{
     DataPlaneConfig, Running,
     config::UpstreamConfig,
     fakes::{
+        self,
         control_plane::FakeControlPlane,
         eventually,
         ledger::FakeLedger,

@@ -136,7 +136,10 @@ mod tests {
         let listener = tokio::net::TcpListener::bind("0.0.0.0:0").await.unwrap();
         let address = listener.local_addr().unwrap();
         assert!(listens(address).await);
-        drop(listener);
+        // Held without listening, so that nobody else does there.
+        let silent = tokio::net::TcpSocket::new_v4().unwrap();
+        silent.bind("0.0.0.0:0".parse().unwrap()).unwrap();
+        let address = silent.local_addr().unwrap();
         assert!(!listens(address).await);
         assert_eq!(check_listener("dp", "mcp", address, false).level, Level::Fail);
     }

@@ -126,11 +126,22 @@ pub(crate) fn conflict(before: &State, name: &str, spec: &AgentSpec) -> Option<(
     None
 }
 
-/// Whether a directory made the agent, and some client gets tokens on behalf of its owner without them there
+/// Agents that a directory made, and for which some client gets tokens on behalf of their owners without them there
 /// (`headless`).
+fn without_owner(state: &State) -> impl Iterator<Item = &str> {
+    let headless = state.clients.values().filter(|client| client.spec.headless.is_some());
+    let agents = headless.filter_map(|client| client.spec.agent.as_deref());
+    agents.filter(|agent| state.provisioned.agents.contains_key(*agent))
+}
+
+/// All of them, by name.
+pub(crate) fn all_without_owner(state: &State) -> BTreeSet<&str> {
+    without_owner(state).collect()
+}
+
+/// Whether an agent is one of them.
 pub(crate) fn acts_without_owner(state: &State, agent: &str) -> bool {
-    let its = |spec: &crate::resource::ClientSpec| spec.agent.as_deref() == Some(agent) && spec.headless.is_some();
-    state.provisioned.agents.contains_key(agent) && state.clients.values().any(|client| its(&client.spec))
+    state.provisioned.agents.contains_key(agent) && without_owner(state).any(|one| one == agent)
 }
 
 /// Whether a directory may set this agent of its going, so that stopping it here has something to say.

@@ -327,6 +327,13 @@ fn who_is_renamed_does_not_take_along_what_acts_without_them() {
     world.provision(replace("p-1", "jane.doe@example.com", true));
     assert_eq!(world.spec("helper").owner, JANE);
     assert!(!world.acts());
+    // Nor does the manifest of before say anything new.
+    let written = format!("{{owner: {JANE}, project: lab, ceiling: transactional}}");
+    world.apply(&document("Agent", "helper", &written)).unwrap();
+    assert_eq!(world.spec("helper").owner, JANE);
+    assert!(!world.acts());
+    world.apply(&document("Agent", "helper", "{owner: jane.doe@example.com, project: lab}")).unwrap();
+    assert!(world.acts(), "an administrator says who owns it");
 }
 
 #[test]

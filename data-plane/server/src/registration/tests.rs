@@ -3,7 +3,7 @@
 use bailiwick_runtime::{MasterKeyConfig, MasterKeys, connect::Targets, metrics::Registry};
 
 use super::*;
-use crate::fakes::control_plane::FakeControlPlane;
+use crate::fakes::{self, control_plane::FakeControlPlane};
 
 struct Bench {
     folder: tempfile::TempDir,
@@ -46,11 +46,6 @@ fn fresh() -> NodeSigner {
     NodeSigner::from_seed(&[9; 32]).unwrap()
 }
 
-fn nowhere() -> String {
-    let closed = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
-    format!("http://{closed}")
-}
-
 #[tokio::test]
 async fn a_run_that_reaches_a_control_plane_begins_as_the_first_reserve_and_is_registered() {
     let bench = Bench::new().await;
@@ -71,7 +66,8 @@ async fn a_run_without_control_plane_begins_as_its_reserve_if_it_has_something_t
     let bench = Bench::new().await;
     let reserved = bench.reserved().await;
     let (first, rest) = (reserved[0].epoch, reserved[1].epoch);
-    let alone = bench.registration(&nowhere());
+    let (nowhere, _held) = fakes::closed();
+    let alone = bench.registration(&format!("http://{nowhere}"));
     let begun = alone.begin(fresh(), reserved, true).await;
     assert_eq!((begun.epoch, begun.is_registered), (first, false));
     let left: Vec<_> = bench.reserves().load().unwrap().iter().map(|reserve| reserve.epoch).collect();

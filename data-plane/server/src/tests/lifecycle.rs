@@ -4,7 +4,7 @@ use super::*;
 
 #[tokio::test]
 async fn before_a_configuration_nothing_is_served() {
-    let closed = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
+    let (closed, _held) = fakes::closed();
     let mut node = Node::start(&format!("http://{closed}"), EventStream::in_process()).await;
     let get = |path: &str| Client::new().get(format!("{}{path}", node.url)).send();
     let posted = Client::new().post(format!("{}/mcp/finance", node.url)).body("{}").send().await.unwrap();

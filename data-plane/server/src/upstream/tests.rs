@@ -7,8 +7,10 @@ use bailiwick_proto::{Tier, mcp::Era};
 use serde_json::json;
 
 use super::*;
-use crate::fakes::loopback;
-use crate::fakes::server::{FakeServer, Mode, Speaks, raw_server, result_text, secure};
+use crate::fakes::{
+    self, loopback,
+    server::{FakeServer, Mode, Speaks, raw_server, result_text, secure},
+};
 
 mod api;
 mod bad;
@@ -232,7 +234,7 @@ async fn lengths_that_lie_and_broken_connections_are_faults() {
         assert_eq!(fault.reason().as_str(), expected, "{fault}");
         stop.request();
     }
-    let closed = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
+    let (closed, _held) = fakes::closed();
     let fault = ask(&upstream(), &format!("http://{closed}/mcp")).await.unwrap_err();
     assert_eq!(fault.reason().as_str(), "upstream_unreachable");
 }

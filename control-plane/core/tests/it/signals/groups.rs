@@ -29,7 +29,7 @@ fn the_newer_word_on_groups_counts_whichever_arrives_last() {
     // The signal is older than what the sign-in said, and comes after it.
     let mut world = example();
     signed_in(&mut world, 10, &["audit"]);
-    assert_eq!(moved(&mut world, 1, 60, &["finance"]), SignalOutcome::Outdated);
+    assert_eq!(moved(&mut world, 1, 71, &["finance"]), SignalOutcome::Outdated);
     assert_eq!(groups(&world), "audit");
     // It is newer.
     assert_eq!(moved(&mut world, 2, 5, &["finance"]), SignalOutcome::GroupsChanged);
@@ -40,8 +40,22 @@ fn the_newer_word_on_groups_counts_whichever_arrives_last() {
     // It dates nothing either.
     assert_eq!(moved(&mut world, 3, 5, &["audit"]), SignalOutcome::GroupsChanged);
     signed_in(&mut world, 0, &["finance"]);
-    assert_eq!(moved(&mut world, 4, 1, &["audit"]), SignalOutcome::Outdated);
+    assert_eq!(moved(&mut world, 4, 61, &["audit"]), SignalOutcome::Outdated);
     assert_eq!(groups(&world), "finance");
+}
+
+#[test]
+fn a_signal_from_just_before_a_sign_in_only_takes_away() {
+    let mut world = example();
+    signed_in(&mut world, 0, &["audit", "finance"]);
+    assert_eq!(moved(&mut world, 1, 60, &["finance", "managers"]), SignalOutcome::GroupsChanged);
+    assert_eq!(groups(&world), "finance");
+    assert_eq!(moved(&mut world, 2, 30, &["audit", "finance"]), SignalOutcome::GroupsUnchanged);
+    assert_eq!(moved(&mut world, 3, 31, &[]), SignalOutcome::Outdated, "signals are in order among themselves");
+    let mut world = example();
+    signed_in(&mut world, 0, &["audit", "finance"]);
+    assert_eq!(moved(&mut world, 3, 61, &[]), SignalOutcome::Outdated);
+    assert_eq!(groups(&world), "audit finance");
 }
 
 #[test]
@@ -50,7 +64,7 @@ fn a_sign_in_that_changes_no_groups_is_the_latest_word_on_them_too() {
     let now: Vec<String> = world.state.users.get(JANE).unwrap().spec.groups.iter().cloned().collect();
     let decision = signed_in(&mut world, 0, &now.iter().map(String::as_str).collect::<Vec<_>>());
     assert_eq!(types(&decision), ["person_signed_in"]);
-    assert_eq!(moved(&mut world, 1, 1, &["elsewhere"]), SignalOutcome::Outdated);
+    assert_eq!(moved(&mut world, 1, 61, &["elsewhere"]), SignalOutcome::Outdated);
     // A clock that is ahead does not hold later groups back.
     let (user, provider, session) = (JANE.into(), "acme".into(), "b-x".to_owned());
     let ahead = SignIn {

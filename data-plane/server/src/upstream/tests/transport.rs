@@ -221,7 +221,7 @@ async fn only_what_may_be_done_twice_is_sent_again_and_only_where_the_manifest_s
 
 #[tokio::test]
 async fn what_never_left_is_sent_again_whatever_it_does() {
-    let closed = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
+    let (closed, _held) = fakes::closed();
     let names = Names::new(&[&["127.0.0.1"]]);
     let upstream = upstream_within(loopback(), Means { resolver: Some(names.clone()), ..Means::default() });
     let retry = Some(Retry { attempts: 3, pause_ms: 1 });

@@ -235,8 +235,8 @@ impl Credentials {
         let asking = Asking::of(self.wish.binding, kept.dpop_key.as_ref().map(|key| key.as_str()))?;
         match grant::request(&self.web, &endpoint, &form, &asking).await {
             // What was bound once is not given without.
-            Ok(granted) if matches!((&asking, &granted.bound), (Asking::Dpop(_), Bound::Nothing)) => {
-                Err(Fault::answer(&endpoint, "the token is no longer bound to the key of the sign-in"))
+            Ok(granted) if kept.is_bound && matches!(granted.bound, Bound::Nothing) => {
+                Err(Fault::answer(&endpoint, "the token is bound no longer, and that of the sign-in was"))
             }
             Ok(granted) => self.admitted(&endpoint, granted).map(Some),
             Err(Fault::Refused { word, .. }) => {
@@ -291,6 +291,7 @@ impl Credentials {
             let why = "it gives no bound token, and its metadata say that it can; --binding none takes one that is not";
             return Err(Fault::answer(introduced.token_endpoint(), why));
         }
+        kept.is_bound = !is_unbound;
         self.admitted(introduced.token_endpoint(), granted)
     }
 

@@ -85,6 +85,7 @@ pub(crate) async fn introduce(
         client_id,
         registered,
         scope: scope.or_else(|| wish.scope.clone()).or_else(|| authority.scope.clone()),
+        is_bound: false,
         dpop_key: by_dpop.then(DpopKey::generate).transpose()?,
         refresh_token: None,
         endpoint_secret: kept.endpoint_secret.take(),

@@ -157,6 +157,17 @@ async fn only_a_refused_grant_is_forgotten() {
 }
 
 #[tokio::test]
+async fn what_was_bound_once_is_not_taken_unbound() {
+    let world = World::start(9).await;
+    let bound = Kept { is_bound: true, ..world.kept.clone() };
+    world.credentials.keeper.save(&bound).await.unwrap();
+    world.grants("r-2");
+    let fault = world.credentials.token().await.unwrap_err();
+    assert!(matches!(&fault, Fault::Answer { .. }), "{fault}");
+    assert!(world.credentials.present.lock().await.held.is_none());
+}
+
+#[tokio::test]
 async fn where_nobody_can_be_asked_no_server_hears_of_it() {
     let world = World::start(9).await;
     world.credentials.keeper.forget().await.unwrap();

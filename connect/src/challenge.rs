@@ -8,6 +8,8 @@ use std::{iter::Peekable, str::Chars};
 
 use http::{HeaderMap, header};
 
+use crate::scope;
+
 /// Longest challenge, and how many of them are looked at.
 const TEXT_BYTES_MAX: usize = 8 * 1024;
 const HEADERS_MAX: usize = 8;
@@ -59,8 +61,8 @@ impl Challenges {
     /// where it holds more than names of scopes are made of.
     pub(crate) fn scope_needed(&self) -> Option<&str> {
         let narrow = self.0.iter().find(|one| one.get("error") == Some("insufficient_scope"))?;
-        let is_of_names = |c: char| c.is_ascii_alphanumeric() || " :/._-+*@~=,".contains(c);
-        narrow.get("scope").filter(|scope| !scope.trim().is_empty() && scope.chars().all(is_of_names))
+        let is_of_names = |scope: &str| scope.split(' ').all(|word| word.is_empty() || scope::is_name(word));
+        narrow.get("scope").filter(|scope| !scope.trim().is_empty() && is_of_names(scope))
     }
 
     fn asks(&self, scheme: &str) -> bool {

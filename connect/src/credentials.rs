@@ -197,6 +197,7 @@ impl Credentials {
             kept.refresh_token = Some(next.clone());
         }
         kept.scope = granted.scope.clone().or(kept.scope);
+        kept.is_bound |= !matches!(granted.bound, Bound::Nothing);
         self.keep(&kept, present).await;
         if matches!(granted.bound, Bound::Nothing) && !std::mem::replace(&mut present.has_warned, true) {
             eprintln!("warning: this server gives no bound tokens; whoever steals one can use it until it ends");
@@ -234,9 +235,9 @@ impl Credentials {
         ];
         let asking = Asking::of(self.wish.binding, kept.dpop_key.as_ref().map(|key| key.as_str()))?;
         match grant::request(&self.web, &endpoint, &form, &asking).await {
-            // What was bound once is not given without.
-            Ok(granted) if kept.is_bound && matches!(granted.bound, Bound::Nothing) => {
-                Err(Fault::answer(&endpoint, "the token is bound no longer, and that of the sign-in was"))
+            // What was bound once is not given without. Beside its key an earlier build kept no more.
+            Ok(granted) if (kept.is_bound || kept.dpop_key.is_some()) && matches!(granted.bound, Bound::Nothing) => {
+                Err(Fault::answer(&endpoint, "the token is bound no longer, and one before it was"))
             }
             Ok(granted) => self.admitted(&endpoint, granted).map(Some),
             Err(Fault::Refused { word, .. }) => {
@@ -291,7 +292,6 @@ impl Credentials {
             let why = "it gives no bound token, and its metadata say that it can; --binding none takes one that is not";
             return Err(Fault::answer(introduced.token_endpoint(), why));
         }
-        kept.is_bound = !is_unbound;
         self.admitted(introduced.token_endpoint(), granted)
     }
 

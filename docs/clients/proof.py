@@ -56,7 +56,8 @@ class Client:
                    "Content-Type": "application/json", "Accept": "application/json, text/event-stream"}
         try:
             with urllib.request.urlopen(urllib.request.Request(self.url, body, headers)) as answer:
-                return answer.status, json.load(answer)
+                # All of it, or the last event of a stream.
+                return answer.status, json.loads(("\n" + answer.read().decode()).rpartition("\ndata:")[2])
         except urllib.error.HTTPError as refused:
             return refused.code, json.load(refused)
 

@@ -4,7 +4,7 @@
 //   node proof.ts call URL TOOL [ARGUMENTS]                  calls a tool, with ACCESS_TOKEN and BINDING_KEY, or with a
 //                                                            token that TOKEN_URL gives for CLIENT_ASSERTION
 //
-// Needs nothing but WebCrypto and fetch: Node 24, Deno, Bun, or a browser. The protocol: docs/security/binding.md.
+// Needs Node 24 and nothing else. The protocol: docs/security/binding.md.
 import { readFileSync } from "node:fs";
 
 const VERSION = "2026-07-28";
@@ -43,6 +43,7 @@ export async function boundToken(tokenUrl: string, assertion: string, resource: 
   return [given.access_token, decode(given.binding_key)];
 }
 
+const read = async (response: Response) => JSON.parse(`\n${await response.text()}`.split("\ndata:").pop()!);
 /** Of one resource. What it corrects its clock by lasts as long as it does. */
 export class Client {
   #aheadMs = 0;
@@ -71,12 +72,12 @@ export class Client {
     const body = JSON.stringify({ jsonrpc: "2.0", id: 1, method: "tools/call", params });
     const headers = { "Mcp-Protocol-Version": VERSION, "Mcp-Method": "tools/call", "Mcp-Name": tool };
     let response = await this.post(body, headers);
-    let answer = await response.json();
+    let answer = await read(response);
     const told = answer.error?.data;
     if (response.status === 401 && told?.reason === "proof_stale" && told.serverTime) {
       this.#aheadMs = told.serverTime - Date.now();
       response = await this.post(body, headers);
-      answer = await response.json();
+      answer = await read(response);
     }
     return { status: response.status, answer };
   }

@@ -7,6 +7,7 @@
 use serde_json::{Map, Value, json};
 
 use super::{
+    budget::Budget,
     document,
     filter::{Filter, Operator, Path, TEXT_BYTES_MAX, Target},
     patch,
@@ -117,7 +118,7 @@ fn printed(filter: &Filter) -> String {
         Filter::All(all) => joined(all, " and ", &|one| matches!(one, Filter::Any(_) | Filter::All(_))),
         Filter::Not(inner) => format!("not ({})", printed(inner)),
         Filter::Present(of) => format!("{} pr", path(of)),
-        Filter::Compare(of, operator, literal) => format!("{} {} {literal}", path(of), word(*operator)),
+        Filter::Compare(of, operator, literal) => format!("{} {} {}", path(of), word(*operator), literal.value),
         Filter::Among(of, inner) => format!("{}[{}]", path(of), printed(inner)),
     }
 }
@@ -158,7 +159,7 @@ pub(crate) fn check_patch(input: &[u8]) -> Checked {
     // and as were sent.
     let sent_values = input.iter().filter(|byte| **byte == b'{' || **byte == b'"').count();
     let grown_max = input.len().saturating_mul(2 + sent_values.min(VALUES_MAX));
-    if patch::apply(&mut after, operations, Type::User).is_err() {
+    if patch::apply(&mut after, operations, Type::User, &mut Budget::default()).is_err() {
         return Ok(false);
     }
     let length = |document: &Map<String, Value>| Value::Object(document.clone()).to_string().len();

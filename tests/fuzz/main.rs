@@ -37,6 +37,7 @@ mod proxy_protocol;
 mod scim {
     const MEDIA_TYPE: &str = "application/scim+json";
 
+    mod budget;
     mod document;
     mod fault;
     mod filter;

@@ -6,8 +6,9 @@
 //                   call TOOL
 //
 // The first line is {"authorize": URL}; it reads from stdin where the person's browser was sent back to. It redeems the
-// code and refreshes with its key, and tries to refresh with another. The last line is {"ok", "jkt", "tokens": [first,
-// second], "refused": word}, or {"ok": false, "error"}.
+// code and refreshes with its key, calls the tool with the second token and its key, and tries to refresh with another.
+// The last line is {"ok", "jkt", "tokens": [first, second], "result", "statuses": of what the MCP endpoint answered,
+// "refused": word}, or {"ok": false, "error"}.
 
 import { once } from 'node:events';
 import { createInterface } from 'node:readline';
@@ -22,12 +23,15 @@ const { values, positionals } = parseArgs({
   allowPositionals: true,
   options: Object.fromEntries(OPTIONS.map((name) => [name, { type: 'string' }])),
 });
-if (OPTIONS.some((name) => !values[name]) || positionals[0] !== 'call') {
+const [operation, tool] = positionals;
+if (OPTIONS.some((name) => !values[name]) || operation !== 'call' || !tool) {
   console.error('usage: dpop_client.mjs --url URL --redirect URI --client-id ID --library NAME --alg ALG call TOOL');
   process.exit(2);
 }
 const SCOPE = 'mcp:read mcp:write';
 const ALG = values.alg === 'EdDSA' ? 'Ed25519' : values.alg;
+const MODERN = '2026-07-28';
+const REQUEST_MILLISECONDS_MAX = 30_000;
 
 function say(line) {
   return new Promise((resolve) => process.stdout.write(`${JSON.stringify(line)}\n`, resolve));
@@ -54,6 +58,40 @@ async function refusal(promise, wordOf) {
   );
 }
 
+const statuses = [];
+
+/** Asks the MCP endpoint, and keeps what it answered. */
+async function asked(url, options) {
+  const response = await fetch(url, options);
+  statuses.push(response.status);
+  return response;
+}
+
+/** A call in one request, for libraries that know nothing of MCP: method, headers and body. */
+function request() {
+  const meta = {
+    'io.modelcontextprotocol/protocolVersion': MODERN,
+    'io.modelcontextprotocol/clientCapabilities': {},
+    'io.modelcontextprotocol/clientInfo': { name: 'bailiwick-tests', version: '1.0.0' },
+  };
+  const params = { name: tool, arguments: {}, _meta: meta };
+  const headers = new Headers({
+    'content-type': 'application/json',
+    accept: 'application/json, text/event-stream',
+    'mcp-protocol-version': MODERN,
+    'mcp-method': 'tools/call',
+    'mcp-name': tool,
+  });
+  return { headers, body: JSON.stringify({ jsonrpc: '2.0', id: 1, method: 'tools/call', params }) };
+}
+
+/** What the tool gave. */
+async function resultOf(response) {
+  const answer = await response.json();
+  if (!answer.result) throw new Error(`${response.status}: ${JSON.stringify(answer)}`);
+  return answer.result;
+}
+
 async function found() {
   const { resource, authorization_servers: servers } = await sdk.discoverOAuthProtectedResourceMetadata(values.url);
   return { resource, issuer: new URL(servers[0]) };
@@ -78,9 +116,15 @@ async function byOpenidClient() {
   const callback = await sentBack(relying.buildAuthorizationUrl(config, parameters));
   const first = await relying.authorizationCodeGrant(config, callback, checks, { resource }, { DPoP });
   const second = await relying.refreshTokenGrant(config, first.refresh_token, { resource }, { DPoP });
+  const { headers, body } = request();
+  const how = [new URL(values.url), 'POST', body, headers, { DPoP }];
+  config[relying.customFetch] = asked;
+  const result = await resultOf(await relying.fetchProtectedResource(config, second.access_token, ...how));
+  config[relying.customFetch] = undefined;
   const other = relying.getDPoPHandle(config, await relying.randomDPoPKeyPair(ALG));
   const refused = relying.refreshTokenGrant(config, second.refresh_token, { resource }, { DPoP: other });
-  return { jkt: await thumbprint(keys), tokens: [first, second], refused: await refusal(refused, ({ error }) => error) };
+  const word = await refusal(refused, ({ error }) => error);
+  return { jkt: await thumbprint(keys), tokens: [first, second], result, refused: word };
 }
 
 async function byOauth4webapi() {
@@ -128,9 +172,16 @@ async function byOauth4webapi() {
   const own = strict.DPoP(client, keys);
   const first = await twice(own, redeem);
   const second = await twice(own, refresh(first.refresh_token));
+  const call = (DPoP) => {
+    const { headers, body } = request();
+    const how = { DPoP, ...plain, [strict.customFetch]: asked };
+    return strict.protectedResourceRequest(second.access_token, 'POST', new URL(values.url), headers, body, how);
+  };
+  const result = await resultOf(await twice(own, call));
   const other = strict.DPoP(client, await strict.generateKeyPair(ALG));
   const refused = twice(other, refresh(second.refresh_token));
-  return { jkt: await thumbprint(keys), tokens: [first, second], refused: await refusal(refused, ({ error }) => error) };
+  const word = await refusal(refused, ({ error }) => error);
+  return { jkt: await thumbprint(keys), tokens: [first, second], result, refused: word };
 }
 
 /** What the SDK keeps between its requests, with a key. */
@@ -155,6 +206,19 @@ class Kept {
   redirectToAuthorization = (url) => void (this.asked = url);
 }
 
+/** A call over the SDK's own transport, which makes the proofs. */
+async function callBySdk(kept) {
+  const client = new sdk.Client({ name: 'bailiwick-tests', version: '1.0.0' });
+  const transport = new sdk.StreamableHTTPClientTransport(new URL(values.url), { authProvider: kept, fetch: asked });
+  const options = { timeout: REQUEST_MILLISECONDS_MAX };
+  await client.connect(transport, options);
+  try {
+    return await client.callTool({ name: tool, arguments: {} }, options);
+  } finally {
+    await client.close();
+  }
+}
+
 async function bySdk() {
   const session = await sdk.DpopSession.create({ alg: values.alg });
   const kept = new Kept(session);
@@ -166,6 +230,7 @@ async function bySdk() {
   const first = kept.tokens();
   await sdk.auth(kept, { serverUrl, scope: SCOPE });
   const second = kept.tokens();
+  const result = await callBySdk(kept);
   kept.session = await sdk.DpopSession.create({ alg: values.alg });
   kept.asked = null;
   // Refused, the SDK throws the grant away and would have the person asked again.
@@ -173,12 +238,12 @@ async function bySdk() {
     (word) => (word === 'REDIRECT' ? 'invalid_grant' : word),
     (error) => error.code ?? error.errorCode ?? error.message,
   );
-  return { jkt: session.thumbprint, tokens: [first, second], refused };
+  return { jkt: session.thumbprint, tokens: [first, second], result, refused };
 }
 
 const ways = { 'openid-client': byOpenidClient, oauth4webapi: byOauth4webapi, sdk: bySdk };
 const line = await ways[values.library]().then(
-  (done) => ({ ok: true, ...done }),
+  (done) => ({ ok: true, statuses, ...done }),
   (error) => ({
     ok: false,
     error: { name: error.name, message: error.message, code: error.code ?? null, cause: String(error.cause ?? '') },

@@ -94,7 +94,8 @@ fn is_required(scenario: &str) -> bool {
 }
 
 impl Results {
-    /// Of the scenarios that the revision requires, how many have no check that failed, and how many there are.
+    /// Of the scenarios that the revision requires, how many have a check that succeeded and none that failed, and how
+    /// many there are.
     #[must_use]
     pub fn passed(&self) -> (usize, usize) {
         self.passed_of(is_required)
@@ -104,7 +105,9 @@ impl Results {
     #[must_use]
     pub fn passed_of(&self, counts: fn(&str) -> bool) -> (usize, usize) {
         let counted = || self.0.iter().filter(|(name, _)| counts(name));
-        let passed = counted().filter(|(_, checks)| checks.values().all(|check| check.status != "FAILURE"));
+        let has = |checks: &BTreeMap<String, Check>, status: &str| checks.values().any(|check| check.status == status);
+        // One without a verdict has shown nothing.
+        let passed = counted().filter(|(_, checks)| has(checks, "SUCCESS") && !has(checks, "FAILURE"));
         (passed.count(), counted().count())
     }
 
@@ -225,6 +228,8 @@ mod tests {
         assert_eq!((one.passed(), two.passed()), ((1, 1), (0, 1)));
         let unscored: Results = serde_json::from_str(r#"{"tasks-lifecycle":{"a":{"status":"FAILURE"}}}"#).unwrap();
         assert_eq!(unscored.passed(), (0, 0));
+        let silent: Results = serde_json::from_str(r#"{"s":{},"t":{"a":{"status":"SKIPPED"}}}"#).unwrap();
+        assert_eq!(silent.passed(), (0, 2), "nothing was shown");
         assert!(one.differences(&one).is_empty());
     }
 }

@@ -1,7 +1,7 @@
 //! A client over HTTP/3: one QUIC connection, and requests of [`McpClient`](crate::McpClient) on it.
 //!
-//! What it sends is what the same request would be over TCP. It trusts one certificate, and is in no hurry: an answer
-//! is read when the test says so. Specification: RFC 9114.
+//! What it sends is what the same request would be over TCP. It trusts one certificate, may show one of its own, and is
+//! in no hurry: an answer is read when the test says so. Specification: RFC 9114.
 
 use std::{fmt, net::Ipv4Addr, sync::Arc, time::Duration};
 
@@ -11,7 +11,10 @@ use h3::client::{RequestStream, SendRequest};
 use http::{HeaderMap, StatusCode};
 use quinn::{ClientConfig, Connection, Endpoint, crypto::rustls::QuicClientConfig};
 use reqwest::{RequestBuilder, Url};
-use rustls::RootCertStore;
+use rustls::{
+    RootCertStore,
+    pki_types::{CertificateDer, PrivateKeyDer},
+};
 use serde_json::Value;
 use tokio::{task::JoinHandle, time::timeout};
 
@@ -28,6 +31,15 @@ pub struct Http3Client {
     driver: JoinHandle<()>,
 }
 
+/// A certificate of a client's own, and its key.
+#[derive(Debug)]
+pub struct ClientCertificate {
+    /// In DER.
+    pub certificate: CertificateDer<'static>,
+    /// In DER.
+    pub key: PrivateKeyDer<'static>,
+}
+
 /// A request that was sent. Dropped before its answer is whole, its client is no longer interested.
 pub struct Answering(RequestStream<h3_quinn::BidiStream<Bytes>, Bytes>);
 
@@ -36,11 +48,21 @@ impl Http3Client {
     ///
     /// # Errors
     /// When nobody answers there, or shows another certificate.
-    #[expect(clippy::disallowed_methods, reason = "tests have no supervisor; the task ends with the client's value")]
     pub async fn connect(url: &str, trusted: &Trusted) -> Result<Self> {
+        Self::connect_showing(url, trusted, None).await
+    }
+
+    /// The same, showing a certificate.
+    ///
+    /// # Errors
+    /// As of [`Self::connect`].
+    #[expect(clippy::disallowed_methods, reason = "tests have no supervisor; the task ends with the client's value")]
+    pub async fn connect_showing(url: &str, trusted: &Trusted, own: Option<&ClientCertificate>) -> Result<Self> {
         let port = Url::parse(url)?.port().context("no port")?;
         let mut endpoint = Endpoint::client((Ipv4Addr::LOCALHOST, 0).into())?;
-        endpoint.set_default_client_config(config(trusted)?);
+        let mut tls = tls(trusted, own)?;
+        tls.alpn_protocols = vec![b"h3".to_vec()];
+        endpoint.set_default_client_config(ClientConfig::new(Arc::new(QuicClientConfig::try_from(tls)?)));
         let connecting = endpoint.connect((Ipv4Addr::LOCALHOST, port).into(), "127.0.0.1")?;
         let connection = timeout(WAIT_MAX, connecting).await.context("no handshake")??;
         let (mut driver, requests) = h3::client::new(h3_quinn::Connection::new(connection.clone())).await?;
@@ -132,13 +154,19 @@ impl Answering {
     }
 }
 
-fn config(trusted: &Trusted) -> Result<ClientConfig> {
+/// TLS 1.3 of a client that trusts this, and shows a certificate of its own where it has one.
+///
+/// # Errors
+/// When a certificate is none, or is not the key's.
+pub fn tls(trusted: &Trusted, own: Option<&ClientCertificate>) -> Result<rustls::ClientConfig> {
     let mut roots = RootCertStore::empty();
     roots.add(trusted.certificate.clone())?;
     let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
     let tls = rustls::ClientConfig::builder_with_provider(provider);
     let tls = tls.with_protocol_versions(&[&rustls::version::TLS13])?;
-    let mut tls = tls.with_root_certificates(roots).with_no_client_auth();
-    tls.alpn_protocols = vec![b"h3".to_vec()];
-    Ok(ClientConfig::new(Arc::new(QuicClientConfig::try_from(tls)?)))
+    let tls = tls.with_root_certificates(roots);
+    Ok(match own {
+        Some(own) => tls.with_client_auth_cert(vec![own.certificate.clone()], own.key.clone_key())?,
+        None => tls.with_no_client_auth(),
+    })
 }

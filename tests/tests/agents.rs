@@ -2,20 +2,25 @@
 
 #![expect(clippy::indexing_slicing, clippy::disallowed_methods, reason = "a test that panics fails, as it should")]
 
-use std::sync::{
-    Arc,
-    atomic::{AtomicUsize, Ordering},
+use std::{
+    process::{Command, Output, Stdio},
+    sync::{
+        Arc,
+        atomic::{AtomicUsize, Ordering},
+    },
 };
 
 use anyhow::{Context, Result, ensure};
-use axum::{Json, Router, routing::get};
+use axum::{Json, Router, http::Uri, routing::get};
 use bailiwick_tests::{
-    Deployment, McpClient, ScriptedServer, Shape, both, eventually,
+    Deployment, Knobs, McpClient, ScriptedServer, Shape, both, deployment, eventually,
     manifests::{manifest, person},
     scripted::tool,
 };
+use jiff::{Timestamp, ToSpan as _};
 use serde_json::{Value, json};
-use tokio::net::TcpListener;
+use tempfile::TempDir;
+use tokio::{net::TcpListener, task::block_in_place};
 
 const JANE: &str = "jane@example.com";
 const AGENTS: usize = 10_000;
@@ -67,6 +72,92 @@ async fn an_agent_is_listed_with_whose_it_is_and_when_it_was_used(shape: Shape) 
     Ok(())
 }
 
+/// An administrator whose clock is ahead: what happened now was long ago to them.
+struct Ahead(TempDir);
+
+impl Ahead {
+    fn by(hours: i64) -> Result<Self> {
+        let folder = tempfile::tempdir()?;
+        for clock in &mut Knobs::install(folder.path(), &["cli"])? {
+            clock.clock_off_by(hours * 3_600)?;
+        }
+        Ok(Self(folder))
+    }
+
+    fn list(&self, deployment: &Deployment, more: &[&str]) -> Result<Output> {
+        let mut command = Command::new(deployment::binary("bailiwick"));
+        command.args(["agent", "list"]).args(more).stdin(Stdio::null());
+        command.env("BAILIWICK_ADMIN", deployment.admins.join(",")).env("BAILIWICK_LEDGER", &deployment.ledger);
+        command.env("LD_PRELOAD", self.0.path().join("faults.so")).env("FAULT_KNOBS", self.0.path().join("cli.knobs"));
+        let output = block_in_place(|| command.output())?;
+        ensure!(output.status.success(), "{more:?}: {}", String::from_utf8_lossy(&output.stderr));
+        Ok(output)
+    }
+
+    /// The dormant ones.
+    fn dormant(&self, deployment: &Deployment, more: &[&str]) -> Result<Vec<Value>> {
+        let output = self.list(deployment, &[&["-o", "json", "--dormant"], more].concat())?;
+        let answer: Value = serde_json::from_slice(&output.stdout)?;
+        Ok(answer["items"].as_array().cloned().unwrap_or_default())
+    }
+}
+
+/// Where a ledger answers that knows of one call.
+async fn ledger_of(agent: &str, called: Timestamp) -> Result<String> {
+    let (listener, of_agent) = (TcpListener::bind(("127.0.0.1", 0)).await?, format!("agent={agent}&"));
+    let url = format!("http://{}", listener.local_addr()?);
+    let answer = move |asked: Uri| {
+        let is_its = asked.query().is_some_and(|query| query.starts_with(&of_agent));
+        let calls = is_its.then(|| json!({"kind": "call.intent", "ts": called.to_string()}));
+        async move { Json(json!({"items": Vec::from_iter(calls)})) }
+    };
+    tokio::spawn(async move {
+        drop(axum::serve(listener, Router::new().route("/v1/records", get(answer))).await);
+    });
+    Ok(url)
+}
+
+async fn an_agent_that_nobody_used_for_so_long_is_dormant(shape: Shape) -> Result<()> {
+    let deployment = Deployment::start(shape).await?;
+    let server = ScriptedServer::start(vec![tool("read", "retrieval")]).await?;
+    let people = person(JANE, "buyers", "assistant") + &person("eve@example.com", "buyers", "writer");
+    let idle = manifest("Agent", "idle", &format!("{{owner: {JANE}, project: billing}}"));
+    deployment.apply(&(server.manifests("shop", "plain") + &people + &idle))?;
+    let token = |user: &str, agent: &str| -> Result<String> {
+        let issued = deployment.token_for(user, agent, "shop", "retrieval", "2d")?;
+        Ok(issued["access_token"].as_str().context("no token")?.to_owned())
+    };
+    let caller = McpClient::new(&deployment.mcp[0], "shop", &token(JANE, "assistant")?);
+    token("eve@example.com", "writer")?;
+    eventually("the ledger tells of the call", async || {
+        caller.call("read", json!({})).await.ok()?.body.get("result")?;
+        listed(&deployment, &["--owner", JANE]).ok()?[0]["last_call_at"].as_str().map(drop)
+    })
+    .await?;
+    let later = Ahead::by(36)?;
+    let dormant = later.dormant(&deployment, &["1"])?;
+    ensure!(names(&dormant) == ["assistant", "idle", "writer"], "{dormant:?}");
+    ensure!(dormant.iter().all(|agent| agent["dormant"] == true), "{dormant:?}");
+    ensure!(dormant[0]["last_call_at"].is_string() && dormant[2]["last_call_at"].is_null(), "{dormant:?}");
+    let hers = later.dormant(&deployment, &["1", "--owner", "eve@example.com"])?;
+    ensure!(names(&hers) == ["writer"], "{hers:?}");
+    for days in [&["2"][..], &[]] {
+        let dormant = later.dormant(&deployment, days)?;
+        ensure!(dormant.is_empty(), "younger than {days:?}: {dormant:?}");
+    }
+    let table = String::from_utf8(later.list(&deployment, &["--dormant", "1"])?.stdout)?;
+    ensure!(table.matches("dormant").count() == 3 && table.contains("never"), "{table}");
+    // Who has a token that is still good is dormant only by a ledger's word.
+    let called = ledger_of("assistant", Timestamp::now() + 30.hours()).await?;
+    let dormant = later.dormant(&deployment, &["1", "--ledger", &called])?;
+    ensure!(names(&dormant) == ["idle", "writer"], "{dormant:?}");
+    let without = later.list(&deployment, &["--dormant", "1", "--ledger", "http://127.0.0.1:1"])?;
+    let (shown, said) = (String::from_utf8(without.stdout)?, String::from_utf8(without.stderr)?);
+    ensure!(shown.contains("idle") && !shown.contains("assistant") && !shown.contains("writer"), "{shown}");
+    ensure!(said.contains("2 agents have tokens that are still good"), "{said}");
+    Ok(())
+}
+
 async fn without_a_ledger_everything_else_is_shown_and_that_is_said(shape: Shape) -> Result<()> {
     let deployment = Deployment::start(shape).await?;
     deployment.apply(&person(JANE, "buyers", "assistant"))?;
@@ -79,6 +170,7 @@ async fn without_a_ledger_everything_else_is_shown_and_that_is_said(shape: Shape
 
 both! {
     an_agent_is_listed_with_whose_it_is_and_when_it_was_used
+    an_agent_that_nobody_used_for_so_long_is_dormant
     without_a_ledger_everything_else_is_shown_and_that_is_said
 }
 
@@ -101,7 +193,7 @@ async fn ten_thousand_agents_are_not_ten_thousand_questions() -> Result<()> {
     let serving = tokio::spawn(async move {
         drop(axum::serve(listener, Router::new().route("/v1/records", get(answer))).await);
     });
-    let agents = tokio::task::block_in_place(|| listed(&deployment, &["--ledger", &ledger]))?;
+    let agents = block_in_place(|| listed(&deployment, &["--ledger", &ledger]))?;
     serving.abort();
     ensure!(agents.len() == AGENTS, "{} agents", agents.len());
     let asked = asked.load(Ordering::Relaxed);

@@ -4,7 +4,7 @@ use std::net::SocketAddr;
 
 use clap::{Args, Subcommand, ValueEnum};
 
-use super::{Keys, Output};
+use super::{Binding, Keys, Output};
 
 #[derive(Debug, Subcommand)]
 pub(crate) enum ClientCommand {
@@ -53,6 +53,9 @@ pub(crate) struct ClientSetupArgs {
     /// The OAuth client to be; see `connect`.
     #[arg(long, value_name = "ID")]
     pub(crate) client_id: Option<String>,
+    /// How tokens may be bound; see `connect`.
+    #[arg(long, value_enum, default_value_t)]
+    pub(crate) binding: Binding,
     /// Where keys are kept; see `connect`.
     #[arg(long, value_enum, default_value_t)]
     pub(crate) keys: Keys,

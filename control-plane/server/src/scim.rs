@@ -9,6 +9,8 @@
 //! a directory is nobody; sorting.
 
 mod agents;
+mod apart;
+mod budget;
 mod bulk;
 mod document;
 mod fault;
@@ -36,6 +38,7 @@ use bailiwick_control_plane_core::{refusal::Refusal, scim_token};
 use serde_json::{Map, Value, json};
 
 use self::{
+    apart::Places,
     fault::Fault,
     listing::{RESULTS_MAX, Search},
     resource::{Wanted, location, tag},
@@ -61,7 +64,7 @@ const TOKEN_BYTES_MAX: usize = 256;
 
 /// What is served under [`PREFIX`].
 pub(crate) fn routes(services: Services) -> Router {
-    let enters = middleware::from_fn_with_state(services.clone(), enter);
+    let enters = middleware::from_fn_with_state((services.clone(), Places::default()), enter);
     let noted = middleware::from_fn_with_state(services.refusals, refusals::note);
     let one = |of: Type| {
         get(move |service, id, query, headers| show(of, service, id, query, headers))
@@ -100,7 +103,7 @@ pub(crate) fn routes(services: Services) -> Router {
 }
 
 /// The layer that lets directories in.
-async fn enter(State(services): State<Services>, mut request: Request, next: Next) -> Response {
+async fn enter(State((services, places)): State<(Services, Places)>, mut request: Request, next: Next) -> Response {
     let _share = match services.limits.directory(request.extensions()) {
         Ok(share) => share,
         Err(error) => return error.into_response(),
@@ -129,7 +132,7 @@ async fn enter(State(services): State<Services>, mut request: Request, next: Nex
     };
     let actor = format!("scim:{name}");
     let base = service::base(&services);
-    request.extensions_mut().insert(Service { services, actor, base });
+    request.extensions_mut().insert(Service { services, actor, base, places });
     let response = next.run(request).await;
     // What a directory that is let in does wrong is its own affair.
     let known = Refusal { grant: "scim".to_owned(), ..Refusal::default() };
@@ -250,9 +253,7 @@ async fn search(
 /// Looks elsewhere than where others are served: everybody may have to be looked at.
 async fn found(service: &Service, search: Search) -> Result<Response, Fault> {
     let base = service.base.clone();
-    let state = service.services.domain.read(Clone::clone);
-    let looking = tokio::task::spawn_blocking(move || search.run(&state, &base));
-    looking.await.map_err(|_| Fault::unavailable())?.map(|found| answered(StatusCode::OK, found))
+    service.apart(move |state| search.run(state, &base)).await.map(|found| answered(StatusCode::OK, found))
 }
 
 async fn create(

@@ -12,6 +12,7 @@ use bailiwick_tests::{
     deployment::repository,
     manifests::{manifest, person},
     peers::place,
+    prover::{Prover, now},
     scripted::tool,
 };
 use base64::{
@@ -383,6 +384,82 @@ async fn other_peoples_clients_find_where_to_show_their_certificate_and_get_toke
         let http = identity.into_iter().fold(http, reqwest::ClientBuilder::identity).build()?;
         let request = http.post(format!("{}/oauth/token", company.proxy.url)).header("Client-Cert", &told);
         is_nobody(&Answer::to(request.form(&company.asking(NIGHTLY))).await?, "a client's own header");
+    }
+    Ok(())
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_client_proves_its_key_for_the_endpoint_where_it_shows_its_certificate() -> Result<()> {
+    let company = Company::start().await?;
+    let (client, host) = ("hourly", "hourly.acme.example");
+    let spec = json!({"agent": AGENT, "auth": "tls_client_auth", "certificate": {"san_dns": host}, "binding": "dpop",
+        "headless": {"virtual_servers": ["shop"]}});
+    company.deployment.apply(&manifest("Client", client, &spec.to_string()))?;
+    let shown = company.authority.signs(host, |_| {})?;
+    let http = company.proxy.trusted.over_tcp()?.identity(shown.identity()?).build()?;
+    let (alias, own) = (format!("{}/oauth/token", company.proxy.url), format!("{}/oauth/token", company.issuer));
+    let prover = Prover::new()?;
+    let ask = async |url: &str, nonce: Option<&str>, headers: &[(&str, &str)]| {
+        let request = http.post(&alias).header("dpop", prover.proof("POST", url, nonce)?).form(&company.asking(client));
+        Answer::to(headers.iter().fold(request, |request, (name, value)| request.header(*name, *value))).await
+    };
+    let first = ask(&alias, None, &[]).await?;
+    ensure!(first.status == 400 && first.body["error"] == "use_dpop_nonce", "{}", first.text);
+    let nonce = first.headers.get("dpop-nonce").context("no nonce")?.to_str()?;
+    for url in [&alias, &own] {
+        let given = ask(url, Some(nonce), &[]).await?;
+        ensure!(given.status == 200 && given.body["token_type"] == "DPoP", "{url}: {}", given.text);
+        let payload = text(&given.body, "access_token").split('.').nth(1).context("no JWT")?;
+        let claims: Value = serde_json::from_slice(&URL_SAFE_NO_PAD.decode(payload)?)?;
+        ensure!(claims["cnf"] == json!({"jkt": prover.jkt()}), "{url}: {claims}");
+    }
+    let named = [("host", "evil.example"), ("x-forwarded-host", "evil.example")];
+    for (url, headers) in [
+        ("https://evil.example/oauth/token", &[][..]),
+        ("https://evil.example/oauth/token", &named[..]),
+        ("http://evil.example/oauth/token", &named[..]),
+        (format!("{}/oauth/revoke", company.proxy.url).as_str(), &[][..]),
+        (company.proxy.url.as_str(), &[][..]),
+        (alias.replace("https://", "http://").as_str(), &[][..]),
+        ("https://127.0.0.1/oauth/token", &[][..]),
+    ] {
+        let refused = ask(url, Some(nonce), headers).await?;
+        ensure!(refused.status == 400 && refused.body["error"] == "invalid_dpop_proof", "{url}: {}", refused.text);
+    }
+    Ok(())
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_a_client_signs_may_be_for_either_endpoint_and_for_nobody_elses() -> Result<()> {
+    let company = Company::start().await?;
+    let (client, key) = ("signing", Prover::new()?);
+    let mut jwk = key.jwk();
+    (jwk["alg"], jwk["kid"]) = ("EdDSA".into(), "k".into());
+    let spec = json!({"agent": AGENT, "auth": "private_key_jwt", "jwks": json!({"keys": [jwk]}).to_string(),
+        "headless": {"virtual_servers": ["shop"]}});
+    company.deployment.apply(&manifest("Client", client, &spec.to_string()))?;
+    let http = company.proxy.trusted.over_tcp()?.build()?;
+    let ask = async |audience: &str| {
+        let (from, until) = (now()?, now()? + 60);
+        let claims = json!({"iss": client, "sub": client, "aud": audience, "jti": audience, "iat": from, "exp": until});
+        let signed = key.sign(&json!({"alg": "EdDSA", "typ": "JWT", "kid": "k"}), &claims);
+        let proof = [
+            ("client_assertion_type", "urn:ietf:params:oauth:client-assertion-type:jwt-bearer"),
+            ("client_assertion", signed.as_str()),
+        ];
+        let form = [company.asking(client), proof.to_vec()].concat();
+        Answer::to(http.post(format!("{}/oauth/token", company.proxy.url)).form(&form)).await
+    };
+    for audience in [
+        company.issuer.clone(),
+        format!("{}/oauth/token", company.issuer),
+        format!("{}/oauth/token", company.proxy.url),
+    ] {
+        let given = ask(&audience).await?;
+        ensure!(given.status == 200 && given.body["access_token"].is_string(), "{audience}: {}", given.text);
+    }
+    for audience in ["https://evil.example/oauth/token", company.proxy.url.as_str(), "https://127.0.0.1/oauth/token"] {
+        is_nobody(&ask(audience).await?, audience);
     }
     Ok(())
 }

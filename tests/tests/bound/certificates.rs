@@ -1,21 +1,35 @@
 //! Tokens that are bound to certificates (mTLS): given to who has shown one to the proxy in front of the authorization
 //! server, and good only on connections on which that same one was shown, over TCP and QUIC.
 
+use std::{net::Ipv4Addr, sync::Arc};
+
 use anyhow::{Context, Result, ensure};
 use bailiwick_tests::{
-    Answer, Deployment, Http3Client, McpClient, ScriptedServer, ServedCertificate, Shape, eventually,
-    manifests::person, scripted::tool,
+    Answer, Deployment, Http3Client, McpClient, ScriptedServer, ServedCertificate, Shape, Trusted, eventually,
+    http3::{ClientCertificate, tls},
+    manifests::person,
+    scripted::tool,
 };
 use base64::{Engine as _, engine::general_purpose::STANDARD};
 use rcgen::{CertifiedKey, generate_simple_self_signed};
-use reqwest::Identity;
+use reqwest::{Identity, RequestBuilder, header::HeaderMap};
+use rustls::{
+    ClientConfig, HandshakeKind,
+    pki_types::{PrivateKeyDer, ServerName},
+};
 use serde_json::json;
+use tokio::{
+    io::{AsyncReadExt as _, AsyncWriteExt as _},
+    net::TcpStream,
+};
+use tokio_rustls::TlsConnector;
 
 use super::{AGENT, JANE, TOOLS, World, clients::SigningClient, is_served, refusal};
 
 /// A client's own certificate, which no authority has signed.
 struct Shown {
     identity: Identity,
+    certificate: ClientCertificate,
     /// As the proxy tells it.
     told: String,
 }
@@ -24,7 +38,9 @@ impl Shown {
     fn new() -> Result<Self> {
         let CertifiedKey { cert, signing_key } = generate_simple_self_signed(vec!["a client".to_owned()])?;
         let identity = Identity::from_pem(format!("{}{}", cert.pem(), signing_key.serialize_pem()).as_bytes())?;
-        Ok(Self { identity, told: format!(":{}:", STANDARD.encode(cert.der())) })
+        let key = PrivateKeyDer::try_from(signing_key.serialize_der()).map_err(anyhow::Error::msg)?;
+        let certificate = ClientCertificate { certificate: cert.der().clone(), key };
+        Ok(Self { identity, certificate, told: format!(":{}:", STANDARD.encode(cert.der())) })
     }
 }
 
@@ -45,6 +61,43 @@ async fn ask(client: &SigningClient, told: &[&str], more: &[(&str, &str)]) -> Re
         request = request.header("client-cert", *certificate);
     }
     Answer::to(request).await
+}
+
+/// A call of `charge`.
+fn call(client: &McpClient) -> RequestBuilder {
+    client.modern_request(json!({}), "tools/call", json!({"name": "charge", "arguments": {}}))
+}
+
+/// What a request gets over a connection of its own, and how that one began.
+async fn alone(tls: &Arc<ClientConfig>, request: RequestBuilder) -> Result<(HandshakeKind, Answer)> {
+    let request = request.build()?;
+    let port = request.url().port().context("no port")?;
+    let body = request.body().and_then(reqwest::Body::as_bytes).unwrap_or_default();
+    let mut sent = format!("POST {} HTTP/1.1\r\nhost: 127.0.0.1:{port}\r\n", request.url().path());
+    for (name, value) in request.headers() {
+        sent += &format!("{name}: {}\r\n", value.to_str()?);
+    }
+    sent += &format!("content-length: {}\r\nconnection: close\r\n\r\n", body.len());
+    let tcp = TcpStream::connect((Ipv4Addr::LOCALHOST, port)).await?;
+    let mut connection = TlsConnector::from(Arc::clone(tls)).connect(ServerName::try_from("127.0.0.1")?, tcp).await?;
+    connection.write_all(&[sent.as_bytes(), body].concat()).await?;
+    let mut read = String::new();
+    connection.read_to_string(&mut read).await?;
+    let (head, text) = read.split_once("\r\n\r\n").context("no answer")?;
+    let status = head.split(' ').nth(1).context("no status")?.parse()?;
+    let body = serde_json::from_str(text).unwrap_or_default();
+    let kind = connection.get_ref().1.handshake_kind().context("no handshake")?;
+    Ok((kind, Answer { status, headers: HeaderMap::new(), text: text.to_owned(), body }))
+}
+
+/// TLS 1.3 goes on with a session where it can: the certificate that was shown when it began counts on each connection.
+async fn counts_when_resumed(trusted: &Trusted, own: &Shown, holder: &McpClient) -> Result<()> {
+    let config = Arc::new(tls(trusted, Some(&own.certificate))?);
+    for expected in [HandshakeKind::Full, HandshakeKind::Resumed, HandshakeKind::Resumed] {
+        let (kind, answer) = alone(&config, call(holder)).await?;
+        ensure!(kind == expected && is_served(&answer), "{kind:?} instead of {expected:?}: {}", answer.text);
+    }
+    Ok(())
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -92,24 +145,29 @@ async fn a_token_of_a_certificate_is_good_where_that_one_is_shown_and_nowhere_el
             eventually("the token is good", async || holder.call("charge", json!({})).await.ok().filter(is_served));
         answer.await?;
     }
-    // TLS 1.3 goes on with a session where it can: the certificate counts on the next connection too.
-    let again = at(trusted.over_tcp()?.identity(own.identity.clone()).build()?, node);
-    ensure!(is_served(&again.call("charge", json!({})).await?), "on another connection");
+    counts_when_resumed(&trusted, &own, &at(plain.clone(), node)).await?;
     let stranger = at(trusted.over_tcp()?.identity(other.identity).build()?, node);
     for (thief, reason) in [(at(plain.clone(), node), "proof_missing"), (stranger, "proof_invalid")] {
         let answer = thief.call("charge", json!({})).await?;
         ensure!(refusal(&answer) == (401, reason), "{}", answer.text);
-        let call = thief.modern_request(json!({}), "tools/call", json!({"name": "charge", "arguments": {}}));
-        let answer = Answer::to(call.header("client-cert", &own.told)).await?;
+        let answer = Answer::to(call(&thief).header("client-cert", &own.told)).await?;
         ensure!(refusal(&answer) == (401, reason), "a header is no certificate: {}", answer.text);
     }
-    let quic = Http3Client::connect(node, &trusted).await?;
-    let call = at(plain, node).modern_request(json!({}), "tools/call", json!({"name": "charge", "arguments": {}}));
-    let answer = quic.ask(call).await?;
-    ensure!(refusal(&answer) == (401, "proof_missing"), "over QUIC: {}", answer.text);
+    let anybody = at(plain, node);
+    for (shown, reason) in [(None, "proof_missing"), (Some(&other.certificate), "proof_invalid")] {
+        let quic = Http3Client::connect_showing(node, &trusted, shown).await?;
+        let answer = quic.ask(call(&anybody)).await?;
+        ensure!(refusal(&answer) == (401, reason), "over QUIC: {}", answer.text);
+        let answer = quic.ask(call(&anybody).header("client-cert", &own.told)).await?;
+        ensure!(refusal(&answer) == (401, reason), "a header is no certificate over QUIC: {}", answer.text);
+    }
+    let quic = Http3Client::connect_showing(node, &trusted, Some(&own.certificate)).await?;
+    let answer = quic.ask(call(&anybody)).await?;
+    ensure!(is_served(&answer), "over QUIC: {}", answer.text);
+    // One at each node, three that are resumed or begin that, and one over QUIC: two records each.
     let bound = eventually("the calls are on record as bound", async || {
         let records = world.deployment.audit(&["--binding", "bound", "--tool", "charge"]).ok()?;
-        (records.len() >= 3).then_some(records)
+        (records.len() >= 2 * (world.deployment.mcp.len() + 4)).then_some(records)
     });
     bound.await?;
     Ok(())

@@ -1,16 +1,18 @@
 //! Unmodified clients through the bridge: the official SDKs and the Inspector start it as their server, by the line
-//! that `client setup` wrote; a real Chromium signs in.
+//! that `client setup` wrote, or find it at its local endpoint; a real Chromium signs in.
 
 use anyhow::{Context, Result, ensure};
 use bailiwick_tests::{
     browser::{Browser, On},
     deployment::{binary, repository},
-    peers::place,
+    eventually,
+    peers::{SdkClient, place},
+    upstream::free_port,
 };
 use serde_json::Value;
 use tokio::process::Command;
 
-use crate::{Desk, JANE, SURROUNDINGS, World};
+use crate::{Bridge, Desk, JANE, SURROUNDINGS, World, life::bindings};
 
 /// A driver with the surroundings that a desktop would give it.
 fn driver(desk: &Desk, interpreter: &str, script: &str) -> Result<Command> {
@@ -53,6 +55,36 @@ async fn the_official_sdks_use_it_as_their_server_in_each_era() -> Result<()> {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn the_official_sdks_use_its_local_endpoint_in_each_era() -> Result<()> {
+    let world = World::start().await?;
+    world.sign_in("transactional").await?;
+    let address = format!("127.0.0.1:{}", free_port()?);
+    let _bridge = Bridge::start(world.desk.command(&["connect", &world.url, "--keys", "file", "--http", &address]))?;
+    let secret = eventually("it listens", async || {
+        tokio::net::TcpStream::connect(&address).await.ok()?;
+        world.desk.kept().ok()?["endpoint_secret"].as_str().map(str::to_owned)
+    })
+    .await?;
+    let url = [format!("http://{address}/mcp")];
+    let mut calls = 0;
+    for era in ["legacy", "modern", "auto"] {
+        for sdk in [SdkClient::Python, SdkClient::TypeScript] {
+            let said = sdk.run(&url, &secret, era, &["call", "read"]).await?;
+            calls += 1;
+            let is_called = said["ok"] == true && said["results"][0]["isError"] != true;
+            ensure!(is_called, "{sdk:?} {era}: {said:#}\n{}", world.deployment.log());
+            ensure!((said["protocol_version"] == "2026-07-28") == (era != "legacy"), "{sdk:?} {era}: {said:#}");
+            ensure!(world.server.seen().len() == calls, "{sdk:?} {era}: the call arrived");
+            let said = sdk.run(&url, "wrong", era, &["call", "read"]).await?;
+            ensure!(said["ok"] == false && world.server.seen().len() == calls, "{sdk:?} {era}: {said:#}");
+        }
+    }
+    let bindings = bindings(&world, calls).await?;
+    ensure!(bindings.iter().all(|binding| *binding == "bound"), "{bindings:?}");
+    Ok(())
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn the_inspector_starts_it_by_the_line_that_setup_wrote() -> Result<()> {
     let world = World::start().await?;
     world.sign_in("transactional").await?;
@@ -80,7 +112,11 @@ async fn a_person_signs_in_with_a_real_browser() -> Result<()> {
     let mut browser = Browser::start().await?;
     let mut bridge = world.desk.bridge(&world.url, &[])?;
     let person = async {
-        browser.goto(&world.desk.visit(0).await?).await?;
+        let way = world.desk.opened(0).await?;
+        let status = browser.goto(&way).await?;
+        ensure!(status == 200 && browser.requests().await?.first() == Some(&way), "{status}: {way}");
+        let led = browser.redirects().await?;
+        ensure!(led.first().is_some_and(|url| url.contains("code_challenge=")), "the bridge leads it on: {led:?}");
         browser.select(On::label("User"), JANE).await?;
         browser.fill(On::label("Sign-in code"), &world.code).await?;
         browser.click(On::role("button", "Sign in")).await?;

@@ -150,6 +150,40 @@ async fn what_is_asked_for_by_name_is_had_or_nothing() -> Result<()> {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_token_that_was_bound_is_not_followed_by_one_that_is_not() -> Result<()> {
+    for (dpop, word, alg) in [
+        (false, "bailiwick_binding_algs_supported", "aes-256-gcm"),
+        (true, "dpop_signing_alg_values_supported", "ES256"),
+    ] {
+        let fake = strict(json!({word: [alg]})).await?;
+        {
+            let mut says = fake.says();
+            (says.binds, says.dpop, says.expires_in) = (!dpop, dpop, 0);
+        }
+        let (desk, mut bridge, called) = signed_in(&fake).await?;
+        ensure!(called["result"]["by"] == "t-1" && desk.kept()?["is_bound"] == true, "{word}: {called:#}");
+        let sent = fake.asked("tools/call");
+        {
+            let mut says = fake.says();
+            (says.binds, says.dpop, says.expires_in) = (false, false, 600);
+        }
+        let refused = bridge.call(2, "x").await?;
+        let message = refused["error"]["message"].as_str().unwrap_or_default();
+        ensure!(message.contains("bound no longer"), "{word}: {refused:#}");
+        ensure!(fake.asked("grant_type=refresh_token") >= 1 && desk.kept()?["refresh_token"] == "r-1", "{word}");
+        // Nor at a new sign-in, as it says that it can.
+        let (called, back) = tokio::join!(bridge.call(3, "x"), come_back(&desk, 1, &fake.base));
+        back?;
+        let called = called?;
+        let message = called["error"]["message"].as_str().unwrap_or_default();
+        ensure!(message.contains("no bound token"), "{word}: {called:#}");
+        ensure!(fake.asked("tools/call") == sent, "{word}: nothing is sent with what is bound to nothing");
+        ensure!(desk.kept()?["refresh_token"].is_null(), "{word}: nothing of it is kept");
+    }
+    Ok(())
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn our_own_servers_take_dpop_too() -> Result<()> {
     let world = crate::World::start().await?;
     let mut bridge = world.desk.bridge(&world.url, &["--binding", "dpop"])?;

@@ -42,6 +42,8 @@ pub(crate) struct Says {
     pub(crate) metadata_at: Option<String>,
     /// Where calls are redirected to.
     pub(crate) redirect: Option<String>,
+    /// A path, and where whatever is sent there is redirected to.
+    pub(crate) moved: Option<(&'static str, String)>,
     pub(crate) expires_in: u64,
     /// It binds, and says that it is so many seconds later or earlier; whoever is between says another time.
     pub(crate) binds: bool,
@@ -109,6 +111,9 @@ async fn answer(
     let mut says = says.lock().unwrap_or_else(PoisonError::into_inner);
     let text = String::from_utf8_lossy(&body).into_owned();
     says.asked.push(format!("{method} {} {text}", uri.path()));
+    if let Some((_, to)) = says.moved.as_ref().filter(|(path, _)| *path == uri.path()) {
+        return redirected(to);
+    }
     match uri.path() {
         "/.well-known/oauth-protected-resource/mcp/shop" => {
             let own = json!({"resource": format!("{base}/mcp/shop"), "authorization_servers": [base]});
@@ -127,6 +132,11 @@ async fn answer(
         "/mcp/shop" => says.call(&base, &method, &headers, &body),
         _ => StatusCode::NOT_FOUND.into_response(),
     }
+}
+
+/// With all that was sent.
+fn redirected(to: &str) -> Response {
+    (StatusCode::TEMPORARY_REDIRECT, [("location", to)]).into_response()
 }
 
 fn overlaid(mut own: Value, other: &Value) -> Value {
@@ -206,7 +216,7 @@ impl Says {
             return ([("content-type", *kind)], text.clone()).into_response();
         }
         if let Some(to) = &self.redirect {
-            return (StatusCode::TEMPORARY_REDIRECT, [("location", to.clone())]).into_response();
+            return redirected(to);
         }
         if self.binds {
             let proof = Proof::parse(text("bailiwick-proof"));

@@ -26,16 +26,14 @@ async fn say_call(bridge: &mut Bridge, id: u64) -> Result<()> {
     bridge.say(&json!({"jsonrpc": "2.0", "id": id, "method": "tools/call", "params": {"name": "x"}})).await
 }
 
-/// What another user of the machine is answered, who reaches this server for one; only the superuser can be one, so
-/// `None` where the tests are not run by them.
-async fn as_another_user(fake: &Fake, address: &str, request: &str) -> Result<Option<String>> {
-    if tempfile::tempdir()?.path().metadata()?.uid() != 0 {
-        return Ok(None);
-    }
+/// What another user of the machine is answered, who reaches this server for one.
+async fn as_another_user(fake: &Fake, address: &str, request: &str) -> Result<String> {
+    let own = tempfile::tempdir()?.path().metadata()?.uid();
+    ensure!(own == 0, "this test is another user of the machine, too: run it as root");
     let served = fake.base.strip_prefix("http://").context("an address")?;
     let there = sent_by_nobody(served, "GET / HTTP/1.1\r\nhost: x\r\nconnection: close\r\n\r\n").await?;
     ensure!(there.starts_with("HTTP/1.1 404"), "another user reaches what is open to all: {there}");
-    sent_by_nobody(address, request).await.map(Some)
+    sent_by_nobody(address, request).await
 }
 
 async fn sent_by_nobody(address: &str, request: &str) -> Result<String> {
@@ -53,7 +51,7 @@ async fn nobody_else_learns_or_answers_the_question_of_a_sign_in() -> Result<()>
     let desk = Desk::new()?;
     let mut bridge = desk.bridge(&fake.url(), &[])?;
     say_call(&mut bridge, 1).await?;
-    let way = eventually("the browser is opened", async || desk.visits().first().cloned()).await?;
+    let way = desk.opened(0).await?;
     for part in ["state", "challenge", "client_id", "?"] {
         ensure!(!way.contains(part), "all users can read what a program is started with: {way}");
     }
@@ -61,9 +59,8 @@ async fn nobody_else_learns_or_answers_the_question_of_a_sign_in() -> Result<()>
     let address = url.authority().to_owned();
     let get = |path: &str| format!("GET {path} HTTP/1.1\r\nhost: {address}\r\nconnection: close\r\n\r\n");
     for path in [url.path(), "/callback?code=x&state=x"] {
-        if let Some(answer) = as_another_user(&fake, &address, &get(path)).await? {
-            ensure!(answer.is_empty(), "{path}: {answer}");
-        }
+        let answer = as_another_user(&fake, &address, &get(path)).await?;
+        ensure!(answer.is_empty(), "{path}: {answer}");
     }
     for wrong in ["/sign-in/", "/sign-in/x", "/sign-in", "/"] {
         let answer = visit(url.join(wrong)?.as_str(), &[]).await?;
@@ -124,9 +121,8 @@ async fn another_user_gets_nothing_by_the_secret() -> Result<()> {
     let body = json!({"jsonrpc": "2.0", "id": 1, "method": "tools/list", "params": {}}).to_string();
     let head = format!("POST /mcp/{secret} HTTP/1.1\r\nhost: {address}\r\nconnection: close\r\n");
     let request = format!("{head}content-length: {}\r\n\r\n{body}", body.len());
-    if let Some(answer) = as_another_user(&fake, &address, &request).await? {
-        ensure!(answer.is_empty() && fake.asked("tools/list") <= 1, "{answer}");
-    }
+    let answer = as_another_user(&fake, &address, &request).await?;
+    ensure!(answer.is_empty() && fake.asked("tools/list") <= 1, "{answer}");
     let http = reqwest::Client::builder().no_proxy().build()?;
     let own = http.post(format!("http://{address}/mcp/{secret}")).body(body).send().await?;
     ensure!(own.status() == 200, "{}", own.status());
@@ -159,7 +155,7 @@ async fn a_client_that_goes_ends_the_sign_in_and_the_next_bridge_begins_its_own(
     let desk = Desk::new()?;
     let mut first = desk.bridge(&fake.url(), &[])?;
     say_call(&mut first, 1).await?;
-    let way = eventually("the browser is opened", async || desk.visits().first().cloned()).await?;
+    let way = desk.opened(0).await?;
     let mut second = desk.bridge(&fake.url(), &[])?;
     say_call(&mut second, 1).await?;
     ensure!(first.end().await? == 0, "it waits for nobody");

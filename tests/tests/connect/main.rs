@@ -96,9 +96,14 @@ impl Desk {
         text.lines().map(str::to_owned).collect()
     }
 
-    /// Where the browser was led to, the first time it was opened after `before`.
+    /// What the browser was started with, the first time it was opened after `before`.
+    async fn opened(&self, before: usize) -> Result<String> {
+        eventually("the browser is opened", async || self.visits().get(before).cloned()).await
+    }
+
+    /// Where that leads to.
     async fn visit(&self, before: usize) -> Result<String> {
-        let way = eventually("the browser is opened", async || self.visits().get(before).cloned()).await?;
+        let way = self.opened(before).await?;
         let led = visit(&way, &[]).await?;
         ensure!(led.status == 303, "{way}: {}", led.status);
         Ok(led.headers["location"].to_str()?.to_owned())

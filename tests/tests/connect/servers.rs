@@ -77,6 +77,45 @@ async fn a_redirect_gets_no_token() -> Result<()> {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_redirect_of_whatever_it_asks_on_the_way_gets_nothing() -> Result<()> {
+    let elsewhere = Fake::start().await?;
+    let registration = |fake: &Fake| json!({"registration_endpoint": format!("{}/register", fake.base)});
+    for path in [
+        "/mcp/shop",
+        "/.well-known/oauth-protected-resource/mcp/shop",
+        "/.well-known/oauth-authorization-server",
+        "/register",
+    ] {
+        let fake = Fake::start().await?;
+        fake.says().server = registration(&fake);
+        fake.says().moved = Some((path, format!("{}{path}", elsewhere.base)));
+        let message = refused(&fake).await?;
+        ensure!(message.contains("it redirects") && fake.asked(path) > 0, "{path}: {message}");
+    }
+    // The code, and then the refresh token.
+    let fake = Fake::start().await?;
+    let moved = |path: &'static str| Some((path, format!("{}{path}", elsewhere.base)));
+    fake.says().moved = moved("/token");
+    let (_desk, _bridge, answer) = signed_in(&fake).await?;
+    let message = answer["error"]["message"].as_str().unwrap_or_default();
+    ensure!(message.contains("it redirects") && fake.asked("code=c-1") == 1, "{answer:#}");
+    (fake.says().moved, fake.says().expires_in) = (None, 0);
+    fake.says().server = json!({"revocation_endpoint": format!("{}/revoke", fake.base)});
+    let (desk, mut bridge, answer) = signed_in(&fake).await?;
+    ensure!(answer["result"]["by"] == "t-1", "{answer:#}");
+    fake.says().moved = moved("/token");
+    let answer = bridge.call(2, "x").await?;
+    let message = answer["error"]["message"].as_str().unwrap_or_default();
+    ensure!(message.contains("it redirects") && fake.asked("refresh_token=r-1") == 1, "{answer:#}");
+    ensure!(bridge.end().await? == 0);
+    fake.says().moved = moved("/revoke");
+    let (status, text) = desk.run(&["connect", &fake.url(), "--keys", "file", "--sign-out"]).await?;
+    ensure!(status == 1 && text.contains("it redirects") && fake.asked("token=r-1") == 2, "{status}: {text}");
+    ensure!(elsewhere.says().asked.is_empty(), "{:?}", elsewhere.says().asked);
+    Ok(())
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_token_is_renewed_before_it_ends_and_when_it_is_turned_away() -> Result<()> {
     let fake = Fake::start().await?;
     fake.says().expires_in = 0;

@@ -63,6 +63,27 @@ async fn what_somebody_wrote_since_stays() -> Result<()> {
 }
 
 #[tokio::test]
+async fn how_tokens_may_be_bound_stands_in_the_entry() -> Result<()> {
+    let desk = Desk::new()?;
+    let setup = ["client", "setup", "cursor", "--url", URL, "--binding", "dpop", "--keys", "file", "--yes"];
+    let (status, text) = desk.run(&setup).await?;
+    let command = format!("bailiwick connect {URL} --binding dpop --keys file --sign-in");
+    ensure!(status == 0 && text.contains(&command), "for the same keys: {text}");
+    let file = desk.home.path().join(".cursor/mcp.json");
+    let written: Value = serde_json::from_str(&fs::read_to_string(&file)?)?;
+    let arguments = &written["mcpServers"]["shop"]["args"];
+    let expected = serde_json::json!(["connect", URL, "--binding", "dpop", "--keys", "file"]);
+    ensure!(*arguments == expected, "{written:#}");
+    // The secret of the endpoint is made where its bridge looks for it.
+    let (status, text) = desk.run(&[&setup[..], &["--http"]].concat()).await?;
+    ensure!(status == 0 && text.contains("--http 127.0.0.1:8410") && text.contains("--binding dpop"), "{text}");
+    let (status, text) = desk.run(&["connect", URL, "--binding", "dpop", "--keys", "file", "--sign-out"]).await?;
+    ensure!(status == 0, "{text}");
+    ensure!(desk.kept().is_err(), "it was kept under this way of binding");
+    Ok(())
+}
+
+#[tokio::test]
 async fn a_file_that_is_not_well_formed_is_left_alone() -> Result<()> {
     let desk = Desk::new()?;
     for (client, path, text) in [

@@ -1,15 +1,18 @@
 //! What nobody honest sends: no token or a guessed one, filters that try to be something else, bombs.
 
-use anyhow::{Result, ensure};
+use anyhow::{Context, Result, ensure};
 use bailiwick_tests::{Deployment, Shape};
 use reqwest::{Method, StatusCode};
 use serde_json::{Value, json};
 
-use crate::{BULK, Directory, GROUP, USER};
+use crate::{BULK, Directory, GROUP, PATCH, SEARCH, USER};
+
+/// More failures than there are here: each is answered by what it is.
+const PATIENT: [(&str, &str); 1] = [("BAILIWICK_CONTROL_PLANE__HTTP_LIMITS__FAILURES_BURST", "1000")];
 
 #[tokio::test(flavor = "multi_thread")]
-async fn nobody_is_let_in_without_a_good_token_and_who_guesses_is_not_heard() -> Result<()> {
-    let deployment = Deployment::start(Shape::Embedded).await?;
+async fn nobody_is_let_in_without_a_good_token() -> Result<()> {
+    let deployment = Deployment::start_with(Shape::Processes, &PATIENT).await?;
     let directory = Directory::new(&deployment, "okta")?;
     let good = directory.token.clone();
     let cut: String = good.chars().take(good.len() - 1).collect();
@@ -32,24 +35,10 @@ async fn nobody_is_let_in_without_a_good_token_and_who_guesses_is_not_heard() ->
         {
             let body = if method == Method::POST { body() } else { None };
             let told = directory.raw(method, path, body, &[("authorization", token)]).await?;
-            if told.status == 429 {
-                continue;
-            }
             told.refused(401, "")?;
             ensure!(told.headers["www-authenticate"].to_str()?.starts_with("Bearer "), "{:?}", told.headers);
         }
     }
-    // Whoever failed so often is not heard for a moment, right or wrong.
-    let mut turned_away = 0;
-    for _ in 0..60 {
-        let told = directory.raw(Method::GET, "/Users", None, &[("authorization", "Bearer guess")]).await?;
-        turned_away += u32::from(told.status == 429);
-    }
-    ensure!(turned_away > 10, "{turned_away} guesses were turned away");
-    bailiwick_tests::eventually("the good token is heard again", async || {
-        (directory.get("/Users").await.ok()?.status == 200).then_some(())
-    })
-    .await?;
     ensure!(directory.finds("Users", r#"userName eq "evil@corp.example""#).await? == 0);
     deployment.cli_ok(&["scim", "token", "revoke", "okta"])?;
     directory.get("/Users").await?.refused(401, "")?;
@@ -59,13 +48,40 @@ async fn nobody_is_let_in_without_a_good_token_and_who_guesses_is_not_heard() ->
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn who_guesses_so_often_is_not_heard_for_a_moment_right_or_wrong() -> Result<()> {
+    let deployment = Deployment::start(Shape::Embedded).await?;
+    let directory = Directory::new(&deployment, "okta")?;
+    let mut turned_away = 0;
+    for _ in 0..200 {
+        let told = directory.raw(Method::GET, "/Users", None, &[("authorization", "Bearer guess")]).await?;
+        turned_away += u32::from(told.status == 429);
+    }
+    ensure!(turned_away > 10, "{turned_away} guesses were turned away");
+    bailiwick_tests::eventually("the good token is heard again", async || {
+        (directory.get("/Users").await.ok()?.status == 200).then_some(())
+    })
+    .await
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn filters_are_filters_and_large_or_deep_ones_are_refused() -> Result<()> {
     let deployment = Deployment::start(Shape::Embedded).await?;
     let directory = Directory::new(&deployment, "okta")?;
-    directory.user("jane@corp.example").await?;
+    let jane = directory.user("jane@corp.example").await?;
+    directory.group("crowd", &[&jane]).await?;
+    let search = async |path: &str, filter: &str| {
+        directory.send(Method::POST, path, &json!({"schemas": [SEARCH], "filter": filter})).await
+    };
+    let of_groups = |filter: &str| filter.replace("userName", "displayName");
     let refused = async |filter: &str| {
-        let query = url::form_urlencoded::Serializer::new(String::new()).append_pair("filter", filter).finish();
-        directory.get(&format!("/Users?{query}")).await?.refused(400, "invalidFilter")
+        for (folder, filter) in [("Users", filter.to_owned()), ("Groups", of_groups(filter))] {
+            let query = url::form_urlencoded::Serializer::new(String::new()).append_pair("filter", &filter).finish();
+            let asked = directory.get(&format!("/{folder}?{query}")).await?;
+            asked.refused(400, "invalidFilter").with_context(|| filter.clone())?;
+            let posted = search(&format!("/{folder}/.search"), &filter).await?;
+            posted.refused(400, "invalidFilter").with_context(|| filter.clone())?;
+        }
+        search("/.search", filter).await?.refused(400, "invalidFilter")
     };
     for filter in [
         r#"userName eq "x" or 1=1"#,
@@ -92,7 +108,16 @@ async fn filters_are_filters_and_large_or_deep_ones_are_refused() -> Result<()> 
         r#"userName sw "' or '""#,
     ] {
         ensure!(directory.finds("Users", nothing).await? == 0, "{nothing}");
+        ensure!(directory.finds("Groups", &of_groups(nothing)).await? == 0, "{nothing}");
+        for path in ["/.search", "/Users/.search", "/Groups/.search"] {
+            for filter in [nothing.to_owned(), of_groups(nothing)] {
+                let found = search(path, &filter).await?.is(StatusCode::OK)?.body;
+                ensure!(found["totalResults"] == 0, "{path} {filter}: {found}");
+            }
+        }
     }
+    let found = search("/.search", r#"displayName eq "crowd" or userName sw "jane""#).await?.is(StatusCode::OK)?.body;
+    ensure!(found["totalResults"] == 2, "{found}");
     directory.get("/Users?filter=userName%20pr&filter=id%20pr").await?.refused(400, "invalidSyntax")?;
     directory.get("/Users?count=x").await?.refused(400, "invalidValue")?;
     directory.get("/Users/..%2f..%2fGroups").await?.refused(404, "")?;
@@ -151,5 +176,55 @@ async fn bombs_do_no_harm() -> Result<()> {
         .await?;
     ensure!(told.status() == StatusCode::UNSUPPORTED_MEDIA_TYPE);
     directory.get(&format!("/Users/{id}")).await?.is(StatusCode::OK)?;
+    Ok(())
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn bombs_of_parts_that_are_each_within_the_bounds_do_no_harm() -> Result<()> {
+    let deployment = Deployment::start(Shape::Embedded).await?;
+    let directory = Directory::new(&deployment, "okta")?;
+    let id = directory.user("jane@corp.example").await?;
+    let (user, group) = (format!("/Users/{id}"), format!("/Groups/{}", directory.group("crowd", &[&id]).await?));
+    let emails = |number: usize| {
+        let values: Vec<Value> = (0..number).map(|number| json!({"value": number.to_string()})).collect();
+        json!({"op": "replace", "path": "emails", "value": values})
+    };
+    directory.patch(&user, json!([emails(400)])).await?.is(StatusCode::OK)?;
+    // All looks of a bulk request are counted together.
+    let widest = json!({"op": "remove", "path": format!("emails[{}]", vec!["display co \"xyz\""; 128].join(" or "))});
+    let look = json!({"op": "remove", "path": "members[value co \"xyz\"]"});
+    let patch = |path: &str, operations: &[&Value]| {
+        let data = json!({"schemas": [PATCH], "Operations": operations});
+        json!({"method": "PATCH", "path": path, "data": data})
+    };
+    let operations = [
+        patch(&user, &[&widest]),
+        patch(&user, &[&widest]),
+        patch(&group, &[&look; 16]),
+        patch(&group, &[&look]),
+        patch(&user, &[&json!({"op": "replace", "path": "title", "value": "CFO"})]),
+    ];
+    let bulk = json!({"schemas": [BULK], "Operations": operations});
+    let told = directory.send(Method::POST, "/Bulk", &bulk).await?.is(StatusCode::OK)?.body;
+    for (at, status) in ["200", "400", "200", "400", "200"].into_iter().enumerate() {
+        let one = &told["Operations"][at];
+        let kind = if status == "400" { json!("tooMany") } else { Value::Null };
+        ensure!(one["status"] == status && one["response"]["scimType"] == kind, "{at}: {one}");
+    }
+    directory.patch(&user, json!([widest])).await?.is(StatusCode::OK)?;
+    // What no attribute knows is not written into each of many values.
+    let unknown = (0..60).map(|number| {
+        json!({"op": "add", "path": "emails[value pr]", "value": {(format!("unknown{number}")): "x".repeat(8_000)}})
+    });
+    let told = directory.patch(&user, [emails(400)].into_iter().chain(unknown).collect()).await?;
+    let told = told.is(StatusCode::OK)?.body;
+    ensure!(told["emails"][399]["value"] == "399" && !told.to_string().contains("unknown"), "{told}");
+    // What is known neither over and over, nor looked at so often.
+    let write = |part: &str| json!({"op": "replace", "path": format!("emails.{part}"), "value": "x".repeat(8_000)});
+    for last in [write("type"), json!({"op": "replace", "path": "title", "value": "CEO"})] {
+        let bomb = json!([emails(400), write("display"), last, widest, widest]);
+        directory.patch(&user, bomb).await?.refused(400, "tooMany")?;
+    }
+    directory.get(&user).await?.is(StatusCode::OK)?;
     Ok(())
 }

@@ -1,7 +1,7 @@
 //! Signals that are fetched: acknowledged once they have their effect, whatever the transmitter does meanwhile.
 
 use super::*;
-use crate::transmitter::Polled;
+use crate::transmitter::{Polled, now};
 
 impl World {
     /// Lays a signal into the transmitter's queue.
@@ -22,19 +22,33 @@ impl World {
 async fn fetched_signals_have_their_effect_and_are_answered() -> Result<()> {
     let world = World::start(Shape::Processes, false, true).await?;
     let clients = world.clients().await?;
-    // More than are asked for at once, one of them not for us.
+    // More than are asked for at once, and some that nobody honest sends.
     let others: Vec<_> =
         (0..20).map(|_| world.offer(&session_revoked(), "nobody@example.com")).collect::<Result<_>>()?;
     let said = &world.transmitter;
-    let bad = said.jti();
-    let mut claims = said.claims(&bad, &session_revoked(), JANE, json!({}));
-    claims["aud"] = json!("https://other.example");
-    said.offer(&bad, &said.sign(&claims)?);
+    let mut forged = Vec::new();
+    for (name, value, word) in [
+        ("aud", json!("https://other.example"), "invalid_audience"),
+        ("exp", json!(now() + 300), "invalid_request"),
+        ("iss", json!("https://evil.example"), "invalid_issuer"),
+    ] {
+        let jti = said.jti();
+        let mut claims = said.claims(&jti, &session_revoked(), JANE, json!({}));
+        claims[name] = value;
+        said.offer(&jti, &said.sign(&claims)?);
+        forged.push((name, jti, word));
+    }
+    let jti = said.jti();
+    said.offer(&jti, &said.sign_unknown(&said.claims(&jti, &session_revoked(), JANE, json!({})), "k1")?);
+    forged.push(("another key", jti, "invalid_key"));
     for jti in &others {
         world.acknowledged(jti).await?;
     }
-    let refused = eventually("the other is refused", async || said.said().refused.get(&bad).cloned()).await?;
-    ensure!(refused["err"] == "invalid_audience", "{refused}");
+    for (what, jti, word) in &forged {
+        let refused = eventually("it is refused", async || said.said().refused.get(jti).cloned()).await;
+        let refused = refused.with_context(|| (*what).to_owned())?;
+        ensure!(refused["err"] == *word, "{what}: {refused}");
+    }
     are_permitted(&clients).await?;
     let jti = world.offer(&session_revoked(), JANE)?;
     are_refused(&clients).await?;

@@ -13,7 +13,7 @@ use bailiwick_connect::{Connection, McpUrl, Options, Reach};
 use bailiwick_runtime::{Shutdown, config::default_data_dir};
 
 use crate::{
-    args::{Binding, ClientSetupArgs, IdentityArgs, SetupScope},
+    args::{ClientSetupArgs, IdentityArgs, SetupScope},
     clients::{self, Client, Entry, Malformed, difference::difference, undo},
     commands::connect,
     failure::Failure,
@@ -125,7 +125,7 @@ async fn entry(args: &ClientSetupArgs, url: &McpUrl, file: &Path) -> Result<Entr
 }
 
 fn identity(args: &ClientSetupArgs) -> IdentityArgs {
-    IdentityArgs { client_id: args.client_id.clone(), scope: None, binding: Binding::Auto, keys: args.keys }
+    IdentityArgs { client_id: args.client_id.clone(), scope: None, binding: args.binding, keys: args.keys }
 }
 
 fn server_name(args: &ClientSetupArgs, url: &McpUrl) -> Result<String, Failure> {

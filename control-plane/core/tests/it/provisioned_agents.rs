@@ -390,6 +390,57 @@ fn whoever_gets_the_name_of_an_owner_finds_no_agent_of_theirs_at_work() {
     }
 }
 
+/// Jane's directory has deleted her, and the helper is paused; of somebody else whom it makes by her name it says more.
+fn after_jane(more: Vec<Operation>) -> World {
+    let mut world = helper();
+    world.provision(create("p-3", "bob@example.com"));
+    world.provision(Operation::DeletePerson { id: "p-1".into(), version: None });
+    assert!(!world.acts());
+    let (_, outcomes) = world.provision_all([vec![create("p-2", JANE)], more].concat());
+    assert!(outcomes.iter().all(|outcome| matches!(outcome, Outcome::Done(_))), "{outcomes:?}");
+    world
+}
+
+#[test]
+fn whoever_gets_the_name_of_an_owner_may_be_given_agents_at_once() {
+    let bob = SuccessorWritten::User(Whom::Said("p-3".into()));
+    for successor in [SuccessorWritten::AsItIs, bob] {
+        let agent = AgentWritten { owner: Some(Whom::Said("p-2".into())), successor, ..written("second", true) };
+        let world = after_jane(vec![Operation::CreateAgent { id: "a-2".into(), agent }]);
+        assert_eq!(world.spec("second").owner, JANE);
+        assert!(world.spec("second").acts() && !world.state.provisioned.agents.get("second").unwrap().held);
+        assert!(!world.acts(), "the agent of before is not given to them by that");
+    }
+    // Given by whoever else had it.
+    let second = AgentWritten { owner: Some(Whom::Said("p-2".into())), ..written("second", true) };
+    let world = after_jane(vec![owned("a-2", "second", "p-3"), said("a-2", second)]);
+    assert!(world.spec("second").owner == JANE && world.spec("second").acts());
+}
+
+#[test]
+fn nobody_comes_by_an_agent_of_which_something_else_is_said_in_the_change_that_gives_them_the_name() {
+    let leaves = || Operation::DeletePerson { id: "p-1".into(), version: None };
+    let other = |owner| AgentWritten { owner, external_id: "other".into(), ..written("helper", true) };
+    let table = [
+        ("said before", vec![said("a-1", other(Some(Whom::Said("p-1".into())))), leaves(), create("p-2", JANE)]),
+        ("said after", vec![leaves(), create("p-2", JANE), said("a-1", other(None))]),
+        ("said after, by name", vec![leaves(), create("p-2", JANE), said("a-1", other(Some(Whom::Name(JANE.into()))))]),
+    ];
+    for (how, operations) in table {
+        let mut world = helper();
+        let (_, outcomes) = world.provision_all(operations);
+        assert!(outcomes.iter().all(|outcome| matches!(outcome, Outcome::Done(_))), "{how}: {outcomes:?}");
+        assert!(!world.acts() && world.state.provisioned.agents.get("helper").unwrap().held, "{how}");
+    }
+    // Passed to whoever leaves then, it is not passed to whoever has the name after them.
+    let mut world = helper();
+    world.provision(create("p-3", "bob@example.com"));
+    world.provision(owned("a-2", "second", "p-3"));
+    let (_, outcomes) = world.provision_all(vec![said("a-2", written("second", true)), leaves(), create("p-2", JANE)]);
+    assert!(outcomes.iter().all(|outcome| matches!(outcome, Outcome::Done(_))), "{outcomes:?}");
+    assert!(world.spec("second").owner == JANE && !world.spec("second").acts());
+}
+
 #[test]
 fn one_change_ends_so_many_consents_and_the_rest_is_found() {
     let mut world = helper();

@@ -29,15 +29,24 @@ impl Proxies {
 #[cfg(test)]
 mod tests {
     use aws_lc_rs::digest::{SHA256, digest};
-    use axum::http::HeaderValue;
+    use axum::{Extension, Router, http::HeaderValue, routing::get};
+    use bailiwick_runtime::{OnEnd, Shutdown, Supervisor, metrics::Registry};
     use base64::{Engine as _, engine::general_purpose::STANDARD};
+    use tokio::{
+        io::{AsyncReadExt as _, AsyncWriteExt as _},
+        net::{TcpListener, TcpStream},
+    };
 
     use super::{
+        super::connections::{self, Terms},
         header::{CERTIFICATE_BYTES_MAX, CHAIN_MAX},
         *,
     };
+    use crate::{config::ControlPlaneConfig, metrics::Metrics};
 
     const DER: [u8; 5] = [0x30, 3, 1, 2, 3];
+    /// What else is in a head: a proxy's own headers, and a client's.
+    const OTHER_BYTES: usize = 4 * 1024;
 
     fn shown(told: bool, peer: &str, values: &[&str], chain: &[&str]) -> Option<Arc<Certificate>> {
         let proxies = Proxies::new(vec!["10.0.0.0/8".parse().unwrap()]).telling_certificates(told);
@@ -94,5 +103,47 @@ mod tests {
             let lines: Vec<&str> = none.iter().map(String::as_str).collect();
             assert_eq!(chain(&lines), 0, "{none:?}");
         }
+    }
+
+    /// What a request is answered whose client has a certificate of so many bytes, and so many others of as many.
+    async fn answer(bytes: usize, chain: usize) -> String {
+        let listener = Arc::new(TcpListener::bind("127.0.0.1:0").await.unwrap());
+        let at = listener.local_addr().unwrap();
+        let shown = async |Extension(ShownCertificate(shown)): Extension<ShownCertificate>| {
+            shown.map_or_else(String::new, |shown| format!("{} and {}", shown.der.len(), shown.chain.len()))
+        };
+        let proxies = Proxies::new(vec!["127.0.0.0/8".parse().unwrap()]).telling_certificates(true);
+        let terms = Terms { proxies, ..Terms::of(&ControlPlaneConfig::default()) };
+        let (supervisor, metrics) = (Supervisor::new(Shutdown::new()), Metrics::register(&Registry::new()));
+        let next = move || {
+            let listener = Arc::clone(&listener);
+            async move { listener.accept().await }
+        };
+        let app = Router::new().route("/", get(shown));
+        let serving = connections::serve(next, app, terms, metrics, supervisor.clone());
+        supervisor.spawn("http", OnEnd::Critical, serving);
+        let told = told(&[&[0x30][..], &vec![0; bytes - 1]].concat());
+        let (chain, other) = (vec![told.as_str(); chain].join(", "), "x".repeat(OTHER_BYTES));
+        let head = format!(
+            "GET / HTTP/1.1\r\nhost: x\r\nconnection: close\r\nclient-cert: {told}\r\nclient-cert-chain: \
+             {chain}\r\nother: {other}\r\n\r\n"
+        );
+        let (mut client, mut answer) = (TcpStream::connect(at).await.unwrap(), Vec::new());
+        // One that is too large is not read to its end.
+        drop(client.write_all(head.as_bytes()).await);
+        drop(client.read_to_end(&mut answer).await);
+        supervisor.shutdown().request();
+        String::from_utf8(answer).unwrap()
+    }
+
+    #[tokio::test]
+    async fn what_is_read_at_most_fits_the_head_of_a_request() {
+        for (bytes, chain) in [(CERTIFICATE_BYTES_MAX, 1), (2 * 1024, CHAIN_MAX)] {
+            let answer = answer(bytes, chain).await;
+            assert!(answer.starts_with("HTTP/1.1 200 OK"), "{answer}");
+            assert!(answer.ends_with(&format!("{bytes} and {chain}")), "{answer}");
+        }
+        let answer = answer(CERTIFICATE_BYTES_MAX, 2).await;
+        assert!(!answer.contains("200 OK"), "{answer}");
     }
 }

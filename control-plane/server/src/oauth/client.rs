@@ -18,9 +18,10 @@ use bailiwick_token::{
 use base64::{Engine as _, engine::general_purpose::STANDARD};
 
 use super::{
-    Services, TOKEN_PATH, certificate, clients,
+    Services, certificate, clients,
     error::OAuthError,
     form::Form,
+    metadata::token_endpoints,
     workload::{self, NotVouched, Vouched},
 };
 use crate::{clock, minting};
@@ -206,11 +207,12 @@ fn by_signature(
         refused("the client's keys cannot be used")
     })?;
     let issuer = services.domain.read(minting::issuer).ok_or(OAuthError::unavailable("the issuer is not set yet"))?.0;
-    let token_endpoint = format!("{issuer}{TOKEN_PATH}");
+    let endpoints = token_endpoints(&issuer, services);
+    let audiences: Vec<&str> = std::iter::once(&issuer).chain(&endpoints).map(String::as_str).collect();
     let rule = Rule {
         typ: TypRule::Plain,
         issuer: &name,
-        audiences: &[&issuer, &token_endpoint],
+        audiences: &audiences,
         lifetime_max: ASSERTION_SECONDS_MAX,
         skew: SKEW_SECONDS,
         require: &["jti"],

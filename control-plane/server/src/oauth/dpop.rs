@@ -13,9 +13,9 @@ use std::{
 
 use aws_lc_rs::digest::{Context, SHA256};
 use axum::http::{HeaderMap, HeaderName, HeaderValue};
-use bailiwick_token::dpop::{DpopProof, DpopRequest};
+use bailiwick_token::dpop::{DpopError, DpopProof, DpopRequest};
 
-use super::{Services, TOKEN_PATH, error::OAuthError};
+use super::{Services, error::OAuthError, metadata::token_endpoints};
 use crate::{clock, minting, seal::Purpose};
 
 /// Where a proof is.
@@ -105,9 +105,14 @@ pub(super) fn proof(services: &Services, headers: &HeaderMap, body: &[u8]) -> Re
     }
     let jwt = jwt.to_str().map_err(|_| OAuthError::dpop("the DPoP proof is not a JWT"))?;
     let issuer = services.domain.read(minting::issuer).ok_or(OAuthError::unavailable("the issuer is not set yet"))?.0;
-    let url = format!("{issuer}{TOKEN_PATH}");
-    let request = DpopRequest { method: "POST", url: &url, access_token: None, body, key: None };
-    let proof = DpopProof::verify(jwt, &request, clock::now_seconds()).map_err(|error| {
+    let now = clock::now_seconds();
+    let verified = |url: &String| {
+        let request = DpopRequest { method: "POST", url, access_token: None, body, key: None };
+        DpopProof::verify(jwt, &request, now)
+    };
+    let is_of_place = |tried: &Result<_, _>| !matches!(tried, Err(DpopError::Url));
+    let tried = token_endpoints(&issuer, services).iter().map(verified).find(is_of_place);
+    let proof = tried.unwrap_or(Err(DpopError::Url)).map_err(|error| {
         tracing::info!(%error, "a DPoP proof is refused");
         OAuthError::dpop("the DPoP proof is not one for this request")
     })?;

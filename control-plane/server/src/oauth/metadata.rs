@@ -69,6 +69,14 @@ impl Aliases {
     }
 }
 
+/// Where tokens are asked for, as the metadata says: at the issuer, and where clients show certificates, if that is
+/// elsewhere. What a request says of its own host is not asked.
+pub(super) fn token_endpoints(issuer: &str, services: &Services) -> Vec<String> {
+    let alias = services.certificates.url().map(Aliases::at);
+    let own = format!("{issuer}{TOKEN_PATH}");
+    std::iter::once(own).chain(alias.map(|alias| alias.token_endpoint)).collect()
+}
+
 /// That of an issuer, with what the operator has turned on.
 pub(crate) fn of(issuer: String, services: &Services) -> Metadata {
     let at = |path: &str| format!("{issuer}{path}");

@@ -15,6 +15,7 @@ use bailiwick_control_plane_core::{
 use serde_json::{Map, Value, json};
 
 use super::{
+    budget::Budget,
     document,
     fault::Fault,
     patch,
@@ -175,6 +176,7 @@ pub(super) fn patched(
     id: &str,
     operations: Vec<patch::Operation>,
     rules: &ScimAgents,
+    budget: &mut Budget,
 ) -> Result<Operation, Fault> {
     let (name, known) = state.provisioned.agent(id).ok_or_else(Fault::missing)?;
     let spec = &state.agents.get(name).ok_or_else(Fault::missing)?.spec;
@@ -184,7 +186,7 @@ pub(super) fn patched(
     extension.extend(spec.successor.iter().map(|name| ("successor".to_owned(), user(state, name, ""))));
     document.insert(AGENT_EXTENSION.to_owned(), Value::Object(extension));
     let of = Type::Agent(draft);
-    patch::apply(&mut document, operations, of)?;
+    patch::apply(&mut document, operations, of, budget)?;
     let mut said = said(document::read(&document, of)?, draft)?;
     if said.owner.is_none() {
         return Err(Fault::mutability("an agent has an owner: name another instead"));

@@ -2,14 +2,19 @@
 //!
 //! What refers to something by its `bulkId`, also further on, gets its id before anything is carried out; operations
 //! come after those that make what they name. Each is decided in the order that results, several in one change, and
-//! none after as many have failed as the request allows. Invariants: bounded; what depends on itself is refused.
+//! none after as many have failed as the request allows. Invariants: bounded, with one `budget` for all; what depends on
+//! itself is refused.
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use bailiwick_control_plane_core::provisioning::wish::{self, Operation, Outcome};
+use bailiwick_control_plane_core::{
+    State,
+    provisioning::wish::{self, Operation, Outcome},
+};
 use serde_json::{Map, Value, json};
 
 use super::{
+    budget::Budget,
     document,
     fault::Fault,
     filter::member,
@@ -82,8 +87,15 @@ pub(super) async fn carry_out(service: &Service, sent: &Map<String, Value>) -> R
     }
     resolve(&mut read);
     let order = order(&mut read);
-    let mut run =
-        Run { service, faults_max, faults: 0, told: BTreeMap::new(), pending: Vec::new(), touched: BTreeSet::new() };
+    let mut run = Run {
+        service,
+        faults_max,
+        faults: 0,
+        told: BTreeMap::new(),
+        pending: Vec::new(),
+        touched: BTreeSet::new(),
+        budget: Budget::default(),
+    };
     for at in order {
         let Some((_, item)) = read.get(at) else { continue };
         if run.is_over() || !run.take(at, item).await? {
@@ -257,6 +269,8 @@ struct Run<'a> {
     pending: Vec<(usize, Operation)>,
     /// What these are about, which nothing else is to be made from before.
     touched: BTreeSet<String>,
+    /// For all operations together.
+    budget: Budget,
 }
 
 impl Run<'_> {
@@ -303,12 +317,13 @@ impl Run<'_> {
         }
     }
 
-    async fn operation(&self, item: &Item) -> Result<Operation, Fault> {
+    async fn operation(&mut self, item: &Item) -> Result<Operation, Fault> {
         if item.method == Method::Post {
             return service::created(item.of, item.id.clone(), &item.data, &self.service.rules());
         }
         let (Item { method, of, id, versions, data, .. }, rules) = (item.clone(), self.service.rules());
-        let make = move |state: &_| {
+        let mut budget = self.budget.clone();
+        let make = move |state: &State, budget: &mut Budget| {
             let now = service::version(state, of, &id).ok_or_else(Fault::missing)?;
             if !versions.hold(now) {
                 return Err(Fault::version());
@@ -316,11 +331,14 @@ impl Run<'_> {
             let version = (versions != Versions::Any).then_some(now);
             match method {
                 Method::Put => service::replaced(state, of, &id, &data, version, &rules),
-                Method::Patch => service::patched(state, of, &id, &data, version, &rules),
+                Method::Patch => service::patched(state, of, &id, &data, version, &rules, budget),
                 Method::Post | Method::Delete => Ok(service::deleted(of, &id, version)),
             }
         };
-        self.service.apart(make).await
+        // What a refusal has cost is gone, too.
+        let (made, left) = self.service.apart(move |state| Ok((make(state, &mut budget), budget))).await?;
+        self.budget = left;
+        made
     }
 
     /// Has what is pending decided; false once enough have failed.

@@ -6,7 +6,7 @@
 
 mod reading;
 
-use std::cmp::Ordering;
+use std::{borrow::Cow, cmp::Ordering};
 
 use bailiwick_control_plane_core::provisioning::moment;
 use serde_json::{Map, Value};
@@ -28,9 +28,32 @@ pub(super) enum Filter {
     Not(Box<Filter>),
     /// `pr`.
     Present(Path),
-    Compare(Path, Operator, Value),
+    Compare(Path, Operator, Literal),
     /// Of several values, one that matches.
     Among(Path, Box<Filter>),
+}
+
+/// What values of an attribute are compared with.
+#[derive(Clone, Debug, PartialEq)]
+pub(super) struct Literal {
+    /// As written.
+    pub(super) value: Value,
+    /// A text as it is compared, made once for all values.
+    folded: String,
+    /// Case matters.
+    is_exact: bool,
+}
+
+impl Literal {
+    fn of(path: &Path, value: Value) -> Self {
+        let is_exact = schema::is_exact(&path.name, path.part.as_deref());
+        let folded = fold(value.as_str().unwrap_or_default(), is_exact).into_owned();
+        Self { value, folded, is_exact }
+    }
+}
+
+fn fold(text: &str, is_exact: bool) -> Cow<'_, str> {
+    if is_exact { Cow::Borrowed(text) } else { Cow::Owned(text.to_lowercase()) }
 }
 
 /// How a value is compared.
@@ -157,11 +180,20 @@ impl Filter {
     pub(super) fn wants(&self, name: &str) -> Option<&str> {
         match self {
             Self::All(filters) => filters.iter().find_map(|filter| filter.wants(name)),
-            Self::Compare(path, Operator::Equal, Value::String(literal)) => {
+            Self::Compare(path, Operator::Equal, Literal { value: Value::String(literal), .. }) => {
                 let is_it = path.name.eq_ignore_ascii_case(name) && path.part.is_none() && !path.extension;
                 is_it.then_some(literal.as_str())
             }
             Self::Compare(..) | Self::Any(_) | Self::Not(_) | Self::Present(_) | Self::Among(..) => None,
+        }
+    }
+
+    /// How often one resource is compared at most.
+    pub(super) fn terms(&self) -> usize {
+        match self {
+            Self::All(filters) | Self::Any(filters) => filters.iter().map(Self::terms).sum(),
+            Self::Not(filter) | Self::Among(_, filter) => filter.terms(),
+            Self::Present(_) | Self::Compare(..) => 1,
         }
     }
 
@@ -201,43 +233,41 @@ fn is_there(value: &Value) -> bool {
     }
 }
 
-fn compares(values: &[&Value], path: &Path, operator: Operator, literal: &Value) -> bool {
-    match (operator, literal) {
+fn compares(values: &[&Value], path: &Path, operator: Operator, literal: &Literal) -> bool {
+    match (operator, &literal.value) {
         (Operator::Equal, Value::Null) => !values.iter().any(|value| is_there(value)),
         (Operator::NotEqual, Value::Null) => values.iter().any(|value| is_there(value)),
-        (Operator::NotEqual, literal) => !compares(values, path, Operator::Equal, literal),
-        (operator, literal) => values.iter().any(|value| compare(value, path, operator, literal)),
+        (Operator::NotEqual, _) => !compares(values, path, Operator::Equal, literal),
+        (operator, _) => values.iter().any(|value| compare(value, path, operator, literal)),
     }
 }
 
-fn compare(value: &Value, path: &Path, operator: Operator, literal: &Value) -> bool {
-    let (value, literal) = match (value, literal) {
-        (Value::String(value), Value::String(literal)) => (value.clone(), literal.clone()),
+fn compare(value: &Value, path: &Path, operator: Operator, literal: &Literal) -> bool {
+    let (value, said) = match (value, &literal.value) {
+        (Value::String(value), Value::String(said)) => (value, said),
         // Some write "true".
-        (Value::Bool(value), Value::String(_) | Value::Bool(_)) => {
-            let said = literal.as_str().map_or_else(|| literal.to_string(), str::to_owned);
+        (Value::Bool(value), said @ (Value::String(_) | Value::Bool(_))) => {
+            let said = said.as_str().map_or_else(|| said.to_string(), str::to_owned);
             return operator == Operator::Equal && value.to_string().eq_ignore_ascii_case(&said);
         }
         _ => return false,
     };
     if path.is_moment()
-        && let (Some(value), Some(literal)) = (moment(&value), moment(&literal))
+        && let (Some(value), Some(said)) = (moment(value), moment(said))
     {
-        return is_so(operator, value.cmp(&literal));
+        return is_so(operator, value.cmp(&said));
     }
-    let folded =
-        |text: String| if schema::is_exact(&path.name, path.part.as_deref()) { text } else { text.to_lowercase() };
-    let (value, literal) = (folded(value), folded(literal));
+    let (value, said) = (fold(value, literal.is_exact), literal.folded.as_str());
     match operator {
-        Operator::Contains => value.contains(&literal),
-        Operator::Starts => value.starts_with(&literal),
-        Operator::Ends => value.ends_with(&literal),
+        Operator::Contains => value.contains(said),
+        Operator::Starts => value.starts_with(said),
+        Operator::Ends => value.ends_with(said),
         Operator::Equal
         | Operator::NotEqual
         | Operator::Greater
         | Operator::GreaterOrEqual
         | Operator::Less
-        | Operator::LessOrEqual => is_so(operator, value.cmp(&literal)),
+        | Operator::LessOrEqual => is_so(operator, (*value).cmp(said)),
     }
 }
 

@@ -7,11 +7,15 @@ use std::cell::OnceCell;
 
 use bailiwick_control_plane_core::{
     State,
-    provisioning::wish::{MembersWritten, Operation},
+    provisioning::{
+        self,
+        wish::{MembersWritten, Operation},
+    },
 };
 use serde_json::{Map, Value};
 
 use super::{
+    budget::Budget,
     document,
     fault::Fault,
     filter::{Filter, Target, member},
@@ -20,9 +24,6 @@ use super::{
     schema::{GROUP, Type},
     service::{Ids, text},
 };
-
-/// Most filters of one request that all members are looked at for.
-const LOOKS_MAX: usize = 16;
 
 /// The ids of members as written.
 ///
@@ -102,9 +103,10 @@ pub(super) fn patched(
     id: &str,
     operations: Vec<patch::Operation>,
     version: Option<u64>,
+    budget: &mut Budget,
 ) -> Result<Operation, Fault> {
     let mut members = Changing::default();
-    let mut shown = Shown { state, id, members: OnceCell::new(), looks: 0 };
+    let mut shown = Shown { state, id, members: OnceCell::new(), budget };
     // Everything but members is written as a document.
     let (_, known) = state.provisioned.group(id).ok_or_else(Fault::missing)?;
     let mut document = Map::from_iter([("displayName".to_owned(), Value::String(known.display.clone()))]);
@@ -126,10 +128,11 @@ pub(super) fn patched(
                     };
                 }
                 let rest = patch::Operation { op, target: None, value: Some(Value::Object(said)) };
-                patch::apply(&mut document, vec![rest], Type::Group)?;
+                patch::apply(&mut document, vec![rest], Type::Group, shown.budget)?;
             }
             (target, value) => {
-                patch::apply(&mut document, vec![patch::Operation { op, target, value }], Type::Group)?;
+                let one = patch::Operation { op, target, value };
+                patch::apply(&mut document, vec![one], Type::Group, shown.budget)?;
             }
         }
     }
@@ -186,7 +189,7 @@ struct Shown<'a> {
     state: &'a State,
     id: &'a str,
     members: OnceCell<Vec<Value>>,
-    looks: usize,
+    budget: &'a mut Budget,
 }
 
 impl Shown<'_> {
@@ -197,10 +200,9 @@ impl Shown<'_> {
         {
             return Ok(Ids::from([id.to_owned()]));
         }
-        self.looks += 1;
-        if self.looks > LOOKS_MAX {
-            return Err(Fault::too_many(format!("at most {LOOKS_MAX} filters that name no member")));
-        }
+        let name = self.state.provisioned.group(self.id).map(|(name, _)| name);
+        let members = name.and_then(|name| self.state.provisioned.members.get(name));
+        self.budget.look(members.map_or(0, provisioning::Members::len), filter)?;
         let members = self.members.get_or_init(|| {
             let group = self.state.provisioned.group(self.id);
             let shown = group.map(|(name, group)| resource::group(self.state, name, group, "", true));

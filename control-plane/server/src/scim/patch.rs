@@ -1,13 +1,16 @@
 //! PATCH (RFC 7644 §3.5.2), also as Okta and Entra ID write it: operations in any case, values under dotted or
 //! qualified names without a path, removals that name values.
 //!
-//! Called by `people` with what is written of a person, and by `groups` for the reading alone. All operations or none:
-//! the caller keeps the document only if all could be applied. Absent: whether the outcome may be so (`document`).
+//! Called by `service` and `agents` with what is written of a resource, and by `groups` with all but members. All
+//! operations or none: the caller keeps the document only if all could be applied. Invariant: what is written into
+//! several values is small, of parts that are known, and charged to the request's `budget`, as is what is looked for.
+//! Absent: whether the outcome may be so (`document`).
 
 use bailiwick_control_plane_core::provisioning::PROFILE_BYTES_MAX;
 use serde_json::{Map, Value};
 
 use super::{
+    budget::Budget,
     document,
     fault::Fault,
     filter::{Filter, Operator, Path, Target, member},
@@ -16,6 +19,10 @@ use super::{
 
 /// Most operations of one request.
 const OPERATIONS_MAX: usize = 1_000;
+
+/// Most operations of one request that look for values, but those on members (`groups`): each part of each kind of
+/// address, number and e-mail has room.
+const FILTERED_MAX: usize = 64;
 
 /// Most values of one attribute: as many short ones fit into what is kept of a person.
 const VALUES_MAX: usize = 500;
@@ -48,7 +55,13 @@ pub(super) fn read(sent: &Map<String, Value>, of: Type) -> Result<Vec<Operation>
     if operations.is_empty() || operations.len() > OPERATIONS_MAX {
         return Err(Fault::too_many(format!("a request has 1 to {OPERATIONS_MAX} operations")));
     }
-    operations.iter().map(|operation| read_one(operation, of)).collect()
+    let operations: Vec<Operation> =
+        operations.iter().map(|operation| read_one(operation, of)).collect::<Result<_, _>>()?;
+    let filters = operations.iter().filter_map(|operation| operation.target.as_ref()?.among.as_ref());
+    if of != Type::Group && filters.count() > FILTERED_MAX {
+        return Err(Fault::too_many(format!("at most {FILTERED_MAX} operations of a request have a value filter")));
+    }
+    Ok(operations)
 }
 
 fn read_one(operation: &Value, of: Type) -> Result<Operation, Fault> {
@@ -78,10 +91,15 @@ fn read_one(operation: &Value, of: Type) -> Result<Operation, Fault> {
 ///
 /// # Errors
 /// One cannot be applied; then `document` is of no use any more.
-pub(super) fn apply(document: &mut Map<String, Value>, operations: Vec<Operation>, of: Type) -> Result<(), Fault> {
+pub(super) fn apply(
+    document: &mut Map<String, Value>,
+    operations: Vec<Operation>,
+    of: Type,
+    budget: &mut Budget,
+) -> Result<(), Fault> {
     for Operation { op, target, value } in operations {
         match (target, value) {
-            (Some(target), value) => apply_one(document, op, &target, value, of)?,
+            (Some(target), value) => apply_one(document, op, &target, value, of, budget)?,
             (None, Some(Value::Object(members))) => {
                 for (key, value) in members {
                     if is_common(&key) {
@@ -92,7 +110,7 @@ pub(super) fn apply(document: &mut Map<String, Value>, operations: Vec<Operation
                     if known(&path, of).is_some_and(|known| known.mutability != Mutability::ReadOnly)
                         || path.name.is_empty()
                     {
-                        apply_one(document, op, &Target { path, among: None }, Some(value), of)?;
+                        apply_one(document, op, &Target { path, among: None }, Some(value), of, budget)?;
                     }
                 }
             }
@@ -123,10 +141,11 @@ fn apply_one(
     target: &Target,
     value: Option<Value>,
     of: Type,
+    budget: &mut Budget,
 ) -> Result<(), Fault> {
     let Target { path, among } = target;
     if path.extension && path.name.is_empty() {
-        return apply_extension(document, op, value, of);
+        return apply_extension(document, op, value, of, budget);
     }
     if !path.extension && is_common(&path.name) {
         return Err(Fault::mutability(format!("{} is not to be written", path.name)));
@@ -151,12 +170,17 @@ fn apply_one(
     if let Some(Value::Array(values)) = &value {
         check_number(values, attribute)?;
     }
+    if let Some(among) = among {
+        let known = document.get(attribute.name).and_then(Value::as_array).map_or(0, Vec::len);
+        budget.compare(known, among)?;
+    }
     match (op, value) {
         (Op::Remove, value) => remove(document, attribute, among.as_ref(), part, value.as_ref()),
         // Nothing in place of something.
         (Op::Add | Op::Replace, None) => remove(document, attribute, among.as_ref(), part, None),
         (op, Some(value)) if attribute.multi => {
-            return put_several(document, op, attribute, among.as_ref(), part, value);
+            let written = Written { attribute, part, value };
+            return put_several(document, op, among.as_ref(), written, budget);
         }
         (_, Some(value)) => put_one(document, attribute, part, value)?,
     }
@@ -174,7 +198,13 @@ fn extension(document: &mut Map<String, Value>, of: Type) -> Result<&mut Map<Str
     extension.as_object_mut().ok_or_else(|| Fault::value("the extension must be an object"))
 }
 
-fn apply_extension(document: &mut Map<String, Value>, op: Op, value: Option<Value>, of: Type) -> Result<(), Fault> {
+fn apply_extension(
+    document: &mut Map<String, Value>,
+    op: Op,
+    value: Option<Value>,
+    of: Type,
+    budget: &mut Budget,
+) -> Result<(), Fault> {
     match (op, value) {
         (Op::Remove, _) => {
             of.extension().and_then(|(schema, _)| document.remove(schema));
@@ -183,7 +213,7 @@ fn apply_extension(document: &mut Map<String, Value>, op: Op, value: Option<Valu
             for (name, value) in members {
                 let path = Path { extension: true, name, part: None };
                 if known(&path, of).is_some() {
-                    apply_one(document, op, &Target { path, among: None }, Some(value), of)?;
+                    apply_one(document, op, &Target { path, among: None }, Some(value), of, budget)?;
                 }
             }
         }
@@ -202,12 +232,7 @@ fn put_one(
     let Some(part) = part else {
         match (document.get_mut(name), value) {
             // Parts that are not named stay as they are.
-            (Some(Value::Object(known)), Value::Object(members)) => {
-                for (key, value) in members {
-                    let part = attribute.part(&key).map_or(key.as_str(), |part| part.name).to_owned();
-                    known.insert(part, value);
-                }
-            }
+            (Some(Value::Object(known)), Value::Object(members)) => known.extend(parts(members, attribute)?),
             (_, value) => {
                 document.insert(name.to_owned(), value);
             }
@@ -220,25 +245,63 @@ fn put_one(
     Ok(())
 }
 
+/// The parts of a value in the case of the table; those that are not in it are not kept.
+fn parts(members: Map<String, Value>, of: &'static Attribute) -> Result<Map<String, Value>, Fault> {
+    let mut parts = Map::new();
+    for (key, value) in members {
+        let Some(part) = of.part(&key) else { continue };
+        if parts.insert(part.name.to_owned(), value).is_some() {
+            return Err(Fault::syntax(format!("{} is there twice", part.name)));
+        }
+    }
+    Ok(parts)
+}
+
+/// What an operation writes of an attribute with several values.
+struct Written {
+    attribute: &'static Attribute,
+    part: Option<&'static Attribute>,
+    value: Value,
+}
+
+impl Written {
+    /// The parts of a value that it says.
+    fn parts(self) -> Result<Map<String, Value>, Fault> {
+        let Self { attribute, part, value } = self;
+        let parts = match (part, value) {
+            (Some(part), value) => Map::from_iter([(part.name.to_owned(), value)]),
+            (None, Value::Object(members)) => parts(members, attribute)?,
+            (None, _) => return Err(Fault::value("the value must be an object")),
+        };
+        // Values of values are small when they are sent, and large when they are kept.
+        if parts.values().any(|value| value.is_array() || value.is_object()) {
+            return Err(Fault::value(format!("a part of {} must be one value", attribute.name)));
+        }
+        Ok(parts)
+    }
+}
+
 fn put_several(
     document: &mut Map<String, Value>,
     op: Op,
-    attribute: &'static Attribute,
     among: Option<&Filter>,
-    part: Option<&'static Attribute>,
-    value: Value,
+    written: Written,
+    budget: &mut Budget,
 ) -> Result<(), Fault> {
+    let Written { attribute, part, .. } = written;
     let elements = document.entry(attribute.name).or_insert_with(|| Value::Array(Vec::new()));
     let elements = elements.as_array_mut().ok_or_else(|| Fault::value(format!("{} is a list", attribute.name)))?;
     if among.is_none() && part.is_none() {
-        let more = if let Value::Array(values) = value { values } else { vec![value] };
+        let more = if let Value::Array(values) = written.value { values } else { vec![written.value] };
         if op == Op::Replace {
             elements.clear();
         }
         for value in more {
             // Read before it is compared, so that it equals what was read of it before.
             let value = normal(&value, attribute)?;
-            yield_primary(elements, &value);
+            if let Value::Object(parts) = &value {
+                yield_primary(elements, parts);
+            }
             if !elements.contains(&value) {
                 elements.push(value);
                 check_number(elements, attribute)?;
@@ -247,23 +310,22 @@ fn put_several(
         return Ok(());
     }
     // Written into each of them it must not become so much that nothing is left for others.
-    if value.to_string().len() > PROFILE_BYTES_MAX {
+    if written.value.to_string().len() > PROFILE_BYTES_MAX {
         return Err(Fault::too_many(format!("a value of {} has at most {PROFILE_BYTES_MAX} bytes", attribute.name)));
     }
-    let mut put = false;
-    if let (Some(part), Value::Bool(true)) = (part, &value)
-        && part.name == "primary"
-    {
-        elements.iter_mut().filter_map(Value::as_object_mut).for_each(|one| {
-            one.remove("primary");
-        });
+    let parts = written.parts()?;
+    if part.is_some() {
+        yield_primary(elements, &parts);
     }
+    let bytes = Value::Object(parts.clone()).to_string().len();
     let matches = |one: &Map<String, Value>| among.is_none_or(|among| among.matches(one));
+    let mut put = 0;
     for element in elements.iter_mut().filter_map(Value::as_object_mut).filter(|one| matches(one)) {
-        put_into(element, part, &value)?;
-        put = true;
+        budget.write(1, bytes)?;
+        element.extend(parts.clone());
+        put += 1;
     }
-    if put {
+    if put > 0 {
         return Ok(());
     }
     if op == Op::Replace && among.is_some() {
@@ -274,7 +336,7 @@ fn put_several(
     if let Some(among) = among {
         suppose(among, attribute, &mut element)?;
     }
-    put_into(&mut element, part, &value)?;
+    element.extend(parts);
     elements.push(Value::Object(element));
     check_number(elements, attribute)
 }
@@ -289,23 +351,12 @@ fn normal(value: &Value, attribute: &'static Attribute) -> Result<Value, Fault> 
 }
 
 /// There is one primary value: the one that is written last.
-fn yield_primary(elements: &mut [Value], newer: &Value) {
+fn yield_primary(elements: &mut [Value], newer: &Map<String, Value>) {
     if newer.get("primary") == Some(&Value::Bool(true)) {
         for element in elements.iter_mut().filter_map(Value::as_object_mut) {
             element.remove("primary");
         }
     }
-}
-
-fn put_into(element: &mut Map<String, Value>, part: Option<&'static Attribute>, value: &Value) -> Result<(), Fault> {
-    match (part, value) {
-        (Some(part), value) => {
-            element.insert(part.name.to_owned(), value.clone());
-        }
-        (None, Value::Object(members)) => element.extend(members.clone()),
-        (None, _) => return Err(Fault::value("the value must be an object")),
-    }
-    Ok(())
 }
 
 /// What must be so for a filter to match, where it says only that.
@@ -314,7 +365,7 @@ fn suppose(filter: &Filter, of: &'static Attribute, element: &mut Map<String, Va
         Filter::All(filters) => filters.iter().try_for_each(|filter| suppose(filter, of, element)),
         Filter::Compare(path, Operator::Equal, literal) if path.part.is_none() => {
             let part = of.part(&path.name).ok_or_else(|| Fault::path("there is no such part of the attribute"))?;
-            element.insert(part.name.to_owned(), literal.clone());
+            element.insert(part.name.to_owned(), literal.value.clone());
             Ok(())
         }
         Filter::Compare(..) | Filter::Any(_) | Filter::Not(_) | Filter::Present(_) | Filter::Among(..) => {

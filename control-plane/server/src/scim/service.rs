@@ -18,7 +18,10 @@ use bailiwick_control_plane_core::{
 use serde_json::{Map, Value};
 
 use super::{
-    agents, document,
+    agents,
+    apart::Places,
+    budget::Budget,
+    document,
     fault::Fault,
     filter::member,
     groups, patch,
@@ -43,6 +46,8 @@ pub(super) struct Service {
     pub(super) actor: String,
     /// Where the service is, by the configuration.
     pub(super) base: String,
+    /// Of the node, for what may take long.
+    pub(super) places: Places,
 }
 
 /// The versions that a request is about (RFC 7232 §3.1).
@@ -157,7 +162,8 @@ impl Service {
         versions: &Versions,
     ) -> Result<(), Fault> {
         let (named, sent, rules) = (id.to_owned(), sent.clone(), self.rules());
-        let make = move |state: &State, version| patched(state, of, &named, &sent, version, &rules);
+        let make =
+            move |state: &State, version| patched(state, of, &named, &sent, version, &rules, &mut Budget::default());
         self.changed(versions, Arc::new(make), of, id).await
     }
 
@@ -197,14 +203,15 @@ impl Service {
         Err(if *versions == Versions::Any { Fault::unavailable() } else { Fault::version() })
     }
 
-    /// Looks at the state at hand away from the tasks that serve others, and from what keeps it: on a copy, which costs
-    /// nothing.
+    /// Looks at the state at hand away from the tasks that serve others, as soon as there is a place for that, and from
+    /// what keeps it: on a copy, which costs nothing.
     pub(super) async fn apart<T: Send + 'static>(
         &self,
         look: impl FnOnce(&State) -> Result<T, Fault> + Send + 'static,
     ) -> Result<T, Fault> {
+        let place = self.places.take().await?;
         let state = self.services.domain.read(Clone::clone);
-        tokio::task::spawn_blocking(move || look(&state)).await.map_err(|_| Fault::unavailable())?
+        place.work(move || look(&state)).await
     }
 
     /// Has one operation carried out; the id of what it is about.
@@ -297,16 +304,17 @@ pub(super) fn patched(
     sent: &Map<String, Value>,
     version: Option<u64>,
     rules: &ScimAgents,
+    budget: &mut Budget,
 ) -> Result<Operation, Fault> {
     let operations = patch::read(sent, of)?;
     match of {
         Type::User => {}
-        Type::Group => return groups::patched(state, id, operations, version),
-        Type::Agent(draft) => return agents::patched(state, draft, id, operations, rules),
+        Type::Group => return groups::patched(state, id, operations, version, budget),
+        Type::Agent(draft) => return agents::patched(state, draft, id, operations, rules, budget),
     }
     let (name, known) = state.provisioned.person(id).ok_or_else(Fault::missing)?;
     let mut document = document::written(name, &known.external_id, known.active, &known.profile);
-    patch::apply(&mut document, operations, of)?;
+    patch::apply(&mut document, operations, of, budget)?;
     let person = document::person(document::read(&document, of)?, known.active)?;
     Ok(Operation::ReplacePerson { id: id.to_owned(), version: version_of_person(state, name), person })
 }

@@ -12,7 +12,9 @@ use bailiwick_control_plane_core::{
 use serde_json::{Map, Value, json};
 
 use super::{
+    budget::Budget,
     fault::Fault,
+    filter::Filter,
     listing::{self, Search},
     resource::Wanted,
     schema,
@@ -84,7 +86,7 @@ fn an_attribute_has_so_many_values_and_no_more_whichever_way_they_come() {
     let state = state(1, 0);
     let patched = |operations: Vec<Value>| {
         let sent = object(json!({"schemas": [schema::PATCH], "Operations": operations}));
-        service::patched(&state, Type::User, "p-0", &sent, None, &ScimAgents::default())
+        service::patched(&state, Type::User, "p-0", &sent, None, &ScimAgents::default(), &mut Budget::default())
     };
     let add = |from: usize, to: usize| {
         let values: Vec<Value> = (from..to).map(|n| json!({"value": n.to_string()})).collect();
@@ -101,11 +103,12 @@ fn an_attribute_has_so_many_values_and_no_more_whichever_way_they_come() {
 #[test]
 fn members_are_looked_at_so_often_in_one_request() {
     let state = state(3, 1);
-    let patched = |number: usize, filter: &str| {
+    let with = |number: usize, filter: &str, budget: &mut Budget| {
         let remove = json!({"op": "remove", "path": format!("members[{filter}]")});
         let sent = object(json!({"schemas": [schema::PATCH], "Operations": vec![remove; number]}));
-        service::patched(&state, Type::Group, "g-0", &sent, None, &ScimAgents::default())
+        service::patched(&state, Type::Group, "g-0", &sent, None, &ScimAgents::default(), budget)
     };
+    let patched = |number: usize, filter: &str| with(number, filter, &mut Budget::default());
     let Operation::ChangeGroup { members: MembersWritten::Changed { removed, .. }, .. } =
         patched(16, "value sw \"p-1\"").unwrap()
     else {
@@ -114,6 +117,29 @@ fn members_are_looked_at_so_often_in_one_request() {
     assert_eq!(removed.into_iter().collect::<Vec<_>>(), ["p-1"]);
     assert_eq!(patched(17, "value sw \"p-1\"").unwrap_err().body()["scimType"], "tooMany");
     assert!(patched(1_000, "value eq \"p-1\"").is_ok());
+    // A bulk request has no more for all its operations.
+    let mut budget = Budget::default();
+    assert!(with(10, "value sw \"p-1\"", &mut budget).is_ok());
+    assert!(with(6, "value sw \"p-1\"", &mut budget).is_ok());
+    assert_eq!(with(1, "value sw \"p-1\"", &mut budget).unwrap_err().body()["scimType"], "tooMany");
+    assert!(with(1_000, "value eq \"p-1\"", &mut budget).is_ok());
+}
+
+#[test]
+fn a_look_at_everybody_has_few_terms() {
+    let state = state(3, 1);
+    let filter = |terms: usize| Filter::parse(&vec!["value sw \"p-1\""; terms].join(" or "), Type::Group).unwrap();
+    let mut budget = Budget::default();
+    assert_eq!(budget.look(250_000, &filter(1)), Ok(()));
+    assert!(budget.look(250_000, &filter(16)).is_err());
+    assert_eq!(budget.look(250_000, &filter(15)), Ok(()));
+    assert!(budget.look(1, &filter(1)).is_err());
+    let sent = json!({"op": "remove", "path": format!("members[{}]", vec!["value sw \"p-1\""; 128].join(" or "))});
+    let sent = object(json!({"schemas": [schema::PATCH], "Operations": [sent]}));
+    let mut left = Budget::default();
+    assert!(service::patched(&state, Type::Group, "g-0", &sent, None, &ScimAgents::default(), &mut left).is_ok());
+    let refused = service::patched(&state, Type::Group, "g-0", &sent, None, &ScimAgents::default(), &mut budget);
+    assert_eq!(refused.unwrap_err().body()["scimType"], "tooMany");
 }
 
 #[test]

@@ -3,15 +3,16 @@
 use bailiwick_ledger_core::record::Binding;
 use bailiwick_proto::v1::{VirtualServer, resource::Resource};
 
-use bailiwick_token::Claims;
+use bailiwick_token::{Claims, binding::BindingKey};
 
 use super::*;
 use crate::{
     auth::proofs::unix_ms,
     fakes::{
-        holder::{Bound, DpopKey, Says},
+        holder::{self, BINDING, Bound, DpopKey, Says},
         world::entry,
     },
+    random,
 };
 
 const META: &str = r#""_meta":{"io.modelcontextprotocol/protocolVersion":"2026-07-28","io.modelcontextprotocol/clientCapabilities":{},"io.modelcontextprotocol/clientInfo":{"name":"t","version":"1"}}"#;
@@ -109,6 +110,42 @@ async fn a_token_without_its_own_proof_of_this_very_request_is_refused_on_record
     assert_eq!((code, refusal(&answer).1), (401, "proof_invalid"), "of two proofs none counts");
     assert!(world.server.seen("tools/call").is_empty(), "nothing of it reached the server");
     assert_eq!(call_bound(&world.node.url, &bound, &one).await.0, 200, "neither was used up by that");
+}
+
+type Change = fn(&mut Claims);
+
+/// What the issuer's key has signed is not enough: the key in the token opens with its own claims alone.
+#[tokio::test]
+async fn a_bound_token_with_another_claim_is_nobody_s_though_the_issuer_signed_it() {
+    let world = World::start(Speaks::Modern, PERMIT_ALL).await;
+    let key = BindingKey::new(random().unwrap());
+    let mut sealed = claims();
+    holder::seal(BINDING).seal(&mut sealed, &key, random().unwrap()).unwrap();
+    let body = body_of("query_data");
+    let call = async |change: Change| {
+        let mut said = sealed.clone();
+        change(&mut said);
+        let bound = Bound { token: token(&said), key: key.clone() };
+        call_bound(&world.node.url, &bound, &bound.proof(Says::post(body.as_bytes()))).await
+    };
+    let changes: [(&str, Change); 8] = [
+        ("agent_sub", |said| (said.agent_sub, said.act.sub) = ("other".into(), "other".into())),
+        ("sub", |said| said.sub = "eve@example.com".into()),
+        ("project_id", |said| said.project_id = "other".into()),
+        ("exp", |said| said.exp += 3_600),
+        ("client_id", |said| said.client_id = "other".into()),
+        ("consent_id", |said| said.consent_id = "c-2".into()),
+        ("scope", |said| said.scope = "mcp:read".into()),
+        ("jti", |said| said.jti = "t-2".into()),
+    ];
+    for (name, change) in changes {
+        let (code, answer) = call(change).await;
+        assert_eq!((code, refusal(&answer).1), (401, "proof_invalid"), "{name}");
+        assert_eq!(binding_of(&world, &answer).await, Some(Binding::Invalid), "{name}");
+    }
+    assert!(world.server.seen("tools/call").is_empty());
+    let (code, answer) = call(|_| {}).await;
+    assert_eq!((code, answer["result"].is_object()), (200, true), "nothing changed: {answer}");
 }
 
 #[tokio::test]

@@ -2,7 +2,8 @@
 //!
 //! Called by `client_certificate` where the proxy is believed. Invariants: what is read is bounded and is what stands
 //! there once; two `Client-Cert` are none, as one of them need not be the proxy's. A chain that cannot be read is no
-//! chain. Absent: whether anything in it is so; a chain is no more than a hint.
+//! chain. All of it is in a request's head, which `connection` bounds: it is what fits there in base64. Absent: whether
+//! anything in it is so; a chain is no more than a hint.
 
 use aws_lc_rs::digest::{SHA256, digest};
 use axum::http::HeaderMap;
@@ -14,9 +15,10 @@ const HEADER: &str = "client-cert";
 const CHAIN_HEADER: &str = "client-cert-chain";
 /// First byte of a DER sequence, which a certificate is.
 const DER_SEQUENCE: u8 = 0x30;
-/// Largest certificate that is read: those of the largest keys in use, post-quantum ones too.
-pub(crate) const CERTIFICATE_BYTES_MAX: usize = 16 * 1024;
-/// Most certificates of a chain that are read.
+/// Largest certificate that is read: those of the largest keys in use, post-quantum ones too. A head has room for two of
+/// them.
+pub(crate) const CERTIFICATE_BYTES_MAX: usize = 10 * 1024;
+/// Most certificates of a chain that are read: so many and the client's have room where each has 2 KiB.
 pub(crate) const CHAIN_MAX: usize = 8;
 
 /// A certificate, as told.

@@ -76,7 +76,7 @@ fn put(state: &State, draft: Draft, more: Value) -> Result<AgentWritten, Fault> 
 
 fn patch_one(state: &State, draft: Draft, operation: Value) -> Result<AgentWritten, Fault> {
     let sent = object(json!({"schemas": [schema::PATCH], "Operations": [operation]}));
-    let operation = service::patched(state, Type::Agent(draft), "a-1", &sent, None, &rules())?;
+    let operation = service::patched(state, Type::Agent(draft), "a-1", &sent, None, &rules(), &mut Budget::default())?;
     let Operation::ReplaceAgent { agent, version, .. } = operation else { panic!("{operation:?}") };
     assert_eq!(version, version_of_agent(state, "helper"));
     Ok(agent)

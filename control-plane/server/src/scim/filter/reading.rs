@@ -5,7 +5,7 @@
 
 use serde_json::Value;
 
-use super::{Filter, OPERATORS, Path};
+use super::{Filter, Literal, OPERATORS, Path};
 use crate::scim::{fault::Fault, schema::Type};
 
 /// Deepest nesting of brackets.
@@ -108,7 +108,8 @@ impl<'a> Reader<'a> {
         let operator = self.word();
         let operator = OPERATORS.iter().find(|(word, _)| word.eq_ignore_ascii_case(operator));
         let (_, operator) = operator.ok_or_else(|| self.fault("an operator"))?;
-        Ok(Filter::Compare(path, *operator, self.literal()?))
+        let literal = Literal::of(&path, self.literal()?);
+        Ok(Filter::Compare(path, *operator, literal))
     }
 
     /// What stands before a closing bracket.

@@ -20,8 +20,17 @@ fn patched(operations: Value) -> Result<Value, Fault> {
     let sent = json!({"schemas": [schema::PATCH], "Operations": operations});
     let operations = read(sent.as_object().unwrap(), Type::User)?;
     let mut document = jane();
-    apply(&mut document, operations, Type::User)?;
+    apply(&mut document, operations, Type::User, &mut Budget::default())?;
     document::read(&document, Type::User).map(Value::Object)
+}
+
+/// So many addresses for Jane.
+fn emails(number: usize) -> Vec<Value> {
+    (0..number).map(|number| json!({"value": format!("{number}@example.com")})).collect()
+}
+
+fn kind(refused: Result<Value, Fault>) -> Value {
+    refused.unwrap_err().body()["scimType"].clone()
 }
 
 fn with(changes: Value) -> Value {
@@ -146,7 +155,7 @@ fn what_cannot_be_done_says_why() {
 
 #[test]
 fn what_is_written_into_each_of_many_values_is_no_more_than_one_person_may_have() {
-    let many: Vec<Value> = (0..400).map(|number| json!({"value": format!("{number}@example.com")})).collect();
+    let many = emails(400);
     let into_all = |length: usize| {
         json!([{"op": "add", "path": "emails", "value": many},
             {"op": "replace", "path": "emails.display", "value": "x".repeat(length)}])
@@ -154,6 +163,50 @@ fn what_is_written_into_each_of_many_values_is_no_more_than_one_person_may_have(
     assert_eq!(patched(into_all(900_000)).unwrap_err().body()["scimType"], "tooMany");
     assert_eq!(patched(into_all(PROFILE_BYTES_MAX)).unwrap_err().body()["scimType"], "tooMany");
     assert!(patched(into_all(PROFILE_BYTES_MAX - 2)).is_ok(), "with its quotes");
+    // Nor over and over.
+    let write = |part: &str| json!({"op": "replace", "path": format!("emails.{part}"), "value": "x".repeat(8_000)});
+    assert!(patched(json!([{"op": "add", "path": "emails", "value": many}, write("display")])).is_ok());
+    let twice = json!([{"op": "add", "path": "emails", "value": many}, write("display"), write("type")]);
+    assert_eq!(kind(patched(twice)), "tooMany");
+}
+
+#[test]
+fn what_no_attribute_knows_is_not_written_into_each_of_many_values() {
+    let mut operations = vec![json!({"op": "add", "path": "emails", "value": emails(500)})];
+    for number in 0..60 {
+        let value = json!({(format!("k{number}")): "x".repeat(8_000), "DISPLAY": "d"});
+        let path = if number % 2 == 0 { "emails[value pr]" } else { "emails[value co \"@\"]" };
+        operations.push(json!({"op": "add", "path": path, "value": value}));
+    }
+    let sent = json!({"schemas": [schema::PATCH], "Operations": operations});
+    let operations = read(sent.as_object().unwrap(), Type::User).unwrap();
+    let mut document = Map::new();
+    apply(&mut document, operations, Type::User, &mut Budget::default()).unwrap();
+    let bytes = Value::Object(document).to_string().len();
+    assert!(bytes < 500 * 100, "{bytes}");
+    // What is known is written in its own case, once.
+    let home = |value: Value| json!([{"op": "replace", "path": "emails[type eq \"home\"]", "value": value}]);
+    let work = json!({"value": "jane@example.com", "type": "work", "primary": true});
+    let written = json!({"value": "n@x", "type": "home"});
+    assert_eq!(patched(home(json!({"VALUE": "n@x", "shoe": 43}))), Ok(with(json!({"/emails": [work, written]}))));
+    assert_eq!(kind(patched(home(json!({"VALUE": "n@x", "value": "m@x"})))), "invalidSyntax");
+    for nested in [json!({"display": [[], [], []]}), json!({"display": {"a": "b"}})] {
+        assert_eq!(kind(patched(home(nested))), "invalidValue");
+    }
+    let named = |key: &str| json!([{"op": "replace", "path": "name", "value": {(key): "J", "shoe": 43}}]);
+    assert_eq!(patched(named("GIVENNAME")), Ok(with(json!({"/name/givenName": "J"}))));
+}
+
+#[test]
+fn values_are_looked_for_so_often_in_one_request() {
+    let remove = |filter: &str| json!({"op": "remove", "path": format!("emails[{filter}]")});
+    assert!(patched(json!(vec![remove("type eq \"other\""); FILTERED_MAX])).is_ok());
+    assert_eq!(kind(patched(json!(vec![remove("type eq \"other\""); FILTERED_MAX + 1]))), "tooMany");
+    // The longest filter once on as many values as there may be, and no more.
+    let widest = remove(&vec!["display sw \"x\""; 128].join(" or "));
+    let add = json!({"op": "add", "path": "emails", "value": emails(498)});
+    assert!(patched(json!([add, widest])).is_ok());
+    assert_eq!(kind(patched(json!([add, widest, widest]))), "tooMany");
 }
 
 fn any_value() -> impl Strategy<Value = Value> {

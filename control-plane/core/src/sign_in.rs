@@ -2,7 +2,7 @@
 //!
 //! The server has looked at the provider's word, or at the local sign-in's code. Called by `wish` and `state`.
 //! Invariants: nobody signs in who is not active here; of what a provider said of groups, by sign-ins and by signals,
-//! the latest counts, whichever came last. Absent: sessions of browsers, which no server keeps.
+//! the latest counts, whichever came last (`signal` says when not). Absent: sessions of browsers, which no server keeps.
 
 use std::collections::BTreeSet;
 

@@ -6,9 +6,10 @@
 //! and does nothing, but end what one change could not hold. Called by `wish` and `state`.
 //!
 //! Invariants: each `jti` of a transmitter that had an effect counts once, for as long as it may be as old as that, and
-//! where memory is full nothing is taken but what ends something; older groups never undo newer ones; what follows is
-//! what the manifest says now; nobody learns whether a person is known here. Absent: signatures (server), what a
-//! signal's members mean (server), how sessions end (`revocation::sessions`).
+//! where memory is full nothing is taken but what ends something; older groups never undo newer ones, but that
+//! those from just before a sign-in take away; what follows is what the manifest says now; nobody learns whether a person
+//! is known here. Absent: signatures (server), what a signal's members mean (server), how sessions end
+//! (`revocation::sessions`).
 
 use std::collections::BTreeMap;
 

@@ -38,7 +38,7 @@ use bailiwick_control_plane_core::{refusal::Refusal, scim_token};
 use serde_json::{Map, Value, json};
 
 use self::{
-    apart::Places,
+    apart::{Places, Purpose},
     fault::Fault,
     listing::{RESULTS_MAX, Search},
     resource::{Wanted, location, tag},
@@ -253,7 +253,10 @@ async fn search(
 /// Looks elsewhere than where others are served: everybody may have to be looked at.
 async fn found(service: &Service, search: Search) -> Result<Response, Fault> {
     let base = service.base.clone();
-    service.apart(move |state| search.run(state, &base)).await.map(|found| answered(StatusCode::OK, found))
+    service
+        .apart(Purpose::Search, move |state| search.run(state, &base))
+        .await
+        .map(|found| answered(StatusCode::OK, found))
 }
 
 async fn create(

@@ -14,6 +14,7 @@ use bailiwick_control_plane_core::{
 use serde_json::{Map, Value, json};
 
 use super::{
+    apart::Purpose,
     budget::Budget,
     document,
     fault::Fault,
@@ -336,7 +337,8 @@ impl Run<'_> {
             }
         };
         // What a refusal has cost is gone, too.
-        let (made, left) = self.service.apart(move |state| Ok((make(state, &mut budget), budget))).await?;
+        let make = move |state: &State| Ok((make(state, &mut budget), budget));
+        let (made, left) = self.service.apart(Purpose::Change, make).await?;
         self.budget = left;
         made
     }

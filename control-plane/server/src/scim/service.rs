@@ -19,7 +19,7 @@ use serde_json::{Map, Value};
 
 use super::{
     agents,
-    apart::Places,
+    apart::{Places, Purpose},
     budget::Budget,
     document,
     fault::Fault,
@@ -188,7 +188,7 @@ impl Service {
     async fn changed(&self, versions: &Versions, make: Make, of: Type, id: &str) -> Result<(), Fault> {
         for _ in 0..TRIES_MAX {
             let (make, versions, id) = (make.clone(), versions.clone(), id.to_owned());
-            let made = self.apart(move |state| {
+            let made = self.apart(Purpose::Change, move |state| {
                 let now = version(state, of, &id).ok_or_else(Fault::missing)?;
                 if !versions.hold(now) {
                     return Err(Fault::version());
@@ -207,9 +207,10 @@ impl Service {
     /// what keeps it: on a copy, which costs nothing.
     pub(super) async fn apart<T: Send + 'static>(
         &self,
+        purpose: Purpose,
         look: impl FnOnce(&State) -> Result<T, Fault> + Send + 'static,
     ) -> Result<T, Fault> {
-        let place = self.places.take().await?;
+        let place = self.places.take(purpose).await?;
         let state = self.services.domain.read(Clone::clone);
         place.work(move || look(&state)).await
     }

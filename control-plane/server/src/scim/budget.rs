@@ -1,8 +1,8 @@
 //! How much one request may have looked for and written, however many operations it has, those of a bulk request
 //! together: a few kilobytes that are sent could cost minutes and gigabytes otherwise.
 //!
-//! Begun by `service` and `bulk`, and charged by `patch` and `groups` before they do what they are asked for. The bounds
-//! are far above what anybody can have done to people of whom so much is kept.
+//! Begun by `service` and `bulk`, and charged by `patch` and `groups` before they do what they are asked for. For one
+//! resource the bounds are far above what there is to do; a bulk request that needs more has to be sent in parts.
 
 use super::{fault::Fault, filter::Filter};
 
